@@ -1,0 +1,201 @@
+"""The nouns that the core's modules and the shells share: what is asked, what is given, what must be done.
+
+Theory of operation. All of these are immutable data. A `Request` is what a user asked for, parsed and validated
+once (`request.parse`). An `Allocation` is the piece of a machine that answers it. A `Switch` asks the hardware
+shell to switch a job's boards, already in the hardware's own terms: hosts of BMPs and board numbers within a frame.
+An `Outcome` is the hardware's answer. The rows are what a restart needs, and what the storage shell keeps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from spalloc_server.coordinates import Board
+from spalloc_server.links import Links
+
+__all__ = [
+    "Allocation",
+    "BoardFailure",
+    "BoardRow",
+    "Changes",
+    "FrameWork",
+    "JobRow",
+    "Outcome",
+    "Request",
+    "Snapshot",
+    "Switch",
+]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job asks for. Exactly one of `boards`, `triads` and `board` is set.
+
+    A request for one board (`boards == 1` or `board`) is a *single*: it gets one board and no rectangle.
+    """
+
+    owner: str
+    boards: int | None = None
+    """At least this many boards, as a rectangle of triads (one board where 1)."""
+    triads: tuple[int, int] | None = None
+    """Exactly (width, height) triads."""
+    board: Board | None = None
+    """This very board; `machine` says of which machine."""
+    machine: str | None = None
+    """Only this machine. Never together with `tags`."""
+    tags: frozenset[str] = frozenset()
+    """Only machines that have all of these; empty where `machine` is given."""
+    min_ratio: float = 0.0
+    """Least height/width, or width/height, of a rectangle for `boards`; 0 to 1."""
+    max_dead_boards: int | None = None
+    """Most dead or unreachable boards, of those asked for; None for any number."""
+    max_dead_links: int | None = None
+    """Most dead links inside the block; None for any number."""
+    require_torus: bool = False
+    """The block must span an axis on which the machine wraps (with `triads`: the whole machine)."""
+    max_runtime: float | None = None
+    """Seconds after which the job is ended; None for no bound."""
+    priority: int = 0
+    """Higher goes first; the configuration bounds it."""
+
+    @property
+    def single(self) -> bool:
+        """Whether this asks for one board, and so for no rectangle."""
+        return self.boards == 1 or self.board is not None
+
+
+class Allocation(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a machine that serves one request.
+
+    For a single board `width` and `height` are 1 and (x, y) is the board's triad. Otherwise the block is `width` x
+    `height` triads from the triad (x, y) rightwards and upwards, wrapping over the machine's edges, and board
+    (x, y, 0) is always one of `boards`.
+    """
+
+    machine: str
+    x: int
+    y: int
+    width: int
+    height: int
+    boards: tuple[Board, ...]
+    """The boards handed out, in machine coordinates, sorted; all connected by live links inside the block."""
+    single: bool = False
+    """Serves a request for one board; then `boards` has that one board, whichever z it is."""
+
+
+class FrameWork(msgspec.Struct, frozen=True):
+    """One frame's part of a `Switch`, in the terms of the frame's BMP."""
+
+    bmp: str
+    """Host of the frame's BMP."""
+    boards: tuple[int, ...]
+    """Numbers of the boards within the frame, 0-23, sorted."""
+    stopped: tuple[tuple[int, Links], ...] = ()
+    """(board number, link): links to stop after power-on, because what lies beyond belongs to others or is dead."""
+
+
+class Switch(msgspec.Struct, frozen=True):
+    """Switch a job's boards on (a power cycle where they are on already; verify; set links), or off.
+
+    The hardware answers each with one `Outcome`. Per frame, operations act in the order in which they were asked for.
+    A later operation of the same `job_id` makes earlier ones that have not begun in a frame void: they may be
+    skipped there, and need no outcome of their own.
+    """
+
+    operation: int
+    """Number of the operation, rising, never reused within a server's state."""
+    job_id: int
+    """The job, or 0 for work on boards that no job has (tests of quarantined boards)."""
+    on: bool
+    frames: tuple[FrameWork, ...]
+
+
+class BoardFailure(msgspec.Struct, frozen=True):
+    """A board that could not be switched, or whose FPGAs stayed wrong."""
+
+    bmp: str
+    board: int
+    reason: str
+    """For operators and users: what was tried and what was seen."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The end of a `Switch`: all of it done where `failures` is empty."""
+
+    operation: int
+    failures: tuple[BoardFailure, ...] = ()
+
+
+class JobRow(msgspec.Struct, kw_only=True):
+    """A job as it is stored: a live one while `ended_at` is None, else a line of history.
+
+    Times are seconds since the Unix epoch.
+    """
+
+    job_id: int
+    owner: str
+    args: list[Any]
+    """Positional arguments of `create_job`, as they came."""
+    kwargs: dict[str, Any]
+    """Its other keyword arguments, as they came (without owner and keepalive)."""
+    keepalive: float | None
+    keepalivehost: str | None
+    state: int
+    power: bool | None
+    created_at: float
+    allocated_at: float | None = None
+    ready_at: float | None = None
+    ended_at: float | None = None
+    reason: str | None = None
+    allocation: Allocation | None = None
+    """Where the boards are; for a line of history, where they last were."""
+    operation: int | None = None
+    """The power operation that is under way, if any."""
+    placements: int = 0
+    """How often boards were given to it: more than once after a failure of hardware."""
+    board_seconds: float = 0.0
+    """Boards held times seconds held, up to its end."""
+
+
+class BoardRow(msgspec.Struct, kw_only=True):
+    """A board whose condition is not the usual one (free, or held by a live job, and sound)."""
+
+    machine: str
+    x: int
+    y: int
+    z: int
+    rest_until: float | None = None
+    """Not to be given again before this time (seconds since the epoch)."""
+    releasing: int | None = None
+    """The ended job whose power-off has not been confirmed yet."""
+    out_of_service: str | None = None
+    """Why the board is not given to anybody; None while it is in service."""
+    by: str | None = None
+    """Who took it out of service: an operator's name, or `server`."""
+    since: float | None = None
+    """When it was taken out of service."""
+    failures: list[tuple[float, str]] = []
+    """Its failures: (time, reason), oldest first."""
+
+
+class Changes(msgspec.Struct, kw_only=True):
+    """What one batch of the journal writes, atomically. Rows replace rows of the same key."""
+
+    jobs: dict[int, JobRow] = {}
+    boards: dict[tuple[str, int, int, int], BoardRow | None] = {}
+    """None: the board's condition is the usual one again; its row goes."""
+    facts: dict[str, Any] = {}
+    """Named values that outlive a restart (the next job id, owners' run times, ...), plain JSON."""
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.boards or self.facts)
+
+
+class Snapshot(msgspec.Struct, kw_only=True):
+    """All that a core needs to go on where another stopped."""
+
+    jobs: list[JobRow] = []
+    """Live jobs, and the last retired ones, in order of id."""
+    boards: list[BoardRow] = []
+    facts: dict[str, Any] = {}
