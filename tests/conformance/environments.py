@@ -1,8 +1,8 @@
 """Virtual environments of their own for the published packages that the conformance tests run.
 
-Each is made once, by `pip`, and kept under `.venvs` in the project's root (git-ignored); its name tells its content, so
-different requirements or interpreters never share one. Several test processes may ask at once: a file lock makes one of
-them build it while the others wait.
+Each is made once, by `pip`, and kept under `.venvs` in the project's root (git-ignored); its name tells its
+content, so different requirements or interpreters never share one. Several test processes may ask at once: a file
+lock makes one of them build it while the others wait.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _INSTALL_SECONDS = 900
 
 
 def environment(name: str, *requirements: str) -> Path:
-    """The Python of a virtual environment that has `requirements` (in pip's own terms), made where it is missing.
+    """The Python of a virtual environment that has `requirements` (in pip's terms), made where it is missing.
 
     Raises `subprocess.CalledProcessError`, with pip's output, where they cannot be installed.
     """
