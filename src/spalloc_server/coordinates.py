@@ -78,10 +78,7 @@ link_to_vector: dict[tuple[int, Links], tuple[int, int, int]] = {
 """Step (dx, dy, dz), before wrapping, from a board with this z down this link."""
 
 link_to_vector.update(
-    {
-        (z + dz, link.opposite): (-dx, -dy, -dz)
-        for (z, link), (dx, dy, dz) in tuple(link_to_vector.items())
-    }
+    {(z + dz, link.opposite): (-dx, -dy, -dz) for (z, link), (dx, dy, dz) in tuple(link_to_vector.items())}
 )
 
 

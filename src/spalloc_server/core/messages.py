@@ -23,6 +23,7 @@ __all__ = [
     "FrameWork",
     "JobRow",
     "Outcome",
+    "ReleaseRow",
     "Request",
     "Snapshot",
     "Switch",
@@ -158,17 +159,26 @@ class JobRow(msgspec.Struct, kw_only=True):
     """Boards held times seconds held, up to its end."""
 
 
+class ReleaseRow(msgspec.Struct, kw_only=True):
+    """Boards on their way from a job back to everybody: being switched off, then resting."""
+
+    release_id: int
+    """Number of the power operation that switches them off; unique."""
+    job_id: int
+    """The job that had them (it may have ended, or have been placed elsewhere)."""
+    machine: str
+    boards: list[Board]
+    rest_until: float | None = None
+    """None while the power-off is not confirmed; then when they may be given again (seconds since the epoch)."""
+
+
 class BoardRow(msgspec.Struct, kw_only=True):
-    """A board whose condition is not the usual one (free, or held by a live job, and sound)."""
+    """A board that has a record: out of service, or with failures that are remembered."""
 
     machine: str
     x: int
     y: int
     z: int
-    rest_until: float | None = None
-    """Not to be given again before this time (seconds since the epoch)."""
-    releasing: int | None = None
-    """The ended job whose power-off has not been confirmed yet."""
     out_of_service: str | None = None
     """Why the board is not given to anybody; None while it is in service."""
     by: str | None = None
@@ -184,12 +194,14 @@ class Changes(msgspec.Struct, kw_only=True):
 
     jobs: dict[int, JobRow] = {}
     boards: dict[tuple[str, int, int, int], BoardRow | None] = {}
-    """None: the board's condition is the usual one again; its row goes."""
+    """None: nothing is to be remembered of the board; its row goes."""
+    releases: dict[int, ReleaseRow | None] = {}
+    """None: the boards have rested; the row goes."""
     facts: dict[str, Any] = {}
-    """Named values that outlive a restart (the next job id, owners' run times, ...), plain JSON."""
+    """Named values that outlive a restart (the next job id, owners' run times, ...), plain JSON; None: the name goes."""
 
     def __bool__(self) -> bool:
-        return bool(self.jobs or self.boards or self.facts)
+        return bool(self.jobs or self.boards or self.releases or self.facts)
 
 
 class Snapshot(msgspec.Struct, kw_only=True):
@@ -198,4 +210,5 @@ class Snapshot(msgspec.Struct, kw_only=True):
     jobs: list[JobRow] = []
     """Live jobs, and the last retired ones, in order of id."""
     boards: list[BoardRow] = []
+    releases: list[ReleaseRow] = []
     facts: dict[str, Any] = {}
