@@ -1,8 +1,8 @@
 """Virtual environments of their own for the published packages that the conformance tests run.
 
 Each is made once, by `pip`, and kept under `.venvs` in the project's root (git-ignored); its name tells its
-content, so different requirements or interpreters never share one. Several test processes may ask at once: a file
-lock makes one of them build it while the others wait.
+content, so different requirements or interpreters never share one. Several test processes may ask at once: a
+file lock makes one of them build it while the others wait.
 """
 
 from __future__ import annotations
