@@ -198,7 +198,7 @@ class Changes(msgspec.Struct, kw_only=True):
     releases: dict[int, ReleaseRow | None] = {}
     """None: the boards have rested; the row goes."""
     facts: dict[str, Any] = {}
-    """Named values that outlive a restart (the next job id, owners' run times, ...), plain JSON; None: the name goes."""
+    """Named values that outlive a restart (the next job id, owners' run times, ...): plain JSON; None deletes."""
 
     def __bool__(self) -> bool:
         return bool(self.jobs or self.boards or self.releases or self.facts)

@@ -1,0 +1,82 @@
+"""A job, and the whole of its life as a table.
+
+Theory of operation. Everything that changes a job's state is an `Event`, and `TRANSITIONS` says what follows from it:
+
+    queued --allocated--> power --switched--> ready --asked--> power
+                            |  ^                 |
+                            |  +-----asked----+  |
+                            +--failed--> queued  |
+    any of the three --ended--> destroyed
+
+A pair that is not in the table cannot happen; `Job.apply` raises where it does, because then the core itself is wrong.
+A job whose boards failed is queued again, yet tells its users that it is still being switched on (`reported`): for them
+the power-on just takes longer, and some published clients give up on a job that goes back to the queue.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum, auto
+
+import msgspec
+
+from spalloc_server.core.messages import JobRow, Request
+
+__all__ = ["TRANSITIONS", "Event", "Job", "JobState"]
+
+
+class JobState(IntEnum):
+    """States with the numbers that the protocol gives them."""
+
+    unknown = 0
+    queued = 1
+    power = 2
+    ready = 3
+    destroyed = 4
+
+
+class Event(Enum):
+    """What can happen to a job."""
+
+    allocated = auto()
+    switched = auto()
+    asked = auto()
+    """A user asks for power on or off."""
+    failed = auto()
+    """The hardware could not switch its boards; they are taken away."""
+    ended = auto()
+
+
+TRANSITIONS: dict[tuple[JobState, Event], JobState] = {
+    (JobState.queued, Event.allocated): JobState.power,
+    (JobState.queued, Event.ended): JobState.destroyed,
+    (JobState.power, Event.switched): JobState.ready,
+    (JobState.power, Event.asked): JobState.power,
+    (JobState.power, Event.failed): JobState.queued,
+    (JobState.power, Event.ended): JobState.destroyed,
+    (JobState.ready, Event.asked): JobState.power,
+    (JobState.ready, Event.ended): JobState.destroyed,
+}
+
+
+class Job(JobRow, kw_only=True):
+    """A live job: its row, what it asked for, and when its lease runs out."""
+
+    request: Request
+    deadline: float | None = None
+    """When it expires unless it is named before; None where it never does."""
+
+    def apply(self, event: Event) -> None:
+        """Go where the table says; `KeyError` where it says nothing."""
+        self.state = TRANSITIONS[JobState(self.state), event]
+
+    @property
+    def reported(self) -> JobState:
+        """The state as users see it."""
+        return JobState.power if self.state == JobState.queued and self.placements else JobState(self.state)
+
+    def row(self) -> JobRow:
+        """A copy of what is stored, which later changes of the job leave alone."""
+        return JobRow(**{name: getattr(self, name) for name in _ROW_FIELDS})
+
+
+_ROW_FIELDS = tuple(field.name for field in msgspec.structs.fields(JobRow))
