@@ -100,8 +100,8 @@ class Switch(msgspec.Struct, frozen=True):
     """Switch a job's boards on (a power cycle where they are on already; verify; set links), or off.
 
     The hardware answers each with one `Outcome`. Per frame, operations act in the order in which they were asked for.
-    A later operation of the same `job_id` makes earlier ones that have not begun in a frame void: they may be
-    skipped there, and need no outcome of their own.
+    A later operation of the same `job_id` makes earlier *power-ons* that have not begun in a frame void: they may be
+    skipped there, and need no outcome. A power-off is never void: boards are waiting to be given back.
     """
 
     operation: int
@@ -168,6 +168,9 @@ class ReleaseRow(msgspec.Struct, kw_only=True):
     """The job that had them (it may have ended, or have been placed elsewhere)."""
     machine: str
     boards: list[Board]
+    """Where they are on the machine; empty where the machine itself has gone."""
+    frames: tuple[FrameWork, ...] = ()
+    """The same for the hardware, so that the power-off can be driven to its end without the machine."""
     rest_until: float | None = None
     """None while the power-off is not confirmed; then when they may be given again (seconds since the epoch)."""
 
