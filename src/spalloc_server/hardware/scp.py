@@ -19,7 +19,9 @@ from spalloc_server.links import Links
 
 __all__ = [
     "FLAG_REGISTER",
+    "HEADER_SIZE",
     "MAX_DATA",
+    "REQUEST_SIZE",
     "SCP_PORT",
     "Adc",
     "BadPacket",
@@ -42,15 +44,22 @@ MAX_DATA: Final = 256
 FLAG_REGISTER: Final = 0x40004
 """FPGA register whose two lowest bits are the FPGA's own number; else its bit file is wrong or missing."""
 
-_REPLY_EXPECTED, _NO_REPLY = 0x87, 0x07
+_FLAGS = 0x07
+_REPLY_BIT = 0x80
+"""In the flags: a reply is expected."""
 _NO_TAG = 0xFF
 _PORT_7_CORE_31 = 0xFF
 _HEADER = struct.Struct("<2x8B2H")
 _ARGUMENTS = struct.Struct("<3I")
-_ARGUMENTS_END = _HEADER.size + _ARGUMENTS.size
+
+HEADER_SIZE: Final = _HEADER.size
+"""Bytes before arguments or payload; a response has at least these."""
+
+REQUEST_SIZE: Final = _HEADER.size + _ARGUMENTS.size
+"""Least bytes of a request: the three arguments are always there."""
 
 
-class BadPacket(HardwareError):  # noqa: N818 - reads as what it is, like the rest of the vocabulary
+class BadPacket(HardwareError):
     """A datagram is not one that a BMP, or its driver, sends."""
 
 
@@ -140,7 +149,7 @@ class Request:
 
     def encode(self) -> bytes:
         """The datagram."""
-        flags = _REPLY_EXPECTED if self.reply_expected else _NO_REPLY
+        flags = _FLAGS | (_REPLY_BIT if self.reply_expected else 0)
         to = self.port << 5 | self.board
         header = _HEADER.pack(flags, _NO_TAG, to, _PORT_7_CORE_31, 0, 0, 0, 0, self.command, self.sequence)
         return header + _ARGUMENTS.pack(self.arg1, self.arg2, self.arg3) + self.data
@@ -148,13 +157,13 @@ class Request:
     @classmethod
     def decode(cls, datagram: bytes) -> Request:
         """The request in `datagram`; `BadPacket` where it is too short for three arguments, or too long."""
-        if not _ARGUMENTS_END <= len(datagram) <= _ARGUMENTS_END + MAX_DATA:
-            limits = f"{_ARGUMENTS_END} to {_ARGUMENTS_END + MAX_DATA}"
+        if not REQUEST_SIZE <= len(datagram) <= REQUEST_SIZE + MAX_DATA:
+            limits = f"{REQUEST_SIZE} to {REQUEST_SIZE + MAX_DATA}"
             raise BadPacket(f"an SCP request has {limits} bytes, this datagram has {len(datagram)}")
         flags, _, to, _, _, _, _, _, command, sequence = _HEADER.unpack_from(datagram)
-        arg1, arg2, arg3 = _ARGUMENTS.unpack_from(datagram, _HEADER.size)
-        data = bytes(datagram[_ARGUMENTS_END:])
-        return cls(to & 0x1F, command, sequence, arg1, arg2, arg3, data, to >> 5, bool(flags & 0x80))
+        arg1, arg2, arg3 = _ARGUMENTS.unpack_from(datagram, HEADER_SIZE)
+        data = bytes(datagram[REQUEST_SIZE:])
+        return cls(to & 0x1F, command, sequence, arg1, arg2, arg3, data, to >> 5, bool(flags & _REPLY_BIT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,23 +175,20 @@ class Response:
     sequence: int
     payload: bytes = b""
     """All that follows the sequence number."""
-    board: int = 0
-    """Who answers."""
 
-    def encode(self) -> bytes:
-        """The datagram, as the firmware sends it."""
-        header = (_NO_REPLY, _NO_TAG, _PORT_7_CORE_31, self.board, 0, 0, 0, 0, self.code, self.sequence)
-        return _HEADER.pack(*header) + self.payload
+    def encode(self, request: bytes) -> bytes:
+        """The datagram that answers the datagram `request`, whose header it turns round as the firmware does."""
+        flags, tag, to, source, to_y, to_x, source_y, source_x, _, _ = _HEADER.unpack_from(request)
+        header = (flags & ~_REPLY_BIT, tag, source, to, source_y, source_x, to_y, to_x)
+        return _HEADER.pack(*header, self.code, self.sequence) + self.payload
 
     @classmethod
     def decode(cls, datagram: bytes) -> Response:
         """The response in `datagram`; `BadPacket` where it is shorter than a header."""
-        if len(datagram) < _HEADER.size:
-            raise BadPacket(
-                f"an SCP response has at least {_HEADER.size} bytes, this one has {len(datagram)}"
-            )
-        _, _, _, source, _, _, _, _, code, sequence = _HEADER.unpack_from(datagram)
-        return cls(code, sequence, bytes(datagram[_HEADER.size :]), source & 0x1F)
+        if len(datagram) < HEADER_SIZE:
+            raise BadPacket(f"an SCP response has at least {HEADER_SIZE} bytes, this one has {len(datagram)}")
+        *_, code, sequence = _HEADER.unpack_from(datagram)
+        return cls(code, sequence, bytes(datagram[HEADER_SIZE:]))
 
 
 _SEMANTIC = 0xFFFF
