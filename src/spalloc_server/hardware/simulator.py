@@ -1,0 +1,180 @@
+"""BMPs that answer on loopback addresses, for tests, demonstrations and for trying a configuration.
+
+Theory of operation. A `Simulator` binds UDP port 17893 of every BMP's address, which must be a loopback one, so that
+nothing outside of this computer ever takes it for hardware. Each datagram goes through an unreliable network (by
+default a perfect one), then into the frame's pure state (`simulated_frame`), and the answer back through the
+network when it is due. Randomness has a seed. Datagrams that are found waiting together were in flight together;
+the frames are told, so that a driver that sends two commands at once is found out however quick the BMP is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import random
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Self
+
+from spalloc_server.configuration import Configuration
+from spalloc_server.errors import HardwareError
+from spalloc_server.hardware.faults import Faults, Network, apply_faults
+from spalloc_server.hardware.scp import SCP_PORT
+from spalloc_server.hardware.simulated_frame import Counters, SimulatedFrame, Timings
+from spalloc_server.links import Links
+
+__all__ = ["Simulator", "SimulatorError"]
+
+MAX_DATAGRAM = 1024
+BATCH = 64
+"""Most datagrams taken from one socket before the event loop goes on to others."""
+
+Source = tuple[str, int]
+"""Address and port of a driver."""
+
+
+class SimulatorError(HardwareError):
+    """The simulator cannot listen where it should."""
+
+
+class Simulator:
+    """Simulated frames, each answering at its own loopback address while the simulator is entered.
+
+    `frames` gives the numbers of the boards that are fitted, by host of the BMP; board 0 always is. `clock` gives
+    seconds and never goes back. `frames[host]` and `networks[host]` may be used, to look and to spoil, at any time.
+
+    Raises `SimulatorError` on entering where an address is not a loopback one or cannot be had, and
+    `ConfigurationError` where `faults` name hardware that there is not.
+    """
+
+    def __init__(
+        self,
+        frames: Mapping[str, Iterable[int]],
+        *,
+        faults: Faults | None = None,
+        timings: Timings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.frames = {host: SimulatedFrame(boards, timings=timings) for host, boards in frames.items()}
+        self.faults = faults or Faults()
+        self.networks: dict[str, Network] = dict.fromkeys(self.frames, self.faults.network)
+        self._random = random.Random(self.faults.seed)
+        self._clock = clock
+        self._sockets: list[socket.socket] = []
+        apply_faults(self.faults, self.frames, clock())
+
+    @classmethod
+    def of_configuration(
+        cls, configuration: Configuration, *, faults: Faults | None = None, timings: Timings | None = None
+    ) -> Self:
+        """The hardware that a server of this configuration expects."""
+        frames: dict[str, set[int]] = {}
+        for machine in configuration.machines:
+            for cabinet, frame, board in machine.board_locations.values():
+                frames.setdefault(machine.bmp_ips[cabinet, frame], set()).add(board)
+        return cls(frames, faults=faults, timings=timings)
+
+    async def __aenter__(self) -> Self:
+        try:
+            for host in self.frames:
+                self._listen(host)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    @property
+    def counters(self) -> Counters:
+        """What all frames together have seen."""
+        return sum((frame.counters for frame in self.frames.values()), Counters())
+
+    def boards_on(self) -> set[tuple[str, int]]:
+        """(host, board number) of the boards that are switched on."""
+        return {(host, board) for host, frame in self.frames.items() for board in frame.boards_on()}
+
+    def stopped_links(self) -> set[tuple[str, int, Links]]:
+        """(host, board number, link) of the links whose outgoing traffic is stopped."""
+        return {(host, *stopped) for host, frame in self.frames.items() for stopped in frame.stopped_links()}
+
+    def power_cycles(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """How often each board was switched (on, off), by (host, board number)."""
+        return {
+            (host, number): (board.power_ons, board.power_offs)
+            for host, frame in self.frames.items()
+            for number, board in frame.boards.items()
+        }
+
+    def _listen(self, host: str) -> None:
+        address = _loopback(host)
+        channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sockets.append(channel)
+        channel.setblocking(False)
+        try:
+            channel.bind((address, SCP_PORT))
+        except OSError as exc:
+            raise SimulatorError(f"cannot listen on {host}:{SCP_PORT}: {exc.strerror}") from exc
+        asyncio.get_running_loop().add_reader(channel, self._readable, channel, host)
+
+    def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        for channel in self._sockets:
+            loop.remove_reader(channel)
+            channel.close()
+        self._sockets.clear()
+
+    def _readable(self, channel: socket.socket, host: str) -> None:
+        waiting = False
+        for _ in range(BATCH):
+            try:
+                datagram, source = channel.recvfrom(MAX_DATAGRAM)
+            except (BlockingIOError, ConnectionRefusedError):
+                return
+            for delay, copy in self.networks[host].passages(self._random):
+                self._later(delay, self._arrive, channel, host, datagram, source, waiting, copy)
+            waiting = True
+
+    def _arrive(
+        self, channel: socket.socket, host: str, datagram: bytes, source: Source, waiting: bool, copy: bool
+    ) -> None:
+        now = self._clock()
+        answer = self.frames[host].handle(datagram, now, source=source, waiting=waiting, copy=copy)
+        if answer is None:
+            return
+        for delay, _ in self.networks[host].passages(self._random):
+            self._later(answer.at - now + delay, _send, channel, answer.datagram, source)
+
+    def _later(self, delay: float, action: Callable[..., None], channel: socket.socket, *args: object) -> None:
+        """Call `action` after `delay` seconds, or at once where there is none to wait."""
+        if delay <= 0:
+            action(channel, *args)
+        else:
+            asyncio.get_running_loop().call_later(delay, action, channel, *args)
+
+
+def _send(channel: socket.socket, datagram: bytes, source: Source) -> None:
+    """Send, unless the simulator was left meanwhile or the system's buffer is full: UDP may lose anything."""
+    if channel.fileno() != -1:
+        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+            channel.sendto(datagram, source)
+
+
+def _loopback(host: str) -> str:
+    """`host` as a numeric loopback address."""
+    try:
+        address = ipaddress.IPv4Address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        address = None
+    if address is None or not address.is_loopback:
+        raise SimulatorError(
+            f"cannot simulate the BMP at {host}: only loopback addresses, 127.0.0.1 to 127.255.255.254, can be "
+            "simulated; give the machine's BMPs such addresses in a copy of the configuration"
+        )
+    return str(address)
