@@ -1,0 +1,225 @@
+"""One board management processor (BMP): a UDP socket with exactly one command in flight.
+
+Theory of operation. A frame's boards are all reached through the BMP of its board 0, and that BMP has been seen to
+crash when two commands reach it at once. So every command takes a fair lock, is sent, and is waited for, before the
+next begins. The socket is connected, so datagrams from elsewhere never arrive; replies are matched on the sequence
+number, which is fresh for each command and kept when the same command is sent again, so that a late answer still
+counts and an answer to anything older does not.
+
+How often a command is sent is data (`Policy`). Reads and register writes have the same effect however often they are
+done, and are sent again until they are answered. Power commands (and resets) are sent once: switching on boards that
+are on resets them, so the caller has to read back what happened before it tries again. A refusal that says that the
+BMP had no room or took a damaged packet left nothing behind and may always be tried again; a refusal that came from
+beyond the BMP may have had its effect and counts as no answer where the command must not be repeated.
+
+A BMP that answers none of the tries is *silent*: from then on every command fails at once with the reason, until a
+`probe` is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from spalloc_server.errors import HardwareError
+from spalloc_server.hardware.scp import SCP_PORT, BadPacket, Command, Request, Response, ResponseCode
+from spalloc_server.hardware.timings import Timings
+
+__all__ = ["Bmp", "NoAnswer", "Policy", "Refused", "Silent"]
+
+PROBE_TRIES: Final = 3
+"""How often a probe of a silent BMP is sent before the BMP still counts as silent."""
+
+_ONCE: Final = frozenset({Command.POWER, Command.RESET, Command.XILINX})
+_NOT_ACCEPTED: Final = frozenset({ResponseCode.LEN, ResponseCode.SUM, ResponseCode.BUF, ResponseCode.P2P_BUSY})
+_UNDECIDED: Final = frozenset({ResponseCode.TIMEOUT, ResponseCode.P2P_NOREPLY, ResponseCode.P2P_TIMEOUT})
+_FOR_THE_MOMENT: Final = _NOT_ACCEPTED | _UNDECIDED
+
+
+class Refused(HardwareError):
+    """The BMP answered that it would not, or could not, do what it was told."""
+
+
+class NoAnswer(HardwareError):
+    """It is not known whether the BMP did what it was told."""
+
+
+class Silent(NoAnswer):
+    """The BMP answers nothing at all; nothing is sent to it but probes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long a command waits for its answer, how often it is sent, and whether it may act twice."""
+
+    reply_s: float
+    tries: int
+    repeatable: bool = True
+
+
+class Bmp:
+    """The way to one BMP. Nothing is opened or sent before the first command."""
+
+    def __init__(self, host: str, timings: Timings, on_silent: Callable[[str], None], *, port: int = SCP_PORT) -> None:
+        self.host = host
+        self.silent: str | None = None
+        """Why the BMP counts as silent; None while it does not."""
+        self.commands = 0
+        """Commands so far, and how many datagrams had to be sent again, and came in without being waited for."""
+        self.resends = 0
+        self.strays = 0
+        self._timings = timings
+        self._on_silent = on_silent
+        self._port = port
+        self._lock = asyncio.Lock()
+        self._transport: asyncio.DatagramTransport | None = None
+        self._sequence = 0
+        self._awaited: tuple[int, asyncio.Future[Response]] | None = None
+        self._heard = self._ended = float("-inf")
+        self._patient = Policy(timings.reply_s, timings.tries)
+        self._once = Policy(timings.power_reply_s, 1, repeatable=False)
+        self._probe = Policy(timings.reply_s, PROBE_TRIES)
+
+    def silence_s(self) -> float:
+        """Seconds since the BMP was last heard."""
+        return asyncio.get_running_loop().time() - self._heard
+
+    async def command(
+        self,
+        board: int,
+        command: int,
+        arg1: int = 0,
+        arg2: int = 0,
+        arg3: int = 0,
+        data: bytes = b"",
+        *,
+        extra_s: float = 0.0,
+    ) -> bytes:
+        """Have `command` done for `board` once its turn comes; return the payload of the answer.
+
+        `extra_s` is added to the wait for an answer. Raises `Refused`; `Silent` where the BMP has fallen silent;
+        `NoAnswer` where a command that must not be repeated was not answered.
+        """
+        policy = self._once if command in _ONCE else self._patient
+        self.commands += 1
+        what = f"BMP {self.host} refuses {_name(Command, command)} for board {board}"
+        for attempt in range(1, self._timings.refusal_tries + 1):
+            request = Request(board, command, self._next_sequence(), arg1, arg2, arg3, data)
+            async with self._lock:
+                response = await self._answer(request, policy, extra_s)
+            if response.code == ResponseCode.OK:
+                return response.payload
+            refusal = f"{what}: {_name(ResponseCode, response.code)}"
+            if response.code in _UNDECIDED and not policy.repeatable:
+                raise NoAnswer(refusal)
+            if response.code not in _FOR_THE_MOMENT or attempt == self._timings.refusal_tries:
+                break
+            await asyncio.sleep(self._timings.refusal_pause_s)
+        raise Refused(refusal)
+
+    async def probe(self) -> bool:
+        """Whether the BMP, silent until now, answers again."""
+        async with self._lock:
+            request = Request(0, Command.VERSION, self._next_sequence())
+            try:
+                await self._exchange(request, self._probe)
+            except NoAnswer as exc:
+                self.silent = str(exc)
+                return False
+            self.silent = None
+            return True
+
+    def fall_silent(self, reason: str) -> None:
+        """Take the BMP for silent, because of `reason`, until it answers a probe."""
+        if self.silent is None:
+            self.silent = reason
+            self._on_silent(reason)
+
+    def close(self) -> None:
+        """Close the socket; it would be opened again by another command."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def heard(self, datagram: bytes) -> None:
+        """Take in a datagram from the BMP."""
+        try:
+            response = Response.decode(datagram)
+        except BadPacket:
+            self.strays += 1
+            return
+        self._heard = asyncio.get_running_loop().time()
+        if self._awaited is None or self._awaited[0] != response.sequence or self._awaited[1].done():
+            self.strays += 1
+            return
+        self._awaited[1].set_result(response)
+
+    def _next_sequence(self) -> int:
+        self._sequence = self._sequence + 1 & 0xFFFF
+        return self._sequence
+
+    async def _answer(self, request: Request, policy: Policy, extra_s: float) -> Response:
+        """The answer to `request`, unless the BMP is silent or falls so now (`Silent`)."""
+        if self.silent is not None:
+            raise Silent(self.silent)
+        try:
+            return await self._exchange(request, policy, extra_s)
+        except NoAnswer as exc:
+            if policy.repeatable:
+                self.fall_silent(str(exc))
+                raise Silent(str(exc)) from exc
+            raise
+
+    async def _exchange(self, request: Request, policy: Policy, extra_s: float = 0.0) -> Response:
+        """Send `request` until it is answered, or out of tries (`NoAnswer`). Only with the lock held."""
+        loop = asyncio.get_running_loop()
+        transport = await self._opened()
+        if (pause := self._ended + self._timings.pace_s - loop.time()) > 0:
+            await asyncio.sleep(pause)
+        answer: asyncio.Future[Response] = loop.create_future()
+        self._awaited = (request.sequence, answer)
+        datagram = request.encode()
+        try:
+            for attempt in range(policy.tries):
+                self.resends += attempt > 0
+                transport.sendto(datagram)
+                await asyncio.wait((answer,), timeout=policy.reply_s + extra_s)
+                if answer.done():
+                    return answer.result()
+        finally:
+            self._awaited = None
+            self._ended = loop.time()
+        what = f"{policy.tries} x {_name(Command, request.command)} in {policy.reply_s + extra_s:g} s each"
+        raise NoAnswer(f"BMP {self.host} does not answer ({what})")
+
+    async def _opened(self) -> asyncio.DatagramTransport:
+        if self._transport is not None and not self._transport.is_closing():
+            return self._transport
+        try:
+            async with asyncio.timeout(self._timings.open_s):
+                self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                    lambda: _Ear(self), remote_addr=(self.host, self._port), family=socket.AF_INET
+                )
+        except (OSError, UnicodeError) as exc:
+            raise NoAnswer(f"BMP {self.host} cannot be reached: {exc}") from exc
+        return self._transport
+
+
+class _Ear(asyncio.DatagramProtocol):
+    """Hands what the socket receives to its BMP. Errors that the network reports are losses like any other."""
+
+    def __init__(self, bmp: Bmp) -> None:
+        self._bmp = bmp
+
+    def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002 - asyncio names it
+        self._bmp.heard(data)
+
+
+def _name(kind: type[Command | ResponseCode], code: int) -> str:
+    try:
+        return kind(code).name
+    except ValueError:
+        return f"{kind.__name__} {code:#x}"

@@ -1,0 +1,211 @@
+"""All the hardware, as the server sees it: switch a job's boards, and be told how that ended.
+
+Theory of operation. A `Switch` is split into its frames, which work in parallel and never wait for each other; once
+the last of them is done the `Outcome` goes to a callback. Frames come into being when first needed and open their
+sockets when they first send, so a machine of fifty frames costs nothing at the start and a BMP that cannot be reached
+is only a reason to report. Nothing here blocks or raises at the caller: everything runs in tasks of one task group,
+which lives as long as the `async with` block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self
+
+from spalloc_server.core.messages import BoardFailure, Outcome, Switch
+from spalloc_server.errors import HardwareError
+from spalloc_server.hardware.frame import Frame, Work
+from spalloc_server.hardware.scp import SCP_PORT, Adc, Command, InfoType
+from spalloc_server.hardware.timings import Timings
+
+__all__ = ["FrameStatus", "Hardware"]
+
+MAX_ASKED: Final = 64
+"""Most commands of operators that may wait for one BMP."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameStatus:
+    """How a frame is doing."""
+
+    bmp: str
+    silent: str | None
+    """Why its BMP counts as silent; None while it answers, or has not been asked yet."""
+    waiting: int
+    """Operations that are unfinished."""
+    commands: int
+    """Commands given to the BMP so far."""
+    resends: int
+    """Datagrams that had to be sent again."""
+    strays: int
+    """Datagrams received that were not waited for."""
+
+
+@dataclass(slots=True)
+class _Operation:
+    """A switch under way."""
+
+    frames_left: int
+    failures: list[BoardFailure] = field(default_factory=list)
+    void: bool = False
+
+
+class Hardware:
+    """Switches boards. To be used within its `async with` block.
+
+    Args:
+        on_outcome: told the end of every `Switch`, once, unless it was void.
+        on_frame: told the host of a BMP and why it counts as silent, or None when it answers again.
+        timings: how patient to be.
+        port: UDP port of all BMPs.
+    """
+
+    def __init__(
+        self,
+        on_outcome: Callable[[Outcome], None],
+        on_frame: Callable[[str, str | None], None],
+        *,
+        timings: Timings | None = None,
+        port: int = SCP_PORT,
+    ) -> None:
+        self._on_outcome = on_outcome
+        self._on_frame = on_frame
+        self._timings = timings or Timings()
+        self._port = port
+        self._frames: dict[str, Frame] = {}
+        self._operations: dict[int, _Operation] = {}
+        self._asked = 0
+        self._group = asyncio.TaskGroup()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stack = AsyncExitStack()
+        self._settled = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self._group)
+        self._stack.callback(self._stop)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, exc, traceback)
+
+    def switch(self, switch: Switch) -> None:
+        """Begin to switch boards. The outcome comes later, never from within this call."""
+        self._operations[switch.operation] = _Operation(len(switch.frames))
+        if not switch.frames:
+            asyncio.get_running_loop().call_soon(self._conclude, switch.operation)
+        for todo in switch.frames:
+            done = partial(self._on_part, switch.operation, todo.bmp)
+            self._frame(todo.bmp).submit(Work(switch.job_id, switch.on, todo, done))
+
+    def watch(self, hosts: Iterable[str]) -> None:
+        """Ask these BMPs, and from now on no others, for signs of life: at once, and then while they are idle."""
+        wanted = set(hosts)
+        for host in wanted - self._frames.keys():
+            self._spawn(self._frame(host).greet())
+        for host, frame in self._frames.items():
+            frame.watched = host in wanted
+
+    def frames(self) -> dict[str, FrameStatus]:
+        """How each frame is doing that has been used or watched, by the host of its BMP."""
+        return {
+            host: FrameStatus(
+                host, frame.bmp.silent, frame.waiting, frame.bmp.commands, frame.bmp.resends, frame.bmp.strays
+            )
+            for host, frame in self._frames.items()
+        }
+
+    def busy(self) -> bool:
+        """Whether anything is under way that does not wait for a silent BMP."""
+        return self._asked > 0 or any(frame.busy() for frame in self._frames.values())
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Wait, for at most so many seconds, until nothing is under way; whether that was reached."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                while self.busy():
+                    self._settled.clear()
+                    await self._settled.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def ask(
+        self, bmp: str, board: int, command: int, arg1: int = 0, arg2: int = 0, arg3: int = 0, data: bytes = b""
+    ) -> bytes:
+        """Have one command done, in turn with all else, and return its answer's payload. For operators.
+
+        Raises `HardwareError` where the BMP refuses or does not answer, and for power commands, which are `switch`'s.
+        """
+        if command == Command.POWER:
+            raise HardwareError("power is switched for whole jobs or boards, not by single commands")
+        if self._asked >= MAX_ASKED:
+            raise HardwareError(f"{MAX_ASKED} commands are waiting for BMPs already; try again later")
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._asked += 1
+        # A task of its own, because a caller who stops waiting must not cut short what is in flight
+        self._spawn(self._answer(answer, bmp, (board, command, arg1, arg2, arg3, data)))
+        return await answer
+
+    async def read_temperatures(self, bmp: str, board: int) -> Adc:
+        """The board's temperatures, voltages and fans; `HardwareError` where they cannot be read."""
+        return Adc.decode(await self.ask(bmp, board, Command.INFO, InfoType.ADC))
+
+    def _frame(self, host: str) -> Frame:
+        frame = self._frames.get(host)
+        if frame is None:
+            frame = Frame(host, self._timings, self._spawn, self._on_frame, port=self._port)
+            self._frames[host] = frame
+            self._spawn(frame.keep_watch())
+        return frame
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._group.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._settled.set()
+
+    def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for frame in self._frames.values():
+            frame.bmp.close()
+
+    def _on_part(self, operation: int, bmp: str, failures: dict[int, str] | None) -> None:
+        state = self._operations[operation]
+        state.frames_left -= 1
+        if failures is None:
+            state.void = True
+        else:
+            state.failures += [BoardFailure(bmp, board, reason) for board, reason in failures.items()]
+        if state.frames_left == 0:
+            self._conclude(operation)
+
+    def _conclude(self, operation: int) -> None:
+        state = self._operations.pop(operation)
+        if not state.void:
+            self._on_outcome(Outcome(operation, tuple(state.failures)))
+
+    async def _answer(
+        self, answer: asyncio.Future[bytes], host: str, request: tuple[int, int, int, int, int, bytes]
+    ) -> None:
+        try:
+            payload = await self._frame(host).bmp.command(*request)
+        except HardwareError as exc:
+            if not answer.cancelled():
+                answer.set_exception(exc)
+        else:
+            if not answer.cancelled():
+                answer.set_result(payload)
+        finally:
+            self._asked -= 1
+            answer.cancel()

@@ -1,0 +1,46 @@
+"""How patient the hardware shell is with BMPs, FPGAs and boards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Timings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Every wait and budget of the hardware shell; the defaults suit real hardware. `_s` is seconds."""
+
+    open_s: float = 5.0
+    """For finding a BMP's address and opening its socket."""
+    reply_s: float = 0.5
+    """From sending a command to sending it again."""
+    tries: int = 16
+    """Times that a command is sent before the BMP counts as silent."""
+    refusal_pause_s: float = 0.1
+    """Before a command that was refused for the moment is sent anew."""
+    refusal_tries: int = 10
+    """Times that a command may be refused for the moment."""
+    pace_s: float = 0.0
+    """Least time from the end of one command to the start of the next."""
+    power_reply_s: float = 10.0
+    """From a power command to taking it, or its answer, for lost. Longer than boards take to come up."""
+    power_losses: int = 8
+    """Power commands lost in one piece of work before it fails."""
+    power_on_tries: int = 3
+    """Power-ons of a board, answered, before it counts as faulty."""
+    stagger_ms: int = 0
+    """Each board delays its power-on by this times its number."""
+    poll_s: float = 0.1
+    """Between looks at FPGAs that are coming up."""
+    verify_s: float = 10.0
+    """From power-on to all FPGAs being right."""
+    settle_s: float = 5.0
+    """After power-on, where firmware is too old for the FPGAs to be read."""
+    link_tries: int = 3
+    """Times that a link's register is written before the board counts as faulty."""
+    probe_first_s: float = 1.0
+    """From a BMP falling silent to its first probe; doubles with each."""
+    probe_longest_s: float = 30.0
+    heartbeat_s: float = 60.0
+    """A BMP that is watched and idle is asked for a sign of life this often."""
