@@ -7,9 +7,14 @@ written for the person who reads it: what was wrong, and what would be right.
 
 __all__ = [
     "ConfigurationError",
+    "ConfigurationTypeError",
+    "ConfigurationValueError",
+    "DamagedStateError",
     "HardwareError",
+    "NewerStateError",
     "RequestError",
     "SpallocServerError",
+    "StateInUseError",
     "StorageError",
 ]
 
@@ -22,6 +27,14 @@ class ConfigurationError(SpallocServerError):
     """A configuration cannot be read, evaluated or validated; nothing was changed."""
 
 
+class ConfigurationTypeError(ConfigurationError, TypeError):
+    """A configuration is given something of the wrong kind."""
+
+
+class ConfigurationValueError(ConfigurationError, ValueError):
+    """A configuration contradicts itself, or leaves out something that it needs."""
+
+
 class RequestError(SpallocServerError, ValueError):
     """A command asks for something that cannot be understood; it left no trace."""
 
@@ -32,3 +45,15 @@ class HardwareError(SpallocServerError):
 
 class StorageError(SpallocServerError):
     """The state could not be read from or written to disk."""
+
+
+class DamagedStateError(StorageError):
+    """The stored state is not what was written; nothing has been changed in it."""
+
+
+class NewerStateError(StorageError):
+    """The state was written by a newer version, whose schema this one does not know; it is untouched."""
+
+
+class StateInUseError(StorageError):
+    """Another server has the state."""

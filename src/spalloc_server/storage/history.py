@@ -1,0 +1,39 @@
+"""Reading the history of jobs, while a server writes it or not.
+
+Theory of operation. The state is opened for reading only and read page by page along the index of ends. No
+transaction outlives a page, because a long one would keep the writer's log from being cut back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from spalloc_server.core.messages import JobRow
+from spalloc_server.storage.rows import read_jobs
+from spalloc_server.storage.state_file import connect_to_read, explained
+
+__all__ = ["read_history"]
+
+PAGE = 1000
+"""Jobs read at once."""
+
+
+def read_history(path: Path, *, since: float = 0.0, until: float = float("inf")) -> Iterator[JobRow]:
+    """The jobs that ended at or after `since` and before `until` (seconds since the epoch), in order of their ends.
+
+    Raises:
+        DamagedStateError: what is stored cannot be what was written.
+        StorageError: it cannot be read, or has another schema than this version's.
+    """
+    after = (since, -1)
+    with closing(connect_to_read(path)) as connection:
+        while True:
+            with explained(path):
+                rest = "WHERE (ended_at, job_id) > (?, ?) AND ended_at < ? ORDER BY ended_at, job_id LIMIT ?"
+                page = list(read_jobs(connection, "history", rest, (*after, until, PAGE)))
+            yield from page
+            if len(page) < PAGE:
+                return
+            after = (page[-1].ended_at or 0.0, page[-1].job_id)

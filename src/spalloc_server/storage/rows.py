@@ -1,0 +1,184 @@
+"""How rows become lines of tables, and lines rows again.
+
+Theory of operation. A field of a row is a column of the same name. What is compound (arguments, lists of boards,
+failures) is JSON in one column; an allocation is spread over columns of its own. The lists of columns are derived from
+the structs, so that a new field asks for a migration, and a test compares them with the tables.
+
+Rows are mutable, so they are encoded when they are handed over, in the caller's thread. Nothing that SQLite refuses
+gets past `encode`: one such value would make every later commit fail with it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+
+from spalloc_server.core.messages import Allocation, BoardRow, Changes, JobRow, ReleaseRow
+from spalloc_server.errors import StorageError
+
+__all__ = ["TABLES", "Line", "Rows", "encode", "read_boards", "read_facts", "read_jobs", "read_releases"]
+
+Line: TypeAlias = tuple[str | int | float | None, ...]
+"""A line of a table, or the leading columns of one."""
+
+_Row = TypeVar("_Row", bound=msgspec.Struct)
+
+_JOB_FIELDS = tuple(name for name in JobRow.__struct_fields__ if name != "allocation")
+_ALLOCATION_FIELDS = Allocation.__struct_fields__
+_COMPOUND = frozenset({"args", "boards", "failures", "frames", "kwargs"})
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "jobs": (*_JOB_FIELDS, *_ALLOCATION_FIELDS),
+    "history": (*_JOB_FIELDS, *_ALLOCATION_FIELDS),
+    "boards": BoardRow.__struct_fields__,
+    "releases": ReleaseRow.__struct_fields__,
+    "facts": ("name", "value"),
+}
+"""Columns of every table, in the order in which they are written and read."""
+
+_KEYS = {"jobs": 1, "boards": 4, "releases": 1, "facts": 1}
+"""How many leading columns are the key."""
+
+_ENDED = TABLES["jobs"].index("ended_at")
+
+_MAX_INTEGER = 2**63 - 1
+"""The largest integer that SQLite stores."""
+
+_quoted = {table: ", ".join(f'"{name}"' for name in columns) for table, columns in TABLES.items()}
+_inserts = {
+    table: f"INSERT OR REPLACE INTO {table} ({_quoted[table]}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+    for table, columns in TABLES.items()
+}
+_deletes = {
+    table: f"DELETE FROM {table} WHERE {' AND '.join(f'{name} = ?' for name in TABLES[table][:keys])}"  # noqa: S608
+    for table, keys in _KEYS.items()
+}
+
+
+@dataclass(slots=True)
+class Rows:
+    """Encoded changes, the latest of each key; None deletes."""
+
+    jobs: dict[int, Line] = field(default_factory=dict)
+    boards: dict[Line, Line | None] = field(default_factory=dict)
+    releases: dict[Line, Line | None] = field(default_factory=dict)
+    facts: dict[Line, Line | None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.boards or self.releases or self.facts)
+
+    def update(self, later: Rows) -> None:
+        """Take in later changes."""
+        self.jobs.update(later.jobs)
+        self.boards.update(later.boards)
+        self.releases.update(later.releases)
+        self.facts.update(later.facts)
+
+    def store(self, connection: sqlite3.Connection) -> None:
+        """Write all of it, within the transaction that the caller has begun."""
+        ended = [line for line in self.jobs.values() if line[_ENDED] is not None]
+        connection.executemany(_inserts["jobs"], [line for line in self.jobs.values() if line[_ENDED] is None])
+        connection.executemany(_deletes["jobs"], [line[:1] for line in ended])
+        connection.executemany(_inserts["history"], ended)
+        for table, lines in (("boards", self.boards), ("releases", self.releases), ("facts", self.facts)):
+            connection.executemany(_deletes[table], [key for key, line in lines.items() if line is None])
+            connection.executemany(_inserts[table], [line for line in lines.values() if line is not None])
+
+
+def encode(changes: Changes) -> Rows:
+    """The lines of tables for these changes.
+
+    Raises:
+        StorageError: a value cannot be stored; nothing is kept of the changes.
+    """
+    try:
+        return Rows(
+            jobs={job_id: _encode_job(job) for job_id, job in changes.jobs.items()},
+            boards={key: _encode(row, _board_fields) for key, row in changes.boards.items()},
+            releases={(key,): _encode(row, _release_fields) for key, row in changes.releases.items()},
+            facts={
+                (name,): None if value is None else (name, msgspec.json.encode(value).decode())
+                for name, value in changes.facts.items()
+            },
+        )
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise StorageError(f"a value cannot be stored: {exc}") from exc
+
+
+_job_fields: Callable[[JobRow], tuple[Any, ...]] = attrgetter(*_JOB_FIELDS)
+_allocation_fields: Callable[[Allocation], tuple[Any, ...]] = attrgetter(*_ALLOCATION_FIELDS)
+_board_fields: Callable[[BoardRow], tuple[Any, ...]] = attrgetter(*TABLES["boards"])
+_release_fields: Callable[[ReleaseRow], tuple[Any, ...]] = attrgetter(*TABLES["releases"])
+_NOWHERE = (None,) * len(_ALLOCATION_FIELDS)
+
+
+def _encode_job(job: JobRow) -> Line:
+    place = _NOWHERE if job.allocation is None else _allocation_fields(job.allocation)
+    return tuple(map(_column, _job_fields(job) + place))
+
+
+def _encode(row: _Row | None, fields: Callable[[_Row], tuple[Any, ...]]) -> Line | None:
+    return None if row is None else tuple(map(_column, fields(row)))
+
+
+def _column(value: Any) -> str | int | float | None:
+    if isinstance(value, list | tuple | dict):
+        return msgspec.json.encode(value).decode()
+    if isinstance(value, str):
+        value.encode()  # raises for lone surrogates, which SQLite refuses
+    elif isinstance(value, int) and not -_MAX_INTEGER <= value <= _MAX_INTEGER:
+        raise OverflowError(f"{value} is too large")
+    return value  # type: ignore[no-any-return]
+
+
+def read_jobs(connection: sqlite3.Connection, table: str, rest: str = "", parameters: Line = ()) -> Iterator[JobRow]:
+    """The jobs that `SELECT ... FROM {table} {rest}` gives.
+
+    Raises:
+        msgspec.MsgspecError: a line is not a job.
+    """
+    for line in _select(connection, table, rest, parameters):
+        place = {name: line.pop(name) for name in _ALLOCATION_FIELDS}
+        yield _decode({**line, "allocation": None if place["machine"] is None else place}, JobRow)
+
+
+def read_boards(connection: sqlite3.Connection) -> list[BoardRow]:
+    """All boards, in order of machine and place; raises as `read_jobs`."""
+    return [_decode(line, BoardRow) for line in _select(connection, "boards", "ORDER BY machine, x, y, z")]
+
+
+def read_releases(connection: sqlite3.Connection) -> list[ReleaseRow]:
+    """All releases, in order of their numbers; raises as `read_jobs`."""
+    return [_decode(line, ReleaseRow) for line in _select(connection, "releases", "ORDER BY release_id")]
+
+
+def read_facts(connection: sqlite3.Connection) -> dict[str, Any]:
+    """All facts; raises as `read_jobs`."""
+    return {line["name"]: _parse(line["value"]) for line in _select(connection, "facts")}
+
+
+def _select(
+    connection: sqlite3.Connection, table: str, rest: str = "", parameters: Iterable[Any] = ()
+) -> Iterator[dict[str, Any]]:
+    query = f"SELECT {_quoted[table]} FROM {table} {rest}"  # noqa: S608
+    for values in connection.execute(query, tuple(parameters)):
+        line = dict(zip(TABLES[table], values, strict=True))
+        for name in _COMPOUND & line.keys():
+            line[name] = None if line[name] is None else _parse(line[name])
+        yield line
+
+
+def _decode(line: Mapping[str, Any], row: type[_Row]) -> _Row:
+    # Not strict: SQLite has no booleans, they come back as 0 and 1.
+    return msgspec.convert(line, row, strict=False)
+
+
+def _parse(text: Any) -> Any:
+    if not isinstance(text, str):
+        raise msgspec.ValidationError(f"{text!r} is not JSON text")
+    return msgspec.json.decode(text)

@@ -1,0 +1,186 @@
+"""The journal on disk: one SQLite database, one thread that writes to it.
+
+Theory of operation. `write` encodes the rows in the caller's thread and puts them into a queue; it takes no lock and
+touches no disk. The writer thread takes all that is queued, merges it (the latest of each key wins), commits it in
+one transaction with one sync, and hands the outcome to the event loop. What failed to be committed stays with the
+thread and goes into the next transaction. When there is nothing to write and history is to be pruned, the thread
+deletes a few lines at a time, so that a write never waits for more than one such step.
+
+Write-ahead logging with `synchronous = FULL`: a commit is durable when it returns, a crash at any moment leaves
+exactly the committed transactions, and readers (`storage.history`) never hinder the writer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from spalloc_server.core.messages import Changes, Snapshot
+from spalloc_server.errors import StorageError
+from spalloc_server.storage.journal import Committed, Health, OnHealth
+from spalloc_server.storage.rows import Rows, encode, read_boards, read_facts, read_jobs, read_releases
+from spalloc_server.storage.state_file import Lock, connect, explained, transaction
+
+__all__ = ["SqliteJournal"]
+
+MAX_GROUP = 10_000
+"""Most batches in one transaction."""
+
+PRUNE_ROWS = 500
+"""Lines of history deleted in one step."""
+
+PRUNE_PAUSE = 0.02
+"""Seconds that the disk is left alone between two steps."""
+
+_PRUNE = """
+    DELETE FROM history WHERE job_id IN (SELECT job_id FROM history WHERE ended_at < ? ORDER BY ended_at LIMIT ?)
+"""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    rows: Rows
+    committed: Committed | None = None
+
+
+class SqliteJournal:
+    """The journal on disk (see `Journal`). Construct it with `open`."""
+
+    def __init__(
+        self, path: Path, lock: Lock, connection: sqlite3.Connection, loop: asyncio.AbstractEventLoop, health: Health
+    ) -> None:
+        self._path = path
+        self._lock = lock
+        self._connection = connection
+        self._loop = loop
+        self._health = health
+        self._queue: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
+        self._prune_before: float | None = None
+        self._closing = False
+        self._closed = asyncio.Event()
+        # A daemon: a disk that hangs must not keep the process from ending when it is told to end at once.
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    @classmethod
+    def open(cls, path: Path, *, loop: asyncio.AbstractEventLoop, on_health: OnHealth | None = None) -> SqliteJournal:
+        """Open the state at `path`, or begin it there. Blocks; from any thread.
+
+        Raises:
+            StateInUseError: another server has it.
+            NewerStateError: a newer version of this software wrote it; it is untouched.
+            DamagedStateError: it is damaged.
+            StorageError: it cannot be opened.
+        """
+        path = path.resolve()
+        lock = Lock(path)
+        try:
+            journal = cls(path, lock, connect(path), loop, Health(loop, on_health))
+        except BaseException:
+            lock.release()
+            raise
+        journal._thread.start()
+        return journal
+
+    @property
+    def error(self) -> StorageError | None:
+        """Why the last commit failed; None while the journal is healthy."""
+        return self._health.error
+
+    def load(self, *, max_retired: int) -> Snapshot:
+        """See `Journal.load`."""
+        with explained(self._path):
+            jobs = list(read_jobs(self._connection, "jobs"))
+            last = "ORDER BY ended_at DESC, job_id DESC LIMIT ?"
+            jobs += read_jobs(self._connection, "history", last, (max_retired,))
+            return Snapshot(
+                jobs=sorted(jobs, key=lambda job: job.job_id),
+                boards=read_boards(self._connection),
+                releases=read_releases(self._connection),
+                facts=read_facts(self._connection),
+            )
+
+    def write(self, changes: Changes, committed: Committed) -> None:
+        """See `Journal.write`."""
+        if self._closing:
+            raise StorageError(f"the state in {self._path} is closed")
+        self._queue.put(_Batch(encode(changes), committed))
+
+    def retry(self) -> None:
+        """See `Journal.retry`."""
+        self._queue.put(_Batch(Rows()))
+
+    def prune(self, before: float) -> None:
+        """See `Journal.prune`."""
+        self._prune_before = before
+        self._queue.put(_Batch(Rows()))
+
+    async def close(self) -> None:
+        """See `Journal.close`."""
+        self._closing = True
+        self._queue.put(_Batch(Rows()))
+        await self._closed.wait()
+
+    def _run(self) -> None:
+        """The writer thread."""
+        pending = Rows()
+        while not (self._closing and self._queue.empty()):
+            group = self._next_group()
+            for batch in group:
+                pending.update(batch.rows)
+            if group:
+                error = self._commit(pending)
+                if error is None:
+                    pending = Rows()
+                waiting = [batch.committed for batch in group if batch.committed is not None]
+                self._call(self._health.settle, waiting, error)
+            elif self._prune_before is not None:
+                self._prune_step(self._prune_before)
+        with suppress(sqlite3.Error):  # all that counts has been committed
+            self._connection.close()
+        self._lock.release()
+        self._call(self._closed.set)
+
+    def _next_group(self) -> Sequence[_Batch]:
+        """All batches that are waiting, at least one; or none, when it is time to prune."""
+        group: list[_Batch] = []
+        with suppress(queue.Empty):
+            group.append(self._queue.get(timeout=None if self._prune_before is None else PRUNE_PAUSE))
+            while len(group) < MAX_GROUP:
+                group.append(self._queue.get_nowait())
+        return group
+
+    def _commit(self, rows: Rows) -> StorageError | None:
+        if not rows:
+            return None
+        try:
+            with explained(self._path), transaction(self._connection):
+                rows.store(self._connection)
+        except StorageError as exc:
+            return exc
+        except Exception as exc:  # noqa: BLE001 - a writer that dies would leave every caller waiting for ever
+            return StorageError(f"the state in {self._path} cannot be written: {exc!r}")
+        return None
+
+    def _prune_step(self, before: float) -> None:
+        try:
+            with explained(self._path), transaction(self._connection):
+                deleted = self._connection.execute(_PRUNE, (before, PRUNE_ROWS)).rowcount
+        except StorageError as exc:
+            _log.warning("history was not pruned", error=str(exc))
+            deleted = 0
+        if deleted < PRUNE_ROWS and self._prune_before == before:
+            self._prune_before = None
+
+    def _call(self, function: object, *args: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(function, *args)  # type: ignore[arg-type]

@@ -1,0 +1,270 @@
+"""The state file: who may have it, whether it is sound, and how it grows with the software.
+
+Theory of operation. The state is one SQLite database with its write-ahead log beside it (`-wal`, `-shm`). A server
+holds a lock on a file of its own (`.lock`, with its process number in it) for as long as it has the state: SQLite's
+own locks come and go with transactions, and must not be taken by anybody else's hands. The lock file is never
+removed, since two servers could then hold locks on two files of one name.
+
+A file is judged before anything is written to it. Of another program, or of a newer schema: refused, untouched. Then
+migrations bring an older schema up, each in one transaction together with its number (`PRAGMA user_version`). Last,
+what a start depends on is checked, at a price that does not grow with history: the tables of live rows page by page,
+and that the file is as long as it says. Reading the live rows, which follows, checks their values. Damage further
+back in history shows when it is met.
+
+Damaged state is never deleted: `set_aside` gives it another name, and that is also all that "discard" means.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from spalloc_server.core.messages import Changes
+from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUseError, StorageError
+from spalloc_server.storage.rows import encode, read_facts
+
+__all__ = ["Lock", "cold_start", "connect", "connect_to_read", "explained", "set_aside", "transaction"]
+
+APPLICATION_ID = 0x53704E4E
+"""Marks a database as ours (`PRAGMA application_id`): "SpNN"."""
+
+BUSY_SECONDS = 2.0
+"""How long to wait for somebody else's lock on the database, say an operator's shell."""
+
+LOG_BYTES = 64 * 2**20
+"""The write-ahead log is cut back to this after it had to grow."""
+
+LIVE_TABLES = ("jobs", "boards", "releases", "facts")
+
+_DAMAGE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+"""Primary result codes that mean that the file is not what was written (ERROR: tables or columns are missing)."""
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite, of the file system and of decoding into ours, which name the file.
+
+    Raises:
+        DamagedStateError: the content is wrong.
+        StorageError: the file cannot be read or written.
+    """
+    try:
+        yield
+    except msgspec.MsgspecError as exc:
+        raise DamagedStateError(f"the state in {path} is damaged: {exc}") from exc
+    except sqlite3.Error as exc:
+        if getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _DAMAGE:
+            raise DamagedStateError(f"the state in {path} is damaged: {exc}") from exc
+        raise StorageError(f"the state in {path} cannot be used: {exc}") from exc
+    except OSError as exc:
+        raise StorageError(f"the state in {path} cannot be used: {exc}") from exc
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing of what is done within."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+class Lock:
+    """The right to the state at `path`, from construction to `release`.
+
+    Raises:
+        StateInUseError: another server has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with explained(path):
+            self._file = os.open(_beside(path, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                holder = os.read(self._file, 20).decode(errors="replace").strip() or "unknown"
+                os.close(self._file)
+                raise StateInUseError(
+                    f"the state in {path} is in use by the server with process number {holder}; "
+                    "stop that server first, or choose another file with --state"
+                ) from exc
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        """Let the next server have it."""
+        os.close(self._file)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the state, new or old, for writing; the caller holds its lock.
+
+    Raises:
+        NewerStateError: a newer version of this software wrote it; it is untouched.
+        DamagedStateError: it is damaged.
+        StorageError: it cannot be opened, or is not a state of this software.
+    """
+    with explained(path):
+        if not path.exists() or not path.stat().st_size:
+            _create(path)
+        else:
+            with closing(connect_to_read(path, any_version=True)):
+                pass  # judged before the first write
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def connect_to_read(path: Path, *, any_version: bool = False) -> sqlite3.Connection:
+    """Open an existing state for reading only, while a server has it or not; raises as `connect`.
+
+    A state of an older schema is refused too, unless `any_version` is set.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with explained(path):
+        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            _judge(connection, path, any_version=any_version)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _judge(connection: sqlite3.Connection, path: Path, *, any_version: bool) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and application != APPLICATION_ID:
+        raise StorageError(f"{path} is a database of another program; choose another file with --state")
+    newest = len(_migrations())
+    if version > newest:
+        raise NewerStateError(
+            f"the state in {path} has schema {version}, but this version of the server knows only schemas up to "
+            f"{newest}; install the newer version again, or choose another file with --state"
+        )
+    if version < newest and not any_version:
+        raise StorageError(f"the state in {path} has the older schema {version}; start the server on it once")
+
+
+def _create(path: Path) -> None:
+    """An empty file that only its owner may read; SQLite gives the log the same permissions."""
+    log = _beside(path, "-wal")
+    if log.exists() and log.stat().st_size:
+        raise DamagedStateError(f"the state in {path} is damaged: the file is missing or empty, its log {log} is not")
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StorageError(f"{path} is on a file system without shared memory; choose a local one with --state")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for number, migration in enumerate(_migrations()[version:], version + 1):
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE; {migration}; PRAGMA user_version = {number}; COMMIT;")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+    _check(connection, path)
+
+
+def _migrations() -> list[str]:
+    """The SQL of every migration; the first brings an empty database to schema 1."""
+    directory = resources.files(__package__) / "migrations"
+    return [entry.read_text() for entry in sorted(directory.iterdir(), key=lambda entry: entry.name)]
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    for table in LIVE_TABLES:
+        for (finding,) in connection.execute(f"PRAGMA quick_check({table})"):
+            if finding != "ok":
+                raise DamagedStateError(f"the state in {path} is damaged: table {table}: {finding}")
+    try:
+        _, in_log, in_file = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.OperationalError:
+        return  # a full disk: a server still starts on it, and says so when it comes to write
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+    if in_log == in_file and path.stat().st_size < pages * page_size:
+        raise DamagedStateError(f"the state in {path} is damaged: the file is shorter than its {pages} pages")
+
+
+def set_aside(path: Path) -> Path | None:
+    """Give the state at `path`, whatever its condition, a new name: `NAME.aside-1` or the next free number.
+
+    Returns:
+        The new name, for the operator; None where there was nothing.
+
+    Raises:
+        StateInUseError: a server has it.
+        StorageError: it cannot be renamed.
+    """
+    path = path.resolve()
+    lock = Lock(path)
+    try:
+        return _rename(path)
+    finally:
+        lock.release()
+
+
+def _rename(path: Path) -> Path | None:
+    parts = [ending for ending in ("", "-wal", "-shm") if _beside(path, ending).exists()]
+    if not parts:
+        return None
+    number = 1
+    while any(_beside(path, f".aside-{number}{ending}").exists() for ending in ("", "-wal", "-shm")):
+        number += 1
+    aside = _beside(path, f".aside-{number}")
+    with explained(path):
+        # The database first: a log left alone by a crash here is refused at the next start, never overlooked.
+        for ending in parts:
+            _beside(path, ending).rename(_beside(aside, ending))
+    return aside
+
+
+def cold_start(path: Path, *, keep: Iterable[str] = ()) -> Path | None:
+    """Set the old state aside and begin a new one.
+
+    Args:
+        path: the state file.
+        keep: names of facts to take over where they can be read, so that job numbers are never used again.
+
+    Returns:
+        As `set_aside`; raises as `set_aside` and `connect`.
+    """
+    path = path.resolve()
+    lock = Lock(path)
+    try:
+        facts: dict[str, Any] = {}
+        with suppress(StorageError), explained(path), closing(connect_to_read(path)) as old:
+            facts = read_facts(old)
+        aside = _rename(path)
+        with explained(path), closing(connect(path)) as new, transaction(new):
+            encode(Changes(facts={name: facts[name] for name in keep if name in facts})).store(new)
+        return aside
+    finally:
+        lock.release()
