@@ -8,7 +8,7 @@ A small TOML file, for example:
     duplicate = 0.05
     reorder = 0.1               # so many wait `reorder_delay` longer, and later ones overtake them
     delay = 0.002               # seconds, at most, for every datagram
-    [timings]                   # seconds; see `Timings`
+    [timings]                   # seconds; see `SimulatedTimings`
     power_on = 3.0
     [[bmp]]                     # all keys but `host` may be left out; without `host`: every BMP
     host = "127.1.0.0"
@@ -24,6 +24,7 @@ A small TOML file, for example:
     [[answer]]
     command = "POWER"           # without: any command; `host` and `board` likewise
     code = "P2P_BUSY"           # refuse with this, or: lost = true (done, but the answer is lost)
+    acts = true                 # the command is done all the same; without: nothing is done
     times = 2                   # without: for ever
 """
 
@@ -39,7 +40,7 @@ import msgspec
 
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.scp import Command, ResponseCode
-from spalloc_server.hardware.simulated_frame import SimulatedFrame, Timings
+from spalloc_server.hardware.simulated_frame import SimulatedFrame, SimulatedTimings
 
 __all__ = ["AnswerFault", "BmpFault", "BoardFault", "Faults", "Network", "Passage", "apply_faults", "read_faults"]
 
@@ -102,6 +103,7 @@ class AnswerFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     board: BoardNumber | None = None
     command: str | None = None
     code: str | None = None
+    acts: bool = False
     lost: bool = False
     times: Times = "forever"
 
@@ -118,7 +120,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     seed: int = 0
     network: Network = Network()
-    timings: Timings | None = None
+    timings: SimulatedTimings | None = None
     bmp: tuple[BmpFault, ...] = ()
     board: tuple[BoardFault, ...] = ()
     answer: tuple[AnswerFault, ...] = ()
@@ -196,4 +198,4 @@ def _apply_to_answers(fault: AnswerFault, frame: SimulatedFrame) -> None:
     if fault.code is None:
         frame.lose_answers(command=command, board=fault.board, times=times)
     else:
-        frame.refuse(ResponseCode[fault.code], command=command, board=fault.board, times=times)
+        frame.refuse(ResponseCode[fault.code], command=command, board=fault.board, times=times, acts=fault.acts)

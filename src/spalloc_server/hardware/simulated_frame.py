@@ -40,7 +40,15 @@ from spalloc_server.hardware.scp import (
 )
 from spalloc_server.links import Links
 
-__all__ = ["BOARDS_PER_FRAME", "REAL_TIMINGS", "Answer", "Counters", "SimulatedBoard", "SimulatedFrame", "Timings"]
+__all__ = [
+    "BOARDS_PER_FRAME",
+    "REAL_TIMINGS",
+    "Answer",
+    "Counters",
+    "SimulatedBoard",
+    "SimulatedFrame",
+    "SimulatedTimings",
+]
 
 BOARDS_PER_FRAME = 24
 FPGAS_PER_BOARD = 3
@@ -51,7 +59,7 @@ REMEMBERED = 1000
 """How many of the last commands a frame remembers."""
 
 
-class Timings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SimulatedTimings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long things take, in seconds."""
 
     command: float = 0.0
@@ -62,7 +70,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The same of the other boards, whose power-on is acknowledged at once."""
 
 
-REAL_TIMINGS = Timings(command=0.0005, power_on=3.0, power_on_others=6.0)
+REAL_TIMINGS = SimulatedTimings(command=0.0005, power_on=3.0, power_on_others=6.0)
 """About what a frame of SpiNN-5 boards takes."""
 
 
@@ -157,7 +165,9 @@ class _Misanswer:
     """A fault of the next `times` answers to the commands that it fits."""
 
     code: ResponseCode | None
-    """Refuse with this, doing nothing; None: do as told, but lose the answer."""
+    """Answer with this; None: lose the answer."""
+    acts: bool
+    """Do as told all the same."""
     command: Command | None
     board: int | None
     times: float
@@ -174,9 +184,11 @@ class SimulatedFrame:
     All boards start switched off. Times are seconds on any clock that never goes back.
     """
 
-    def __init__(self, present: Iterable[int] = range(BOARDS_PER_FRAME), *, timings: Timings | None = None) -> None:
+    def __init__(
+        self, present: Iterable[int] = range(BOARDS_PER_FRAME), *, timings: SimulatedTimings | None = None
+    ) -> None:
         self.boards = {number: SimulatedBoard() for number in sorted({0, *present})}
-        self.timings = timings or Timings()
+        self.timings = timings or SimulatedTimings()
         self.counters = Counters()
         self.commands: deque[tuple[float, Request]] = deque(maxlen=REMEMBERED)
         """The last commands handled, with their times."""
@@ -185,7 +197,8 @@ class SimulatedFrame:
         self._silent_from, self._silent_until = math.inf, math.inf
         self._misanswers: list[_Misanswer] = []
         self._busy_until = -math.inf
-        self._last: deque[Hashable] = deque(maxlen=16)
+        self._recent: deque[Hashable] = deque(maxlen=16)
+        self._last_power: Hashable = None
 
     def handle(
         self, datagram: bytes, now: float, *, source: Hashable = None, waiting: bool = False, copy: bool = False
@@ -203,8 +216,8 @@ class SimulatedFrame:
         if self.is_silent(now):
             return None
         key = (source, request.sequence, request.command)
-        repeated = key in self._last
-        self._last.append(key)
+        repeated = key in self._recent
+        self._recent.append(key)
         if repeated:
             self.counters.repeats += not copy
         elif waiting or now < self._busy_until:
@@ -215,19 +228,17 @@ class SimulatedFrame:
         begins = max(now, self._busy_until)
         self._busy_until = begins + self.timings.command
         fault = self._due_fault(request)
+        code, payload = ResponseCode.OK, b""
+        if len(datagram) < REQUEST_SIZE:
+            code = ResponseCode.LEN
+        elif fault is None or fault.acts:
+            code, payload = self._do(request, begins, key, copy=copy)
         if fault is not None and fault.code is not None:
-            response = Response(fault.code, request.sequence)
-        elif len(datagram) < REQUEST_SIZE:
-            response = Response(ResponseCode.LEN, request.sequence)
-        elif copy and request.command == Command.POWER:
-            response = Response(ResponseCode.OK, request.sequence)
-        else:
-            self.counters.power_repeats += repeated and request.command == Command.POWER
-            response = self._answer(request, begins)
-        self.counters.errors += response.code != ResponseCode.OK
+            code, payload = fault.code, b""
+        self.counters.errors += code != ResponseCode.OK
         if not request.reply_expected or (fault is not None and fault.code is None):
             return None
-        return Answer(self._busy_until, response.encode(datagram))
+        return Answer(self._busy_until, Response(code, request.sequence, payload).encode(datagram))
 
     def is_silent(self, now: float) -> bool:
         """Whether the BMP answers nothing now."""
@@ -252,15 +263,19 @@ class SimulatedFrame:
         command: Command | None = None,
         board: int | None = None,
         times: float = math.inf,
+        acts: bool = False,
     ) -> None:
-        """Answer the next `times` commands (of this kind, to this board) with `code`, and do nothing."""
-        self._misanswers.append(_Misanswer(code, command, board, times))
+        """Answer the next `times` commands (of this kind, to this board) with `code`.
+
+        They do nothing, or, where it `acts`, what they say: so it is when the answer of another board's BMP is lost.
+        """
+        self._misanswers.append(_Misanswer(code, acts, command, board, times))
 
     def lose_answers(
         self, *, command: Command | None = None, board: int | None = None, times: float = math.inf
     ) -> None:
         """Do the next `times` commands (of this kind, to this board) without answering."""
-        self._misanswers.append(_Misanswer(None, command, board, times))
+        self._misanswers.append(_Misanswer(None, True, command, board, times))
 
     def boards_on(self) -> set[int]:
         """Numbers of the boards that are switched on."""
@@ -277,19 +292,23 @@ class SimulatedFrame:
             fault.times -= 1
         return fault
 
-    def _answer(self, request: Request, now: float) -> Response:
-        """Do the command, and what the board's BMP then answers."""
-        code, payload = ResponseCode.OK, b""
+    def _do(self, request: Request, now: float, key: Hashable, *, copy: bool) -> tuple[ResponseCode, bytes]:
+        """Do the command; the code and payload that the board's BMP answers with."""
         board = self.boards.get(request.board)
         if board is None:
-            return Response(ResponseCode.ROUTE, request.sequence)
+            return ResponseCode.ROUTE, b""
         if request.port != 0:
-            return Response(ResponseCode.PORT, request.sequence)
+            return ResponseCode.PORT, b""
+        code, payload = ResponseCode.OK, b""
         match request.command:
             case Command.VERSION:
                 payload = self._version(request.board, board).encode()
+            case Command.POWER if copy:
+                pass
             case Command.POWER:
                 code = self._power(request, now)
+                self.counters.power_repeats += key == self._last_power
+                self._last_power = key
             case Command.FPGA_READ if board.version[0] >= 2:
                 code, payload = self._fpga_read(request, board, now)
             case Command.FPGA_WRITE if board.version[0] >= 2:
@@ -299,10 +318,10 @@ class SimulatedFrame:
             case Command.INFO:
                 code, payload = self._info(request, board)
             case _:
-                return Response(ResponseCode.CMD, request.sequence)
+                return ResponseCode.CMD, b""
         self.counters.commands[Command(request.command).name] += 1
         self.commands.append((now, request))
-        return Response(code, request.sequence, payload)
+        return code, payload
 
     def _version(self, number: int, board: SimulatedBoard) -> Version:
         can_id = number // 6 * 8 + number % 6

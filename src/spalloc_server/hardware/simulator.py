@@ -23,7 +23,7 @@ from spalloc_server.configuration import Configuration
 from spalloc_server.errors import HardwareError
 from spalloc_server.hardware.faults import Faults, Network, apply_faults
 from spalloc_server.hardware.scp import SCP_PORT
-from spalloc_server.hardware.simulated_frame import Counters, SimulatedFrame, Timings
+from spalloc_server.hardware.simulated_frame import Counters, SimulatedFrame, SimulatedTimings
 from spalloc_server.links import Links
 
 __all__ = ["Simulator", "SimulatorError"]
@@ -55,7 +55,7 @@ class Simulator:
         frames: Mapping[str, Iterable[int]],
         *,
         faults: Faults | None = None,
-        timings: Timings | None = None,
+        timings: SimulatedTimings | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.frames = {host: SimulatedFrame(boards, timings=timings) for host, boards in frames.items()}
@@ -68,7 +68,7 @@ class Simulator:
 
     @classmethod
     def of_configuration(
-        cls, configuration: Configuration, *, faults: Faults | None = None, timings: Timings | None = None
+        cls, configuration: Configuration, *, faults: Faults | None = None, timings: SimulatedTimings | None = None
     ) -> Self:
         """The hardware that a server of this configuration expects."""
         frames: dict[str, set[int]] = {}
@@ -131,15 +131,14 @@ class Simulator:
         self._sockets.clear()
 
     def _readable(self, channel: socket.socket, host: str) -> None:
-        waiting = False
-        for _ in range(BATCH):
-            try:
-                datagram, source = channel.recvfrom(MAX_DATAGRAM)
-            except (BlockingIOError, ConnectionRefusedError):
-                return
+        """Take all datagrams that are there before answering any, for those were in flight together."""
+        taken: list[tuple[bytes, Source]] = []
+        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+            while len(taken) < BATCH:
+                taken.append(channel.recvfrom(MAX_DATAGRAM))
+        for number, (datagram, source) in enumerate(taken):
             for delay, copy in self.networks[host].passages(self._random):
-                self._later(delay, self._arrive, channel, host, datagram, source, waiting, copy)
-            waiting = True
+                self._later(delay, self._arrive, channel, host, datagram, source, number > 0, copy)
 
     def _arrive(
         self, channel: socket.socket, host: str, datagram: bytes, source: Source, waiting: bool, copy: bool
