@@ -127,6 +127,7 @@ class Bmp:
             try:
                 await self._exchange(request, self._probe)
             except NoAnswer as exc:
+                self.close()
                 self.silent = str(exc)
                 return False
             self.silent = None
@@ -169,6 +170,7 @@ class Bmp:
             return await self._exchange(request, policy, extra_s)
         except NoAnswer as exc:
             if policy.repeatable:
+                self.close()  # the host's address or the way to it may have changed by the time it is back
                 self.fall_silent(str(exc))
                 raise Silent(str(exc)) from exc
             raise
