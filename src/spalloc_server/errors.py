@@ -11,6 +11,7 @@ __all__ = [
     "ConfigurationValueError",
     "DamagedStateError",
     "HardwareError",
+    "ListenError",
     "NewerStateError",
     "RequestError",
     "SpallocServerError",
@@ -41,6 +42,10 @@ class RequestError(SpallocServerError, ValueError):
 
 class HardwareError(SpallocServerError):
     """A board management processor did not do what it was told, within its deadline and budget of tries."""
+
+
+class ListenError(SpallocServerError):
+    """The server cannot listen where it was told to."""
 
 
 class StorageError(SpallocServerError):

@@ -1,0 +1,316 @@
+"""One client's connection.
+
+Theory of operation. Lines are answered as they arrive, in the event loop's own callbacks: no task, no future and no
+thread is spent on a client. Three queues lie between a line and the wire, and each has a bound:
+
+- *unanswered*: the `LineReader`. Lines stay in it while the connection is blocked, and then nothing more is received;
+  TCP makes the client wait.
+- *held*: replies that wait for a commit, and the replies behind them, since replies keep their order.
+- *out*: bytes that wait for the transport. A write goes out only while the transport has nothing left of the last,
+  so what the transport has not sent yet is always the tail of `_written`; that is what makes `export` possible.
+
+A connection is blocked while the client does not read (the transport has bytes left), while too many replies are held,
+while its address sends commands faster than it may, or after `TURN_COMMANDS` lines, when other clients have their turn.
+
+Notifications are not queued but merged: while the client does not read, the names of what changed gather in a set. None
+is ever dropped, because published clients wait for ever for a lost one; where the set becomes too large, the
+client is disconnected instead, which it does notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from spalloc_server.protocol.commands import CHANGING, decode, notification
+from spalloc_server.protocol.lines import GarbageError, LineReader
+
+if TYPE_CHECKING:
+    from spalloc_server.protocol.service import Service
+
+__all__ = ["Connection", "ConnectionState"]
+
+TURN_COMMANDS = 64
+"""Lines of one client that are answered before other clients have their turn."""
+
+TURN_BYTES = 65536
+"""Bytes of replies after which the same happens; also the most bytes of replies that are held for commits."""
+
+PENDING_BYTES = 64
+"""What the name of one changed job or machine costs in memory until the client reads it."""
+
+LINGER_SECONDS = 10.0
+"""Time for a disconnected client to take what was sent before."""
+
+_PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""A client whose machine has vanished is noticed after two minutes."""
+
+log = structlog.get_logger(__name__)
+
+
+class ConnectionState(msgspec.Struct, kw_only=True):
+    """All that another process needs, besides the socket, to go on with a connection."""
+
+    unread: bytes = b""
+    """Received and not answered yet."""
+    unsent: bytes = b""
+    """Answered and not sent yet."""
+    jobs: list[int] | None = []
+    """Jobs watched; None for all."""
+    machines: list[str] | None = []
+    """Machines watched; None for all."""
+    changed_jobs: list[int] = []
+    """Changes that the client has not been told of yet."""
+    changed_machines: list[str] = []
+
+
+class Connection(asyncio.Protocol):
+    """Answers one client's lines, in order."""
+
+    def __init__(self, service: Service, state: ConnectionState | None = None) -> None:
+        self.host = self.peer = "unknown"
+        self.changed_jobs: set[int] = set()
+        """Jobs whose change the client is yet to be told."""
+        self.changed_machines: set[str] = set()
+        self.notifying = False
+        """Whether the service will tell the client soon."""
+        self._service = service
+        self._adopted = state
+        self._lines = LineReader(service.limits.line_bytes)
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._written = b""
+        self._held: deque[tuple[int, bytes]] = deque()
+        self._held_bytes = 0
+        self._writable = True
+        self._receiving = True
+        self._ended = False
+        self._closed = False
+        self._wait: asyncio.Handle | None = None
+        self._linger: asyncio.TimerHandle | None = None
+
+    # -- the transport calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Refuse the client, or begin to serve it."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if address := transport.get_extra_info("peername"):
+            self.host, self.peer = address[0], f"{address[0]}:{address[1]}"
+        _set_options(transport.get_extra_info("socket"))
+        transport.set_write_buffer_limits(high=0)
+        if refusal := self._service.admit(self):
+            log.warning("connection refused", peer=self.peer, reason=refusal)
+            self._closed = True
+            transport.abort()
+        elif self._adopted:
+            self._adopt(self._adopted)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what has arrived."""
+        self._lines.receive(data)
+        if self._wait is None:
+            self._answer_lines()
+
+    def eof_received(self) -> bool:
+        """Answer what is left of a client that sends no more, then close."""
+        self._ended = True
+        if self._wait is None:
+            self._answer_lines()
+        return True
+
+    def pause_writing(self) -> None:
+        """The client does not read, or not so fast."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """The client has read everything."""
+        self._writable = True
+        self._written = b""
+        self.send_notifications()
+        if self._wait is None:
+            self._answer_lines()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the client."""
+        log.debug("client gone", peer=self.peer, reason=exc and str(exc))
+        self._closed = True
+        for handle in (self._wait, self._linger):
+            if handle is not None:
+                handle.cancel()
+        self._held.clear()
+        self._service.forget(self)
+
+    # -- the service calls these
+
+    def release(self, ticket: int, error: bytes | None) -> None:
+        """Send the replies that waited for the commit of `ticket`, or of an earlier one.
+
+        Args:
+            ticket: the commit that has ended.
+            error: the line that takes their place where it failed.
+        """
+        while self._held and self._held[0][0] <= ticket:
+            waited_for, reply = self._held.popleft()
+            self._held_bytes -= len(reply)
+            self._send(error if error and waited_for else reply)
+        self._flush()
+        if self._wait is None and (self._ended or not self._receiving):
+            self._take_turns()
+
+    def send_notifications(self) -> None:
+        """Tell the client what has changed, unless it still has to read what was sent before."""
+        if self._closed:
+            return
+        if self._writable:
+            if self.changed_jobs:
+                self._send(notification("jobs_changed", sorted(self.changed_jobs)))
+                self.changed_jobs.clear()
+            if self.changed_machines:
+                self._send(notification("machines_changed", sorted(self.changed_machines)))
+                self.changed_machines.clear()
+            self._flush()
+            return
+        waiting = self._out_bytes + PENDING_BYTES * (len(self.changed_jobs) + len(self.changed_machines))
+        if waiting > self._service.limits.write_buffer_bytes:
+            reason = "it does not read, and more waits for it than write_buffer_bytes allows"
+            log.warning("client disconnected", peer=self.peer, reason=reason)
+            self.abort()
+
+    def close(self) -> None:
+        """Disconnect the client once it has taken what was sent, or after `LINGER_SECONDS`."""
+        if not self._closed:
+            self._flush()
+            self._closed = True
+            self._transport.close()
+            self._linger = self._linger or self._service.loop.call_later(LINGER_SECONDS, self._transport.abort)
+
+    def abort(self) -> None:
+        """Disconnect the client at once."""
+        self._closed = True
+        self._transport.abort()
+
+    def export(self) -> tuple[int, ConnectionState]:
+        """(file descriptor of the socket, the rest) for another process to go on with; this one goes no further.
+
+        To be called when all commits are done.
+        """
+        assert not self._held, "replies wait for a commit"
+        self._receive(False)
+        self._closed = True
+        sent = len(self._written) - self._transport.get_write_buffer_size()
+        jobs, machines = self._service.watched(self)
+        return self._transport.get_extra_info("socket").fileno(), ConnectionState(
+            unread=self._lines.unread,
+            unsent=b"".join((self._written[sent:], *self._out)),
+            jobs=jobs,
+            machines=machines,
+            changed_jobs=sorted(self.changed_jobs),
+            changed_machines=sorted(self.changed_machines),
+        )
+
+    # -- the three queues
+
+    def _answer_lines(self) -> None:
+        """Answer lines until none is left, or the connection is blocked; close it after the last line of all."""
+        self._wait = None
+        all_answered = False
+        try:
+            for _ in range(TURN_COMMANDS):
+                if self._blocked():
+                    break
+                line = self._lines.next_line()
+                if line is None:
+                    all_answered = True
+                    break
+                if line and not line.isspace():
+                    self._answer(line)
+            else:
+                self._take_turns()
+        except GarbageError as exc:
+            self._reject(exc)
+            all_answered = True
+        self._flush()
+        if self._ended and all_answered and self._writable and not self._held and not self._closed:
+            self.close()
+        self._receive(all_answered)
+
+    def _blocked(self) -> bool:
+        return (
+            self._closed
+            or not self._writable
+            or self._wait is not None
+            or self._held_bytes > TURN_BYTES
+            or len(self._held) >= self._service.limits.pending_replies
+        )
+
+    def _answer(self, line: bytearray) -> None:
+        call = decode(line)
+        reply = self._service.commands.execute(self, call)
+        ticket = self._service.hold() if call.command in CHANGING else None
+        if ticket is not None or self._held:
+            self._held.append((ticket or 0, reply))
+            self._held_bytes += len(reply)
+            if ticket is not None:
+                self._service.awaits(self, ticket)
+        else:
+            self._send(reply)
+        if delay := self._service.charge(self.host, call.command):
+            self._wait = self._service.loop.call_later(delay, self._answer_lines)
+        elif self._out_bytes > TURN_BYTES:
+            self._take_turns()
+
+    def _take_turns(self) -> None:
+        self._wait = self._service.loop.call_soon(self._answer_lines)
+
+    def _send(self, line: bytes) -> None:
+        self._out.append(line)
+        self._out_bytes += len(line)
+
+    def _flush(self) -> None:
+        if self._out and self._writable and not self._closed:
+            self._written = b"".join(self._out)
+            self._out.clear()
+            self._out_bytes = 0
+            self._transport.write(self._written)
+            if self._writable:
+                self._written = b""
+
+    def _receive(self, on: bool) -> None:
+        if on != self._receiving and not self._ended and not self._closed:
+            self._receiving = on
+            if on:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _reject(self, garbage: GarbageError) -> None:
+        """Read no more; what was asked before is answered."""
+        log.warning("client disconnected", peer=self.peer, reason=str(garbage), line=garbage.line)
+        self._receive(False)
+        self._ended = True
+        self._lines = LineReader(0)
+        self._linger = self._service.loop.call_later(LINGER_SECONDS, self._transport.abort)
+
+    def _adopt(self, state: ConnectionState) -> None:
+        self._lines.receive(state.unread)
+        if state.unsent:
+            self._send(state.unsent)
+        self.changed_jobs.update(state.changed_jobs)
+        self.changed_machines.update(state.changed_machines)
+        self._service.watch(self, state.jobs, state.machines)
+        self.send_notifications()
+        self._answer_lines()
+
+
+def _set_options(sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES:
+        if hasattr(socket, name):  # macOS lacks some
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

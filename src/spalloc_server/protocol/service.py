@@ -1,0 +1,266 @@
+"""The network service: all connections, what they share, and what the server tells them.
+
+Theory of operation. *Nothing leaves before its commit.* After each command that may have changed something the
+connection asks `hold()` for the number of the commit that will make it durable, its *ticket* (None: nothing to wait
+for). Tickets rise. Its reply, and all replies behind it, wait in the connection until the server says
+`committed(ticket)`, which ends the wait for that ticket and all before it. The service remembers who waits for which
+ticket, so a commit costs as much as it has replies. After a commit the server also tells what has changed (`notify`).
+
+Clients are told of changes in slices of `SLICE` clients, between which the event loop serves others; changes that come
+meanwhile are merged into what is still to be told. So a change that a thousand clients watch stalls nobody.
+
+An address that sends more than `commands_per_second` is not refused anything: its connections are read more slowly.
+Keepalives are counted apart, so that a busy script does not lose its jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+
+import structlog
+
+from spalloc_server.configuration import Limits
+from spalloc_server.controller import Controller
+from spalloc_server.errors import ListenError
+from spalloc_server.protocol.commands import Commands, exception_reply
+from spalloc_server.protocol.connection import Connection, ConnectionState
+
+__all__ = ["Service", "listening_sockets"]
+
+BACKLOG = 4096
+"""Clients that may wait to be accepted (the system may allow fewer): all reconnect at once after a restart."""
+
+SLICE = 64
+"""Clients that are told of changes before others have their turn."""
+
+BURST_SECONDS = 2.0
+"""An address may be ahead of its rate by the commands of so much time."""
+
+log = structlog.get_logger(__name__)
+
+
+class _Address:
+    """What is known of one address: its connections, and when it will have earned the commands that it sent."""
+
+    __slots__ = ("connections", "due")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.due = [0.0, 0.0]
+        """Of keepalives, and of all others."""
+
+
+class Service:
+    """Serves clients of the v1 protocol.
+
+    Args:
+        core: executes the commands.
+        limits: what clients may take; may be assigned anew.
+        hold: gives the ticket of the commit that the last command's changes belong to, or None if it made none.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        core: Controller,
+        limits: Limits,
+        hold: Callable[[], int | None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.commands: Commands[Connection] = Commands(core, limits)
+        self.hold = hold
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[Connection] = set()
+        self._limits = limits
+        self._clock = clock
+        self._addresses: dict[str, _Address] = {}
+        self._waiting: deque[tuple[int, Connection]] = deque()
+        self._to_tell: deque[Connection] = deque()
+        self._telling: asyncio.Handle | None = None
+        self._servers: list[asyncio.Server] = []
+        self._gone = asyncio.Event()
+
+    @property
+    def limits(self) -> Limits:
+        """What clients may take."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._limits = self.commands.limits = limits
+
+    # -- the server calls these
+
+    async def listen(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept clients on `sockets` (`listening_sockets`), and no longer on earlier ones."""
+        self.stop_listening()
+        for sock in sockets:
+            self._servers.append(await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG))
+
+    def stop_listening(self) -> None:
+        """Accept no more clients; those that are connected stay."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def adopt(self, sock: socket.socket, state: ConnectionState) -> None:
+        """Go on with a connection that another process has exported."""
+        await self.loop.connect_accepted_socket(lambda: Connection(self, state), sock)
+
+    def committed(self, ticket: int, error: str | None = None) -> None:
+        """Send the replies that waited for `ticket` and earlier ones.
+
+        To be called after `hold` has returned the ticket, never from inside it.
+
+        Args:
+            ticket: the commit that has ended.
+            error: why it failed; the clients are told instead of what they were going to hear.
+        """
+        line = None if error is None else exception_reply(f"The server could not store this: {error}")
+        while self._waiting and self._waiting[0][0] <= ticket:
+            self._waiting.popleft()[1].release(ticket, line)
+
+    def notify(self, jobs: Collection[int], machines: Collection[str]) -> None:
+        """Tell everybody who watches `jobs` and `machines` that they changed."""
+        for client, job_ids in self.commands.watched_jobs.affected(jobs):
+            client.changed_jobs.update(job_ids)
+            self._tell(client)
+        for client, names in self.commands.watched_machines.affected(machines):
+            client.changed_machines.update(names)
+            self._tell(client)
+        if self._telling is None:
+            self._tell_some()
+
+    async def stop(self) -> None:
+        """Disconnect all clients, once they have taken what was sent; takes at most `LINGER_SECONDS`."""
+        self.stop_listening()
+        for connection in tuple(self.connections):
+            connection.close()
+        if self.connections:
+            await self._gone.wait()
+
+    # -- connections call these
+
+    def admit(self, connection: Connection) -> str | None:
+        """Count a new connection; why it must be refused, if it must."""
+        address = self._addresses.get(connection.host) or _Address()
+        if len(self.connections) >= self._limits.connections:
+            return f"there are {self._limits.connections} connections (limit connections)"
+        if address.connections >= self._limits.connections_per_address:
+            return f"its address has {address.connections} connections (limit connections_per_address)"
+        address.connections += 1
+        self._addresses[connection.host] = address
+        self.connections.add(connection)
+        self._gone.clear()
+        return None
+
+    def forget(self, connection: Connection) -> None:
+        """A connection has ended, or was refused."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self.commands.forget(connection)
+            self._addresses[connection.host].connections -= 1
+            self._forget_address(connection.host)
+            if not self.connections:
+                self._gone.set()
+
+    def awaits(self, connection: Connection, ticket: int) -> None:
+        """Replies of `connection` wait for the commit of `ticket`."""
+        self._waiting.append((ticket, connection))
+
+    def charge(self, host: str, command: str) -> float:
+        """Count a command against its address; seconds to wait before the next one is read."""
+        rate = self._limits.commands_per_second
+        if not rate:
+            return 0.0
+        due, kind, now = self._addresses[host].due, command != "job_keepalive", self._clock()
+        due[kind] = max(due[kind], now) + 1 / rate
+        return max(0.0, due[kind] - now - BURST_SECONDS)
+
+    def watched(self, connection: Connection) -> tuple[list[int] | None, list[str] | None]:
+        """(jobs, machines) that `connection` watches; None for all."""
+        jobs = self.commands.watched_jobs.watched(connection)
+        machines = self.commands.watched_machines.watched(connection)
+        return None if jobs is None else sorted(jobs), None if machines is None else sorted(machines)
+
+    def watch(self, connection: Connection, jobs: list[int] | None, machines: list[str] | None) -> None:
+        """Let `connection` watch `jobs` and `machines`; None for all."""
+        for job_id in (None,) if jobs is None else jobs:
+            self.commands.watched_jobs.watch(connection, job_id)
+        for name in (None,) if machines is None else machines:
+            self.commands.watched_machines.watch(connection, name)
+
+    def _forget_address(self, host: str) -> None:
+        # Not before it has earned its commands: else reconnecting would be a way around the limit.
+        address = self._addresses.get(host)
+        if address is not None and not address.connections:
+            ahead = max(address.due) - self._clock()
+            if ahead > 0:
+                self.loop.call_later(ahead, self._forget_address, host)
+            else:
+                del self._addresses[host]
+
+    def _tell(self, connection: Connection) -> None:
+        if not connection.notifying:
+            connection.notifying = True
+            self._to_tell.append(connection)
+
+    def _tell_some(self) -> None:
+        self._telling = None
+        for _ in range(min(SLICE, len(self._to_tell))):
+            connection = self._to_tell.popleft()
+            connection.notifying = False
+            connection.send_notifications()
+        if self._to_tell:
+            self._telling = self.loop.call_soon(self._tell_some)
+
+
+def listening_sockets(ip: str, port: int) -> list[socket.socket]:
+    """Sockets that listen at `port` of `ip`: one, or one each for IPv4 and IPv6.
+
+    Args:
+        ip: an address of this computer, or "" for all. Published clients know IPv4 only, so it is that which must work.
+        port: TCP port; 0 for any free one, the same in both families.
+
+    Raises:
+        ListenError: the port is in use, or the address is not this computer's.
+    """
+    sockets: list[socket.socket] = []
+    where = f"port {port} of {ip}" if ip else f"port {port}"
+    try:
+        found = socket.getaddrinfo(ip or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in sorted(found, key=lambda info: info[0] != socket.AF_INET):
+            try:
+                sockets.append(_listening(family, (address[0], port)))
+            except OSError as exc:
+                if not sockets:
+                    raise
+                log.info("not listening on IPv6", reason=exc.strerror)
+            port = sockets[0].getsockname()[1]
+    except OSError as exc:
+        remedy = {
+            errno.EADDRINUSE: "it is in use: stop the program that has it, or choose another with --port",
+            errno.EACCES: "only root may: choose one above 1023 with --port",
+        }.get(exc.errno or 0, f'{exc.strerror}: `ip` must be an address of this computer, or "" for all of them')
+        raise ListenError(f"cannot listen on {where}: {remedy}") from exc
+    return sockets
+
+
+def _listening(family: int, address: tuple[str | int, int]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
