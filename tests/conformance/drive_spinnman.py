@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Run by spinnman's own Python: drive the BMP at argv[1] by spinnman's Transceiver, print what it saw, as JSON.
 
 It is made as spalloc_server 7.0.0 makes it, for it is that server's driver.
@@ -29,15 +30,14 @@ try:
 except struct.error as exc:  # a fault of spinnman 7.0.0: it cannot pack its own request
     adc = str(exc)
 bmp.power_off([1], 0, 0)
-print(
-    json.dumps(
-        {
-            "name": version.name,
-            "version": version.version_number,
-            "hardware": version.hardware,
-            "identities": identities,
-            "stopped": stopped,
-            "adc": adc,
-        }
-    )
+json.dump(
+    {
+        "name": version.name,
+        "version": version.version_number,
+        "hardware": version.hardware,
+        "identities": identities,
+        "stopped": stopped,
+        "adc": adc,
+    },
+    sys.stdout,
 )
