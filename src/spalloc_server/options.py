@@ -1,0 +1,109 @@
+"""What an operator may choose beyond the machines: groups of settings, each with a sound default.
+
+Theory of operation. Each group is a frozen struct. A field's annotation is the one place that says what it may be:
+the same constraint holds where a Python config file constructs the group and where a TOML file's table of the same
+name is decoded. An unknown name is an error in both.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from spalloc_server.errors import ConfigurationValueError
+
+__all__ = [
+    "Count",
+    "Health",
+    "Interval",
+    "Limits",
+    "Options",
+    "Port",
+    "Positive",
+    "Scheduling",
+    "Seconds",
+    "check_fields",
+]
+
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+Positive: TypeAlias = Annotated[int, Meta(ge=1)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
+Interval: TypeAlias = Annotated[float, Meta(gt=0)]
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
+
+
+def check_fields(settings: Any, *names: str) -> None:
+    """Check fields of an object against their annotations, constraints included.
+
+    Raises:
+        ConfigurationValueError: a field is not what its annotation says; the text names it.
+    """
+    kinds = get_type_hints(type(settings), include_extras=True)
+    for name in names:
+        value = getattr(settings, name)
+        try:
+            msgspec.convert(value, kinds[name])
+        except msgspec.ValidationError as error:
+            raise ConfigurationValueError(f"{type(settings).__name__}: {name}={value!r}: {error}") from error
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group of settings: fields only by name, checked when it is constructed.
+
+    Raises:
+        ConfigurationValueError: a field is not what its annotation says; the text names it.
+    """
+
+    def __post_init__(self) -> None:
+        check_fields(self, *self.__struct_fields__)
+
+
+class Scheduling(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who goes next (`[scheduling]`)."""
+
+    policy: Literal["backfill", "fifo"] = "backfill"
+    """`backfill`: jobs that delay nobody may overtake. `fifo`: strictly first come, first served."""
+    half_life: Interval = 604800.0
+    """Seconds after which an owner's past use counts half."""
+    max_priority: Count = 0
+    """Highest priority that a job may ask for."""
+
+
+class Health(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is done about boards that fail (`[health]`)."""
+
+    quarantine_after: Positive = 1
+    """Failures after which a board is set aside."""
+    quarantine_seconds: Seconds = 3600.0
+    """Seconds for which it is set aside before it is tried again."""
+    max_placements: Positive = 5
+    """Times that one job is given boards, before failing hardware ends it."""
+    strikes: Positive = 3
+    """Quarantines after which a board stays out of service until an operator returns it."""
+
+
+class Limits(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What clients may take of the network service (`[limits]`)."""
+
+    line_bytes: Positive = 65536
+    """Longest line of a request; a client that sends a longer one is disconnected."""
+    write_buffer_bytes: Positive = 8 * 1024 * 1024
+    """Unread bytes of replies and notifications at which a client is disconnected."""
+    pending_replies: Positive = 1024
+    """Requests of one connection that may wait for their replies; no more are read meanwhile."""
+    connections: Positive = 16384
+    """Connections in all."""
+    connections_per_address: Positive = 4096
+    """Connections from one address."""
+    commands_per_second: Seconds = 0.0
+    """Commands a second from one address, on average; 0 for no limit."""
+    jobs_per_owner: Count = 0
+    """Queued and running jobs of one owner; 0 for no limit."""
+    jobs_per_address: Count = 0
+    """Queued and running jobs created from one address; 0 for no limit."""
+    watches_per_connection: Positive = 1024
+    """Jobs and machines that one connection may watch by name."""
+    queued_jobs: Positive = 100_000
+    """Jobs that may wait in the queue, all in all."""
