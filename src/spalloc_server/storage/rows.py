@@ -49,7 +49,8 @@ _ENDED = TABLES["jobs"].index("ended_at")
 _MAX_INTEGER = 2**63 - 1
 """The largest integer that SQLite stores."""
 
-_quoted = {table: ", ".join(f'"{name}"' for name in columns) for table, columns in TABLES.items()}
+# In brackets, since one name is a keyword, and SQLite takes an unknown name in double quotes for a text.
+_quoted = {table: ", ".join(f"[{name}]" for name in columns) for table, columns in TABLES.items()}
 _inserts = {
     table: f"INSERT OR REPLACE INTO {table} ({_quoted[table]}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
     for table, columns in TABLES.items()

@@ -1,0 +1,310 @@
+"""Who may have the state file, what condition it is in, and where it goes when it is set aside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from spalloc_server.core.messages import Changes, Snapshot
+from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUseError, StorageError
+from spalloc_server.storage.history import read_history
+from spalloc_server.storage.rows import TABLES
+from spalloc_server.storage.sqlite import SqliteJournal
+from spalloc_server.storage.state_file import cold_start, connect, set_aside
+from tests.storage.journals import stored
+from tests.storage.workload import Model, a_job, workload
+
+DATA = Path(__file__).parent / "data"
+BATCHES = 120
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / ".hall.state.db"
+
+
+def open_journal(path: Path) -> SqliteJournal:
+    return SqliteJournal.open(path, loop=asyncio.get_running_loop())
+
+
+async def load(path: Path, *, max_retired: int = 1000) -> Snapshot:
+    """What a restart would find."""
+    journal = open_journal(path)
+    try:
+        return journal.load(max_retired=max_retired)
+    finally:
+        await journal.close()
+
+
+def loaded(path: Path) -> Snapshot:
+    """The same, for tests that need no loop of their own."""
+    return asyncio.run(load(path))
+
+
+@pytest.fixture
+def full(path: Path) -> Snapshot:
+    """What is in the state at `path`: jobs and history of several pages."""
+    model = Model()
+
+    async def fill() -> None:
+        journal = open_journal(path)
+        for _, changes in zip(range(BATCHES), workload(1), strict=False):
+            model.apply(changes)
+            journal.write(changes, lambda _: None)
+        await journal.close()
+
+    asyncio.run(fill())
+    return model.snapshot(max_retired=1000)
+
+
+def files(path: Path) -> dict[str, bytes]:
+    """Content of the database and its log, by name."""
+    found = [path for path in path.parent.iterdir() if not path.name.endswith((".lock", "-shm"))]
+    return {path.name: path.read_bytes() for path in found}
+
+
+# ------------------------------------------------------------------------------------------------------------- opening
+
+
+def test_what_was_written_is_there_after_a_restart(path: Path, full: Snapshot) -> None:
+    assert loaded(path) == full
+
+
+async def test_only_the_owner_may_read_any_of_the_files_from_their_creation_on(path: Path) -> None:
+    journal = open_journal(path)
+    await stored(journal, Changes(facts={"a": 1}))
+    modes = {found.name: stat.S_IMODE(found.stat().st_mode) for found in path.parent.iterdir()}
+    await journal.close()
+    assert modes == {path.name + ending: 0o600 for ending in ("", "-wal", "-shm", ".lock")}
+
+
+async def test_a_relative_path_and_a_link_lead_to_the_same_state(
+    path: Path, full: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    monkeypatch.chdir(path.parent)
+    assert await load(Path(path.name)) == full
+    journal = open_journal(link)
+    with pytest.raises(StateInUseError):
+        open_journal(path)
+    await journal.close()
+
+
+async def test_a_second_server_is_refused_at_once_and_told_who_has_the_state(path: Path) -> None:
+    journal = open_journal(path)
+    for use in (open_journal, set_aside, cold_start):
+        with pytest.raises(StateInUseError, match=rf"{path} is in use by .* number {os.getpid()};.*--state"):
+            use(path)
+    await stored(journal, Changes(facts={"a": 1}))
+    await journal.close()
+    assert (await load(path)).facts == {"a": 1}
+
+
+HOLD = """
+import asyncio, sys, pathlib
+from spalloc_server.storage.sqlite import SqliteJournal
+async def main():
+    SqliteJournal.open(pathlib.Path(sys.argv[1]), loop=asyncio.get_running_loop())
+    print("open", flush=True)
+    await asyncio.get_running_loop().create_future()
+asyncio.run(main())
+"""
+
+
+def test_a_server_that_was_killed_leaves_the_state_to_the_next(path: Path, full: Snapshot) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        try:
+            with pytest.raises(StateInUseError, match=f"number {holder.pid};"):
+                loaded(path)
+        finally:
+            holder.send_signal(signal.SIGKILL)
+    assert loaded(path) == full
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="nowhere"):
+        loaded(tmp_path / "nowhere" / "state.db")
+
+
+def test_a_state_that_cannot_be_opened_is_given_up_for_others(path: Path) -> None:
+    path.write_bytes(b"nothing that SQLite knows" * 100)
+    for _ in range(2):  # the second would be refused as in use, had the first kept its lock
+        with pytest.raises(DamagedStateError):
+            loaded(path)
+
+
+# ------------------------------------------------------------------------------------------------------------- schemas
+
+
+def test_the_tables_have_the_columns_that_the_rows_have(path: Path) -> None:
+    with closing(connect(path)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert tables == set(TABLES)
+        for table, columns in TABLES.items():
+            found = [line[1] for line in connection.execute(f"PRAGMA table_info({table})")]
+            assert sorted(found) == sorted(columns)
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    names = sorted(entry.name for entry in resources.files("spalloc_server.storage").joinpath("migrations").iterdir())
+    assert [int(name.split("_")[0]) for name in names] == list(range(1, len(names) + 1))
+    assert all(name.endswith(".sql") for name in names)
+
+
+@pytest.mark.parametrize("dump", sorted(DATA.glob("schema-*.sql")), ids=lambda dump: dump.stem)
+def test_a_state_of_every_schema_so_far_opens(path: Path, dump: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(dump.read_text())
+    snapshot = loaded(path)
+    assert snapshot == Snapshot(
+        jobs=[a_job(1), a_job(2, ended_at=1500.5)],
+        boards=snapshot.boards,
+        releases=snapshot.releases,
+        facts={"next_id": 3, "run_times": {"ada@example.org": [10.5, 20.25]}},
+    )
+    assert [(board.machine, board.x, board.out_of_service) for board in snapshot.boards] == [
+        ("hall", 4, "FPGA 1 does not answer")
+    ]
+    assert [(release.release_id, release.rest_until) for release in snapshot.releases] == [(8, 1234.5)]
+
+
+def test_there_is_a_dump_of_every_schema() -> None:
+    migrations = list(resources.files("spalloc_server.storage").joinpath("migrations").iterdir())
+    assert len(list(DATA.glob("schema-*.sql"))) == len(migrations)
+
+
+def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path, full: Snapshot) -> None:
+    copy = path.with_name("copy.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")  # stays in the log while this connection is open
+        for ending in ("", "-wal"):
+            shutil.copy(f"{path}{ending}", f"{copy}{ending}")
+    before = files(copy)
+    for use in (loaded, connect, lambda path: list(read_history(path))):
+        with pytest.raises(NewerStateError, match=rf"{copy} has schema 99, .* up to 1;"):
+            use(copy)
+    assert files(copy) == before
+
+
+def test_a_database_of_another_program_is_refused_and_left_as_it_is(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE jobs (job_id INTEGER PRIMARY KEY)")
+    before = files(path)
+    with pytest.raises(StorageError, match=rf"{path} is a database of another program"):
+        loaded(path)
+    assert files(path) == before
+
+
+def test_a_failing_migration_leaves_the_schema_before_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = (resources.files("spalloc_server.storage") / "migrations" / "0001_first.sql").read_text()
+    migrations = [sound, "CREATE TABLE extra (a); INSERT INTO nowhere VALUES (1)"]
+    monkeypatch.setattr("spalloc_server.storage.state_file._migrations", lambda: migrations)
+    with pytest.raises(StorageError, match="nowhere"):
+        loaded(path)
+    monkeypatch.undo()
+    assert loaded(path) == Snapshot()
+
+
+# -------------------------------------------------------------------------------------------------------------- damage
+
+
+def test_a_file_cut_short_is_found_out(path: Path, full: Snapshot) -> None:
+    os.truncate(path, path.stat().st_size - 4096)
+    with pytest.raises(DamagedStateError, match=str(path)):
+        loaded(path)
+
+
+@pytest.mark.parametrize("table", ["jobs", "releases", "facts"])
+def test_a_scribbled_page_of_a_live_table_is_found_out(path: Path, full: Snapshot, table: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(os.urandom(4096))
+    with pytest.raises(DamagedStateError, match=str(path)):
+        loaded(path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "UPDATE jobs SET args = 'not JSON'",
+        "UPDATE jobs SET args = 7",
+        "UPDATE jobs SET state = 'ready'",
+        "UPDATE jobs SET boards = '[[1, 2]]'",
+        "UPDATE jobs SET owner = CAST(x'ff' AS TEXT)",
+        "UPDATE facts SET value = '{'",
+        "UPDATE releases SET frames = '[3]'",
+        "DROP TABLE boards",
+        "ALTER TABLE history DROP COLUMN reason",
+    ],
+)
+def test_content_that_was_never_written_is_found_out(path: Path, full: Snapshot, spoil: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(spoil)
+    with pytest.raises(DamagedStateError, match=str(path)):
+        loaded(path)
+
+
+@pytest.mark.parametrize("left", [None, b""], ids=["missing", "empty"])
+def test_a_log_without_its_database_is_not_taken_for_a_new_state(path: Path, left: bytes | None) -> None:
+    log = Path(f"{path}-wal")
+    log.write_bytes(b"the last commits")
+    if left is not None:
+        path.write_bytes(left)
+    with pytest.raises(DamagedStateError, match="its log"):
+        loaded(path)
+    assert log.read_bytes() == b"the last commits"
+
+
+# ------------------------------------------------------------------------------------------------------------ set aside
+
+
+def test_state_set_aside_keeps_every_byte_under_a_new_name(path: Path, full: Snapshot) -> None:
+    Path(f"{path}-wal").write_bytes(b"log")
+    before = path.read_bytes()
+    aside = set_aside(path)
+    assert aside == path.with_name(path.name + ".aside-1")
+    assert aside.read_bytes() == before
+    assert Path(f"{aside}-wal").read_bytes() == b"log"
+    assert loaded(path) == Snapshot()
+    assert set_aside(path) == path.with_name(path.name + ".aside-2")
+    assert set_aside(path) is None
+
+
+def test_state_set_aside_can_be_put_back(path: Path, full: Snapshot) -> None:
+    aside = set_aside(path)
+    assert aside is not None
+    aside.rename(path)
+    assert loaded(path) == full
+
+
+def test_a_cold_start_sets_the_old_state_aside_and_goes_on_counting_jobs(path: Path, full: Snapshot) -> None:
+    aside = cold_start(path, keep=["next_id", "never heard of"])
+    assert aside is not None
+    assert loaded(path) == Snapshot(facts={"next_id": full.facts["next_id"]})
+    assert loaded(aside) == full
+
+
+@pytest.mark.parametrize("content", [None, b"", b"rubbish" * 1000], ids=["nothing", "empty", "rubbish"])
+def test_a_cold_start_needs_no_sound_state(path: Path, content: bytes | None) -> None:
+    if content is not None:
+        path.write_bytes(content)
+    aside = cold_start(path, keep=["next_id"])
+    assert (aside and aside.read_bytes()) == content
+    assert loaded(path) == Snapshot()
