@@ -1,0 +1,116 @@
+"""Nothing leaves before its commit: from the core's changes to the journal, and from there to the world.
+
+Theory of operation. Whatever happens in one turn of the event loop makes one *batch*: the rows that changed, and the
+effects that follow from them (power operations and notifications). The rows go to the journal at the end of the turn;
+once they are durable, the replies that wait for the batch leave, and then its effects.
+
+Where a commit fails, those who wait are told so. Their jobs would come to life without anybody knowing of them, so jobs
+made in such a batch are ended again. All else in it stands: memory is the authority, the journal keeps the rows and
+writes them as soon as it can. Until then effects are withheld, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from spalloc_server.controller import Controller
+from spalloc_server.core.messages import Changes, Switch
+from spalloc_server.errors import StorageError
+from spalloc_server.storage.journal import Journal
+
+__all__ = ["Batches", "Effects"]
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What follows from a batch, to be done once it is durable."""
+
+    changes: Changes
+    switches: list[Switch]
+    jobs: set[int]
+    """Jobs whose watchers are to be told."""
+    machines: set[str]
+    """Machines whose watchers are to be told."""
+
+
+class Batches:
+    """Collects the core's changes, has them stored, and lets their effects go.
+
+    Args:
+        controller: the core.
+        journal: where rows go.
+        settled: told the number of a batch, and why it could not be stored, or None where it could.
+        act: does the effects of a batch that is durable.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        journal: Journal,
+        *,
+        settled: Callable[[int, str | None], None],
+        act: Callable[[Effects], None],
+    ) -> None:
+        self._controller = controller
+        self._journal = journal
+        self._settled = settled
+        self._act = act
+        self._loop = asyncio.get_running_loop()
+        self._number = 0
+        self._flushing: asyncio.Handle | None = None
+        self._withheld: list[Effects] = []
+        self._unsettled = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._known_ids = controller.next_id
+
+    def hold(self) -> int | None:
+        """The number of the batch that the core's changes belong to; None where there are none."""
+        if not self._controller.changed:
+            return None
+        if self._flushing is None:
+            self._flushing = self._loop.call_soon(self.flush)
+        return self._number + 1
+
+    def flush(self) -> None:
+        """Give the present batch to the journal now; harmless where it is empty."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        if not self._controller.changed:
+            return
+        self._number += 1
+        effects = Effects(
+            self._controller.take_changes(),
+            self._controller.take_switches(),
+            self._controller.changed_jobs,
+            self._controller.changed_machines,
+        )
+        self._unsettled += 1
+        self._idle.clear()
+        self._journal.write(effects.changes, partial(self._committed, self._number, effects))
+
+    async def settle(self) -> None:
+        """Wait until all that has happened is stored, or has failed to be."""
+        self.flush()
+        await self._idle.wait()
+
+    def _committed(self, number: int, effects: Effects, error: StorageError | None) -> None:
+        self._withheld.append(effects)
+        self._settled(number, None if error is None else str(error))
+        new_jobs = [job_id for job_id in effects.changes.jobs if job_id >= self._known_ids]
+        self._known_ids = max([self._known_ids, *(1 + job_id for job_id in new_jobs)])
+        if error is None:
+            withheld, self._withheld = self._withheld, []
+            for ready in withheld:
+                self._act(ready)
+        else:
+            for job_id in new_jobs:
+                self._controller.destroy_job(job_id, f"The server could not store this job: {error}")
+        self._unsettled -= 1
+        if not self._unsettled:
+            self._idle.set()
+        self.hold()

@@ -1,0 +1,409 @@
+"""What happens to jobs, boards and machines: the machinery below the controller's commands.
+
+Theory of operation. `Engine` holds the parts and is the only one that makes them agree. A `Job` knows its own life
+(`job`), the `Scheduler` who waits and which boards are whose (`schedule`), `Power` which operations are under way and
+which boards are on their way back (`power`), `BoardRecords` which boards are not to be used (`boards`), `Leases` who
+has been silent (`leases`).
+
+What the world must do piles up until a shell fetches it: rows to store (`take_changes`), power to switch
+(`take_switches`), watchers to tell (`changed_jobs`, `changed_machines`). A shell stores first, and only then acts on
+the rest. The world answers through `switched`, `frame_changed` and `tick`. `check` asserts every invariant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from spalloc_server.configuration import Configuration, Machine
+from spalloc_server.coordinates import Board
+from spalloc_server.core.boards import SERVER, BoardRecords
+from spalloc_server.core.job import Event, Job, JobState
+from spalloc_server.core.leases import Leases
+from spalloc_server.core.machine_facts import machine_from_fact, machine_to_fact
+from spalloc_server.core.messages import Changes, JobRow, Outcome, Snapshot, Switch
+from spalloc_server.core.power import Power
+from spalloc_server.core.request import parse_request
+from spalloc_server.core.schedule import Scheduler
+
+__all__ = ["NO_MACHINES", "Engine"]
+
+NO_MACHINES = "Cancelled: No suitable machines available."
+"""How the reason of a job that no machine can take begins; published clients show it to users."""
+
+
+class Engine:
+    """Jobs, machines, queue and leases.
+
+    Args:
+        clock: the time in seconds since the Unix epoch; it never goes back.
+        max_retired_jobs: ended jobs that are remembered.
+        next_id: number of the first job.
+        seconds_before_free: seconds that boards rest between two jobs.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        max_retired_jobs: int = 1200,
+        next_id: int = 1,
+        seconds_before_free: float = 30.0,
+    ) -> None:
+        self._clock = clock
+        self._configuration = Configuration(max_retired_jobs=max_retired_jobs, seconds_before_free=seconds_before_free)
+        self._next_id = next_id
+        self._machines: dict[str, Machine] = {}
+        self._jobs: dict[int, Job] = {}
+        self._retired: dict[int, JobRow] = {}
+        self._scheduler = Scheduler()
+        self._power = Power()
+        self._boards = BoardRecords()
+        self._leases = Leases(self._jobs)
+        self._silent_frames: dict[str, str] = {}
+        self._facts: dict[str, Any] = {}
+        self._changed_facts: set[str] = set()
+        self._stale: dict[int, Job] = {}
+        self._changed_jobs: set[int] = set()
+        self._changed_machines: set[str] = set()
+
+    # ---------------------------------------------------------------- configuration
+
+    @property
+    def machines(self) -> Mapping[str, Machine]:
+        """{name: machine}, highest priority first. Assign to it to change the machines as a reload does."""
+        return MappingProxyType(self._machines)
+
+    @machines.setter
+    def machines(self, machines: Mapping[str, Machine]) -> None:
+        now = self._clock()
+        gone = [
+            name
+            for name, old in self._machines.items()
+            if name not in machines or not old.same_hardware(machines[name])
+        ]
+        for job in list(self._jobs.values()):
+            if job.allocation is not None and job.allocation.machine in gone:
+                self._end(job, "Machine removed.", now)
+        for name in gone:
+            self._power.machine_gone(name)
+            self._set_fact(f"machine/{name}", None)
+        kept = {name: machine for name, machine in self._machines.items() if name not in gone}
+        if gone:
+            self._scheduler.set_machines(kept, now)
+        self._changed_machines.update(gone, (name for name in machines if kept.get(name) != machines[name]))
+        for name, machine in machines.items():
+            if kept.get(name) != machine:
+                self._set_fact(f"machine/{name}", machine_to_fact(machine))
+        self._set_fact("machines", list(machines))
+        self._machines = dict(machines)
+        self._scheduler.set_machines(self._machines, now)
+        for machine in machines.values():
+            self._apply_service(machine, machine.live_boards)
+        self._schedule(now)
+
+    def configure(self, configuration: Configuration) -> None:
+        """Apply a configuration as one step; what is running on machines that stay is left alone."""
+        self._configuration = configuration
+        self._scheduler.set_policy(configuration.scheduling, configuration.seconds_before_free)
+        self.machines = {machine.name: machine for machine in configuration.machines}
+        self._forget_retired()
+
+    # ---------------------------------------------------------------- what the world tells
+
+    def switched(self, outcome: Outcome) -> None:
+        """A power operation is over."""
+        now = self._clock()
+        failures = {(failure.bmp, failure.board): failure.reason for failure in outcome.failures}
+        job_id = self._power.job_of(outcome.operation)
+        if job_id is not None:
+            self._job_switched(self._jobs[job_id], failures, now)
+        else:
+            self._boards_released(outcome.operation, failures, now)
+        self._schedule(now)
+
+    def frame_changed(self, bmp: str, reason: str | None) -> None:
+        """A frame's BMP has fallen silent, for this reason; or, with None, it answers again."""
+        if reason is None:
+            self._silent_frames.pop(bmp, None)
+        else:
+            self._silent_frames[bmp] = reason
+        for machine in self._machines.values():
+            for frame, host in machine.bmp_ips.items():
+                if host == bmp and frame in machine.frames:
+                    self._apply_service(machine, machine.frames[frame])
+                    self._changed_machines.add(machine.name)
+        self._schedule(self._clock())
+
+    def tick(self, expire_before: float | None = None) -> None:
+        """Time has passed: end rests and expired leases, and start what can start.
+
+        Args:
+            expire_before: leases that ran out before this time have expired; by default, now. A shell passes the
+                time at which it knows to have read every command that clients had sent.
+        """
+        now = self._clock()
+        for job in self._leases.expired(now if expire_before is None else expire_before):
+            self._end(job, "Job timed out.", now)
+        self._power.end_rests(now)
+        self._schedule(now)
+
+    def wake_at(self) -> float | None:
+        """When `tick` should be called even if nothing else happens (leases apart); None for no such time."""
+        return self._scheduler.wake_at()
+
+    # ---------------------------------------------------------------- what the world must do
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to fetch."""
+        return bool(self._stale or self._changed_jobs or self._changed_machines or self._changed_facts)
+
+    @property
+    def next_id(self) -> int:
+        """Number of the next job."""
+        return self._next_id
+
+    def take_changes(self) -> Changes:
+        """Rows to store that changed since the last call; storing them makes the state last."""
+        self._learn_facts()
+        changes = Changes(
+            jobs={job_id: job.row() for job_id, job in self._stale.items()},
+            boards=self._boards.take_changes(),
+            releases=self._power.take_changes(),
+            facts={name: self._facts.get(name) for name in self._changed_facts},
+        )
+        self._stale.clear()
+        self._changed_facts.clear()
+        return changes
+
+    def take_switches(self) -> list[Switch]:
+        """Power operations to start since the last call, in order; only after their changes are stored."""
+        return self._power.take_switches()
+
+    @property
+    def changed_jobs(self) -> set[int]:
+        """Jobs whose state changed since this was last read."""
+        changed, self._changed_jobs = self._changed_jobs, set()
+        return changed
+
+    @property
+    def changed_machines(self) -> set[str]:
+        """Machines that changed, or on which boards were given or freed, since this was last read."""
+        changed, self._changed_machines = self._changed_machines, set()
+        return changed
+
+    # ---------------------------------------------------------------- stop and go on
+
+    def snapshot(self) -> Snapshot:
+        """Everything that `restore` needs."""
+        self._learn_facts()
+        return Snapshot(
+            jobs=[*self._retired.values(), *(job.row() for job in self._jobs.values())],
+            boards=self._boards.rows(),
+            releases=self._power.rows(),
+            facts=dict(self._facts),
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on where another left off; this one must be new.
+
+        The machines are those of the snapshot: `configure` applies the present configuration afterwards. Leases start
+        afresh, and power operations that were under way are started again.
+        """
+        now = self._clock()
+        self._facts = {name: value for name, value in snapshot.facts.items() if value is not None}
+        self._scheduler.restore_facts(self._facts)
+        self._next_id = max([self._next_id, self._facts.get("next_id", 1), *(1 + row.job_id for row in snapshot.jobs)])
+        names = self._facts.get("machines", [])
+        self._machines = {name: machine_from_fact(self._facts[f"machine/{name}"]) for name in names}
+        self._scheduler.set_machines(self._machines, now)
+        for record in snapshot.boards:
+            self._boards.restore(record)
+        for machine in self._machines.values():
+            self._apply_service(machine, machine.live_boards)
+        self._power.skip_numbers(row.release_id for row in snapshot.releases)
+        for release in snapshot.releases:
+            release.rest_until = None if release.rest_until is None else min(release.rest_until, now + self._rest)
+            if self._power.restore(release, now) and release.boards:
+                self._scheduler.hold(release.machine, release.boards, release.job_id)
+                if release.rest_until is not None:
+                    self._scheduler.free(release.machine, release.boards, rest_until=release.rest_until, now=now)
+        for row in sorted(snapshot.jobs, key=lambda row: row.job_id):
+            self._restore_job(row, now)
+        self._forget_retired()
+
+    def _restore_job(self, row: JobRow, now: float) -> None:
+        if row.ended_at is not None:
+            self._retired[row.job_id] = row
+            return
+        request = parse_request(
+            row.args, {**row.kwargs, "owner": row.owner}, max_priority=row.kwargs.get("priority") or 0
+        )
+        job = Job(**{name: getattr(row, name) for name in row.__struct_fields__}, request=request)
+        self._jobs[job.job_id] = job
+        job.operation = None
+        if job.keepalive is not None:
+            job.deadline = now + job.keepalive
+        self._leases.add(job)
+        if job.allocation is None:
+            self._scheduler.submit(job.job_id, request, job.created_at)
+            return
+        self._scheduler.adopt(job.job_id, request, job.allocation, job.allocated_at or now)
+        if job.state == JobState.power:
+            self._power.switch(job, self._machines[job.allocation.machine], on=bool(job.power))
+
+    # ---------------------------------------------------------------- transitions
+
+    @property
+    def _rest(self) -> float:
+        return self._configuration.seconds_before_free
+
+    def _schedule(self, now: float) -> None:
+        """Start what can start, and end what has become impossible."""
+        for job_id, reason in self._scheduler.impossible():
+            self._end(self._jobs[job_id], f"{NO_MACHINES} {reason}", now)
+        for job_id, allocation in self._scheduler.run(now):
+            job = self._jobs[job_id]
+            job.apply(Event.allocated)
+            job.allocation, job.allocated_at = allocation, now
+            job.placements += 1
+            self._power.switch(job, self._machines[allocation.machine], on=True)
+            self._changed(job)
+
+    def _job_switched(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
+        self._power.forget(job)
+        if failures and job.power:
+            self._place_again(job, failures, now)
+            return
+        job.apply(Event.switched)
+        if job.ready_at is None:
+            job.ready_at = now
+        self._changed(job)
+
+    def _place_again(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
+        """Take the boards that could not be switched on away from the job, and find it others."""
+        assert job.allocation is not None
+        machine = self._machines[job.allocation.machine]
+        failed = self._note_failures(machine, job.allocation.boards, failures, now)
+        if job.placements >= self._configuration.health.max_placements:
+            self._end(job, f"Boards failed in each of {job.placements} places, last {failed}.", now)
+            return
+        job.apply(Event.failed)
+        self._give_back(job, now, learn=False)
+        job.allocation, job.power = None, True
+        self._scheduler.submit(job.job_id, job.request, job.created_at)
+        self._changed(job)
+
+    def _boards_released(self, operation: int, failures: Mapping[tuple[str, int], str], now: float) -> None:
+        rest_until = now + self._rest if self._rest > 0 else None
+        release = self._power.released(operation, rest_until)
+        if release is None or not release.boards:
+            return
+        self._note_failures(self._machines[release.machine], release.boards, failures, now)
+        self._scheduler.free(release.machine, release.boards, rest_until=rest_until, now=now)
+        self._changed_machines.add(release.machine)
+
+    def _note_failures(
+        self, machine: Machine, boards: Iterable[Board], failures: Mapping[tuple[str, int], str], now: float
+    ) -> str:
+        """Put failures on record, and boards that failed too often out of service; says which failed, and why."""
+        texts = []
+        for board in boards:
+            cabinet, frame, number = machine.board_locations[board]
+            host = machine.bmp_ips[cabinet, frame]
+            reason = failures.get((host, number))
+            if reason is None:
+                continue
+            texts.append(f"{board} of {machine.name}: {reason}")
+            if host in self._silent_frames:
+                continue  # the silence is the frame's fault, and keeps its boards from being used by itself
+            count = self._boards.failed(machine.name, board, reason, now)
+            if count >= self._configuration.health.quarantine_after:
+                self._boards.take_out(machine.name, board, reason=reason, by=SERVER, now=now)
+                self._apply_service(machine, [board])
+        return "; ".join(texts)
+
+    def _end(self, job: Job, reason: str | None, now: float) -> None:
+        """The job is over: it gives its boards back and is history."""
+        job.apply(Event.ended)
+        self._power.forget(job)
+        if job.allocation is None:
+            self._scheduler.withdraw(job.job_id)
+        else:
+            self._give_back(job, now, learn=job.ready_at is not None)
+        job.power, job.reason, job.ended_at = None, reason, now
+        del self._jobs[job.job_id]
+        self._retired[job.job_id] = job.row()
+        self._forget_retired()
+        self._changed(job)
+
+    def _give_back(self, job: Job, now: float, *, learn: bool) -> None:
+        assert job.allocation is not None
+        assert job.allocated_at is not None
+        job.board_seconds += len(job.allocation.boards) * (now - job.allocated_at)
+        self._scheduler.end(job.job_id, now, learn=learn)
+        self._power.release(job, self._machines[job.allocation.machine])
+        self._changed_machines.add(job.allocation.machine)
+
+    def _touch(self, job_id: int, host: str | None) -> Job | None:
+        """The live job of this number, its lease begun anew; None where there is none."""
+        job = self._jobs.get(job_id)
+        if job is not None and job.keepalive is not None:
+            job.deadline = self._clock() + job.keepalive
+        if job is not None and host is not None:
+            job.keepalivehost = host
+        return job
+
+    def _changed(self, job: Job) -> None:
+        self._stale[job.job_id] = job
+        self._changed_jobs.add(job.job_id)
+        if job.allocation is not None:
+            self._changed_machines.add(job.allocation.machine)
+
+    def _learn_facts(self) -> None:
+        for name, value in self._scheduler.facts().items():
+            self._set_fact(name, value)
+
+    def _set_fact(self, name: str, value: Any) -> None:
+        if value is None:
+            self._facts.pop(name, None)
+        else:
+            self._facts[name] = value
+        self._changed_facts.add(name)
+
+    def _forget_retired(self) -> None:
+        while len(self._retired) > self._configuration.max_retired_jobs:
+            del self._retired[next(iter(self._retired))]
+
+    def _apply_service(self, machine: Machine, boards: Iterable[Board]) -> None:
+        """Tell the scheduler which of these boards are out of service."""
+        for board in boards:
+            cabinet, frame, _ = machine.board_locations[board]
+            out = machine.bmp_ips[cabinet, frame] in self._silent_frames
+            out = out or self._boards.out_of_service(machine.name, board)
+            self._scheduler.set_out_of_service(machine.name, board, out)
+
+    # ---------------------------------------------------------------- invariants
+
+    def check(self) -> None:
+        """Assert every invariant; for tests, after every step."""
+        self._scheduler.check()
+        self._leases.check()
+        operations = self._power.operations()
+        assert operations == {job.operation: job.job_id for job in self._jobs.values() if job.operation is not None}
+        held = {(machine, board): job_id for machine, board, job_id in self._power.held()}
+        for job in self._jobs.values():
+            assert job.state in {JobState.queued, JobState.power, JobState.ready}
+            assert (job.state == JobState.queued) == (job.allocation is None), f"job {job.job_id} is queued with boards"
+            assert (job.state == JobState.power) == (job.operation is not None), f"job {job.job_id} waits for nothing"
+            for board in job.allocation.boards if job.allocation else ():
+                assert held.setdefault((job.allocation.machine, board), job.job_id) == job.job_id  # type: ignore[union-attr]
+        for machine in self._machines.values():
+            for board in machine.live_boards:
+                assert self._scheduler.holder(machine.name, board) == held.get((machine.name, board)), (
+                    f"{board} is torn"
+                )
+        assert len(self._retired) <= self._configuration.max_retired_jobs
+        assert self._retired.keys().isdisjoint(self._jobs)

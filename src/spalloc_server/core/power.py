@@ -1,0 +1,149 @@
+"""Power operations that are under way, and boards on their way back from their jobs.
+
+Theory of operation. Every change of power is an *operation* with a number of its own. A job has at most one under way:
+a newer one supersedes it, and the outcome of the older one then means nothing. Boards that leave a job make a
+*release*: they are switched off by an operation that nothing supersedes, then they rest, then they are free. Releases
+are stored, so that a restart drives power-offs to their end and keeps boards resting.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from copy import copy
+
+from spalloc_server.configuration import Machine
+from spalloc_server.coordinates import Board
+from spalloc_server.core.job import Job
+from spalloc_server.core.layout import frame_work, stopped_links
+from spalloc_server.core.messages import ReleaseRow, Switch
+
+__all__ = ["Power"]
+
+
+class Power:
+    """Numbers operations, remembers what each is for, and collects them for the hardware."""
+
+    def __init__(self) -> None:
+        self._last_operation = 0
+        self._job_of: dict[int, int] = {}
+        self._releases: dict[int, ReleaseRow] = {}
+        self._rests: list[tuple[float, int]] = []
+        self._switches: list[Switch] = []
+        self._changed: set[int] = set()
+
+    def switch(self, job: Job, machine: Machine, *, on: bool) -> None:
+        """Switch all of a job's boards; supersedes what is under way for the job."""
+        assert job.allocation is not None
+        self.forget(job)
+        boards = job.allocation.boards
+        stopped = stopped_links(machine, boards) if on else ()
+        job.operation, job.power = self._new_operation(), on
+        self._job_of[job.operation] = job.job_id
+        self._switches.append(Switch(job.operation, job.job_id, on, frame_work(machine, boards, stopped)))
+
+    def forget(self, job: Job) -> None:
+        """The outcome of the job's operation no longer matters."""
+        if job.operation is not None:
+            del self._job_of[job.operation]
+            job.operation = None
+
+    def release(self, job: Job, machine: Machine) -> None:
+        """Switch a job's boards off, for good as far as the job is concerned."""
+        assert job.allocation is not None
+        boards = list(job.allocation.boards)
+        row = ReleaseRow(
+            release_id=self._new_operation(),
+            job_id=job.job_id,
+            machine=machine.name,
+            boards=boards,
+            frames=frame_work(machine, boards),
+        )
+        self._drive(row)
+
+    def restore(self, row: ReleaseRow, now: float) -> bool:
+        """Go on with a release of an earlier run of the server; False where its rest is over and the row goes."""
+        self._changed.add(row.release_id)
+        if row.rest_until is None:
+            self._drive(row)
+        elif row.rest_until > now:
+            self._rest(row)
+        else:
+            return False
+        return True
+
+    def skip_numbers(self, used: Iterable[int]) -> None:
+        """Operations of an earlier run had these numbers; go on above them."""
+        self._last_operation = max([self._last_operation, *used])
+
+    def job_of(self, operation: int) -> int | None:
+        """The job whose operation under way this is, or None where it is superseded or no job's."""
+        return self._job_of.get(operation)
+
+    def released(self, operation: int, rest_until: float | None) -> ReleaseRow | None:
+        """The boards of this release are off: rest until then. None where no release has this operation."""
+        row = self._releases.get(operation)
+        if row is None or row.rest_until is not None:
+            return None
+        self._changed.add(operation)
+        if rest_until is None or not row.boards:
+            del self._releases[operation]
+        else:
+            row.rest_until = rest_until
+            self._rest(row)
+        return row
+
+    def machine_gone(self, name: str) -> None:
+        """Boards of this machine are switched off as before, but there is nothing to give them back to."""
+        for row in [row for row in self._releases.values() if row.machine == name]:
+            row.boards = []
+            self._changed.add(row.release_id)
+            if row.rest_until is not None:
+                del self._releases[row.release_id]
+
+    def end_rests(self, now: float) -> None:
+        """Forget the releases whose boards have rested."""
+        while self._rests and self._rests[0][0] <= now:
+            release_id = heapq.heappop(self._rests)[1]
+            if self._releases.pop(release_id, None) is not None:
+                self._changed.add(release_id)
+
+    def held(self) -> Iterable[tuple[str, Board, int]]:
+        """(machine, board, job) of every board whose power-off is not confirmed."""
+        for row in self._releases.values():
+            if row.rest_until is None:
+                for board in row.boards:
+                    yield row.machine, board, row.job_id
+
+    def rows(self) -> list[ReleaseRow]:
+        """Copies of all releases."""
+        return [copy(row) for row in self._releases.values()]
+
+    def take_changes(self) -> dict[int, ReleaseRow | None]:
+        """Releases that changed since the last call; None for those that are over."""
+        changes = {release_id: copy(self._releases.get(release_id)) for release_id in self._changed}
+        self._changed.clear()
+        return changes
+
+    def take_switches(self) -> list[Switch]:
+        """What the hardware has to do since the last call, in order."""
+        switches, self._switches = self._switches, []
+        return switches
+
+    def operations(self) -> dict[int, int]:
+        """{operation under way: its job}."""
+        return dict(self._job_of)
+
+    def _new_operation(self) -> int:
+        self._last_operation += 1
+        return self._last_operation
+
+    def _drive(self, row: ReleaseRow) -> None:
+        self._releases[row.release_id] = row
+        self._changed.add(row.release_id)
+        self._switches.append(Switch(row.release_id, row.job_id, on=False, frames=row.frames))
+
+    def _rest(self, row: ReleaseRow) -> None:
+        assert row.rest_until is not None
+        self._releases[row.release_id] = row
+        heapq.heappush(self._rests, (row.rest_until, row.release_id))

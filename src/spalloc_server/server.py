@@ -1,0 +1,299 @@
+"""The shell that wires the core to the world, and runs it.
+
+Theory of operation. Everything happens in one event loop. Clients' commands, the hardware's answers and the passing of
+time change the core; `Batches` takes the changes, has them stored, and then lets their effects go: this module's
+`_act` switches power and tells watchers.
+
+Leases are judged in two steps, so that a client is never punished for what the server has not read yet: at the first,
+the time is noted; by the second, a moment later, every command that had arrived by then has been read and counted.
+
+Stopping has two stages. The first finishes what BMPs are doing and says goodbye to clients; jobs keep their boards,
+and boards their power. The second stops at once. Neither loses anything that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+
+from spalloc_server import config_file
+from spalloc_server.batches import Batches, Effects
+from spalloc_server.configuration import Configuration
+from spalloc_server.controller import Controller, steady_time
+from spalloc_server.core.messages import Outcome
+from spalloc_server.errors import ConfigurationError, StorageError
+from spalloc_server.hardware.switchboard import Hardware
+from spalloc_server.hardware.timings import Timings
+from spalloc_server.protocol.service import Service, listening_sockets
+from spalloc_server.storage.sqlite import SqliteJournal
+from spalloc_server.storage.state_file import cold_start
+
+__all__ = ["Server", "state_path"]
+
+READ_GRACE = 0.1
+"""Seconds between noting that leases have run out and ending their jobs, in which commands that wait are read."""
+
+DRAIN_SECONDS = 30.0
+"""How long a graceful stop waits for BMPs to finish what they are doing."""
+
+RETRY_SECONDS = 1.0
+"""Between attempts to write while the disk refuses."""
+
+COMPLAIN_SECONDS = 60.0
+"""Between lines in the log while the disk refuses."""
+
+PRUNE_SECONDS = 3600.0
+"""Between looks for history that is old enough to go."""
+
+WATCH_SECONDS = 1.0
+"""Between looks at the config file, where it is watched."""
+
+log = structlog.get_logger(__name__)
+
+
+def state_path(config: Path) -> Path:
+    """Where the state of the server with this config file is kept, unless it is told otherwise."""
+    return config.with_name(f".{config.name}.state.db")
+
+
+class Server:
+    """One server: its core, and the shells around it.
+
+    Args:
+        config: the config file, Python or TOML.
+        port: TCP port to listen on, 0 for any free one; by default the config's.
+        state: the state file; by default `state_path(config)`.
+        cold_start: begin anew; the old state is moved aside.
+        watch_config: reload when the config file changes.
+        allow_unsafe_config: execute a Python config file even if others may write to it.
+        timings: how patient to be with hardware.
+    """
+
+    def __init__(
+        self,
+        config: Path,
+        *,
+        port: int | None = None,
+        state: Path | None = None,
+        cold_start: bool = False,
+        watch_config: bool = False,
+        allow_unsafe_config: bool = False,
+        timings: Timings | None = None,
+    ) -> None:
+        self._config = config
+        self._port = port
+        self._state = state or state_path(config)
+        self._cold_start = cold_start
+        self._watch_config = watch_config
+        self._allow_unsafe_config = allow_unsafe_config
+        self._timings = timings
+        self._configuration = Configuration()
+        self._stop_asked = asyncio.Event()
+        self._haste_asked = asyncio.Event()
+        self._wake: asyncio.TimerHandle | None = None
+        self._complained = 0.0
+        self.controller = Controller()
+        """The core."""
+        self.address = ("", 0)
+        """(address, port) where it listens, once it is ready."""
+
+    async def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
+        """Serve until `stop`.
+
+        Args:
+            on_ready: called when clients can connect.
+
+        Raises:
+            SpallocServerError: it cannot start; the text is for the operator.
+        """
+        self._configuration = self._load()
+        sockets = listening_sockets(self._configuration.ip, self._listening_port())
+        async with AsyncExitStack() as stack:
+            for sock in sockets:
+                stack.callback(sock.close)
+            self._open_journal()
+            stack.push_async_callback(self._journal.close)
+            self._hardware = await stack.enter_async_context(
+                Hardware(self._on_outcome, self._on_frame, timings=self._timings)
+            )
+            self._service = Service(self.controller, self._configuration.limits, self._hold)
+            self._batches = Batches(self.controller, self._journal, settled=self._service.committed, act=self._act)
+            stack.push_async_callback(self._say_goodbye)
+            self._configure(self._configuration)
+            await self._service.listen(sockets)
+            self.address = sockets[0].getsockname()[:2]
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            chores = [tasks.create_task(self._judge_leases()), tasks.create_task(self._tend_journal())]
+            if self._watch_config:
+                chores.append(tasks.create_task(self._watch()))
+            if on_ready is not None:
+                on_ready()
+            await self._stop_asked.wait()
+            for chore in chores:
+                chore.cancel()
+
+    def stop(self) -> None:
+        """Stop gracefully; at once, where it was told before."""
+        if self._stop_asked.is_set():
+            self._haste_asked.set()
+        self._stop_asked.set()
+
+    def reload(self) -> None:
+        """Read the config file again and apply it; where it is bad, say so and go on as before."""
+        try:
+            configuration = self._load()
+        except ConfigurationError as exc:
+            log.error("configuration not changed: the file is bad", error=str(exc))
+            return
+        before = self._configuration
+        comparison = config_file.compare(before, configuration)
+        self._configure(configuration)
+        log.info("configuration reloaded", changes=comparison.lines() or "none")
+
+    # ---------------------------------------------------------------- starting
+
+    def _load(self) -> Configuration:
+        return config_file.load(self._config, allow_unsafe=self._allow_unsafe_config)
+
+    def _listening_port(self) -> int:
+        return self._configuration.port if self._port is None else self._port
+
+    def _open_journal(self) -> None:
+        """Open the state and bring the core to where it was."""
+        if self._cold_start and (kept := cold_start(self._state)):
+            log.warning("cold start: old state moved aside", kept_as=str(kept))
+        self._journal = SqliteJournal.open(self._state, loop=asyncio.get_running_loop(), on_health=self._on_health)
+        self.controller.restore(self._journal.load(max_retired=self._configuration.max_retired_jobs))
+
+    def _configure(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._service.limits = configuration.limits
+        self.controller.configure(configuration)
+        self._hardware.watch({host for machine in configuration.machines for host in machine.bmp_ips.values()})
+        self._changed()
+
+    # ---------------------------------------------------------------- from the core to the world
+
+    def _hold(self) -> int | None:
+        self._arm()
+        return self._batches.hold()
+
+    def _changed(self) -> None:
+        """Something other than a client may have changed the core."""
+        self._arm()
+        self._batches.hold()
+
+    def _act(self, effects: Effects) -> None:
+        for switch in effects.switches:
+            self._hardware.switch(switch)
+        self._service.notify(effects.jobs, effects.machines)
+
+    # ---------------------------------------------------------------- from the world to the core
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        for failure in outcome.failures:
+            log.warning("board failed", bmp=failure.bmp, board=failure.board, reason=failure.reason)
+        self.controller.switched(outcome)
+        self._changed()
+
+    def _on_frame(self, bmp: str, reason: str | None) -> None:
+        if reason is None:
+            log.info("frame answers again: its boards are in service", bmp=bmp)
+        else:
+            log.warning("frame is silent: its boards are out of service", bmp=bmp, reason=reason)
+        self.controller.frame_changed(bmp, reason)
+        self._changed()
+
+    def _arm(self) -> None:
+        """Let the core have its turn at the time at which something can happen by itself."""
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        wake_at = self.controller.wake_at()
+        if wake_at is not None:
+            delay = max(0.0, wake_at - steady_time())
+            self._wake = asyncio.get_running_loop().call_later(delay, self._tick, 0.0)
+
+    def _tick(self, expire_before: float) -> None:
+        self.controller.tick(expire_before)
+        self._changed()
+
+    async def _judge_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._configuration.timeout_check_interval)
+            noted = steady_time()
+            await asyncio.sleep(READ_GRACE)
+            self._tick(noted)
+
+    async def _watch(self) -> None:
+        """Reload when the config file is changed or replaced."""
+        seen = _stamp(self._config)
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            now = _stamp(self._config)
+            if now not in (seen, None):
+                seen = now
+                self.reload()
+
+    # ---------------------------------------------------------------- the journal's health
+
+    def _on_health(self, error: StorageError | None) -> None:
+        if error is None:
+            log.warning("state can be written again: nothing was lost")
+            self._service.refusal = None
+        else:
+            self._service.refusal = f"The server cannot store anything at present, so it changes nothing: {error}"
+            self._complain(error)
+
+    def _complain(self, error: StorageError) -> None:
+        self._complained = steady_time()
+        log.error("state cannot be written: changes are refused until it can", error=str(error))
+
+    async def _tend_journal(self) -> None:
+        """Prune history now and then; while the disk refuses, try again and say so."""
+        pruned = 0.0
+        while True:
+            now = steady_time()
+            if now - pruned >= PRUNE_SECONDS:
+                pruned = now
+                self._journal.prune(now - self._configuration.history_days * 86400)
+            await asyncio.sleep(RETRY_SECONDS)
+            if self._journal.error is not None:
+                self._journal.retry()
+                if steady_time() - self._complained >= COMPLAIN_SECONDS:
+                    self._complain(self._journal.error)
+
+    # ---------------------------------------------------------------- stopping
+
+    async def _say_goodbye(self) -> None:
+        """Finish what is under way, unless there is haste, and disconnect the clients."""
+        self._service.stop_listening()
+        if self._wake is not None:
+            self._wake.cancel()
+        haste = asyncio.create_task(self._haste_asked.wait())
+        parting = asyncio.create_task(self._part())
+        await asyncio.wait({haste, parting}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (haste, parting):
+            task.cancel()
+        await asyncio.gather(haste, parting, return_exceptions=True)
+        await self._batches.settle()
+
+    async def _part(self) -> None:
+        await self._batches.settle()
+        if not await self._hardware.drain(DRAIN_SECONDS):
+            log.warning("BMPs did not finish in time; their work is taken up again at the next start")
+        await self._batches.settle()
+        await self._service.stop()
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is changed or replaced; None where there is none at the moment."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,0 +1,154 @@
+"""Whatever happens to the core, in whatever order, every invariant holds after every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+
+from spalloc_server.configuration import Configuration, Health
+from spalloc_server.core.controller import Controller
+from spalloc_server.core.job import JobState
+from spalloc_server.core.messages import BoardFailure, Outcome, Snapshot, Switch
+from spalloc_server.errors import RequestError
+from spalloc_server.links import Links
+from tests.core.machines import a_machine
+
+MACHINES = [
+    a_machine("a", 2, 1),
+    a_machine("a", 2, 1, tags={"default", "x"}, dead_boards={(1, 0, 2)}),
+    a_machine("a", 2, 2, dead_links={(0, 0, 0, Links.north), (0, 0, 2, Links.south)}),
+    a_machine("b", 3, 2),
+    a_machine("b", 3, 2, dead_boards={(0, 0, 0), (2, 1, 1)}),
+    a_machine("c", 1, 1, tags={"x"}),
+]
+
+configurations = st.builds(
+    lambda machines, policy, rest: Configuration(
+        machines,
+        seconds_before_free=rest,
+        max_retired_jobs=5,
+        scheduling=msgspec.structs.replace(Configuration().scheduling, policy=policy),
+        health=Health(quarantine_after=2, max_placements=3),
+    ),
+    st.lists(st.sampled_from(MACHINES), unique_by=lambda machine: machine.name, max_size=3),
+    st.sampled_from(["fifo", "backfill"]),
+    st.sampled_from([0, 30]),
+)
+
+sizes = st.one_of(
+    st.just(()),
+    st.tuples(st.integers(0, 20)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 3)),
+)
+
+options = st.fixed_dictionaries(
+    {"keepalive": st.sampled_from([None, 0, 20, 60])},
+    optional={
+        "min_ratio": st.sampled_from([0.3, 1.0]),
+        "max_dead_boards": st.integers(0, 2),
+        "max_dead_links": st.integers(0, 1),
+        "require_torus": st.booleans(),
+        "machine": st.sampled_from(["a", "b", "c"]),
+        "max_runtime": st.sampled_from([10, 100]),
+    },
+)
+
+
+class ControllerMachine(RuleBasedStateMachine):
+    jobs = Bundle("jobs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.controller = self.new_controller()
+        self.waiting: list[Switch] = []
+
+    def new_controller(self) -> Controller:
+        return Controller(clock=lambda: self.now)
+
+    @initialize(configuration=configurations)
+    def start(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.controller.configure(configuration)
+
+    @rule(target=jobs, sizes=sizes, options=options)
+    def create(self, sizes: tuple[int, ...], options: dict[str, Any]) -> Any:
+        try:
+            return self.controller.create_job(*sizes, owner="me", **options)
+        except RequestError:
+            return multiple()
+
+    @rule(job_id=jobs)
+    def keep_alive(self, job_id: int) -> None:
+        before = self.controller.get_job_state(job_id)
+        assert before == self.controller.get_job_state(job_id)
+
+    @rule(job_id=jobs, on=st.booleans())
+    def ask_power(self, job_id: int, on: bool) -> None:
+        had_boards = self.controller.get_job_machine_info(job_id).boards is not None
+        (self.controller.power_on_job_boards if on else self.controller.power_off_job_boards)(job_id)
+        if had_boards:
+            status = self.controller.get_job_state(job_id)
+            assert (status.state, status.power) == (JobState.power, on)
+
+    @rule(job_id=consumes(jobs))
+    def destroy(self, job_id: int) -> None:
+        self.controller.destroy_job(job_id, "enough")
+        assert self.controller.get_job_state(job_id).state in {JobState.destroyed, JobState.unknown}
+
+    @rule(which=st.integers(0, 100), fail=st.sets(st.integers(0, 5)))
+    def hardware_answers(self, which: int, fail: set[int]) -> None:
+        self.waiting += self.controller.take_switches()
+        if not self.waiting:
+            return
+        switch = self.waiting.pop(which % len(self.waiting))
+        boards = [(frame.bmp, number) for frame in switch.frames for number in frame.boards]
+        failures = [BoardFailure(*boards[index % len(boards)], "broken") for index in fail]
+        self.controller.switched(Outcome(switch.operation, tuple(failures)))
+
+    @rule(frame=st.sampled_from(["bmp-a-0", "bmp-b-0"]), silent=st.booleans())
+    def frame_changes(self, frame: str, silent: bool) -> None:
+        self.controller.frame_changed(frame, "silent" if silent else None)
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 10.0, 30.0, 100.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.controller.tick()
+
+    @rule(configuration=configurations)
+    def reload(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.controller.configure(configuration)
+
+    @rule()
+    def restart(self) -> None:
+        """What is stored is all that another controller needs."""
+        states = {job.job_id: self.controller.get_job_state(job.job_id) for job in self.controller.list_jobs()}
+        places = {job_id: self.controller.get_job_machine_info(job_id) for job_id in states}
+        stored = msgspec.json.decode(msgspec.json.encode(self.controller.snapshot()), type=Snapshot)
+        self.controller, self.waiting = self.new_controller(), []
+        self.controller.restore(stored)
+        self.controller.check()
+        assert {job_id: self.controller.get_job_state(job_id) for job_id in states} == states
+        assert {job_id: self.controller.get_job_machine_info(job_id) for job_id in states} == places
+        self.controller.configure(self.configuration)
+
+    @invariant()
+    def everything_agrees(self) -> None:
+        self.controller.check()
+
+    @invariant()
+    def nobody_shares_a_board(self) -> None:
+        boards = [
+            (job.allocated_machine_name, board) for job in self.controller.list_jobs() for board in job.boards or ()
+        ]
+        assert len(boards) == len(set(boards))
+
+
+ControllerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestController = ControllerMachine.TestCase

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from spalloc_server.core.job import TRANSITIONS, Event, Job, JobState
+from spalloc_server.core.messages import Request
+
+
+def a_job(state: JobState, placements: int = 0) -> Job:
+    return Job(
+        job_id=1,
+        owner="me",
+        args=[],
+        kwargs={},
+        keepalive=60.0,
+        keepalivehost=None,
+        state=state,
+        power=None,
+        created_at=0.0,
+        placements=placements,
+        request=Request(owner="me", boards=1),
+    )
+
+
+def test_every_live_state_can_end_and_none_comes_back_from_the_dead() -> None:
+    live = {JobState.queued, JobState.power, JobState.ready}
+    assert {state for state, event in TRANSITIONS if event is Event.ended} == live
+    assert JobState.destroyed not in {state for state, _ in TRANSITIONS}
+    assert all(TRANSITIONS[state, Event.ended] is JobState.destroyed for state in live)
+
+
+def test_every_live_state_can_be_reached_from_the_queue() -> None:
+    reached = {JobState.queued}
+    while more := {after for (state, _), after in TRANSITIONS.items() if state in reached} - reached:
+        reached |= more
+    assert reached == set(JobState) - {JobState.unknown}
+
+
+def test_a_transition_that_cannot_happen_is_an_error() -> None:
+    job = a_job(JobState.queued)
+    with pytest.raises(KeyError):
+        job.apply(Event.switched)
+    assert job.state == JobState.queued
+
+
+def test_a_job_that_lost_its_boards_still_reports_that_it_is_being_switched_on() -> None:
+    assert a_job(JobState.queued).reported == JobState.queued
+    assert a_job(JobState.queued, placements=1).reported == JobState.power
+    assert a_job(JobState.ready, placements=1).reported == JobState.ready
+
+
+def test_a_row_is_a_copy() -> None:
+    job = a_job(JobState.power)
+    row = job.row()
+    job.apply(Event.switched)
+    assert row.state == JobState.power
