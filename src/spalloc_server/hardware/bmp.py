@@ -77,7 +77,7 @@ class Bmp:
         self._lock = asyncio.Lock()
         self._transport: asyncio.DatagramTransport | None = None
         self._sequence = 0
-        self._awaited: tuple[int, asyncio.Future[Response]] | None = None
+        self._awaited: tuple[int, asyncio.Future[Response | None]] | None = None
         self._heard = self._ended = float("-inf")
         self._patient = Policy(timings.reply_s, timings.tries)
         self._once = Policy(timings.power_reply_s, 1, repeatable=False)
@@ -181,16 +181,18 @@ class Bmp:
         transport = await self._opened()
         if (pause := self._ended + self._timings.pace_s - loop.time()) > 0:
             await asyncio.sleep(pause)
-        answer: asyncio.Future[Response] = loop.create_future()
-        self._awaited = (request.sequence, answer)
         datagram = request.encode()
         try:
             for attempt in range(policy.tries):
                 self.resends += attempt > 0
+                answer: asyncio.Future[Response | None] = loop.create_future()
+                self._awaited = (request.sequence, answer)
                 transport.sendto(datagram)
-                await asyncio.wait((answer,), timeout=policy.reply_s + extra_s)
-                if answer.done():
-                    return answer.result()
+                expiry = loop.call_later(policy.reply_s + extra_s, _expire, answer)
+                response = await answer
+                expiry.cancel()
+                if response is not None:
+                    return response
         finally:
             self._awaited = None
             self._ended = loop.time()
@@ -218,6 +220,11 @@ class _Ear(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002 - asyncio names it
         self._bmp.heard(data)
+
+
+def _expire(answer: asyncio.Future[Response | None]) -> None:
+    if not answer.done():
+        answer.set_result(None)
 
 
 def _name(kind: type[Command | ResponseCode], code: int) -> str:
