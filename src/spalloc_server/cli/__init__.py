@@ -1,0 +1,1 @@
+"""The command lines: the server itself, and `spalloc-admin` for all around it."""

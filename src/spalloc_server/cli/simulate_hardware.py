@@ -1,0 +1,57 @@
+"""`spalloc-admin simulate-hardware`: BMPs at the loopback addresses that a config file names.
+
+Runs until ctrl+c (or SIGTERM). A server with the same config file then finds its hardware on this computer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from spalloc_server import config_file
+from spalloc_server.errors import SpallocServerError
+from spalloc_server.hardware.faults import Faults, read_faults
+from spalloc_server.hardware.scp import SCP_PORT
+from spalloc_server.hardware.simulated_frame import REAL_TIMINGS
+from spalloc_server.hardware.simulator import Simulator
+
+__all__ = ["simulate_hardware"]
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command("simulate-hardware")
+@click.argument("config", type=PATH)
+@click.option("--faults", "fault_file", type=PATH, help="A TOML file of what is to go wrong.")
+@click.option("--real-timings", is_flag=True, help="Take as long as boards do: 3 to 6 seconds for a power-on.")
+@click.option("--allow-unsafe-config", is_flag=True, help="Execute CONFIG even if others may write to it.")
+def simulate_hardware(config: Path, fault_file: Path | None, real_timings: bool, allow_unsafe_config: bool) -> None:
+    """Simulate the BMPs of the machines in CONFIG, whose addresses must be loopback ones (127.x.y.z)."""
+    try:
+        simulator = Simulator.of_configuration(
+            config_file.load(config, allow_unsafe=allow_unsafe_config),
+            faults=read_faults(fault_file) if fault_file else Faults(),
+            timings=REAL_TIMINGS if real_timings else None,
+        )
+        asyncio.run(_simulate(simulator))
+    except SpallocServerError as error:
+        print(f"spalloc-admin simulate-hardware: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+async def _simulate(simulator: Simulator) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with simulator:
+        for host, frame in simulator.frames.items():
+            print(f"{host}:{SCP_PORT}  {len(frame.boards)} boards")
+        boards = sum(len(frame.boards) for frame in simulator.frames.values())
+        print(f"{boards} boards in {len(simulator.frames)} frames are simulated; ctrl+c stops", flush=True)
+        await stop.wait()
+    counters = simulator.counters
+    print(f"stopped after {counters.datagrams} datagrams, {counters.overlaps} of them while a BMP was busy")
