@@ -149,6 +149,8 @@ class Commands(Generic[C]):
             return _RETURN_NULL if value is None else _encode(_Return(value)) + b"\n"
         except RequestError as exc:
             return exception_reply(str(exc))
+        except RecursionError:
+            return exception_reply(f"{call.command}: the arguments are nested too deeply")
         except Exception as exc:
             # Only now is it worth the time to tell arguments that do not fit from a defect of the server.
             if isinstance(exc, TypeError) and (misfit := _misfit(method, call)):
