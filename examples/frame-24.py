@@ -1,0 +1,18 @@
+# One frame of 24 boards, 4 x 2 triads, wired as SpiNNer tells (spinner-wiring-guide -n 24).
+
+from pathlib import Path
+
+configuration = Configuration(
+    machines=[
+        Machine.with_standard_ips(
+            name="frame",
+            tags={"default", "24-boards"},
+            # Written by: spinner-ethernet-chips -n 24
+            board_locations=board_locations_from_spinner(Path(__file__).parent / "spinner-24.csv"),
+            base_ip="192.168.0.0",
+            # What is broken: one board, and one cable, which is dead from both of its ends.
+            dead_boards={(3, 1, 2)},
+            dead_links={(0, 0, 0, Links.north), (0, 0, 2, Links.south)},
+        )
+    ]
+)
