@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from spalloc_server.controller import Controller
-from spalloc_server.core.messages import Changes, Switch
+from spalloc_server.core.messages import Changes, JobEvent, Switch
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.journal import Journal
 
@@ -34,6 +34,8 @@ class Effects:
     """Jobs whose watchers are to be told."""
     machines: set[str]
     """Machines whose watchers are to be told."""
+    events: list[JobEvent]
+    """What happened to jobs, for those who keep a log of it."""
 
 
 class Batches:
@@ -88,6 +90,7 @@ class Batches:
             self._controller.take_switches(),
             self._controller.changed_jobs,
             self._controller.changed_machines,
+            self._controller.take_events(),
         )
         self._unsettled += 1
         self._idle.clear()

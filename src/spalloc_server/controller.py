@@ -1,7 +1,7 @@
 """The server's core as a library: jobs, machines, queue and leases without any I/O.
 
-Theory of operation. `Controller` is `core.controller.Controller` with a clock. Commands are method calls; what the world
-must do is fetched with `take_changes`, `take_switches`, `changed_jobs` and `changed_machines`, and what the world
+Theory of operation. `Controller` is `core.controller.Controller` with a clock. Commands are method calls; what the
+world must do is fetched with `take_changes`, `take_switches`, `changed_jobs` and `changed_machines`, and what the world
 answers is told with `switched`, `frame_changed` and `tick`. A program with hardware of its own needs no more than this:
 
     controller = Controller()

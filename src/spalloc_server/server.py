@@ -18,13 +18,14 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from spalloc_server import config_file
 from spalloc_server.batches import Batches, Effects
 from spalloc_server.configuration import Configuration
 from spalloc_server.controller import Controller, steady_time
-from spalloc_server.core.messages import Outcome
+from spalloc_server.core.messages import JobEvent, Outcome
 from spalloc_server.errors import ConfigurationError, StorageError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
@@ -69,6 +70,7 @@ class Server:
         state: the state file; by default `state_path(config)`.
         cold_start: begin anew; the old state is moved aside.
         watch_config: reload when the config file changes.
+        job_log: append what happens to jobs to this file, a JSON object a line (`JobEvent`).
         allow_unsafe_config: execute a Python config file even if others may write to it.
         timings: how patient to be with hardware.
     """
@@ -81,6 +83,7 @@ class Server:
         state: Path | None = None,
         cold_start: bool = False,
         watch_config: bool = False,
+        job_log: Path | None = None,
         allow_unsafe_config: bool = False,
         timings: Timings | None = None,
     ) -> None:
@@ -89,6 +92,7 @@ class Server:
         self._state = state or state_path(config)
         self._cold_start = cold_start
         self._watch_config = watch_config
+        self._job_log = job_log
         self._allow_unsafe_config = allow_unsafe_config
         self._timings = timings
         self._configuration = Configuration()
@@ -191,6 +195,17 @@ class Server:
         for switch in effects.switches:
             self._hardware.switch(switch)
         self._service.notify(effects.jobs, effects.machines)
+        if self._job_log is not None and effects.events:
+            self._append_to_job_log(effects.events)
+
+    def _append_to_job_log(self, events: list[JobEvent]) -> None:
+        assert self._job_log is not None
+        lines = b"".join(msgspec.json.encode(event) + b"\n" for event in events)
+        try:
+            with self._job_log.open("ab") as file:
+                file.write(lines)
+        except OSError as exc:
+            log.error("job log cannot be written", file=str(self._job_log), error=str(exc))
 
     # ---------------------------------------------------------------- from the world to the core
 

@@ -60,7 +60,7 @@ class Controller(Engine):
         self._set_fact("next_id", self._next_id)
         self._jobs[job.job_id] = job
         self._leases.add(job)
-        self._changed(job)
+        self._changed(job, "created", now)
         self._scheduler.submit(job.job_id, request, now)
         refusal = self._scheduler.refusal(request)
         if refusal is None:
@@ -170,7 +170,7 @@ class Controller(Engine):
             return
         job.apply(Event.asked)
         self._power.switch(job, self._machines[job.allocation.machine], on=on)
-        self._changed(job)
+        self._changed(job, "power", self._clock())
 
     def _allocation_of(self, job_id: int) -> Allocation | None:
         job = self._jobs.get(job_id)

@@ -12,17 +12,17 @@ the rest. The world answers through `switched`, `frame_changed` and `tick`. `che
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from spalloc_server.configuration import Configuration, Machine
-from spalloc_server.coordinates import Board
-from spalloc_server.core.boards import SERVER, BoardRecords
+from spalloc_server.core.boards import BoardRecords
 from spalloc_server.core.job import Event, Job, JobState
 from spalloc_server.core.leases import Leases
 from spalloc_server.core.machine_facts import machine_from_fact, machine_to_fact
-from spalloc_server.core.messages import Changes, JobRow, Outcome, Snapshot, Switch
+from spalloc_server.core.messages import Changes, JobEvent, JobRow, Outcome, Snapshot, Switch
 from spalloc_server.core.power import Power
 from spalloc_server.core.request import parse_request
 from spalloc_server.core.schedule import Scheduler
@@ -31,6 +31,9 @@ __all__ = ["NO_MACHINES", "Engine"]
 
 NO_MACHINES = "Cancelled: No suitable machines available."
 """How the reason of a job that no machine can take begins; published clients show it to users."""
+
+MAX_EVENTS = 100_000
+"""Events that are kept for a shell that does not fetch them."""
 
 
 class Engine:
@@ -59,12 +62,12 @@ class Engine:
         self._retired: dict[int, JobRow] = {}
         self._scheduler = Scheduler()
         self._power = Power()
-        self._boards = BoardRecords()
+        self._boards = BoardRecords(self._scheduler)
         self._leases = Leases(self._jobs)
-        self._silent_frames: dict[str, str] = {}
         self._facts: dict[str, Any] = {}
         self._changed_facts: set[str] = set()
         self._stale: dict[int, Job] = {}
+        self._events: deque[JobEvent] = deque(maxlen=MAX_EVENTS)
         self._changed_jobs: set[int] = set()
         self._changed_machines: set[str] = set()
 
@@ -100,12 +103,13 @@ class Engine:
         self._machines = dict(machines)
         self._scheduler.set_machines(self._machines, now)
         for machine in machines.values():
-            self._apply_service(machine, machine.live_boards)
+            self._boards.apply(machine)
         self._schedule(now)
 
     def configure(self, configuration: Configuration) -> None:
         """Apply a configuration as one step; what is running on machines that stay is left alone."""
         self._configuration = configuration
+        self._boards.health = configuration.health
         self._scheduler.set_policy(configuration.scheduling, configuration.seconds_before_free)
         self.machines = {machine.name: machine for machine in configuration.machines}
         self._forget_retired()
@@ -125,15 +129,7 @@ class Engine:
 
     def frame_changed(self, bmp: str, reason: str | None) -> None:
         """A frame's BMP has fallen silent, for this reason; or, with None, it answers again."""
-        if reason is None:
-            self._silent_frames.pop(bmp, None)
-        else:
-            self._silent_frames[bmp] = reason
-        for machine in self._machines.values():
-            for frame, host in machine.bmp_ips.items():
-                if host == bmp and frame in machine.frames:
-                    self._apply_service(machine, machine.frames[frame])
-                    self._changed_machines.add(machine.name)
+        self._changed_machines.update(self._boards.frame_changed(bmp, reason, self._machines.values()))
         self._schedule(self._clock())
 
     def tick(self, expire_before: float | None = None) -> None:
@@ -182,6 +178,12 @@ class Engine:
         """Power operations to start since the last call, in order; only after their changes are stored."""
         return self._power.take_switches()
 
+    def take_events(self) -> list[JobEvent]:
+        """What has happened to jobs since the last call, in order; the latest `MAX_EVENTS` of it."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
     @property
     def changed_jobs(self) -> set[int]:
         """Jobs whose state changed since this was last read."""
@@ -222,7 +224,7 @@ class Engine:
         for record in snapshot.boards:
             self._boards.restore(record)
         for machine in self._machines.values():
-            self._apply_service(machine, machine.live_boards)
+            self._boards.apply(machine)
         self._power.skip_numbers(row.release_id for row in snapshot.releases)
         for release in snapshot.releases:
             release.rest_until = None if release.rest_until is None else min(release.rest_until, now + self._rest)
@@ -269,8 +271,9 @@ class Engine:
             job.apply(Event.allocated)
             job.allocation, job.allocated_at = allocation, now
             job.placements += 1
+            self._changed_machines.add(allocation.machine)
             self._power.switch(job, self._machines[allocation.machine], on=True)
-            self._changed(job)
+            self._changed(job, "allocated", now)
 
     def _job_switched(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
         self._power.forget(job)
@@ -280,50 +283,30 @@ class Engine:
         job.apply(Event.switched)
         if job.ready_at is None:
             job.ready_at = now
-        self._changed(job)
+        self._changed(job, "ready", now)
 
     def _place_again(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
         """Take the boards that could not be switched on away from the job, and find it others."""
         assert job.allocation is not None
         machine = self._machines[job.allocation.machine]
-        failed = self._note_failures(machine, job.allocation.boards, failures, now)
+        failed = self._boards.failed(machine, job.allocation.boards, failures, now)
         if job.placements >= self._configuration.health.max_placements:
             self._end(job, f"Boards failed in each of {job.placements} places, last {failed}.", now)
             return
         job.apply(Event.failed)
+        self._changed(job, "failed", now, reason=failed)
         self._give_back(job, now, learn=False)
         job.allocation, job.power = None, True
         self._scheduler.submit(job.job_id, job.request, job.created_at)
-        self._changed(job)
 
     def _boards_released(self, operation: int, failures: Mapping[tuple[str, int], str], now: float) -> None:
         rest_until = now + self._rest if self._rest > 0 else None
         release = self._power.released(operation, rest_until)
         if release is None or not release.boards:
             return
-        self._note_failures(self._machines[release.machine], release.boards, failures, now)
+        self._boards.failed(self._machines[release.machine], release.boards, failures, now)
         self._scheduler.free(release.machine, release.boards, rest_until=rest_until, now=now)
         self._changed_machines.add(release.machine)
-
-    def _note_failures(
-        self, machine: Machine, boards: Iterable[Board], failures: Mapping[tuple[str, int], str], now: float
-    ) -> str:
-        """Put failures on record, and boards that failed too often out of service; says which failed, and why."""
-        texts = []
-        for board in boards:
-            cabinet, frame, number = machine.board_locations[board]
-            host = machine.bmp_ips[cabinet, frame]
-            reason = failures.get((host, number))
-            if reason is None:
-                continue
-            texts.append(f"{board} of {machine.name}: {reason}")
-            if host in self._silent_frames:
-                continue  # the silence is the frame's fault, and keeps its boards from being used by itself
-            count = self._boards.failed(machine.name, board, reason, now)
-            if count >= self._configuration.health.quarantine_after:
-                self._boards.take_out(machine.name, board, reason=reason, by=SERVER, now=now)
-                self._apply_service(machine, [board])
-        return "; ".join(texts)
 
     def _end(self, job: Job, reason: str | None, now: float) -> None:
         """The job is over: it gives its boards back and is history."""
@@ -337,7 +320,7 @@ class Engine:
         del self._jobs[job.job_id]
         self._retired[job.job_id] = job.row()
         self._forget_retired()
-        self._changed(job)
+        self._changed(job, "destroyed", now)
 
     def _give_back(self, job: Job, now: float, *, learn: bool) -> None:
         assert job.allocation is not None
@@ -356,11 +339,13 @@ class Engine:
             job.keepalivehost = host
         return job
 
-    def _changed(self, job: Job) -> None:
+    def _changed(self, job: Job, event: str, now: float, reason: str | None = None) -> None:
+        """Something has happened to the job that must be stored and told."""
         self._stale[job.job_id] = job
         self._changed_jobs.add(job.job_id)
-        if job.allocation is not None:
-            self._changed_machines.add(job.allocation.machine)
+        machine, boards = (job.allocation.machine, job.allocation.boards) if job.allocation else (None, ())
+        host, why = job.keepalivehost, reason or job.reason
+        self._events.append(JobEvent(now, event, job.job_id, job.owner, host, job.power, machine, boards, why))
 
     def _learn_facts(self) -> None:
         for name, value in self._scheduler.facts().items():
@@ -376,14 +361,6 @@ class Engine:
     def _forget_retired(self) -> None:
         while len(self._retired) > self._configuration.max_retired_jobs:
             del self._retired[next(iter(self._retired))]
-
-    def _apply_service(self, machine: Machine, boards: Iterable[Board]) -> None:
-        """Tell the scheduler which of these boards are out of service."""
-        for board in boards:
-            cabinet, frame, _ = machine.board_locations[board]
-            out = machine.bmp_ips[cabinet, frame] in self._silent_frames
-            out = out or self._boards.out_of_service(machine.name, board)
-            self._scheduler.set_out_of_service(machine.name, board, out)
 
     # ---------------------------------------------------------------- invariants
 

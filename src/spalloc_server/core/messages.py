@@ -21,6 +21,7 @@ __all__ = [
     "BoardRow",
     "Changes",
     "FrameWork",
+    "JobEvent",
     "JobRow",
     "Outcome",
     "ReleaseRow",
@@ -119,6 +120,24 @@ class BoardFailure(msgspec.Struct, frozen=True):
     board: int
     reason: str
     """For operators and users: what was tried and what was seen."""
+
+
+class JobEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a log of jobs."""
+
+    time: float
+    """Seconds since the Unix epoch."""
+    event: str
+    """`created`, `allocated`, `power` (asked for by a user), `ready`, `failed` (hardware), or `destroyed`."""
+    job_id: int
+    owner: str
+    host: str | None = None
+    """Address that the job was last named from."""
+    power: bool | None = None
+    """What is asked for, or what the boards are."""
+    machine: str | None = None
+    boards: tuple[Board, ...] = ()
+    reason: str | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True):
