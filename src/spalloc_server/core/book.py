@@ -1,0 +1,121 @@
+"""What a policy reads and writes: machines and their boards, who waits and who runs.
+
+Theory of operation. A `Book` is the scheduler's state without any idea of who should go next. It knows on which
+machines a request could ever be served, tries to place a job now, and starts it. A policy (`Policy`) decides whom to
+try, in which order and under which conditions.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from typing import Protocol
+
+from spalloc_server.configuration import Machine
+from spalloc_server.core.messages import Allocation, Request
+from spalloc_server.core.occupancy import Occupancy
+from spalloc_server.core.placement import Place, place
+
+__all__ = ["Book", "Policy", "Running", "Waiting", "allows"]
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A queued job."""
+
+    job_id: int
+    request: Request
+    since: float
+    machines: tuple[str, ...]
+    """Machines that could serve it if they were empty, highest priority first."""
+
+
+@dataclass(slots=True)
+class Running:
+    """A job that has boards."""
+
+    job_id: int
+    request: Request
+    allocation: Allocation
+    started_at: float
+
+
+class Book:
+    """Machines, waiting jobs and running jobs."""
+
+    def __init__(self) -> None:
+        self.machines: dict[str, Occupancy] = {}
+        """In order of priority, highest first."""
+        self.waiting: dict[int, Waiting] = {}
+        self.line: list[Waiting] = []
+        """Those waiting, higher priorities first, and then in order of submission."""
+        self.running: dict[int, Running] = {}
+
+    def join(self, job: Waiting) -> None:
+        """Put a job into the line."""
+        assert job.job_id not in self.waiting, f"job {job.job_id} waits already"
+        assert job.job_id not in self.running, f"job {job.job_id} runs already"
+        self.waiting[job.job_id] = job
+        insort(self.line, job, key=_turn)
+
+    def leave(self, job_id: int) -> Waiting:
+        """Take a job out of the line."""
+        job = self.waiting.pop(job_id)
+        del self.line[bisect_left(self.line, _turn(job), key=_turn)]
+        return job
+
+    def place(self, request: Request, machine: str) -> Place | None:
+        """Where a request fits on a machine now; None where it does not."""
+        occupancy = self.machines[machine]
+        return place(request, occupancy.topology, occupancy.free)
+
+    def start(self, job: Waiting, machine: str, found: Place, now: float) -> Allocation:
+        """Give a waiting job a place on a machine."""
+        (x, y, width, height), boards = found
+        allocation = Allocation(
+            machine=machine, x=x, y=y, width=width, height=height, boards=boards, single=job.request.single
+        )
+        self.leave(job.job_id)
+        self.machines[machine].hold(boards, job.job_id)
+        self.running[job.job_id] = Running(job.job_id, job.request, allocation, now)
+        return allocation
+
+    def suitable(self, request: Request) -> tuple[str, ...]:
+        """Names of the machines that could serve a request if they were empty, highest priority first."""
+        return tuple(
+            name
+            for name, occupancy in self.machines.items()
+            if allows(request, occupancy.machine) and occupancy.could_serve(request)
+        )
+
+    def check(self) -> None:
+        """Assert that what is kept agrees with itself."""
+        assert [job.job_id for job in self.line] == [job.job_id for job in sorted(self.waiting.values(), key=_turn)]
+        assert not self.waiting.keys() & self.running.keys(), "a job both waits and runs"
+        for job in self.waiting.values():
+            assert job.machines == self.suitable(job.request), f"job {job.job_id} waits for the wrong machines"
+        for occupancy in self.machines.values():
+            occupancy.check()
+        for running in self.running.values():
+            holders = self.machines[running.allocation.machine].holders
+            for board in running.allocation.boards:
+                assert holders[board] == running.job_id, f"board {board} of job {running.job_id} is not held for it"
+
+
+def allows(request: Request, machine: Machine) -> bool:
+    """Whether a request allows a machine, by its name or its tags."""
+    if request.machine is not None:
+        return request.machine == machine.name
+    return request.tags <= machine.tags
+
+
+def _turn(job: Waiting) -> tuple[int, float, int]:
+    return -job.request.priority, job.since, job.job_id
+
+
+class Policy(Protocol):
+    """Decides which waiting jobs start now, and where."""
+
+    def run(self, book: Book, now: float) -> list[tuple[int, Allocation]]:
+        """Start what may start. Called when something has changed since the last time."""
+        ...

@@ -1,0 +1,145 @@
+"""Who has which board of a machine: the one place that says whether a board may be given.
+
+Theory of operation. A board is *held* from the moment it is given to a job until it has been powered off, then
+*rests* until its time to cool down is over, then is free. Apart from that a board may be *out of service* (dead in
+the configuration, or taken out by an operator or the server): it is then not given to anybody, but if a job has it,
+the job keeps it. `free` is what remains: working, in service, neither held nor resting. It is kept up to date as a
+set of bits, because every placement decision reads it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from spalloc_server.configuration import Machine
+from spalloc_server.coordinates import Board
+from spalloc_server.core.messages import Request
+from spalloc_server.core.placement import place
+from spalloc_server.core.topology import Planes, Topology, Torus
+
+__all__ = ["Occupancy"]
+
+MAX_REMEMBERED_REQUESTS = 1000
+"""Kinds of request of which a machine remembers whether it could serve them."""
+
+
+class Occupancy:
+    """The boards of one machine: its topology, and who has what of it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.torus = Torus(machine.width, machine.height)
+        self.holders: dict[Board, int] = {}
+        """Boards held, and the job that each is held for."""
+        self.resting: dict[Board, float] = {}
+        """Boards that rest, and until when."""
+        self.out: set[Board] = set()
+        """Boards taken out of service, apart from the configuration's dead ones."""
+        self.topology = self._topology()
+        self.free: Planes = self.topology.live
+        """Boards that may be given."""
+        self._ends_of_rest: list[tuple[float, Board]] = []
+        self._could_serve: dict[tuple[object, ...], bool] = {}
+
+    def _topology(self) -> Topology:
+        return Topology(self.torus, self.machine.dead_boards | self.out, self.machine.dead_links)
+
+    def could_serve(self, request: Request) -> bool:
+        """Whether the machine could serve a request if nobody had any of it; its name and tags are not looked at."""
+        kind = (
+            request.boards,
+            request.triads,
+            request.board,
+            request.min_ratio,
+            request.max_dead_boards,
+            request.max_dead_links,
+            request.require_torus,
+        )
+        if kind not in self._could_serve:
+            if len(self._could_serve) >= MAX_REMEMBERED_REQUESTS:
+                self._could_serve.clear()
+            self._could_serve[kind] = place(request, self.topology, self.topology.live) is not None
+        return self._could_serve[kind]
+
+    def working(self) -> int:
+        """How many boards work and are in service."""
+        return sum(plane.bit_count() for plane in self.topology.live)
+
+    def configure(self, machine: Machine) -> bool:
+        """Take over what may change of the same hardware; whether placement can come out differently now."""
+        before, self.machine = self.machine, machine
+        if (before.dead_boards, before.dead_links) == (machine.dead_boards, machine.dead_links):
+            return False
+        self._rebuild()
+        return True
+
+    def set_out_of_service(self, board: Board, out: bool) -> bool:
+        """Take a board out of service or put it back; whether that is a change."""
+        if out == (board in self.out):
+            return False
+        if out:
+            self.out.add(board)
+        else:
+            self.out.remove(board)
+        self._rebuild()
+        return True
+
+    def hold(self, boards: Iterable[Board], job_id: int) -> None:
+        """Give boards to a job."""
+        for board in boards:
+            assert board not in self.holders, f"board {board} of {self.machine.name} is held already"
+            self.holders[board] = job_id
+            self.resting.pop(board, None)
+            self._set_free(board, free=False)
+
+    def release(self, boards: Iterable[Board], rest_until: float | None) -> None:
+        """Boards are powered off: they rest until then, and are free from then on."""
+        for board in boards:
+            self.holders.pop(board, None)
+            if rest_until is None:
+                self._set_free(board, free=True)
+            else:
+                self.resting[board] = rest_until
+                heapq.heappush(self._ends_of_rest, (rest_until, board))
+
+    def wake(self, now: float) -> bool:
+        """End the rest of boards whose time has come; whether there were any."""
+        woken = False
+        while self._ends_of_rest and self._ends_of_rest[0][0] <= now:
+            until, board = heapq.heappop(self._ends_of_rest)
+            if self.resting.get(board) == until:
+                del self.resting[board]
+                self._set_free(board, free=True)
+                woken = True
+        return woken
+
+    def next_wake(self) -> float | None:
+        """When the first rest ends, as far as known; None while no board rests."""
+        while self._ends_of_rest and self.resting.get(self._ends_of_rest[0][1]) != self._ends_of_rest[0][0]:
+            heapq.heappop(self._ends_of_rest)
+        return self._ends_of_rest[0][0] if self._ends_of_rest else None
+
+    def check(self) -> None:
+        """Assert that what is kept agrees with itself."""
+        assert not self.holders.keys() & self.resting.keys(), "a board is both held and resting"
+        unfree = self.torus.planes({*self.holders, *self.resting})
+        expected = tuple(live & ~taken for live, taken in zip(self.topology.live, unfree, strict=True))
+        assert self.free == expected, f"free boards of {self.machine.name} are not those that nobody has"
+        assert self.resting.items() <= {(board, until) for until, board in self._ends_of_rest}
+
+    def _rebuild(self) -> None:
+        self.topology = self._topology()
+        self._could_serve.clear()
+        taken = self.torus.planes({*self.holders, *self.resting})
+        live = self.topology.live
+        self.free = (live[0] & ~taken[0], live[1] & ~taken[1], live[2] & ~taken[2])
+
+    def _set_free(self, board: Board, *, free: bool) -> None:
+        x, y, z = board
+        planes = list(self.free)
+        if free:
+            planes[z] |= self.topology.live[z] & self.torus.triad(x, y)
+        else:
+            planes[z] &= ~self.torus.triad(x, y)
+        self.free = (planes[0], planes[1], planes[2])

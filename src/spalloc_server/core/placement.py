@@ -1,0 +1,174 @@
+"""Where on a machine a request fits: a complete search of its torus.
+
+Theory of operation. A block serves a request for n boards when n free boards in it, its bottom-left one among them,
+are connected by working links inside it. The search knows, for all origins at once, which blocks of a shape have
+enough free boards (`Torus.crowded`); the candidates are then looked at one by one, in order. Where nothing in the
+block is busy or broken it is connected, and taken; otherwise a flood tells. Of the boards reached only the n nearest
+to the bottom-left one are given, so that the others stay free for small jobs.
+
+Some blocks have fewer than n working boards, or must be whole (asked for as width by height, or as a torus). Such a
+block serves when all the working boards that its bottom-left board reaches are free, and those that are missing are
+no more than the request tolerates.
+
+A single board comes from a triad that is broken into already, so that whole triads stay whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from spalloc_server.coordinates import Board, board_down_link, link_to_vector
+from spalloc_server.core.messages import Request
+from spalloc_server.core.shapes import BOARDS_PER_TRIAD, Shape, shapes
+from spalloc_server.core.topology import Block, Planes, Topology, Torus, origins
+from spalloc_server.links import Links
+
+__all__ = ["Place", "place"]
+
+Place = tuple[Block, tuple[Board, ...]]
+"""A block, and the boards in it that are given, sorted."""
+
+
+def place(request: Request, topology: Topology, free: Planes) -> Place | None:
+    """The best place for a request, or None where there is none at all.
+
+    Args:
+        request: what is asked for; whether the machine is one that it may use has been checked already.
+        topology: the machine's working boards and links.
+        free: the boards that may be given, all of them working ones.
+    """
+    if request.single:
+        return _single(request, topology, free)
+    torus = topology.torus
+    candidates = shapes(request, torus.width, torus.height)
+    if request.triads is None and not request.require_torus:
+        for shape in candidates:
+            if found := next(_with_enough(request, topology, free, shape), None):
+                return found
+        if request.max_dead_boards == 0 or not topology.blemishes:
+            return None
+    for shape in candidates:
+        if found := next(_with_all_there_is(request, topology, free, shape), None):
+            return found
+    return None
+
+
+def _single(request: Request, topology: Topology, free: Planes) -> Place | None:
+    torus = topology.torus
+    if request.board is not None:
+        x, y, z = request.board
+        inside = 0 <= x < torus.width and 0 <= y < torus.height and 0 <= z < BOARDS_PER_TRIAD
+        if inside and free[z] & torus.triad(x, y):
+            return (x, y, 1, 1), (request.board,)
+        return None
+    a, b, c = free
+    all_three = a & b & c
+    two_or_more = a & b | b & c | a & c
+    for triads in ((a | b | c) & ~two_or_more, two_or_more & ~all_three, all_three):
+        if triads:
+            at = next(origins(triads))
+            z = next(z for z, plane in enumerate(free) if plane >> at & 1)
+            x, y = at % torus.width, at // torus.width
+            return (x, y, 1, 1), ((x, y, z),)
+    return None
+
+
+def _with_enough(request: Request, topology: Topology, free: Planes, shape: Shape) -> Iterator[Place]:
+    """Blocks of a shape that have as many connected free boards as asked for."""
+    assert request.boards is not None
+    torus = topology.torus
+    width, height = shape
+    busy = (torus.full ^ free[0], torus.full ^ free[1], torus.full ^ free[2])
+    spare = BOARDS_PER_TRIAD * width * height - request.boards
+    for at in origins(free[0] & ~torus.crowded(busy, width, height, spare)):
+        block = (at % torus.width, at // torus.width, width, height)
+        reached = None
+        for reached in topology.layers(topology.seen(free, block), block):
+            if _count(reached) >= request.boards:
+                break
+        if reached is None or _count(reached) < request.boards:
+            continue
+        boards = _nearest(topology, block, free, request.boards)
+        if _links_suffice(request, topology, block, boards):
+            yield block, boards
+
+
+def _with_all_there_is(request: Request, topology: Topology, free: Planes, shape: Shape) -> Iterator[Place]:
+    """Blocks of a shape whose working boards are all free, and that lack no more boards than is tolerated."""
+    torus = topology.torus
+    width, height = shape
+    asked = request.boards or BOARDS_PER_TRIAD * width * height
+    busy = torus.full ^ (free[0] & free[1] & free[2])
+    in_the_way = torus.touching(busy, width, height) & ~torus.touching(topology.blemishes, width, height)
+    for at in origins(free[0] & ~in_the_way):
+        block = (at % torus.width, at // torus.width, width, height)
+        working = topology.reach(block)
+        missing = asked - _count(working)
+        if request.max_dead_boards is not None and missing > request.max_dead_boards:
+            continue
+        here = topology.seen(free, block)
+        if any(there & ~free_there for there, free_there in zip(working, here, strict=True)):
+            continue
+        boards = torus.boards(working, block[0], block[1])
+        if _links_suffice(request, topology, block, boards):
+            yield block, boards
+
+
+def _nearest(topology: Topology, block: Block, free: Planes, count: int) -> tuple[Board, ...]:
+    """The `count` free boards of a block that are the fewest links from its bottom-left one."""
+    before: Planes = (0, 0, 0)
+    reached: Planes = (0, 0, 0)
+    for reached in topology.layers(topology.seen(free, block), block):
+        if _count(reached) >= count:
+            break
+        before = reached
+    boards = topology.torus.boards(before, block[0], block[1])
+    last = (reached[0] ^ before[0], reached[1] ^ before[1], reached[2] ^ before[2])
+    more = topology.torus.boards(last, block[0], block[1])
+    return tuple(sorted(boards + more[: count - len(boards)]))
+
+
+def _count(planes: Planes) -> int:
+    a, b, c = planes
+    return a.bit_count() + b.bit_count() + c.bit_count()
+
+
+def _links_suffice(request: Request, topology: Topology, block: Block, boards: tuple[Board, ...]) -> bool:
+    """Whether the links between a block's boards are as many, and go as far around, as a request demands."""
+    if request.require_torus and not _is_torus(topology, block, boards):
+        return False
+    if request.max_dead_links is None:
+        return True
+    given = set(boards)
+    dead = 0
+    for x, y, z, link in topology.dead_links:
+        x2, y2, z2, _ = board_down_link(x, y, z, link, topology.torus.width, topology.torus.height)
+        if (x, y, z) in given and (x2, y2, z2) in given:
+            dead += request.require_torus or not _leaves(topology.torus, block, (x, y, z), link)
+    return dead <= request.max_dead_links
+
+
+def _leaves(torus: Torus, block: Block, board: Board, link: Links) -> bool:
+    """Whether a link of a board in a block crosses the block's own edge, even if only to come back around."""
+    x, y, width, height = block
+    dx, dy, _ = link_to_vector[board[2], link]
+    column, row = (board[0] - x) % torus.width + dx, (board[1] - y) % torus.height + dy
+    return not (0 <= column < width and 0 <= row < height)
+
+
+def _is_torus(topology: Topology, block: Block, boards: tuple[Board, ...]) -> bool:
+    """Whether a block goes all the way around an axis: at each of its columns, or rows, a working link goes on."""
+    torus = topology.torus
+    given = set(boards)
+    columns: set[int] = set()
+    rows: set[int] = set()
+    for x, y, z in boards:
+        for link in (Links.east, Links.north_east, Links.north):
+            x2, y2, z2, _ = board_down_link(x, y, z, link, torus.width, torus.height)
+            if (x2, y2, z2) in given and topology.works(x, y, z, link):
+                dx, dy, _ = link_to_vector[z, link]
+                columns.update({x} if dx > 0 else {x2} if dx < 0 else ())
+                rows.update({y} if dy > 0 else {y2} if dy < 0 else ())
+    around_x = block[2] == torus.width == len(columns)
+    around_y = block[3] == torus.height == len(rows)
+    return around_x or around_y

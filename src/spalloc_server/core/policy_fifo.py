@@ -1,0 +1,33 @@
+"""Strictly first come, first served, a queue for each machine.
+
+Theory of operation. A job stands in the queue of every machine that could serve it, and starts on the first of them,
+in order of the machines' priority, where it is at the head and fits. A job that cannot start holds up all later ones
+on its own machines, and nobody on others. A job of higher priority stands before those of lower.
+"""
+
+from __future__ import annotations
+
+from spalloc_server.core.book import Book
+from spalloc_server.core.messages import Allocation
+
+__all__ = ["FirstComeFirstServed"]
+
+
+class FirstComeFirstServed:
+    """The strict policy."""
+
+    def run(self, book: Book, now: float) -> list[tuple[int, Allocation]]:
+        """Start jobs in order, each unless an earlier one waits for the same machine."""
+        started = []
+        heads = set(book.machines)
+        for job in tuple(book.line):
+            if not heads:
+                break
+            machines = [name for name in job.machines if name in heads]
+            for name in machines:
+                if found := book.place(job.request, name):
+                    started.append((job.job_id, book.start(job, name, found, now)))
+                    break
+            else:
+                heads.difference_update(machines)
+        return started

@@ -1,0 +1,209 @@
+"""Who gets which boards, and when: the queue and all occupancy.
+
+Theory of operation. A job is submitted, waits, is started by `run`, and ends; its boards stay held until they are
+freed (powered off), and rest before they are given again. `run` asks the policy, but only where something has changed
+that could let a job start. This module knows nothing of power, keepalives or clients, and has no clock: whoever
+calls it says what time it is.
+
+Whether any machine could ever serve a request is decided by placement on the machine as if it were empty. It is
+decided when a job is submitted, and again for the whole queue when boards die or machines go, so that no job waits
+for what cannot come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from spalloc_server.configuration import Machine
+from spalloc_server.coordinates import Board
+from spalloc_server.core.book import Book, Policy, Running, Waiting, allows
+from spalloc_server.core.messages import Allocation, Request
+from spalloc_server.core.occupancy import Occupancy
+from spalloc_server.core.policy_fifo import FirstComeFirstServed
+from spalloc_server.options import Scheduling
+
+__all__ = ["Explanation", "Scheduler"]
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job waits."""
+
+    position: int
+    """Place in the line, from 1."""
+    text: str
+    """The whole answer in words."""
+    waits_for: Allocation | None = None
+    """The region that will be free soonest, as far as can be predicted."""
+    held_by: tuple[int, ...] = ()
+    """Jobs that hold boards of this region now."""
+    predicted_start: float | None = None
+
+
+class Scheduler:
+    """The queue, and the boards of all machines.
+
+    Args:
+        scheduling: the policy and its settings.
+        seconds_before_free: how long boards rest, for predictions; `free` says when each rest ends.
+    """
+
+    def __init__(self, scheduling: Scheduling | None = None, seconds_before_free: float = 30.0) -> None:
+        self._book = Book()
+        self._policy: Policy
+        self._changed = False
+        self._topology_changed = False
+        self.set_policy(scheduling or Scheduling(), seconds_before_free)
+
+    def set_policy(self, scheduling: Scheduling, seconds_before_free: float) -> None:
+        """Change what a configuration may change while jobs wait and run."""
+        self._policy = FirstComeFirstServed()
+        self._changed = True
+
+    def set_machines(self, machines: Mapping[str, Machine], now: float) -> None:
+        """Take over a configuration's machines, in order of priority.
+
+        A machine that is the same hardware as before keeps who has its boards. No job runs on one that goes.
+        """
+        before = self._book.machines
+        after = {}
+        for name, machine in machines.items():
+            occupancy = before.get(name)
+            if occupancy is not None and machine.same_hardware(occupancy.machine):
+                occupancy.configure(machine)
+            else:
+                occupancy = Occupancy(machine)
+            after[name] = occupancy
+        for running in self._book.running.values():
+            name = running.allocation.machine
+            assert after.get(name) is before[name], f"machine {name} goes while job {running.job_id} runs on it"
+        self._book.machines = after
+        self._topology_changed = self._changed = True
+
+    def refusal(self, request: Request) -> str | None:
+        """Why no machine could ever serve a request, in words for its owner; None where one could."""
+        if self._book.suitable(request):
+            return None
+        return self._why_none(request)
+
+    def impossible(self) -> list[tuple[int, str]]:
+        """Queued jobs that no machine can serve any more, and why. The caller withdraws them."""
+        if not self._topology_changed:
+            return []
+        self._topology_changed = False
+        for job in self._book.line:
+            job.machines = self._book.suitable(job.request)
+        return [(job.job_id, self._why_none(job.request)) for job in self._book.line if not job.machines]
+
+    def submit(self, job_id: int, request: Request, now: float) -> None:
+        """Let a job join the queue. One that `refusal` refuses would wait for ever."""
+        self._book.join(Waiting(job_id, request, now, self._book.suitable(request)))
+        self._changed = True
+
+    def withdraw(self, job_id: int) -> None:
+        """Let a job leave the queue."""
+        self._book.leave(job_id)
+        self._changed = True
+
+    def adopt(self, job_id: int, request: Request, allocation: Allocation, started_at: float) -> None:
+        """After a restart: this job runs, and has these boards."""
+        self._book.machines[allocation.machine].hold(allocation.boards, job_id)
+        self._book.running[job_id] = Running(job_id, request, allocation, started_at)
+
+    def end(self, job_id: int, now: float, *, learn: bool = True) -> None:
+        """A running job is over. Its boards stay held for it until they are freed.
+
+        Args:
+            job_id: the job.
+            now: the time.
+            learn: whether its run time tells anything of its owner's next ones.
+        """
+        self._book.running.pop(job_id)
+
+    def hold(self, machine: str, boards: Iterable[Board], job_id: int) -> None:
+        """After a restart: boards of an ended job that have not been powered off yet."""
+        self._book.machines[machine].hold(boards, job_id)
+
+    def free(self, machine: str, boards: Iterable[Board], *, rest_until: float | None, now: float) -> None:
+        """Boards that were held are powered off: they rest, and then are free. `None` where they need no rest."""
+        if rest_until is not None and rest_until <= now:
+            rest_until = None
+        self._book.machines[machine].release(boards, rest_until)
+        self._changed = True
+
+    def set_out_of_service(self, machine: str, board: Board, out: bool) -> None:
+        """Take a board out of service, or put it back. A job that has it keeps it."""
+        if self._book.machines[machine].set_out_of_service(board, out):
+            self._topology_changed = self._changed = True
+
+    def run(self, now: float) -> list[tuple[int, Allocation]]:
+        """Start the jobs that may start now."""
+        for occupancy in self._book.machines.values():
+            self._changed |= occupancy.wake(now)
+        if not self._changed:
+            return []
+        self._changed = False
+        return self._policy.run(self._book, now)
+
+    def wake_at(self) -> float | None:
+        """When `run` is worth calling even if nothing else happens; None while nothing waits for time to pass."""
+        if not self._book.waiting:
+            return None
+        wakes = (occupancy.next_wake() for occupancy in self._book.machines.values())
+        return min((wake for wake in wakes if wake is not None), default=None)
+
+    def holder(self, machine: str, board: Board) -> int | None:
+        """The job that a board is held for; one that has ended, while its boards are being powered off."""
+        return self._book.machines[machine].holders.get(board)
+
+    def explain(self, job_id: int, now: float) -> Explanation:
+        """Why a queued job waits. `KeyError` where it is not queued."""
+        job = self._book.waiting[job_id]
+        position = 1 + self._book.line.index(job)
+        return Explanation(position=position, text=f"number {position} in the queue for {', '.join(job.machines)}")
+
+    def facts(self) -> dict[str, Any]:
+        """Named values to keep, plain JSON, that have changed since the last call."""
+        return {}
+
+    def restore_facts(self, facts: Mapping[str, Any]) -> None:
+        """Take back what `facts` gave, ever."""
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        if not self._topology_changed:
+            self._book.check()
+
+    def _why_none(self, request: Request) -> str:
+        """What was asked for, and the largest that there is."""
+        allowed = [occupancy for occupancy in self._book.machines.values() if allows(request, occupancy.machine)]
+        asked = _in_words(request)
+        if not allowed and request.machine is not None:
+            return f"asked for {asked}; there is no machine {request.machine!r}"
+        if not allowed:
+            return f"asked for {asked}; no machine has the tags {', '.join(sorted(request.tags))}"
+        largest = max(allowed, key=Occupancy.working)
+        return (
+            f"asked for {asked}; the largest that there is: {largest.machine.name}, {largest.torus.width}x"
+            f"{largest.torus.height} triads with {largest.working()} working boards"
+        )
+
+
+def _in_words(request: Request) -> str:
+    if request.board is not None:
+        words = f"board {request.board}"
+    elif request.triads is not None:
+        words = f"{request.triads[0]}x{request.triads[1]} triads"
+    else:
+        words = f"{request.boards} board{'' if request.boards == 1 else 's'}"
+    if request.require_torus:
+        words += " as a torus"
+    if request.min_ratio and request.boards is not None and not request.single:
+        words += f" in a rectangle of ratio {request.min_ratio:g} or more"
+    if request.max_dead_boards is not None and not request.single:
+        words += f", at most {request.max_dead_boards} of them dead"
+    if request.max_dead_links is not None and not request.single:
+        words += f", at most {request.max_dead_links} dead links"
+    return words
