@@ -42,6 +42,9 @@ BUSY_SECONDS = 2.0
 LOG_BYTES = 64 * 2**20
 """The write-ahead log is cut back to this after it had to grow."""
 
+PARTS = ("", "-wal", "-shm", "-journal")
+"""Endings of the files that a database may consist of."""
+
 LIVE_TABLES = ("jobs", "boards", "releases", "facts")
 
 _DAMAGE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
@@ -123,9 +126,8 @@ def connect(path: Path) -> sqlite3.Connection:
     with explained(path):
         if not path.exists() or not path.stat().st_size:
             _create(path)
-        else:
-            with closing(connect_to_read(path, any_version=True)):
-                pass  # judged before the first write
+        elif not _beside(path, "-journal").exists():  # which there is only after a crash in the very first moments
+            connect_to_read(path, any_version=True).close()  # judged before anything is written
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection, path)
@@ -176,6 +178,7 @@ def _create(path: Path) -> None:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    _judge(connection, path, any_version=True)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StorageError(f"{path} is on a file system without shared memory; choose a local one with --state")
@@ -232,11 +235,11 @@ def set_aside(path: Path) -> Path | None:
 
 
 def _rename(path: Path) -> Path | None:
-    parts = [ending for ending in ("", "-wal", "-shm") if _beside(path, ending).exists()]
+    parts = [ending for ending in PARTS if _beside(path, ending).exists()]
     if not parts:
         return None
     number = 1
-    while any(_beside(path, f".aside-{number}{ending}").exists() for ending in ("", "-wal", "-shm")):
+    while any(_beside(path, f".aside-{number}{ending}").exists() for ending in PARTS):
         number += 1
     aside = _beside(path, f".aside-{number}")
     with explained(path):
