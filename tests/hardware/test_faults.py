@@ -48,6 +48,7 @@ def test_the_example_of_the_module_is_read(tmp_path: Path) -> None:
         ("[network]\nloss = 2", r"<= 1.0.*\$\.network\.loss"),
         ("[[board]]\nboard = 24", r"<= 23.*\$\.board\[0\]\.board"),
         ("[[board]]\nwrong_fpgas = 1", "missing required field `board`"),
+        ("[timings]\npower_on = -1", r">= 0.*\$\.timings\.power_on"),
         ("los = 1", "unknown field `los`"),
         ('[[answer]]\ncode = "BUSY"', r"'BUSY' is none of OK, LEN, .*\$\.answer\[0\]"),
         ('[[answer]]\ncommand = "POWR"\nlost = true', "'POWR' is none of VERSION, "),
@@ -96,7 +97,7 @@ def test_a_fault_without_a_host_is_everywhere_the_board_is(frames: dict[str, Sim
     text = '[[board]]\nboard = 2\nwrong_fpgas = 1\n[[board]]\nboard = 7\nstuck = "forever"'
     apply_faults(parse(text), frames, 0.0)
     first, second = frames.values()
-    assert first.boards[2].misloads == second.boards[2].misloads == 1
+    assert first.boards[2].wrong_fpgas == second.boards[2].wrong_fpgas == 1
     assert first.boards[7].stuck == math.inf
 
 

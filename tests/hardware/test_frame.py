@@ -78,7 +78,7 @@ async def test_power_on_is_staggered_by_the_bmp_and_power_off_is_not(bench: Benc
 
 @on_bench(frames=real_frames)
 async def test_only_boards_with_wrong_fpgas_are_powered_on_again(bench: Bench) -> None:
-    bench.frame().boards[2].misloads = 2
+    bench.frame().boards[2].wrong_fpgas = 2
     outcome = await bench.outcome(bench.switch([1, 2, 3]))
     assert outcome.failures == ()
     assert bench.power_masks() == [("on", 0b1110), ("on", 0b100), ("on", 0b100)]
@@ -86,7 +86,7 @@ async def test_only_boards_with_wrong_fpgas_are_powered_on_again(bench: Bench) -
 
 @on_bench(frames=real_frames)
 async def test_a_board_whose_fpgas_stay_wrong_fails_with_the_reason_and_alone(bench: Bench) -> None:
-    bench.frame().boards[2].misloads = 1000
+    bench.frame().boards[2].wrong_fpgas = 1000
     outcome = await bench.outcome(bench.switch([1, 2, 3], stopped=[(1, Links.east)]))
     assert reasons(outcome.failures) == {
         2: "FPGA 0 takes itself for number 3 (flags 0x3), after 3 power-ons",
@@ -100,9 +100,17 @@ async def test_a_board_that_is_not_there_fails_alone(bench: Bench) -> None:
     assert reasons(outcome.failures) == {9: "BMP a refuses FPGA_READ for board 9: ROUTE, after 3 power-ons"}
 
 
+@on_bench()
+async def test_a_board_number_that_no_frame_has_is_refused(bench: Bench) -> None:
+    for on in (True, False):
+        outcome = await bench.outcome(bench.switch([24], on=on))
+        assert reasons(outcome.failures) == {24: "a frame's boards have the numbers 0 to 23"}
+    assert bench.commands() == []
+
+
 @on_bench(frames=real_frames)
 async def test_a_bad_board_holds_up_nobody_else(bench: Bench) -> None:
-    bench.frame().boards[2].misloads = 1000
+    bench.frame().boards[2].wrong_fpgas = 1000
     bench.switch([2])
     other = bench.switch([3])
     await bench.outcome(other)
@@ -138,7 +146,7 @@ async def test_power_on_that_has_not_begun_is_void_once_its_job_is_switched_off(
 async def test_a_job_that_ends_while_it_is_powered_on_is_switched_off_without_waiting_for_its_fpgas(
     bench: Bench,
 ) -> None:
-    bench.frame().boards[2].misloads = 1000
+    bench.frame().boards[2].wrong_fpgas = 1000
     void = bench.switch([2], job=1)
     await asyncio.sleep(1.0)
     off = bench.switch([2], job=1, on=False)
@@ -311,7 +319,7 @@ async def test_a_bmp_that_answers_all_but_power_offs_counts_as_silent(bench: Ben
 
 @on_bench()
 async def test_a_queue_that_is_full_refuses_power_ons_but_no_power_offs(bench: Bench) -> None:
-    bench.frame().boards[1].misloads = 1000
+    bench.frame().boards[1].wrong_fpgas = 1000
     bench.switch([1])
     for _ in range(MAX_QUEUE - 1):
         bench.switch([1])

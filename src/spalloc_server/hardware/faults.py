@@ -40,12 +40,11 @@ import msgspec
 
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.scp import Command, ResponseCode
-from spalloc_server.hardware.simulated_frame import SimulatedFrame, SimulatedTimings
+from spalloc_server.hardware.simulated_frame import Seconds, SimulatedFrame, SimulatedTimings
 
 __all__ = ["AnswerFault", "BmpFault", "BoardFault", "Faults", "Network", "Passage", "apply_faults", "read_faults"]
 
 Chance = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
 BoardNumber = Annotated[int, msgspec.Meta(ge=0, le=23)]
 Times = Annotated[int, msgspec.Meta(ge=0)] | Literal["forever"]
 
@@ -155,7 +154,7 @@ def apply_faults(faults: Faults, frames: Mapping[str, SimulatedFrame], start: fl
     for board_fault in faults.board:
         for frame in _frames_of(board_fault, frames):
             if board_fault.board in frame.boards:
-                frame.boards[board_fault.board].misloads = _count(board_fault.wrong_fpgas)
+                frame.boards[board_fault.board].wrong_fpgas = _count(board_fault.wrong_fpgas)
                 frame.boards[board_fault.board].stuck = _count(board_fault.stuck)
     for answer in faults.answer:
         for frame in _frames_of(answer, frames):

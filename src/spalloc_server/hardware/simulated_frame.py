@@ -21,6 +21,7 @@ import struct
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import msgspec
 
@@ -59,14 +60,17 @@ REMEMBERED = 1000
 """How many of the last commands a frame remembers."""
 
 
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
 class SimulatedTimings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long things take, in seconds."""
 
-    command: float = 0.0
+    command: Seconds = 0.0
     """Handling of any command."""
-    power_on: float = 0.0
+    power_on: Seconds = 0.0
     """From a power-on until board 0 has loaded its FPGAs and answers."""
-    power_on_others: float = 0.0
+    power_on_others: Seconds = 0.0
     """The same of the other boards, whose power-on is acknowledged at once."""
 
 
@@ -123,10 +127,11 @@ class SimulatedBoard:
     power_ons: int = 0
     power_offs: int = 0
     stuck: float = 0
-    """So many power-ons to come will leave the board off."""
-    misloads: float = 0
-    """So many power-ons to come will leave its FPGAs with the wrong bit file."""
+    """So many power-ons to come leave the board off; `math.inf` for all."""
+    wrong_fpgas: float = 0
+    """So many power-ons to come leave its FPGAs without the right bit file; `math.inf` for all."""
     misloaded: bool = False
+    """The last power-on did."""
 
     def switch(self, on: bool, up_at: float) -> None:
         """Take a power command; where it switches on, FPGAs are loaded at `up_at`."""
@@ -139,8 +144,8 @@ class SimulatedBoard:
         if self.stuck > 0:
             self.stuck -= 1
             self.on, self.up_at = False, math.inf
-        self.misloaded = self.misloads > 0
-        self.misloads -= self.misloaded
+        self.misloaded = self.wrong_fpgas > 0
+        self.wrong_fpgas -= self.misloaded
 
     def is_up(self, now: float) -> bool:
         """Whether it is on and its FPGAs are loaded."""
@@ -254,7 +259,7 @@ class SimulatedFrame:
         self._silent_from = self._silent_until = math.inf
         self._misanswers.clear()
         for board in self.boards.values():
-            board.stuck = board.misloads = 0
+            board.stuck = board.wrong_fpgas = 0
 
     def refuse(
         self,
