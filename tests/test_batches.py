@@ -1,0 +1,93 @@
+"""Nothing leaves before its commit, and nothing is lost where a commit fails."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from spalloc_server.batches import Batches, Effects
+from spalloc_server.configuration import Configuration
+from spalloc_server.controller import Controller, JobState
+from spalloc_server.errors import StorageError
+from spalloc_server.storage.journal import MemoryJournal
+from tests.core.machines import a_machine
+
+
+class House:
+    def __init__(self) -> None:
+        self.controller = Controller()
+        self.controller.configure(Configuration([a_machine("m", 2, 2)]))
+        self.journal = MemoryJournal(loop=asyncio.get_running_loop())
+        self.log: list[tuple[str, object]] = []
+        self.batches = Batches(
+            self.controller,
+            self.journal,
+            settled=lambda number, error: self.log.append(("settled", (number, error))),
+            act=self.act,
+        )
+
+    def act(self, effects: Effects) -> None:
+        self.log += [("switch", switch.job_id) for switch in effects.switches]
+        self.log += [("tell", job_id) for job_id in sorted(effects.jobs)]
+
+
+@pytest.fixture
+async def house() -> House:
+    house = House()
+    await house.batches.settle()
+    house.log.clear()
+    return house
+
+
+async def test_replies_leave_first_and_effects_next_and_both_after_the_commit(house: House) -> None:
+    house.journal.held = True
+    job_id = house.controller.create_job(owner="me")
+    ticket = house.batches.hold()
+    house.batches.flush()
+    await asyncio.sleep(0)
+    assert house.log == []
+    house.journal.held = False
+    house.journal.commit()
+    await house.batches.settle()
+    assert house.log == [("settled", (ticket, None)), ("switch", job_id), ("tell", job_id)]
+
+
+async def test_a_command_that_changes_nothing_waits_for_nothing(house: House) -> None:
+    house.controller.get_job_state(1)
+    assert house.batches.hold() is None
+
+
+async def test_what_happens_in_one_turn_of_the_loop_is_one_batch(house: House) -> None:
+    tickets = set()
+    for _ in range(3):
+        house.controller.create_job(owner="me")
+        tickets.add(house.batches.hold())
+    assert len(tickets) == 1
+    await asyncio.sleep(0)
+    house.controller.create_job(owner="me")
+    assert house.batches.hold() not in tickets
+
+
+async def test_a_commit_that_fails_is_told_and_its_new_jobs_end(house: House) -> None:
+    house.journal.failure = StorageError("the disk is full")
+    job_id = house.controller.create_job(owner="me")
+    ticket = house.batches.hold()
+    await house.batches.settle()
+    assert house.log[0] == ("settled", (ticket, "the disk is full"))
+    assert house.controller.get_job_state(job_id).state == JobState.destroyed
+    assert not [entry for entry in house.log if entry[0] != "settled"], "effects are withheld"
+
+
+async def test_effects_that_were_withheld_follow_in_order_once_the_disk_recovers(house: House) -> None:
+    job_id = house.controller.create_job(owner="me")
+    await house.batches.settle()
+    house.log.clear()
+    house.journal.failure = StorageError("the disk is full")
+    house.controller.destroy_job(job_id)
+    await house.batches.settle()
+    house.journal.failure = None
+    other = house.controller.create_job(owner="me")
+    await house.batches.settle()
+    assert [entry for entry in house.log if entry[0] == "switch"] == [("switch", job_id), ("switch", other)]
+    assert house.controller.get_job_state(other).state == JobState.power

@@ -1,0 +1,195 @@
+"""The whole server on simulated hardware: jobs live, and outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from spalloc_server.errors import ConfigurationError, SpallocServerError
+from spalloc_server.server import Server, state_path
+from tests.house import PATIENCE, Client, Place
+
+QUEUED, POWER, READY, DESTROYED = 1, 2, 3, 4
+
+
+class Clients:
+    """Clients whose connections are closed at the end of the test."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self._stack = stack
+
+    async def connect(self, server: Server) -> Client:
+        client = await Client.connect(server.address)
+        self._stack.push_async_callback(client.close)
+        return client
+
+
+@pytest.fixture
+async def clients() -> AsyncIterator[Clients]:
+    async with AsyncExitStack() as stack:
+        yield Clients(stack)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    place.configure()
+    return place
+
+
+async def test_a_job_gets_boards_that_are_on_and_fenced_off_and_gives_them_back(place: Place, clients: Clients) -> None:
+    async with place.simulator() as simulator, place.serving() as server:
+        client = await clients.connect(server)
+        job_id = await client.create(3)
+        assert (await client.until(job_id, READY))["power"] is True
+        info = await client.call("get_job_machine_info", job_id)
+        numbers = {await_number(info, board) for board in map(tuple, info["boards"])}
+        assert {number for _, number in simulator.boards_on()} >= numbers
+        assert len(simulator.stopped_links()) == 12
+        await client.call("destroy_job", job_id, "enough")
+        await until(lambda: not simulator.boards_on() & {(place.hosts[0], number) for number in numbers})
+        assert simulator.counters.overlaps == 0
+
+
+async def test_a_restart_keeps_jobs_and_leaves_their_boards_alone(place: Place, clients: Clients) -> None:
+    async with place.simulator() as simulator:
+        async with place.serving() as server:
+            client = await clients.connect(server)
+            running, waiting = await client.create(12), await client.create(12)
+            await client.until(running, READY)
+            info = await client.call("get_job_machine_info", running)
+            cycles = simulator.power_cycles()
+        async with place.serving() as server:
+            client = await clients.connect(server)
+            assert (await client.call("get_job_state", running))["state"] == READY
+            assert await client.call("get_job_machine_info", running) == info
+            assert (await client.call("get_job_state", waiting))["state"] == QUEUED
+            assert simulator.power_cycles() == cycles
+            assert await client.create() == waiting + 1
+
+
+async def test_a_cold_start_forgets_jobs_and_keeps_the_old_state_under_another_name(
+    place: Place, clients: Clients
+) -> None:
+    async with place.simulator():
+        async with place.serving() as server:
+            client = await clients.connect(server)
+            job_id = await client.create()
+        async with place.serving(cold_start=True) as server:
+            client = await clients.connect(server)
+            assert (await client.call("get_job_state", job_id))["state"] == 0
+            assert len(list(place.folder.glob(".config.py.state.db*"))) >= 2
+
+
+async def test_a_silent_job_is_destroyed_and_its_watchers_are_told(place: Place, clients: Clients) -> None:
+    async with place.simulator(), place.serving() as server:
+        client = await clients.connect(server)
+        job_id = await client.create(keepalive=0.1)
+        await client.call("notify_job")
+        while (await client.line()) != {"jobs_changed": [job_id]} or server.controller.list_jobs():
+            pass
+        status = await client.call("get_job_state", job_id)
+        assert (status["state"], status["reason"]) == (DESTROYED, "Job timed out.")
+
+
+async def test_a_reload_changes_what_may_change_and_keeps_running_jobs(place: Place, clients: Clients) -> None:
+    async with place.simulator(), place.serving() as server:
+        client = await clients.connect(server)
+        job_id = await client.create()
+        place.configure(tags="new")
+        server.reload()
+        assert (await client.call("list_machines"))[0]["tags"] == ["new"]
+        await client.until(job_id, READY)
+
+
+async def test_a_bad_config_changes_nothing_at_a_reload(place: Place, clients: Clients) -> None:
+    async with place.simulator(), place.serving() as server:
+        client = await clients.connect(server)
+        before = await client.call("list_machines")
+        for text in ("configuration = Configuration([1])", "}", "1 / 0", ""):
+            place.config.write_text(text)
+            server.reload()
+        assert await client.call("list_machines") == before
+
+
+async def test_an_empty_configuration_drains_everything(place: Place, clients: Clients) -> None:
+    async with place.simulator() as simulator, place.serving() as server:
+        client = await clients.connect(server)
+        job_id = await client.create(12)
+        await client.until(job_id, READY)
+        with place.config.open("a") as file:
+            file.write("configuration = Configuration()\n")
+        server.reload()
+        assert (await client.call("get_job_state", job_id))["reason"] == "Machine removed."
+        assert await client.call("list_machines") == []
+        await until(lambda: not simulator.boards_on() & {(place.hosts[0], number) for number in range(12)})
+
+
+async def test_a_watched_config_is_reloaded_when_it_is_replaced(place: Place, clients: Clients) -> None:
+    async with place.simulator(), place.serving(watch_config=True) as server:
+        client = await clients.connect(server)
+        await client.call("notify_machine")
+        other = Place(place.folder, place.hosts)
+        other.configure(tags="new")
+        replacement = place.config.with_name("replacement")
+        place.config.rename(replacement)
+        replacement.rename(place.config)
+        while (await client.call("list_machines"))[0]["tags"] != ["new"]:
+            await client.line()
+
+
+async def test_the_job_log_tells_a_jobs_life_a_line_an_event(place: Place, clients: Clients) -> None:
+    job_log = place.folder / "jobs.jsonl"
+    async with place.simulator(), place.serving(job_log=job_log) as server:
+        client = await clients.connect(server)
+        job_id = await client.create(3)
+        await client.until(job_id, READY)
+        await client.call("destroy_job", job_id, "enough")
+    events = [json.loads(line) for line in job_log.read_text().splitlines()]
+    assert [event["event"] for event in events] == ["created", "allocated", "ready", "destroyed"]
+    assert {event["owner"] for event in events} == {"me"}
+    assert (events[-1]["reason"], len(events[1]["boards"])) == ("enough", 3)
+
+
+async def test_a_second_server_is_refused_the_same_state(place: Place) -> None:
+    async with place.simulator(), place.serving():
+        with pytest.raises(SpallocServerError, match=str(place.state)):
+            async with place.serving():
+                pass
+
+
+async def test_a_config_that_is_bad_at_the_start_is_an_error(place: Place) -> None:
+    place.config.write_text("configuration = 3")
+    with pytest.raises(ConfigurationError):
+        async with place.serving():
+            pass
+
+
+async def test_a_dead_bmp_does_not_keep_a_server_from_starting(place: Place, clients: Clients) -> None:
+    async with place.serving() as server:
+        client = await clients.connect(server)
+        job_id = await client.create(3)
+        async with place.simulator():
+            await client.until(job_id, READY)
+
+
+def test_the_state_stands_beside_the_config() -> None:
+    assert state_path(Path("a/b.toml")) == Path("a/.b.toml.state.db")
+
+
+def await_number(info: dict[str, list[list[int]]], board: tuple[int, ...]) -> int:
+    """The number within its frame of a board of the machine that `Place.configure` makes by default."""
+    x, y, z = board
+    assert [x, y, z] in info["boards"]
+    return x * 6 + y * 3 + z
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - simulated hardware tells nobody when it has acted
+            await asyncio.sleep(0.01)
