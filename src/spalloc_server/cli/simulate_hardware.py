@@ -26,7 +26,9 @@ PATH = click.Path(path_type=Path)
 
 @click.command("simulate-hardware")
 @click.argument("config", type=PATH)
-@click.option("--faults", "fault_file", type=PATH, help="A TOML file of what is to go wrong.")
+@click.option(
+    "--faults", "fault_file", type=PATH, help="What is to go wrong: a TOML file such as examples/faults.toml."
+)
 @click.option("--real-timings", is_flag=True, help="Take as long as boards do: 3 to 6 seconds for a power-on.")
 @click.option("--allow-unsafe-config", is_flag=True, help="Execute CONFIG even if others may write to it.")
 def simulate_hardware(config: Path, fault_file: Path | None, real_timings: bool, allow_unsafe_config: bool) -> None:

@@ -1,0 +1,86 @@
+"""`spalloc-admin check-config`: what a config file says, and what it would change.
+
+The answer to the second question is not worked out here: a core of its own takes over the stored state, applies the
+file just as a server would at its next start, and is then asked which jobs are left. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from spalloc_server import config_file
+from spalloc_server.cli.process import one_line_errors
+from spalloc_server.configuration import Configuration, Machine
+from spalloc_server.controller import Controller, Snapshot
+from spalloc_server.storage.rows import read_boards, read_facts, read_jobs, read_releases
+from spalloc_server.storage.state_file import connect_to_read, explained
+
+__all__ = ["check_config"]
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command("check-config")
+@click.argument("config", type=PATH)
+@click.option("--against", type=PATH, help="A server's state file: tell what would change, and which jobs would end.")
+@click.option("--allow-unsafe-config", is_flag=True, help="Execute a Python config file that others may write.")
+def check_config(config: Path, against: Path | None, allow_unsafe_config: bool) -> None:
+    """Check CONFIG and describe what it says; exit status 1 where it is bad."""
+    with one_line_errors("spalloc-admin check-config"):
+        configuration = config_file.load(config, allow_unsafe=allow_unsafe_config)
+        for machine in configuration.machines:
+            click.echo(_description(machine))
+        boards = sum(len(machine.live_boards) for machine in configuration.machines)
+        click.echo(f"{config} is good: {_count(len(configuration.machines), 'machine')}, {_count(boards, 'board')}")
+        if against is not None:
+            for line in _changes(configuration, _read(against)):
+                click.echo(line)
+
+
+def _description(machine: Machine) -> str:
+    parts = [
+        f"{machine.name}: {machine.width} x {machine.height} triads",
+        f"{_count(len(machine.live_boards), 'board')} in {_count(len(machine.frames), 'frame')}",
+        *(_count(len(dead), what) for dead, what in _dead(machine) if dead),
+        f"tags {', '.join(sorted(machine.tags)) or 'none'}",
+    ]
+    return ", ".join(parts)
+
+
+def _dead(machine: Machine) -> list[tuple[frozenset[tuple[int, ...]], str]]:
+    return [(frozenset(machine.dead_boards), "dead board"), (frozenset(machine.dead_links), "dead link")]
+
+
+def _read(path: Path) -> Snapshot:
+    with explained(path), closing(connect_to_read(path)) as state:
+        return Snapshot(
+            jobs=list(read_jobs(state, "jobs")),
+            boards=read_boards(state),
+            releases=read_releases(state),
+            facts=read_facts(state),
+        )
+
+
+def _changes(configuration: Configuration, state: Snapshot) -> list[str]:
+    core = Controller()
+    core.restore(state)
+    before = replace(configuration, machines=list(core.machines.values()))
+    jobs = core.list_jobs()
+    core.configure(configuration)
+    left = {job.job_id for job in core.list_jobs()}
+    lines = config_file.compare(before, configuration).lines() or ["no machine would change"]
+    lines += [
+        f"job {job.job_id} of {job.owner} ({_count(len(job.boards or ()), 'board')}) would end: "
+        f"{core.get_job_state(job.job_id).reason}"
+        for job in jobs
+        if job.job_id not in left
+    ]
+    return [*lines, f"{_count(len(jobs) - len(left), 'job')} of {len(jobs)} would end"]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
