@@ -9,11 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from spalloc_server import config_file
 from spalloc_server.errors import ConfigurationError
-from spalloc_server.hardware import faults as faults_module
 from spalloc_server.hardware.faults import Faults, Network, Passage, apply_faults, read_faults
 from spalloc_server.hardware.scp import Command, Request, Response, ResponseCode, power_arguments
-from spalloc_server.hardware.simulated_frame import SimulatedFrame, SimulatedTimings
+from spalloc_server.hardware.simulated_frame import REAL_TIMINGS, SimulatedFrame
+from spalloc_server.hardware.simulator import Simulator
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "faults.toml"
 
 
 @pytest.fixture
@@ -30,16 +33,20 @@ def code(frame: SimulatedFrame, request: Request, now: float = 0.0) -> int | Non
     return None if answer is None else Response.decode(answer.datagram).code
 
 
-def test_the_example_of_the_module_is_read(tmp_path: Path) -> None:
-    assert faults_module.__doc__ is not None
-    example = "\n".join(line for line in faults_module.__doc__.splitlines() if line.startswith("    "))
-    (tmp_path / "faults.toml").write_text(example)
-    faults = read_faults(tmp_path / "faults.toml")
-    assert faults.network == Network(loss=0.2, duplicate=0.05, reorder=0.1, delay=0.002)
-    assert faults.timings == SimulatedTimings(power_on=3.0)
-    assert faults.bmp[0].silent_until == 60.0
-    assert (faults.board[0].wrong_fpgas, faults.board[0].stuck) == (2, "forever")
-    assert (faults.answer[0].code, faults.answer[0].times) == ("P2P_BUSY", 2)
+def test_the_example_is_read() -> None:
+    faults = read_faults(EXAMPLE)
+    assert faults.network == Network(loss=0.02, duplicate=0.005, reorder=0.01, delay=0.002)
+    assert faults.timings == REAL_TIMINGS
+    assert (faults.bmp[0].silent_until, faults.bmp[1].crash_on_overlap) == (60.0, True)
+    assert (faults.board[0].wrong_fpgas, faults.board[1].stuck) == (2, "forever")
+    assert (faults.answer[0].code, faults.answer[1].lost) == ("P2P_BUSY", True)
+
+
+def test_the_example_fits_the_example_of_a_machine() -> None:
+    machines = config_file.load(EXAMPLE.with_name("simulated-1200.toml"))
+    simulator = Simulator.of_configuration(machines, faults=read_faults(EXAMPLE))
+    assert simulator.frames["127.1.6.0"].boards[3].wrong_fpgas == 2
+    assert simulator.frames["127.1.6.0"].boards[4].stuck == math.inf
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,9 @@
 """The file that tells the simulator which faults to show, and the laws of its unreliable network.
 
-A small TOML file, for example:
-
-    seed = 7                    # the same seed, the same losses
-    [network]                   # of every BMP, both ways
-    loss = 0.2                  # chances, 0 to 1
-    duplicate = 0.05
-    reorder = 0.1               # so many wait `reorder_delay` longer, and later ones overtake them
-    delay = 0.002               # seconds, at most, for every datagram
-    [timings]                   # seconds; see `SimulatedTimings`
-    power_on = 3.0
-    [[bmp]]                     # all keys but `host` may be left out; without `host`: every BMP
-    host = "127.1.0.0"
-    silent_from = 10.0          # seconds after the start of the simulator
-    silent_until = 60.0
-    version = "1.33.0"
-    crash_on_overlap = true
-    [[board]]
-    host = "127.1.1.0"
-    board = 3
-    wrong_fpgas = 2             # after so many power-ons, or "forever"
-    stuck = "forever"           # power-ons that leave it off
-    [[answer]]
-    command = "POWER"           # without: any command; `host` and `board` likewise
-    code = "P2P_BUSY"           # refuse with this, or: lost = true (done, but the answer is lost)
-    acts = true                 # the command is done all the same; without: nothing is done
-    times = 2                   # without: for ever
+Theory of operation. The file is TOML; `Faults` is its shape, and examples/faults.toml explains every key. Reading
+it checks its form; applying it to the simulated frames checks that they have the hardware that it names, and then sets
+each fault in the frames by the same methods and attributes that tests use. Times in the file count from the start of
+the simulator. Only the network is not set but asked: `Network.passages` draws the fate of each datagram.
 """
 
 from __future__ import annotations
