@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from itertools import pairwise
+
+import pytest
 
 from spalloc_server.core.messages import BoardFailure, FrameWork
 from spalloc_server.hardware.faults import Network
@@ -221,6 +224,14 @@ async def test_a_refused_power_command_fails_with_the_reason(bench: Bench) -> No
 
 
 @on_bench()
+async def test_a_board_that_cannot_be_marked_is_reset_all_the_same(bench: Bench) -> None:
+    await bench.outcome(bench.switch([1, 2], job=1))
+    bench.frame().refuse(ResponseCode.P2P_REJECT, command=Command.FPGA_WRITE, board=1)
+    assert (await bench.outcome(bench.switch([1, 2], job=1))).failures == ()
+    assert bench.frame().boards[1].power_ons == 2
+
+
+@on_bench()
 async def test_links_that_cannot_be_stopped_fail_their_board(bench: Bench) -> None:
     bench.frame().refuse(ResponseCode.P2P_REJECT, command=Command.FPGA_WRITE, board=4)
     outcome = await bench.outcome(bench.switch([3, 4], stopped=[(3, Links.east), (4, Links.west)]))
@@ -309,12 +320,16 @@ async def test_a_silent_bmp_is_probed_ever_less_often(bench: Bench) -> None:
 
 
 @on_bench()
-async def test_a_bmp_that_answers_all_but_power_offs_counts_as_silent(bench: Bench) -> None:
+async def test_a_bmp_that_answers_all_but_power_commands_counts_as_silent(bench: Bench) -> None:
     await bench.outcome(bench.switch([1], job=1))
     bench.frame().lose_answers(command=Command.POWER, times=12)
     off = bench.switch([1], job=1, on=False)
     assert (await bench.outcome(off)).failures == ()
-    assert [reason for *_, reason in bench.reports] == ["BMP a answers, but not to 8 power-offs", None]
+    deaf = "BMP a answers, but not to power commands (8 were lost)"
+    assert [reason for *_, reason in bench.reports] == [deaf, None]
+    bench.frame().refuse(ResponseCode.P2P_TIMEOUT, command=Command.POWER)
+    outcome = await bench.outcome(bench.switch([1]))
+    assert reasons(outcome.failures) == {1: deaf}
 
 
 @on_bench()
@@ -363,3 +378,53 @@ async def test_a_bad_network_loses_no_job_and_repeats_no_power_on(bench: Bench) 
         assert counters.overlaps == counters.power_repeats == 0
         assert bench.frame(host).boards_on() == set()
     assert bench.reports == []
+
+
+def million_cores() -> dict[str, SimulatedFrame]:
+    frames = {f"f{n}": SimulatedFrame(timings=REAL_TIMINGS) for n in range(50)}
+    for n in range(5):
+        frames[f"f{n}"].silence(end=1000.0)
+    for n in range(5, 7):
+        frames[f"f{n}"].silence(start=100.0 * n, end=2000.0)
+    for n in range(12):
+        frames[f"f{4 * n}"].boards[n].wrong_fpgas = 1e9
+    return frames
+
+
+@pytest.mark.torture
+@on_bench(
+    frames=million_cores,
+    network=Network(loss=0.2, duplicate=0.05, reorder=0.1, delay=0.002),
+    timings=Timings(reply_s=0.1, tries=20, pace_s=0.002),
+)
+async def test_a_thousand_jobs_on_a_million_cores_with_dead_frames_bad_boards_and_a_bad_network(bench: Bench) -> None:
+    rng = random.Random(7)
+    sick = {(f"f{4 * n}", n) for n in range(12)}
+    perhaps_silent = {f"f{n}" for n in range(7)}
+    free = {(host, third) for host in bench.loop.frames for third in range(3)}
+    released = asyncio.Condition()
+
+    async def live(job: int) -> None:
+        async with released:
+            await released.wait_for(lambda: len(free) > 6)
+            places = rng.sample(sorted(free), rng.randint(1, 6))
+            free.difference_update(places)
+        frames = [
+            FrameWork(host, tuple(range(8 * third, 8 * third + 8)), ((8 * third, Links.east),))
+            for host, third in places
+        ]
+        outcome = await bench.outcome(bench.switch_frames(frames, job=job), 600)
+        for failure in outcome.failures:
+            assert failure.bmp in perhaps_silent or (failure.bmp, failure.board) in sick
+        assert (await bench.outcome(bench.switch_frames(frames, job=job, on=False), 4000)).failures == ()
+        async with released:
+            free.update(places)
+            released.notify_all()
+
+    async with asyncio.TaskGroup() as group:
+        for job in range(1000):
+            group.create_task(live(job))
+    counters = [frame.counters for frame in bench.loop.frames.values()]
+    assert [sum(getattr(c, name) for c in counters) for name in ("overlaps", "power_repeats")] == [0, 0]
+    assert not any(frame.boards_on() for frame in bench.loop.frames.values())
+    assert {host for _, host, reason in bench.reports if reason} == perhaps_silent

@@ -100,9 +100,10 @@ class FrameWork(msgspec.Struct, frozen=True):
 class Switch(msgspec.Struct, frozen=True):
     """Switch a job's boards on (a power cycle where they are on already; verify; set links), or off.
 
-    The hardware answers each with one `Outcome`. Per frame, operations act in the order in which they were asked for.
-    A later operation of the same `job_id` makes earlier *power-ons* that have not begun in a frame void: they may be
-    skipped there, and need no outcome. A power-off is never void: boards are waiting to be given back.
+    The hardware answers each with one `Outcome`. Operations on the same boards act in the order in which they were
+    asked for. A later operation of the same `job_id` on all of an earlier *power-on*'s boards in a frame makes that
+    void there: it stops where it stands, and needs no outcome. A power-off is never void: boards are waiting to be
+    given back.
     """
 
     operation: int

@@ -46,6 +46,7 @@ __all__ = ["MAX_QUEUE", "Frame", "Work"]
 MAX_QUEUE: Final = 1000
 """Most unfinished work in a frame; further power-ons fail at once. (Power-offs are bounded by the boards.)"""
 
+_BOARDS: Final = frozenset(range(24))
 _FPGAS: Final = (0, 1, 2)
 _MARK: Final = stop_register(Links.south_west)
 _FIRST_WITH_FPGA_REGISTERS: Final = 2
@@ -104,7 +105,9 @@ class Frame:
             if older.on and older.job_id == work.job_id and boards.issuperset(older.todo.boards):
                 older.void = True
         self._works.append(work)
-        if work.on and len(self._works) > MAX_QUEUE:
+        if not boards <= _BOARDS:
+            self._refuse(work, f"a frame's boards have the numbers 0 to {max(_BOARDS)}")
+        elif work.on and len(self._works) > MAX_QUEUE:
             self._refuse(work, f"there is too much to do in the frame of BMP {self.bmp.host}")
         self._start()
 
@@ -188,14 +191,17 @@ class Frame:
         await self.bmp.command(0, Command.VERSION)
         failing = dict.fromkeys(work.todo.boards, "")
         for board in failing:
-            await self._learn_version(board)
             await self._mark(board)
         answered = lost = 0
         while failing and not work.void:
-            if answered == self._timings.power_on_tries or lost == self._timings.power_losses:
-                tried = f"after {answered + lost} power-ons" + (f" ({lost} not answered)" if lost else "")
-                return {board: f"{reason}, {tried}" for board, reason in failing.items()}
-            if await self._power(failing, on=True):
+            if lost == self._timings.power_losses:
+                raise self._deaf(lost)
+            if answered == self._timings.power_on_tries:
+                return {board: f"{reason}, after {answered} power-ons" for board, reason in failing.items()}
+            was_answered = await self._power(failing, on=True)
+            for board in failing:
+                await self._learn_version(board)
+            if was_answered:
                 answered += 1
                 await self._settle(failing)
                 await self._verify(work, failing, self._timings.verify_s + self._stagger_s(failing))
@@ -213,9 +219,13 @@ class Frame:
                 self._off.update(boards)
                 self._marked.difference_update(boards)
                 return {}
-        reason = f"BMP {self.bmp.host} answers, but not to {self._timings.power_losses} power-offs"
+        raise self._deaf(self._timings.power_losses)
+
+    def _deaf(self, lost: int) -> Silent:
+        """Take the BMP for silent, although it answers, because that many power commands had no answer."""
+        reason = f"BMP {self.bmp.host} answers, but not to power commands ({lost} were lost)"
         self.bmp.fall_silent(reason)
-        raise Silent(reason)
+        return Silent(reason)
 
     async def _power(self, boards: Collection[int], *, on: bool) -> bool:
         """Send one power command; whether it was answered."""
@@ -243,8 +253,9 @@ class Frame:
     async def _mark(self, board: int) -> None:
         """Make sure that a board that is on now will look different once it has been reset."""
         if board not in self._off and await self._fault(board) is None:
-            await self._stop(board, *_MARK)
-            self._marked.add(board)
+            with contextlib.suppress(Refused):  # then it is not marked, and its reset is not looked for
+                await self._stop(board, *_MARK)
+                self._marked.add(board)
 
     async def _settle(self, failing: dict[int, str]) -> None:
         """Take the boards for good whose FPGAs cannot be read, after giving them time."""
