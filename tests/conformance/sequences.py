@@ -47,6 +47,10 @@ class Step:
         """Its arguments by name."""
         return dict(self.kwargs)
 
+    def subjects(self) -> list[JobReference]:
+        """The jobs of the sequence that it names."""
+        return [value for value in (*self.args, *self.names.values()) if isinstance(value, JobReference)]
+
 
 def sequence(seed: int) -> list[Step]:
     """The sequence of that seed."""

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,10 @@ PATIENCE = 0.3
 DEADLINE = 5.0
 QUESTIONS = {"get_job_state", "get_job_machine_info", "list_jobs", "where_is"}
 """Commands that change nothing and may be asked again, and whose answers depend on when they are asked."""
+
+CHANGES = {"power_on_job_boards", "power_off_job_boards", "destroy_job"}
+"""Commands that do something else, or nothing, to a job that waits."""
+QUEUED = 1
 
 
 @dataclass(slots=True)
@@ -111,6 +116,30 @@ def test_random_commands_are_answered_alike(servers: tuple[Server, Server], bloc
     print(f"{steps} steps; accepted: {dict(used.most_common())}")  # noqa: T201 (shown with -s)
 
 
+@pytest.mark.parametrize(
+    "sizes", [(), (1,), (2,), (3,), (7,), (24,), (1, 1), (2, 1), (1, 2), (3, 2), (4, 2), (0, 1, 2), (1, 0, 1)]
+)
+def test_an_idle_machine_serves_a_request_alike(servers: tuple[Server, Server], sizes: tuple[int, ...]) -> None:
+    """On idle machines both choose the same machine, and a block of the same size."""
+    with servers[0].connect() as theirs, servers[1].connect() as our:
+        pair = Pair(theirs, our)
+        for options in ({}, {"tags": ["small"]}, {"machine": "odd"}, {"machine": "second"}, {"tags": ["default"]}):
+            until(f"{sizes} {options} to be served alike", partial(_served_alike, pair, sizes, options), DEADLINE)
+
+
+def _served_alike(pair: Pair, sizes: tuple[int, ...], options: dict[str, Any]) -> bool:
+    """Whether one request is served alike; boards of jobs before it may still be on their way back."""
+    pair.empty()
+    judge = Judge(MACHINES, pair.theirs.call, pair.ours.call)
+    step = Step("create_job", sizes, (("owner", "alone"), ("keepalive", None), *options.items()))
+    _play(pair, judge, step, "alone")
+    _play(pair, judge, Step("get_job_state", (JobReference(0),)), "alone")
+    theirs, ours = pair.line(Step("get_job_machine_info", (JobReference(0),)), judge.jobs)
+    _play(pair, judge, Step("get_job_machine_info", (JobReference(0),)), "alone")
+    same = {"machine_name"} if judge.jobs[0].wish.single or len(sizes) == 1 else {"machine_name", "width", "height"}
+    return all(theirs["return"][name] == ours["return"][name] for name in same)
+
+
 def _run(pair: Pair, seed: int, used: Counter[str]) -> int:
     """Play a sequence, and then look at every job once more."""
     judge = Judge(MACHINES, pair.theirs.call, pair.ours.call)
@@ -126,6 +155,9 @@ def _run(pair: Pair, seed: int, used: Counter[str]) -> int:
 
 
 def _play(pair: Pair, judge: Judge, step: Step, where: str) -> None:
+    if step.command in CHANGES:
+        for subject in step.subjects():
+            _settle(pair, judge, subject, where)
     started = time.monotonic()
     while True:
         theirs, ours = pair.line(step, judge.jobs)
@@ -144,6 +176,17 @@ def _play(pair: Pair, judge: Judge, step: Step, where: str) -> None:
         time.sleep(0.01)
     if step.command == "create_job" and "owner" in step.names:
         judge.jobs.append(_job(pair, step, theirs, ours))
+
+
+def _settle(pair: Pair, judge: Judge, subject: JobReference, where: str) -> None:
+    """Wait until both servers let a job wait, or both do not: power commands would act on one of them only."""
+    question = Step("get_job_state", (subject,))
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and not judge.jobs[subject.number].diverged:
+        theirs, ours = (reply["return"]["state"] == QUEUED for reply in pair.line(question, judge.jobs))
+        if theirs == ours:
+            return
+    _play(pair, judge, question, where)
 
 
 def _job(pair: Pair, step: Step, theirs: Reply, ours: Reply) -> Job:
