@@ -46,7 +46,8 @@ def check_fields(settings: Any, *names: str) -> None:
         try:
             msgspec.convert(value, kinds[name])
         except msgspec.ValidationError as error:
-            raise ConfigurationValueError(f"{type(settings).__name__}: {name}={value!r}: {error}") from error
+            wanted = str(error).replace("`object`", f"`{getattr(kinds[name], '__name__', 'object')}`")
+            raise ConfigurationValueError(f"{type(settings).__name__}: {name}={value!r}: {wanted}") from error
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
