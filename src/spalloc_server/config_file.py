@@ -58,7 +58,7 @@ def _read_python(path: Path, *, allow_unsafe: bool) -> Configuration:
         if os.fstat(file.fileno()).st_mode & WRITABLE_BY_OTHERS and not allow_unsafe:
             raise ConfigurationError(
                 f"{path}: not executed, because others than its owner may write it; take that from them"
-                f" (chmod go-w {path}), or use the declarative form, a .toml file"
+                f" (chmod go-w {path}), use the declarative form, a .toml file, or allow it (--allow-unsafe-config)"
             )
         text = file.read()
     namespace: dict[str, Any] = {"__name__": "spalloc_server_configuration", "__file__": str(path), "Links": Links}
