@@ -61,6 +61,13 @@ def test_arguments_come_by_position_or_by_name(command: str, args: tuple[Any, ..
     assert bench.core.calls == [(command, args, kwargs)] * 2
 
 
+def test_to_watch_a_job_by_name_keeps_it_alive() -> None:
+    bench = Bench()
+    bench.ask("notify_job", 3)
+    bench.ask("notify_job")
+    assert bench.core.calls == [("job_keepalive", (3,), HOST)]
+
+
 def test_destroy_job_takes_its_reason_by_name_behind_a_positional_id() -> None:
     bench = Bench()
     bench.ask("destroy_job", 3, reason="done")

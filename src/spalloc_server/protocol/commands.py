@@ -222,7 +222,9 @@ class Commands(Generic[C]):
         return self._core.where_is(**place)
 
     def notify_job(self, client: C, /, job_id: Any = None) -> None:
-        """Tell this client when a job changes; any job, where none is named."""
+        """Tell this client when a job changes, and keep it alive; any job, where none is named."""
+        if job_id is not None:
+            self.job_keepalive(client, job_id)
         self._watch(client, self.watched_jobs, None if job_id is None else whole(job_id))
 
     def no_notify_job(self, client: C, /, job_id: Any = None) -> None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import structlog
@@ -98,8 +98,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuse the client, or begin to serve it."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's derives from nothing
         if address := transport.get_extra_info("peername"):
             self.host, self.peer = address[0], f"{address[0]}:{address[1]}"
         _set_options(transport.get_extra_info("socket"))
@@ -113,6 +112,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer what has arrived."""
+        if self._ended:
+            return
         self._lines.receive(data)
         if self._wait is None:
             self._answer_lines()

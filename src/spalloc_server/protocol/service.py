@@ -98,7 +98,10 @@ class Service:
     # -- the server calls these
 
     async def listen(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept clients on `sockets` (`listening_sockets`), and no longer on earlier ones."""
+        """Accept clients on `sockets` (`listening_sockets`), and no longer on earlier ones.
+
+        Where the same port shall be bound anew, `stop_listening` first.
+        """
         self.stop_listening()
         for sock in sockets:
             self._servers.append(await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG))
@@ -138,7 +141,10 @@ class Service:
             self._tell_some()
 
     async def stop(self) -> None:
-        """Disconnect all clients, once they have taken what was sent; takes at most `LINGER_SECONDS`."""
+        """Disconnect all clients, once they have taken what was sent; takes at most `LINGER_SECONDS`.
+
+        To be called after the last commit; replies that still wait for one are not sent.
+        """
         self.stop_listening()
         for connection in tuple(self.connections):
             connection.close()
