@@ -21,8 +21,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from spalloc_server import config_file
 from spalloc_server.batches import Batches, Effects
+from spalloc_server.config_file import compare, load
 from spalloc_server.configuration import Configuration
 from spalloc_server.controller import Controller, steady_time
 from spalloc_server.core.messages import JobEvent, Outcome
@@ -101,7 +101,7 @@ class Server:
         self._wake: asyncio.TimerHandle | None = None
         self._complained = 0.0
         self.controller = Controller()
-        """The core."""
+        """The core, once the server is ready."""
         self.address = ("", 0)
         """(address, port) where it listens, once it is ready."""
 
@@ -154,20 +154,24 @@ class Server:
             log.error("configuration not changed: the file is bad", error=str(exc))
             return
         before = self._configuration
-        comparison = config_file.compare(before, configuration)
+        comparison = compare(before, configuration)
         self._configure(configuration)
         log.info("configuration reloaded", changes=comparison.lines() or "none")
 
     # ---------------------------------------------------------------- starting
 
     def _load(self) -> Configuration:
-        return config_file.load(self._config, allow_unsafe=self._allow_unsafe_config)
+        return load(self._config, allow_unsafe=self._allow_unsafe_config)
 
     def _listening_port(self) -> int:
         return self._configuration.port if self._port is None else self._port
 
     def _open_journal(self) -> None:
         """Open the state and bring the core to where it was."""
+        self.controller = Controller(
+            max_retired_jobs=self._configuration.max_retired_jobs,
+            seconds_before_free=self._configuration.seconds_before_free,
+        )
         if self._cold_start and (kept := cold_start(self._state)):
             log.warning("cold start: old state moved aside", kept_as=str(kept))
         self._journal = SqliteJournal.open(self._state, loop=asyncio.get_running_loop(), on_health=self._on_health)

@@ -459,3 +459,25 @@ def test_a_priority_is_bounded_by_the_configuration() -> None:
     assert house.create(priority=2)
     with pytest.raises(RequestError, match="at most 2"):
         house.create(priority=3)
+
+
+def test_a_job_with_a_bounded_run_time_is_warned_and_then_ended() -> None:
+    house = House(a_machine("m", 1, 1))
+    bounded, brief = house.create(max_runtime=600, keepalive=None), house.create(max_runtime=10, keepalive=None)
+    house.after(50)
+    house.hardware()
+    assert house.controller.changed_jobs == {bounded, brief}
+    house.after(5)
+    assert house.controller.changed_jobs == {brief}
+    assert "in 5 s" in (house.controller.get_job_state(brief).reason or "")
+    house.after(5)
+    assert house.controller.get_job_state(brief).reason == "The run time of 10 s that was asked for is over."
+    house.after(529)
+    assert house.controller.get_job_state(bounded).reason is None
+    house.controller.changed_jobs.clear()
+    wake_at = house.controller.wake_at()
+    assert wake_at is not None
+    house.after(wake_at - house.clock.now)
+    assert "in 60 s" in (house.controller.get_job_state(bounded).reason or "")
+    house.after(60)
+    assert house.state(bounded) == JobState.destroyed

@@ -1,6 +1,6 @@
 """The server's core, by the names that the protocol gives its commands.
 
-Theory of operation. A command is a method call. Each reads the injected clock, changes the state through the `Engine`,
+Theory of operation. A command is a method call. Each reads the injected clock, changes the state through the engine,
 and lets whatever can start, start. Naming a job renews its lease. An unknown job is never an error: its state is
 `unknown` and its other replies are empty, because published clients hang or die on errors they do not expect.
 """
@@ -11,10 +11,11 @@ from typing import Any
 
 from spalloc_server.coordinates import Board, Location
 from spalloc_server.core import queries
-from spalloc_server.core.engine import NO_MACHINES, Engine
+from spalloc_server.core.engine import NO_MACHINES
 from spalloc_server.core.job import Event, Job, JobState
 from spalloc_server.core.layout import connections, dimensions
 from spalloc_server.core.messages import Allocation
+from spalloc_server.core.recovery import RecoverableEngine
 from spalloc_server.core.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
 from spalloc_server.core.request import DEFAULT_KEEPALIVE, parse_keepalive, parse_request
 
@@ -24,7 +25,7 @@ _UNKNOWN = JobStatus(JobState.unknown)
 _NOWHERE = JobMachineInfo()
 
 
-class Controller(Engine):
+class Controller(RecoverableEngine):
     """Jobs, machines, queue and leases of one server: commands in, changes out. It does no I/O."""
 
     # ---------------------------------------------------------------- commands on jobs
@@ -83,7 +84,7 @@ class Controller(Engine):
             job.reported,
             job.power if job.reported != JobState.queued else None,
             job.keepalive,
-            None,
+            job.warning,
             job.created_at,
             job.keepalivehost,
         )

@@ -14,23 +14,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
 from spalloc_server.configuration import Configuration, Machine
 from spalloc_server.core.boards import BoardRecords
+from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.job import Event, Job, JobState
-from spalloc_server.core.leases import Leases
-from spalloc_server.core.machine_facts import machine_from_fact, machine_to_fact
-from spalloc_server.core.messages import Changes, JobEvent, JobRow, Outcome, Snapshot, Switch
+from spalloc_server.core.machine_facts import machine_to_fact
+from spalloc_server.core.messages import Changes, JobEvent, JobRow, Outcome, Switch
 from spalloc_server.core.power import Power
-from spalloc_server.core.request import parse_request
 from spalloc_server.core.schedule import Scheduler
 
 __all__ = ["NO_MACHINES", "Engine"]
 
 NO_MACHINES = "Cancelled: No suitable machines available."
 """How the reason of a job that no machine can take begins; published clients show it to users."""
+
+RUNTIME_WARNING = 60.0
+"""Seconds before the end of a bounded run time at which the job's watchers are told; half-time where it is shorter."""
 
 MAX_EVENTS = 100_000
 """Events that are kept for a shell that does not fetch them."""
@@ -63,7 +66,8 @@ class Engine:
         self._scheduler = Scheduler()
         self._power = Power()
         self._boards = BoardRecords(self._scheduler)
-        self._leases = Leases(self._jobs)
+        self._leases = Deadlines(self._jobs, attrgetter("deadline"))
+        self._runtimes = Deadlines(self._jobs, attrgetter("bound"))
         self._facts: dict[str, Any] = {}
         self._changed_facts: set[str] = set()
         self._stale: dict[int, Job] = {}
@@ -140,14 +144,17 @@ class Engine:
                 time at which it knows to have read every command that clients had sent.
         """
         now = self._clock()
-        for job in self._leases.expired(now if expire_before is None else expire_before):
+        for job in self._leases.passed(now if expire_before is None else expire_before):
             self._end(job, "Job timed out.", now)
+        for job in self._runtimes.passed(now):
+            self._runtime_passed(job, now)
         self._power.end_rests(now)
         self._schedule(now)
 
     def wake_at(self) -> float | None:
         """When `tick` should be called even if nothing else happens (leases apart); None for no such time."""
-        return self._scheduler.wake_at()
+        times = (self._scheduler.wake_at(), self._runtimes.first())
+        return min((time for time in times if time is not None), default=None)
 
     # ---------------------------------------------------------------- what the world must do
 
@@ -196,66 +203,6 @@ class Engine:
         changed, self._changed_machines = self._changed_machines, set()
         return changed
 
-    # ---------------------------------------------------------------- stop and go on
-
-    def snapshot(self) -> Snapshot:
-        """Everything that `restore` needs."""
-        self._learn_facts()
-        return Snapshot(
-            jobs=[*self._retired.values(), *(job.row() for job in self._jobs.values())],
-            boards=self._boards.rows(),
-            releases=self._power.rows(),
-            facts=dict(self._facts),
-        )
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go on where another left off; this one must be new.
-
-        The machines are those of the snapshot: `configure` applies the present configuration afterwards. Leases start
-        afresh, and power operations that were under way are started again.
-        """
-        now = self._clock()
-        self._facts = {name: value for name, value in snapshot.facts.items() if value is not None}
-        self._scheduler.restore_facts(self._facts)
-        self._next_id = max([self._next_id, self._facts.get("next_id", 1), *(1 + row.job_id for row in snapshot.jobs)])
-        names = self._facts.get("machines", [])
-        self._machines = {name: machine_from_fact(self._facts[f"machine/{name}"]) for name in names}
-        self._scheduler.set_machines(self._machines, now)
-        for record in snapshot.boards:
-            self._boards.restore(record)
-        for machine in self._machines.values():
-            self._boards.apply(machine)
-        self._power.skip_numbers(row.release_id for row in snapshot.releases)
-        for release in snapshot.releases:
-            release.rest_until = None if release.rest_until is None else min(release.rest_until, now + self._rest)
-            if self._power.restore(release, now) and release.boards:
-                self._scheduler.hold(release.machine, release.boards, release.job_id)
-                if release.rest_until is not None:
-                    self._scheduler.free(release.machine, release.boards, rest_until=release.rest_until, now=now)
-        for row in sorted(snapshot.jobs, key=lambda row: row.job_id):
-            self._restore_job(row, now)
-        self._forget_retired()
-
-    def _restore_job(self, row: JobRow, now: float) -> None:
-        if row.ended_at is not None:
-            self._retired[row.job_id] = row
-            return
-        request = parse_request(
-            row.args, {**row.kwargs, "owner": row.owner}, max_priority=row.kwargs.get("priority") or 0
-        )
-        job = Job(**{name: getattr(row, name) for name in row.__struct_fields__}, request=request)
-        self._jobs[job.job_id] = job
-        job.operation = None
-        if job.keepalive is not None:
-            job.deadline = now + job.keepalive
-        self._leases.add(job)
-        if job.allocation is None:
-            self._scheduler.submit(job.job_id, request, job.created_at)
-            return
-        self._scheduler.adopt(job.job_id, request, job.allocation, job.allocated_at or now)
-        if job.state == JobState.power:
-            self._power.switch(job, self._machines[job.allocation.machine], on=bool(job.power))
-
     # ---------------------------------------------------------------- transitions
 
     @property
@@ -283,7 +230,26 @@ class Engine:
         job.apply(Event.switched)
         if job.ready_at is None:
             job.ready_at = now
+            self._bound_runtime(job)
         self._changed(job, "ready", now)
+
+    def _bound_runtime(self, job: Job) -> None:
+        """Have the job's user warned, and then the job ended, when the run time that it asked for is over."""
+        if job.request.max_runtime is not None and job.ready_at is not None:
+            job.bound = job.ready_at + max(job.request.max_runtime - RUNTIME_WARNING, job.request.max_runtime / 2)
+            self._runtimes.add(job)
+
+    def _runtime_passed(self, job: Job, now: float) -> None:
+        assert job.request.max_runtime is not None
+        assert job.ready_at is not None
+        ends_at = job.ready_at + job.request.max_runtime
+        text = f"The run time of {job.request.max_runtime:g} s that was asked for is over"
+        if job.bound == ends_at:
+            self._end(job, f"{text}.", now)
+            return
+        job.bound, job.warning = ends_at, f"{text} in {ends_at - now:.0f} s; then the job will be ended."
+        self._runtimes.add(job)
+        self._changed_jobs.add(job.job_id)
 
     def _place_again(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
         """Take the boards that could not be switched on away from the job, and find it others."""
@@ -368,6 +334,7 @@ class Engine:
         """Assert every invariant; for tests, after every step."""
         self._scheduler.check()
         self._leases.check()
+        self._runtimes.check()
         operations = self._power.operations()
         assert operations == {job.operation: job.job_id for job in self._jobs.values() if job.operation is not None}
         held = {(machine, board): job_id for machine, board, job_id in self._power.held()}

@@ -64,6 +64,10 @@ class Job(JobRow, kw_only=True):
     request: Request
     deadline: float | None = None
     """When it expires unless it is named before; None where it never does."""
+    bound: float | None = None
+    """When its user is to be warned that its run time will soon be over, and after that, when it will be."""
+    warning: str | None = None
+    """The warning, once it was given."""
 
     def apply(self, event: Event) -> None:
         """Go where the table says; `KeyError` where it says nothing."""

@@ -1,0 +1,60 @@
+"""Which jobs' time has come: leases that have run out, and run times that are over.
+
+Theory of operation. Setting a deadline only writes it into the job; the heap may still hold an older, earlier one. When
+that one comes up, the job is put back with its real deadline. So a keepalive costs nothing, and looking for jobs whose
+time has come costs only as much as there are deadlines that have come up.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping
+
+from spalloc_server.core.job import Job
+
+__all__ = ["Deadlines"]
+
+
+class Deadlines:
+    """Deadlines of one kind, which may only move to later.
+
+    Args:
+        jobs: the controller's own mapping of live jobs.
+        deadline: a job's deadline of this kind, or None where it has none.
+    """
+
+    def __init__(self, jobs: Mapping[int, Job], deadline: Callable[[Job], float | None]) -> None:
+        self._jobs = jobs
+        self._deadline = deadline
+        self._heap: list[tuple[float, int]] = []
+
+    def add(self, job: Job) -> None:
+        """Watch a job that is new here, or was given out by `passed`."""
+        deadline = self._deadline(job)
+        if deadline is not None:
+            heapq.heappush(self._heap, (deadline, job.job_id))
+
+    def passed(self, now: float) -> Iterator[Job]:
+        """Jobs whose deadline has passed at `now`; they are not watched any longer."""
+        while self._heap and self._heap[0][0] <= now:
+            job = self._jobs.get(heapq.heappop(self._heap)[1])
+            deadline = None if job is None else self._deadline(job)
+            if job is None or deadline is None:
+                continue
+            if deadline <= now:
+                yield job
+            else:
+                self.add(job)
+
+    def first(self) -> float | None:
+        """No deadline passes before this time; None where there is none."""
+        return self._heap[0][0] if self._heap else None
+
+    def check(self) -> None:
+        """Assert that every deadline will be noticed."""
+        watched: dict[int, float] = {}
+        for time, job_id in self._heap:
+            watched[job_id] = min(time, watched.get(job_id, time))
+        for job in self._jobs.values():
+            deadline = self._deadline(job)
+            assert deadline is None or watched[job.job_id] <= deadline, f"job {job.job_id} would be noticed late"

@@ -1,0 +1,83 @@
+"""Stop, and go on in another process: the core's state as rows, and back.
+
+Theory of operation. A snapshot is what a journal has stored of `take_changes`, or what `snapshot` gives. `restore`
+brings back the machines as they were; the present configuration is applied afterwards, exactly as at a reload. Leases
+start afresh, since clients could not renew them meanwhile. Power operations that were under way are started again.
+"""
+
+from __future__ import annotations
+
+from spalloc_server.core.engine import Engine
+from spalloc_server.core.job import Job, JobState
+from spalloc_server.core.machine_facts import machine_from_fact
+from spalloc_server.core.messages import JobRow, ReleaseRow, Snapshot
+from spalloc_server.core.request import parse_request
+
+__all__ = ["RecoverableEngine"]
+
+
+class RecoverableEngine(Engine):
+    """An engine that can be stored and brought back."""
+
+    def snapshot(self) -> Snapshot:
+        """Everything that `restore` needs."""
+        self._learn_facts()
+        return Snapshot(
+            jobs=[*self._retired.values(), *(job.row() for job in self._jobs.values())],
+            boards=self._boards.rows(),
+            releases=self._power.rows(),
+            facts=dict(self._facts),
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on where another left off; this one must be new.
+
+        The machines are those of the snapshot: `configure` applies the present configuration afterwards. Leases start
+        afresh, and power operations that were under way are started again.
+        """
+        now = self._clock()
+        self._facts = {name: value for name, value in snapshot.facts.items() if value is not None}
+        self._scheduler.restore_facts(self._facts)
+        self._next_id = max([self._next_id, self._facts.get("next_id", 1), *(1 + row.job_id for row in snapshot.jobs)])
+        names = self._facts.get("machines", [])
+        self._machines = {name: machine_from_fact(self._facts[f"machine/{name}"]) for name in names}
+        self._scheduler.set_machines(self._machines, now)
+        for record in snapshot.boards:
+            self._boards.restore(record)
+        for machine in self._machines.values():
+            self._boards.apply(machine)
+        self._power.skip_numbers(row.release_id for row in snapshot.releases)
+        for release in snapshot.releases:
+            self._restore_release(release, now)
+        for row in sorted(snapshot.jobs, key=lambda row: row.job_id):
+            self._restore_job(row, now)
+        self._forget_retired()
+
+    def _restore_release(self, release: ReleaseRow, now: float) -> None:
+        if release.rest_until is not None:  # no longer than a rest, should the wall clock have been set back
+            release.rest_until = min(release.rest_until, now + self._rest)
+        if self._power.restore(release, now) and release.boards:
+            self._scheduler.hold(release.machine, release.boards, release.job_id)
+            if release.rest_until is not None:
+                self._scheduler.free(release.machine, release.boards, rest_until=release.rest_until, now=now)
+
+    def _restore_job(self, row: JobRow, now: float) -> None:
+        if row.ended_at is not None:
+            self._retired[row.job_id] = row
+            return
+        request = parse_request(
+            row.args, {**row.kwargs, "owner": row.owner}, max_priority=row.kwargs.get("priority") or 0
+        )
+        job = Job(**{name: getattr(row, name) for name in row.__struct_fields__}, request=request)
+        self._jobs[job.job_id] = job
+        job.operation = None
+        if job.keepalive is not None:
+            job.deadline = now + job.keepalive
+        self._leases.add(job)
+        self._bound_runtime(job)
+        if job.allocation is None:
+            self._scheduler.submit(job.job_id, request, job.created_at)
+            return
+        self._scheduler.adopt(job.job_id, request, job.allocation, job.allocated_at or now)
+        if job.state == JobState.power:
+            self._power.switch(job, self._machines[job.allocation.machine], on=bool(job.power))
