@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from spalloc_server import config_file
-from spalloc_server.cli.process import one_line_errors
+from spalloc_server.cli.process import count, one_line_errors
 from spalloc_server.configuration import Configuration, Machine
 from spalloc_server.controller import Controller, Snapshot
 from spalloc_server.storage.rows import read_boards, read_facts, read_jobs, read_releases
@@ -35,7 +35,7 @@ def check_config(config: Path, against: Path | None, allow_unsafe_config: bool) 
         for machine in configuration.machines:
             click.echo(_description(machine))
         boards = sum(len(machine.live_boards) for machine in configuration.machines)
-        click.echo(f"{config} is good: {_count(len(configuration.machines), 'machine')}, {_count(boards, 'board')}")
+        click.echo(f"{config} is good: {count(len(configuration.machines), 'machine')}, {count(boards, 'board')}")
         if against is not None:
             for line in _changes(configuration, _read(against)):
                 click.echo(line)
@@ -44,15 +44,12 @@ def check_config(config: Path, against: Path | None, allow_unsafe_config: bool) 
 def _description(machine: Machine) -> str:
     parts = [
         f"{machine.name}: {machine.width} x {machine.height} triads",
-        f"{_count(len(machine.live_boards), 'board')} in {_count(len(machine.frames), 'frame')}",
-        *(_count(len(dead), what) for dead, what in _dead(machine) if dead),
+        f"{count(len(machine.live_boards), 'board')} in {count(len(machine.frames), 'frame')}",
+        *([count(len(machine.dead_boards), "dead board")] if machine.dead_boards else ()),
+        *([count(len(machine.dead_links), "dead link")] if machine.dead_links else ()),
         f"tags {', '.join(sorted(machine.tags)) or 'none'}",
     ]
     return ", ".join(parts)
-
-
-def _dead(machine: Machine) -> list[tuple[frozenset[tuple[int, ...]], str]]:
-    return [(frozenset(machine.dead_boards), "dead board"), (frozenset(machine.dead_links), "dead link")]
 
 
 def _read(path: Path) -> Snapshot:
@@ -74,13 +71,9 @@ def _changes(configuration: Configuration, state: Snapshot) -> list[str]:
     left = {job.job_id for job in core.list_jobs()}
     lines = config_file.compare(before, configuration).lines() or ["no machine would change"]
     lines += [
-        f"job {job.job_id} of {job.owner} ({_count(len(job.boards or ()), 'board')}) would end: "
+        f"job {job.job_id} of {job.owner} ({count(len(job.boards or ()), 'board')}) would end: "
         f"{core.get_job_state(job.job_id).reason}"
         for job in jobs
         if job.job_id not in left
     ]
-    return [*lines, f"{_count(len(jobs) - len(left), 'job')} of {len(jobs)} would end"]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return [*lines, f"{count(len(jobs) - len(left), 'job')} of {len(jobs)} would end"]

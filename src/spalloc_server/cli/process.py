@@ -1,4 +1,4 @@
-"""What every command does alike: run in the best event loop, heed signals, and fail in one clear line."""
+"""What the commands do alike: run in the best event loop, heed signals, fail in one clear line, and count."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from spalloc_server.errors import SpallocServerError
 
-__all__ = ["on_stop_signals", "one_line_errors", "run"]
+__all__ = ["count", "on_stop_signals", "one_line_errors", "run"]
 
 
 def run(program: str, main: Coroutine[Any, Any, None]) -> None:
@@ -47,3 +47,8 @@ def on_stop_signals(stop: Callable[[], None]) -> None:
     """Call `stop` at each SIGINT (ctrl+c) and SIGTERM, from the running event loop."""
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+def count(number: int, what: str) -> str:
+    """For example `1 board`, `24 boards`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,142 @@
+"""What the demo shows: a live picture of machine and jobs on a terminal, else one line for each event.
+
+`Events` tells what happened between two looks at the core. `picture` draws the machine as a map with two characters a
+triad, as the triads lie (the first one bottom left), in one colour a job, beside the jobs and the latest events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from spalloc_server.cli.process import count
+from spalloc_server.controller import Controller, JobState
+from spalloc_server.core.replies import JobDescription
+from spalloc_server.hardware.simulator import Simulator
+from spalloc_server.machine import Machine
+from spalloc_server.server import Server
+
+__all__ = ["Events", "picture", "show"]
+
+LOOK_SECONDS = 0.25
+JOBS = 11
+"""Most jobs in the table."""
+EVENTS = 6
+"""Latest events that stay in sight."""
+BAR_WIDTH = 50
+COLOURS = (
+    "red",
+    "green",
+    "yellow",
+    "blue",
+    "magenta",
+    "cyan",
+    "bright_red",
+    "bright_green",
+    "bright_yellow",
+    "bright_blue",
+    "bright_magenta",
+    "bright_cyan",
+)
+
+
+async def show(server: Server, simulator: Simulator, *, live: bool, console: Console | None = None) -> None:
+    """Show what happens, until cancelled: as a picture where `live`, else line by line."""
+    console = console or Console(highlight=False, soft_wrap=not live)
+    events = Events()
+    latest: deque[str] = deque(maxlen=EVENTS)
+    (machine,) = server.controller.machines.values()
+    with Live(console=console, auto_refresh=False) if live else console as display:
+        while True:
+            jobs = server.controller.list_jobs()
+            news = events.since_last(server.controller, jobs)
+            if isinstance(display, Live):
+                latest.extend(news)
+                display.update(picture(machine, jobs, len(simulator.boards_on()), latest), refresh=True)
+            else:
+                for line in news:
+                    display.print(f"{time.strftime('%H:%M:%S')}  {line}", markup=False)
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+class Events:
+    """Tells what happened to jobs from one look to the next."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, JobDescription] = {}
+
+    def since_last(self, core: Controller, jobs: Sequence[JobDescription]) -> list[str]:
+        """One line for each job that came, changed its state or ended."""
+        now = {job.job_id: job for job in jobs}
+        lines = []
+        for job_id in sorted(self._seen.keys() - now):
+            reason = core.get_job_state(job_id).reason
+            lines.append(f"job {job_id} of {self._seen[job_id].owner} ended" + (f": {reason}" if reason else ""))
+        for job_id, job in now.items():
+            before = self._seen.get(job_id)
+            if before is None or (before.state, before.power) != (job.state, job.power):
+                lines.append(f"job {job_id} of {job.owner} {_state(job)}: {_size(job)}")
+        self._seen = now
+        return lines
+
+
+def picture(machine: Machine, jobs: Sequence[JobDescription], boards_on: int, events: Iterable[str]) -> RenderableType:
+    """Machine, jobs and events at this moment."""
+    total = len(machine.live_boards)
+    held = sum(len(job.boards or ()) for job in jobs)
+    bar = Text.assemble(
+        ("█" * round(BAR_WIDTH * held / total), "green"),
+        ("░" * (BAR_WIDTH - round(BAR_WIDTH * held / total)), "dim"),
+        f"  {held} of {total} boards in use, {boards_on} switched on; ctrl+c ends the demo",
+    )
+    columns = Table.grid(padding=(0, 2))
+    columns.add_row(_map(machine, jobs), Group(_table(jobs), Text(), *(Text(line, "dim") for line in events)))
+    return Group(bar, Text(), columns)
+
+
+def _map(machine: Machine, jobs: Sequence[JobDescription]) -> Text:
+    colour = {
+        (x, y): _colour(job)
+        for job in jobs
+        if job.allocated_machine_name == machine.name
+        for x, y, _ in job.boards or ()
+    }
+    text = Text(no_wrap=True)
+    for y in reversed(range(machine.height)):
+        for x in range(machine.width):
+            text.append(*(("██", colour[x, y]) if (x, y) in colour else ("· ", "dim")))
+        text.append("\n" if y else "")
+    return text
+
+
+def _table(jobs: Sequence[JobDescription]) -> Table:
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
+    for heading in ("", "job", "owner", "state", "boards"):
+        table.add_column(heading, justify="right" if heading in {"job", "boards"} else "left", no_wrap=True)
+    for job in jobs[:JOBS]:
+        table.add_row(Text("██", _colour(job)), str(job.job_id), Text(job.owner), _state(job), _size(job))
+    if len(jobs) > JOBS:
+        table.add_row("", "", f"and {len(jobs) - JOBS} more")
+    return table
+
+
+def _colour(job: JobDescription) -> str:
+    return COLOURS[job.job_id % len(COLOURS)]
+
+
+def _state(job: JobDescription) -> str:
+    if job.state == JobState.power:
+        return "switching on" if job.power else "switching off"
+    return JobState(job.state).name
+
+
+def _size(job: JobDescription) -> str:
+    asked = " x ".join(str(size) for size in job.args) or "1"
+    return count(len(job.boards), "board") if job.boards else f"asks for {asked}"
