@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -176,6 +177,27 @@ async def test_a_dead_bmp_does_not_keep_a_server_from_starting(place: Place, cli
         job_id = await client.create(3)
         async with place.simulator():
             await client.until(job_id, READY)
+
+
+def test_a_server_can_run_in_a_thread(place: Place) -> None:
+    server = Server(place.config, port=0)
+    server.start()
+    assert server.is_alive()
+    with socket.create_connection(server.address, timeout=PATIENCE) as client:
+        client.sendall(b'{"command": "version"}\n')
+        assert client.recv(100) == b'{"return":"1.0.0"}\n'
+    server.stop_and_join()
+    assert not server.is_alive()
+    server.stop_and_join()
+
+
+def test_a_server_in_a_thread_that_cannot_start_says_why(place: Place) -> None:
+    place.config.write_text("configuration = 3")
+    server = Server(place.config, port=0)
+    with pytest.raises(ConfigurationError):
+        server.start()
+    server.join(PATIENCE)
+    assert not server.is_alive()
 
 
 def test_the_state_stands_beside_the_config() -> None:

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from threading import Thread
 
 import msgspec
 import structlog
@@ -64,6 +66,8 @@ def state_path(config: Path) -> Path:
 class Server:
     """One server: its core, and the shells around it.
 
+    In an asyncio program, `await run()`; elsewhere, `start()` and `stop_and_join()`.
+
     Args:
         config: the config file, Python or TOML.
         port: TCP port to listen on, 0 for any free one; by default the config's.
@@ -99,6 +103,8 @@ class Server:
         self._stop_asked = asyncio.Event()
         self._haste_asked = asyncio.Event()
         self._wake: asyncio.TimerHandle | None = None
+        self._thread: Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._complained = 0.0
         self.controller = Controller()
         """The core, once the server is ready."""
@@ -140,8 +146,35 @@ class Server:
             for chore in chores:
                 chore.cancel()
 
+    def start(self) -> None:
+        """Run in a thread of its own, and return when clients can connect.
+
+        Raises:
+            SpallocServerError: it cannot start.
+        """
+        ready: Future[None] = Future()
+        self._thread = Thread(target=self._run_in_thread, args=(ready,), name="spalloc_server")
+        self._thread.start()
+        ready.result()
+
+    def stop_and_join(self) -> None:
+        """Stop the server that `start` started, gracefully, and wait for its end. Harmless when repeated."""
+        if self._loop is not None and self.is_alive():
+            with suppress(RuntimeError):  # it has ended meanwhile
+                self._loop.call_soon_threadsafe(self.stop)
+        self.join()
+
+    def is_alive(self) -> bool:
+        """Whether the thread of `start` is running."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end of the thread of `start`, for at most `timeout` seconds."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
     def stop(self) -> None:
-        """Stop gracefully; at once, where it was told before."""
+        """Stop gracefully; at once, where it was told before. For the event loop's own thread."""
         if self._stop_asked.is_set():
             self._haste_asked.set()
         self._stop_asked.set()
@@ -159,6 +192,18 @@ class Server:
         log.info("configuration reloaded", changes=comparison.lines() or "none")
 
     # ---------------------------------------------------------------- starting
+
+    def _run_in_thread(self, ready: Future[None]) -> None:
+        async def run() -> None:
+            self._loop = asyncio.get_running_loop()
+            await self.run(on_ready=lambda: ready.set_result(None))
+
+        try:
+            asyncio.run(run())
+        except BaseException as exc:
+            if ready.done():
+                raise
+            ready.set_exception(exc)
 
     def _load(self) -> Configuration:
         return load(self._config, allow_unsafe=self._allow_unsafe_config)
