@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from spalloc_server.configuration import Limits
-from spalloc_server.protocol.commands import COMMANDS, PROTOCOL_VERSION, Commands, decode
+from spalloc_server.configuration import Limits, Machine
+from spalloc_server.controller import Controller
+from spalloc_server.protocol.commands import COMMANDS, PROTOCOL_VERSION, Call, Commands, decode
 from spalloc_server.protocol.lines import GarbageError
 from tests.protocol.stand_in import StandIn, request
 
@@ -238,6 +239,30 @@ def test_every_request_has_one_reply_and_only_known_defects_are_logged(
     assert reply.count(b"\n") == 1
     assert set(json.loads(reply)) in ({"return"}, {"exception"})
     assert all(entry["command"] == "list_machines" for entry in logs)
+
+
+places = st.sampled_from([("machine", "x", "y", "z"), ("machine", "chip_x", "chip_y"), ("job_id", "chip_x", "chip_y")])
+likely = st.sampled_from([0, 1, 2, 1.5, "1", "m", "me", None, True, 10**30]) | json_values
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    command=st.sampled_from([name for name in COMMANDS if name != "where_is"]),
+    args=st.lists(likely, max_size=4),
+    kwargs=st.dictionaries(names | st.sampled_from(["self", "keepalive", "tags", "min_ratio"]), likely, max_size=4),
+    place=places.flatmap(lambda form: st.fixed_dictionaries(dict.fromkeys(form, likely))),
+)
+def test_no_request_makes_the_core_fail(
+    command: str, args: list[Any], kwargs: dict[str, Any], place: dict[str, Any]
+) -> None:
+    controller = Controller()
+    controller.machines = {"m": Machine.single_board("m", bmp_ip="127.0.0.1", spinnaker_ip="127.0.0.2")}
+    controller.create_job(owner="me")
+    commands: Commands[Caller] = Commands(controller, Limits())
+    with capture_logs() as logs:
+        for call in (Call(command, args, kwargs), Call("where_is", [], place)):
+            assert set(json.loads(commands.execute(Caller(), call))) in ({"return"}, {"exception"})
+    assert logs == []
 
 
 @settings(max_examples=100)

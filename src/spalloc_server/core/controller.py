@@ -30,7 +30,7 @@ class Controller(RecoverableEngine):
 
     # ---------------------------------------------------------------- commands on jobs
 
-    def create_job(self, *args: Any, keepalivehost: str | None = None, **kwargs: Any) -> int:
+    def create_job(self, /, *args: Any, keepalivehost: str | None = None, **kwargs: Any) -> int:
         """Make a job and start it if it can start; its number.
 
         Args:
@@ -159,7 +159,7 @@ class Controller(RecoverableEngine):
         """(x, y, z) of the board at cabinet x, frame y, board z, or None where there is none."""
         return queries.board_at_position(self._machines.get(machine_name), (x, y, z))
 
-    def where_is(self, **place: Any) -> WhereIs | None:
+    def where_is(self, /, **place: Any) -> WhereIs | None:
         """One place in every kind of coordinates; `queries.where_is` tells the forms."""
         return queries.where_is(self._machines, self._scheduler.holder, self._allocation_of, place)
 
