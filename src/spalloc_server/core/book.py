@@ -66,8 +66,7 @@ class Book:
 
     def place(self, request: Request, machine: str) -> Place | None:
         """Where a request fits on a machine now; None where it does not."""
-        occupancy = self.machines[machine]
-        return place(request, occupancy.topology, occupancy.free)
+        return place(request, self.machines[machine].ground)
 
     def start(self, job: Waiting, machine: str, found: Place, now: float) -> Allocation:
         """Give a waiting job a place on a machine."""

@@ -16,7 +16,7 @@ from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.messages import Request
 from spalloc_server.core.placement import place
-from spalloc_server.core.topology import Planes, Topology, Torus
+from spalloc_server.core.topology import Ground, Planes, Topology, Torus
 
 __all__ = ["Occupancy"]
 
@@ -40,6 +40,7 @@ class Occupancy:
         self.free: Planes = self.topology.live
         """Boards that may be given."""
         self._ends_of_rest: list[tuple[float, Board]] = []
+        self._ground: Ground | None = None
         self._could_serve: dict[tuple[object, ...], bool] = {}
 
     def _topology(self) -> Topology:
@@ -59,7 +60,7 @@ class Occupancy:
         if kind not in self._could_serve:
             if len(self._could_serve) >= MAX_REMEMBERED_REQUESTS:
                 self._could_serve.clear()
-            self._could_serve[kind] = place(request, self.topology, self.topology.live) is not None
+            self._could_serve[kind] = place(request, Ground(self.topology, self.topology.live)) is not None
         return self._could_serve[kind]
 
     def working(self) -> int:
@@ -84,6 +85,13 @@ class Occupancy:
             self.out.remove(board)
         self._rebuild()
         return True
+
+    @property
+    def ground(self) -> Ground:
+        """The free boards, as placement takes them."""
+        if self._ground is None or self._ground.free != self.free:
+            self._ground = Ground(self.topology, self.free)
+        return self._ground
 
     def hold(self, boards: Iterable[Board], job_id: int) -> None:
         """Give boards to a job."""
@@ -130,6 +138,7 @@ class Occupancy:
 
     def _rebuild(self) -> None:
         self.topology = self._topology()
+        self._ground = None
         self._could_serve.clear()
         taken = self.torus.planes({*self.holders, *self.resting})
         live = self.topology.live

@@ -16,11 +16,23 @@ A single board comes from a triad that is broken into already, so that whole tri
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
 from spalloc_server.coordinates import Board, board_down_link, link_to_vector
 from spalloc_server.core.messages import Request
-from spalloc_server.core.shapes import BOARDS_PER_TRIAD, Shape, shapes
-from spalloc_server.core.topology import Block, Planes, Topology, Torus, origins
+from spalloc_server.core.shapes import Shape, growing_shapes, shapes
+from spalloc_server.core.topology import (
+    BOARDS_PER_TRIAD,
+    Block,
+    Ground,
+    Planes,
+    Topology,
+    Torus,
+    count,
+    origins,
+    union,
+    without,
+)
 from spalloc_server.links import Links
 
 __all__ = ["Place", "place"]
@@ -29,32 +41,54 @@ Place = tuple[Block, tuple[Board, ...]]
 """A block, and the boards in it that are given, sorted."""
 
 
-def place(request: Request, topology: Topology, free: Planes) -> Place | None:
+def place(request: Request, ground: Ground) -> Place | None:
     """The best place for a request, or None where there is none at all.
 
     Args:
         request: what is asked for; whether the machine is one that it may use has been checked already.
-        topology: the machine's working boards and links.
-        free: the boards that may be given, all of them working ones.
+        ground: the boards that may be given.
     """
     if request.single:
-        return _single(request, topology, free)
-    torus = topology.torus
+        return _single(request, ground)
+    torus = ground.torus
     candidates = shapes(request, torus.width, torus.height)
     if request.triads is None and not request.require_torus:
-        for shape in candidates:
-            if found := next(_with_enough(request, topology, free, shape), None):
-                return found
-        if request.max_dead_boards == 0 or not topology.blemishes:
+        if found := _part(request, ground, candidates):
+            return found
+        if request.max_dead_boards == 0 or not ground.topology.blemishes:
             return None
     for shape in candidates:
-        if found := next(_with_all_there_is(request, topology, free, shape), None):
+        if found := next(_with_all_there_is(request, ground, shape), None):
             return found
     return None
 
 
-def _single(request: Request, topology: Topology, free: Planes) -> Place | None:
-    torus = topology.torus
+def _part(request: Request, ground: Ground, candidates: tuple[Shape, ...]) -> Place | None:
+    """The most compact place with as many connected free boards as asked for."""
+    assert request.boards is not None
+    for shape in candidates:
+        if found := next(_with_enough(request, ground, shape), None):
+            return found
+    lumps = [lump for size, lump in ground.lumps if size >= request.boards]
+    if not lumps:
+        return None
+    ground = Ground(ground.topology, reduce(union, lumps))
+    looser = growing_shapes(request.boards, ground.torus.width, ground.torus.height, request.min_ratio)
+    best = None
+    low, high = 0, len(looser) - 1
+    while low <= high:
+        middle = (low + high) // 2 if best else high
+        if found := next(_with_enough(request, ground, looser[middle]), None):
+            best, high = found, middle - 1
+        elif best is None:
+            return None
+        else:
+            low = middle + 1
+    return best
+
+
+def _single(request: Request, ground: Ground) -> Place | None:
+    torus, free = ground.torus, ground.free
     if request.board is not None:
         x, y, z = request.board
         inside = 0 <= x < torus.width and 0 <= y < torus.height and 0 <= z < BOARDS_PER_TRIAD
@@ -73,29 +107,23 @@ def _single(request: Request, topology: Topology, free: Planes) -> Place | None:
     return None
 
 
-def _with_enough(request: Request, topology: Topology, free: Planes, shape: Shape) -> Iterator[Place]:
+def _with_enough(request: Request, ground: Ground, shape: Shape) -> Iterator[Place]:
     """Blocks of a shape that have as many connected free boards as asked for."""
     assert request.boards is not None
-    torus = topology.torus
+    torus, topology, free = ground.torus, ground.topology, ground.free
     width, height = shape
     busy = (torus.full ^ free[0], torus.full ^ free[1], torus.full ^ free[2])
     spare = BOARDS_PER_TRIAD * width * height - request.boards
     for at in origins(free[0] & ~torus.crowded(busy, width, height, spare)):
         block = (at % torus.width, at // torus.width, width, height)
-        reached = None
-        for reached in topology.layers(topology.seen(free, block), block):
-            if _count(reached) >= request.boards:
-                break
-        if reached is None or _count(reached) < request.boards:
-            continue
         boards = _nearest(topology, block, free, request.boards)
-        if _links_suffice(request, topology, block, boards):
+        if boards and _links_suffice(request, topology, block, boards):
             yield block, boards
 
 
-def _with_all_there_is(request: Request, topology: Topology, free: Planes, shape: Shape) -> Iterator[Place]:
+def _with_all_there_is(request: Request, ground: Ground, shape: Shape) -> Iterator[Place]:
     """Blocks of a shape whose working boards are all free, and that lack no more boards than is tolerated."""
-    torus = topology.torus
+    torus, topology, free = ground.torus, ground.topology, ground.free
     width, height = shape
     asked = request.boards or BOARDS_PER_TRIAD * width * height
     busy = torus.full ^ (free[0] & free[1] & free[2])
@@ -103,34 +131,27 @@ def _with_all_there_is(request: Request, topology: Topology, free: Planes, shape
     for at in origins(free[0] & ~in_the_way):
         block = (at % torus.width, at // torus.width, width, height)
         working = topology.reach(block)
-        missing = asked - _count(working)
+        missing = asked - count(working)
         if request.max_dead_boards is not None and missing > request.max_dead_boards:
             continue
-        here = topology.seen(free, block)
-        if any(there & ~free_there for there, free_there in zip(working, here, strict=True)):
+        if any(without(working, topology.seen(free, block))):
             continue
         boards = torus.boards(working, block[0], block[1])
         if _links_suffice(request, topology, block, boards):
             yield block, boards
 
 
-def _nearest(topology: Topology, block: Block, free: Planes, count: int) -> tuple[Board, ...]:
-    """The `count` free boards of a block that are the fewest links from its bottom-left one."""
+def _nearest(topology: Topology, block: Block, free: Planes, wanted: int) -> tuple[Board, ...] | None:
+    """The free boards of a block that are the fewest links from its bottom-left one; None where too few are."""
     before: Planes = (0, 0, 0)
-    reached: Planes = (0, 0, 0)
-    for reached in topology.layers(topology.seen(free, block), block):
-        if _count(reached) >= count:
-            break
+    here = topology.seen(free, block)
+    for reached in topology.layers((here[0] & 1, 0, 0), here, block):
+        if count(reached) >= wanted:
+            boards = topology.torus.boards(before, block[0], block[1])
+            last = topology.torus.boards(without(reached, before), block[0], block[1])
+            return tuple(sorted(boards + last[: wanted - len(boards)]))
         before = reached
-    boards = topology.torus.boards(before, block[0], block[1])
-    last = (reached[0] ^ before[0], reached[1] ^ before[1], reached[2] ^ before[2])
-    more = topology.torus.boards(last, block[0], block[1])
-    return tuple(sorted(boards + more[: count - len(boards)]))
-
-
-def _count(planes: Planes) -> int:
-    a, b, c = planes
-    return a.bit_count() + b.bit_count() + c.bit_count()
+    return None
 
 
 def _links_suffice(request: Request, topology: Topology, block: Block, boards: tuple[Board, ...]) -> bool:

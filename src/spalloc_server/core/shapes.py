@@ -12,13 +12,12 @@ import math
 from functools import lru_cache
 
 from spalloc_server.core.messages import Request
+from spalloc_server.core.topology import BOARDS_PER_TRIAD
 
-__all__ = ["BOARDS_PER_TRIAD", "Shape", "shapes"]
+__all__ = ["Shape", "growing_shapes", "shapes"]
 
 Shape = tuple[int, int]
 """(width, height) in triads."""
-
-BOARDS_PER_TRIAD = 3
 
 
 def shapes(request: Request, width: int, height: int) -> tuple[Shape, ...]:
@@ -57,3 +56,22 @@ def _for_boards(boards: int, width: int, height: int, min_ratio: float, torus: b
 def _least_other_side(side: int, triads: int, min_ratio: float) -> int:
     """The shortest other side of a rectangle that holds so many triads and is not too flat."""
     return max(-(-triads // side), math.ceil(side * min_ratio))
+
+
+@lru_cache(maxsize=4096)
+def growing_shapes(boards: int, width: int, height: int, min_ratio: float) -> tuple[Shape, ...]:
+    """Shapes for so many boards or more, each inside the next, up to one that has all that are square enough inside."""
+    widest = width if min_ratio * width <= height else int(height / min_ratio)
+    highest = height if min_ratio * height <= width else int(width / min_ratio)
+    across = up = 1
+    found = []
+    while True:
+        square_enough = min(across, up) >= min_ratio * max(across, up)
+        if across * up * BOARDS_PER_TRIAD >= boards and square_enough:
+            found.append((across, up))
+        if across < widest and (across <= up or up == highest):
+            across += 1
+        elif up < highest:
+            up += 1
+        else:
+            return tuple(found)

@@ -14,12 +14,13 @@ candidates that need it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import TypeAlias
 
 from spalloc_server.coordinates import Board, BoardLink, board_down_link, link_to_vector
 from spalloc_server.links import Links
 
-__all__ = ["Block", "Planes", "Topology", "Torus", "origins"]
+__all__ = ["BOARDS_PER_TRIAD", "Block", "Ground", "Planes", "Topology", "Torus", "count", "origins", "union", "without"]
 
 Planes: TypeAlias = tuple[int, int, int]
 """A set of boards: for each z, the triads (x, y) that have it, as bits y * width + x."""
@@ -27,11 +28,23 @@ Planes: TypeAlias = tuple[int, int, int]
 Block: TypeAlias = tuple[int, int, int, int]
 """(x, y, width, height): a block of triads, from (x, y) rightwards and upwards over the machine's edges."""
 
-_STEPS: tuple[tuple[tuple[int, Links, int, int], ...], ...] = tuple(
-    tuple((z, link, dx, dy) for (z, link), (dx, dy, dz) in sorted(link_to_vector.items()) if z + dz == z_there)
-    for z_there in range(3)
-)
-"""For each z: (z, link, dx, dy) of the six steps that lead to a board with this z."""
+BOARDS_PER_TRIAD = 3
+
+
+def count(planes: Planes) -> int:
+    """How many boards a set has."""
+    a, b, c = planes
+    return a.bit_count() + b.bit_count() + c.bit_count()
+
+
+def union(one: Planes, other: Planes) -> Planes:
+    """The boards of either set."""
+    return one[0] | other[0], one[1] | other[1], one[2] | other[2]
+
+
+def without(one: Planes, other: Planes) -> Planes:
+    """The boards of one set that the other has not."""
+    return one[0] & ~other[0], one[1] & ~other[1], one[2] & ~other[2]
 
 
 def origins(triads: int) -> Iterator[int]:
@@ -174,6 +187,10 @@ class Topology:
             for key, triad in (((z, link), torus.triad(x, y)), ((z2, link.opposite), torus.triad(x2, y2))):
                 self._cut[key] = self._cut.get(key, 0) | triad
                 self.blemishes |= triad
+        self._shifts = [
+            [(z + dz, link, dy * torus.width + dx) for (z, link), (dx, dy, dz) in link_to_vector.items() if z == here]
+            for here in range(BOARDS_PER_TRIAD)
+        ]
         self._reach: dict[Block, Planes] = {}
 
     def works(self, x: int, y: int, z: int, link: Links) -> bool:
@@ -191,37 +208,38 @@ class Topology:
     def reach(self, block: Block) -> Planes:
         """The working boards of a block that its bottom-left board reaches inside it, seen from its origin."""
         if block not in self._reach:
-            layers = list(self.layers(self.seen(self.live, block), block))
-            self._reach[block] = layers[-1] if layers else (0, 0, 0)
+            working = self.seen(self.live, block)
+            self._reach[block] = self.flooded((working[0] & 1, 0, 0), working, block)
         return self._reach[block]
 
-    def layers(self, among: Planes, block: Block) -> Iterator[Planes]:
-        """Boards reached from board (0, 0, 0) of a block, over working links inside it, in ever more steps.
+    def flooded(self, start: Planes, among: Planes, block: Block) -> Planes:
+        """All boards that `layers` reaches."""
+        reached = start
+        for reached in self.layers(start, among, block):
+            pass
+        return reached
+
+    def layers(self, start: Planes, among: Planes, block: Block) -> Iterator[Planes]:
+        """Boards reached from some over working links inside a block, in ever more steps.
 
         Args:
-            among: the boards that may be used, seen from the block's origin.
+            start: the boards to start from, seen from the block's origin.
+            among: the boards that may be used, likewise; those of `start` are among them.
             block: the block, on the machine.
 
         Yields:
-            The set reached so far, seen from the block's origin; first that of the one board, if `among` has it.
+            The set reached so far, seen from the block's origin; first `start` itself.
         """
-        step = self._stepper(block)
-        reached = [among[0] & 1, 0, 0]
-        fresh = list(reached)
-        while any(fresh):
-            yield reached[0], reached[1], reached[2]
-            spread = []
-            for z_there, steps in enumerate(_STEPS):
-                there = 0
-                for z, link, dx, dy in steps:
-                    if fresh[z]:
-                        there |= step(fresh[z], z, link, dx, dy)
-                spread.append(there & among[z_there] & ~reached[z_there])
-            fresh = spread
-            reached = [old | new for old, new in zip(reached, fresh, strict=True)]
+        spread = self._spread(block)
+        fresh = reached = start
+        while fresh[0] or fresh[1] or fresh[2]:
+            yield reached
+            a, b, c = spread(fresh)
+            fresh = (a & among[0] & ~reached[0], b & among[1] & ~reached[1], c & among[2] & ~reached[2])
+            reached = (reached[0] | fresh[0], reached[1] | fresh[1], reached[2] | fresh[2])
 
-    def _stepper(self, block: Block) -> Callable[[int, int, Links, int, int], int]:
-        """How a set of boards goes down a link inside a block, both seen from the block's origin.
+    def _spread(self, block: Block) -> Callable[[Planes], Planes]:
+        """What gives the neighbours of a set of boards inside a block, all seen from the block's origin.
 
         A block that spans the torus wraps onto itself. Any other is narrower than the machine, so what leaves
         it at one side by a plain shift lands outside it, where the caller's mask takes it away.
@@ -231,12 +249,43 @@ class Topology:
         spans = width == torus.width or height == torus.height
         cut = {key: torus.rolled(plane, x, y) for key, plane in self._cut.items()}
 
-        def step(boards: int, z: int, link: Links, dx: int, dy: int) -> int:
-            if (z, link) in cut:
-                boards &= ~cut[z, link]
-            if spans:
-                return torus.rolled(boards, -dx, -dy)
-            by = dy * torus.width + dx
-            return boards << by if by >= 0 else boards >> -by
+        def plain(boards: Planes) -> Planes:
+            there = [0, 0, 0]
+            for z, links in enumerate(self._shifts):
+                for z_there, link, by in links:
+                    leaving = boards[z] & ~cut[z, link] if (z, link) in cut else boards[z]
+                    there[z_there] |= leaving << by if by >= 0 else leaving >> -by
+            return there[0], there[1], there[2]
 
-        return step
+        def around(boards: Planes) -> Planes:
+            there = [0, 0, 0]
+            for (z, link), (dx, dy, dz) in link_to_vector.items():
+                leaving = boards[z] & ~cut[z, link] if (z, link) in cut else boards[z]
+                there[z + dz] |= torus.rolled(leaving, -dx, -dy)
+            return there[0], there[1], there[2]
+
+        return around if spans else plain
+
+
+class Ground:
+    """Boards that may be given now, or could be at some time, on a machine; and what follows from them."""
+
+    def __init__(self, topology: Topology, free: Planes) -> None:
+        self.topology = topology
+        self.torus = topology.torus
+        self.free = free
+
+    @cached_property
+    def lumps(self) -> list[tuple[int, Planes]]:
+        """The free boards in connected lumps, largest first, each with its number of boards."""
+        everywhere = (0, 0, self.torus.width, self.torus.height)
+        lumps = []
+        left = self.free
+        while any(left):
+            z, plane = next((z, plane) for z, plane in enumerate(left) if plane)
+            seed = [0, 0, 0]
+            seed[z] = plane & -plane
+            lump = self.topology.flooded((seed[0], seed[1], seed[2]), left, everywhere)
+            lumps.append((count(lump), lump))
+            left = without(left, lump)
+        return sorted(lumps, key=lambda lump: -lump[0])

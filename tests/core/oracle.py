@@ -1,0 +1,111 @@
+"""Placement by brute force: slow, plain, and independent of the bit sets that it is to check."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from spalloc_server.configuration import Machine
+from spalloc_server.coordinates import Board, board_down_link, link_to_vector
+from spalloc_server.core.messages import Request
+from spalloc_server.links import Links
+
+BlockAt = tuple[int, int, int, int]
+
+
+def boards_of(machine: Machine, block: BlockAt) -> set[Board]:
+    x, y, width, height = block
+    return {
+        ((x + i) % machine.width, (y + j) % machine.height, z)
+        for i in range(width)
+        for j in range(height)
+        for z in range(3)
+    }
+
+
+def works(machine: Machine, board: Board, link: Links) -> bool:
+    x, y, z, _ = board_down_link(*board, link, machine.width, machine.height)
+    return not {(*board, link), (x, y, z, link.opposite)} & machine.dead_links
+
+
+def reached(machine: Machine, block: BlockAt, usable: Collection[Board]) -> set[Board]:
+    """Boards of a block that its bottom-left one reaches over working links, through usable boards only."""
+    inside = boards_of(machine, block)
+    found: set[Board] = set()
+    stack = [(block[0], block[1], 0)]
+    while stack:
+        board = stack.pop()
+        if board in found or board not in inside or board not in usable:
+            continue
+        found.add(board)
+        stack += [
+            board_down_link(*board, link, machine.width, machine.height)[:3]
+            for link in Links
+            if works(machine, board, link)
+        ]
+    return found
+
+
+def dead_links_in(machine: Machine, block: BlockAt, boards: Collection[Board], *, with_wraps: bool) -> int:
+    x, y, width, height = block
+    dead = 0
+    for x1, y1, z1, link in machine.dead_links:
+        dx, dy, _ = link_to_vector[z1, link]
+        inside = 0 <= (x1 - x) % machine.width + dx < width and 0 <= (y1 - y) % machine.height + dy < height
+        other = board_down_link(x1, y1, z1, link, machine.width, machine.height)[:3]
+        dead += (x1, y1, z1) in boards and other in boards and (inside or with_wraps)
+    return dead
+
+
+def goes_around(machine: Machine, block: BlockAt, boards: Collection[Board]) -> bool:
+    """Whether a block spans an axis, with a working link from each of its columns (or rows) to the next."""
+    _, _, width, height = block
+    for axis, spans, size in ((0, width == machine.width, width), (1, height == machine.height, height)):
+        steps = set()
+        for board in boards:
+            for link in Links:
+                other = board_down_link(*board, link, machine.width, machine.height)[:3]
+                if link_to_vector[board[2], link][axis] == 1 and other in boards and works(machine, board, link):
+                    steps.add(board[axis])
+        if spans and len(steps) == size:
+            return True
+    return False
+
+
+def blocks(machine: Machine, request: Request) -> Iterator[BlockAt]:
+    """Every block on the machine whose shape a request allows."""
+    for width in range(1, machine.width + 1):
+        for height in range(1, machine.height + 1):
+            if request.triads is not None:
+                fits = (width, height) == request.triads
+            else:
+                assert request.boards is not None
+                fits = 3 * width * height >= request.boards and min(width, height) >= request.min_ratio * max(
+                    width, height
+                )
+            if request.require_torus and request.triads is not None:
+                fits = fits and request.triads == (machine.width, machine.height)
+            if fits:
+                for x in range(machine.width):
+                    for y in range(machine.height):
+                        yield x, y, width, height
+
+
+def serves(machine: Machine, free: Collection[Board], request: Request, block: BlockAt) -> set[Board] | None:
+    """The boards of a block that could all be given to a request together; None where it does not serve."""
+    usable = boards_of(machine, block) - machine.dead_boards
+    working = reached(machine, block, usable)
+    available = reached(machine, block, usable & set(free))
+    asked = request.boards or 3 * block[2] * block[3]
+    whole = request.triads is not None or request.require_torus
+    if not working:
+        return None
+    if (whole or len(available) < asked) and available != working:
+        return None
+    if request.max_dead_boards is not None and asked - len(working) > request.max_dead_boards:
+        return None
+    if request.require_torus and not goes_around(machine, block, available):
+        return None
+    dead_links = dead_links_in(machine, block, available, with_wraps=request.require_torus)
+    if request.max_dead_links is not None and dead_links > request.max_dead_links:
+        return None
+    return available
