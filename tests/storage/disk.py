@@ -25,8 +25,9 @@ SECTOR = 512
 
 _int64 = ctypes.c_int64
 _pointer = ctypes.c_void_p
-_Open = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, ctypes.c_char_p, _pointer, ctypes.c_int, _pointer)
-_Delete = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, ctypes.c_char_p, ctypes.c_int)
+# Names are pointers, not c_char_p: SQLite keeps them, and reads parameters that stand behind them.
+_Open = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, _pointer, _pointer, ctypes.c_int, _pointer)
+_Delete = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, _pointer, ctypes.c_int)
 _Write = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, _pointer, ctypes.c_int, _int64)
 _Truncate = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, _int64)
 _Sync = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, ctypes.c_int)
@@ -112,10 +113,10 @@ class Disk:
         self._kept.append(function)
         return function
 
-    def _on_open(self, vfs: int, name: bytes | None, file: int, flags: int, out: int) -> int:
+    def _on_open(self, vfs: int, name: int | None, file: int, flags: int, out: int) -> int:
         code: int = self._original_functions()[0](vfs, name, file, flags, out)
         if code == 0 and name is not None:
-            self._names[file] = Path(name.decode()).name
+            self._names[file] = _file_name(name)
             opened = _File.from_address(file)
             plain = opened.methods.contents
             methods = _Methods.from_buffer_copy(plain)
@@ -129,8 +130,8 @@ class Disk:
         original = _Vfs.from_buffer_copy(self._original)
         return original.open, original.delete
 
-    def _on_delete(self, vfs: int, name: bytes, sync: int) -> int:
-        operation = Operation("delete", Path(name.decode()).name)
+    def _on_delete(self, vfs: int, name: int, sync: int) -> int:
+        operation = Operation("delete", _file_name(name))
         return self._pass_on(operation, lambda: self._original_functions()[1](vfs, name, sync))
 
     def _on_write(self, write: Any, file: int, data: int, size: int, offset: int) -> int:
@@ -148,6 +149,10 @@ class Disk:
         if code == 0:
             self.done.append(operation)
         return code
+
+
+def _file_name(name: int) -> str:
+    return Path(ctypes.string_at(name).decode()).name
 
 
 def crash_image(done: Sequence[Operation], rng: random.Random) -> dict[str, bytes]:

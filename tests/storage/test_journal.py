@@ -18,7 +18,8 @@ from spalloc_server.core.messages import Changes, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.journal import OnHealth
 from tests.storage.journals import Bench, MemoryBench, SqliteBench, stored, written
-from tests.storage.workload import Model, a_board, a_job, a_release, batches
+from tests.storage.strategies import batches
+from tests.storage.workload import Model, a_board, a_job, a_release
 
 MakeBench: TypeAlias = Callable[[Path, OnHealth | None], Bench]
 

@@ -1,12 +1,9 @@
-"""Rows to store, and a model of what must come back."""
+"""Rows to store, and a model of what must come back (without hypothesis, whose import would slow writers down)."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-
-import msgspec
-from hypothesis import strategies as st
 
 from spalloc_server.core.messages import Allocation, BoardRow, Changes, FrameWork, JobRow, ReleaseRow, Snapshot
 from spalloc_server.links import Links
@@ -116,103 +113,3 @@ def workload(seed: int) -> Iterator[Changes]:
             changes.releases[rng.randrange(1, next_id + 1)] = None
         yield changes
         batch += 1
-
-
-_integers = st.integers(-(2**70), 2**70)
-_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-_times = st.floats(0, 1e10)
-_json = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | _texts,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_texts, inner, max_size=2),
-    max_leaves=4,
-)
-_optional_times = st.none() | _times
-_boards = st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 2))
-_allocations = st.builds(
-    Allocation,
-    machine=_texts,
-    x=st.integers(0, 5),
-    y=st.integers(0, 5),
-    width=st.integers(1, 5),
-    height=st.integers(1, 5),
-    boards=st.lists(_boards, max_size=3).map(tuple),
-    single=st.booleans(),
-)
-_jobs = st.builds(
-    JobRow,
-    job_id=st.integers(1, 6),
-    owner=_texts,
-    args=st.lists(_json, max_size=2),
-    kwargs=st.dictionaries(_texts, _json, max_size=2),
-    keepalive=_optional_times,
-    keepalivehost=st.none() | _texts,
-    state=st.integers(0, 4),
-    power=st.none() | st.booleans(),
-    created_at=_times,
-    allocated_at=_optional_times,
-    ready_at=_optional_times,
-    ended_at=_optional_times,
-    reason=st.none() | _texts,
-    allocation=st.none() | _allocations,
-    operation=st.none() | st.integers(0, 2**40),
-    placements=st.integers(0, 5),
-    board_seconds=_times,
-)
-_board_rows = st.builds(
-    BoardRow,
-    machine=_texts,
-    x=st.integers(0, 2),
-    y=st.integers(0, 2),
-    z=st.integers(0, 2),
-    out_of_service=st.none() | _texts,
-    by=st.none() | _texts,
-    since=_optional_times,
-    failures=st.lists(st.tuples(_times, _texts), max_size=2),
-)
-_releases = st.builds(
-    ReleaseRow,
-    release_id=st.integers(1, 4),
-    job_id=st.integers(1, 6),
-    machine=_texts,
-    boards=st.lists(_boards, max_size=2),
-    frames=st.lists(
-        st.builds(
-            FrameWork,
-            bmp=_texts,
-            boards=st.just((1, 2)),
-            stopped=st.lists(st.tuples(st.integers(0, 23), st.sampled_from(Links)), max_size=2).map(tuple),
-        ),
-        max_size=2,
-    ).map(tuple),
-    rest_until=_optional_times,
-)
-
-
-def _board_key(row: BoardRow) -> tuple[str, int, int, int]:
-    return (row.machine, row.x, row.y, row.z)
-
-
-@st.composite
-def batches(draw: st.DrawFn) -> list[Changes]:
-    """Some batches in a row; jobs that have ended stay so, as the journal asks."""
-    ended: set[int] = set()
-    result = []
-    for _ in range(draw(st.integers(1, 6))):
-        jobs = {row.job_id: row for row in draw(st.lists(_jobs, max_size=3))}
-        for job_id, row in jobs.items():
-            if job_id in ended and row.ended_at is None:
-                jobs[job_id] = msgspec.structs.replace(row, ended_at=1.0)
-        ended |= {job_id for job_id, row in jobs.items() if row.ended_at is not None}
-        boards: dict[tuple[str, int, int, int], BoardRow | None] = {}
-        for board in draw(st.lists(_board_rows, max_size=2)):
-            boards[_board_key(board)] = draw(st.sampled_from([board, None]))
-        releases: dict[int, ReleaseRow | None] = {}
-        for release in draw(st.lists(_releases, max_size=2)):
-            releases[release.release_id] = draw(st.sampled_from([release, None]))
-        facts = draw(st.dictionaries(st.sampled_from(["next_id", "a", ""]), _json, max_size=2))
-        result.append(Changes(jobs=jobs, boards=boards, releases=releases, facts=facts))
-    return result

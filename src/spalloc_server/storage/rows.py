@@ -30,7 +30,8 @@ _Row = TypeVar("_Row", bound=msgspec.Struct)
 
 _JOB_FIELDS = tuple(name for name in JobRow.__struct_fields__ if name != "allocation")
 _ALLOCATION_FIELDS = Allocation.__struct_fields__
-_COMPOUND = frozenset({"args", "boards", "failures", "frames", "kwargs"})
+_COMPOUND = (list, tuple, dict)
+"""What is stored as JSON."""
 
 TABLES: dict[str, tuple[str, ...]] = {
     "jobs": (*_JOB_FIELDS, *_ALLOCATION_FIELDS),
@@ -43,6 +44,12 @@ TABLES: dict[str, tuple[str, ...]] = {
 
 _KEYS = {"jobs": 1, "boards": 4, "releases": 1, "facts": 1}
 """How many leading columns are the key."""
+
+_JSON = {
+    table: [name for name in columns if name in {"args", "boards", "failures", "frames", "kwargs"}]
+    for table, columns in TABLES.items()
+}
+"""Which columns are JSON."""
 
 _ENDED = TABLES["jobs"].index("ended_at")
 
@@ -128,7 +135,7 @@ def _encode(row: _Row | None, fields: Callable[[_Row], tuple[Any, ...]]) -> Line
 
 
 def _column(value: Any) -> str | int | float | None:
-    if isinstance(value, list | tuple | dict):
+    if isinstance(value, _COMPOUND):
         return msgspec.json.encode(value).decode()
     if isinstance(value, str):
         value.encode()  # raises for lone surrogates, which SQLite refuses
@@ -169,7 +176,7 @@ def _select(
     query = f"SELECT {_quoted[table]} FROM {table} {rest}"  # noqa: S608
     for values in connection.execute(query, tuple(parameters)):
         line = dict(zip(TABLES[table], values, strict=True))
-        for name in _COMPOUND & line.keys():
+        for name in _JSON[table]:
             line[name] = None if line[name] is None else _parse(line[name])
         yield line
 

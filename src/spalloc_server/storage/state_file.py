@@ -107,8 +107,8 @@ class Lock:
                     f"the state in {path} is in use by the server with process number {holder}; "
                     "stop that server first, or choose another file with --state"
                 ) from exc
-            os.ftruncate(self._file, 0)
-            os.write(self._file, f"{os.getpid()}\n".encode())
+            with suppress(OSError):  # a full disk is no reason not to start
+                os.pwrite(self._file, f"{os.getpid():<20}\n".encode(), 0)
 
     def release(self) -> None:
         """Let the next server have it."""
@@ -254,7 +254,7 @@ def cold_start(path: Path, *, keep: Iterable[str] = ()) -> Path | None:
 
     Args:
         path: the state file.
-        keep: names of facts to take over where they can be read, so that job numbers are never used again.
+        keep: names of facts to take over where they can be read (the next job number, so that none is used again).
 
     Returns:
         As `set_aside`; raises as `set_aside` and `connect`.
