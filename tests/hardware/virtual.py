@@ -73,7 +73,8 @@ class _Wire:
 
     def sendto(self, datagram: bytes) -> None:
         for passage in self._loop.network.passages(self._loop.rng):
-            self._loop.call_later(TRIP_S + passage.delay, self._arrive, datagram, passage.copy)
+            copied_s = TRIP_S if passage.copy else 0.0  # timers of the same time come in any order
+            self._loop.call_later(TRIP_S + copied_s + passage.delay, self._arrive, datagram, passage.copy)
 
     def _arrive(self, datagram: bytes, copy: bool) -> None:
         frame = self._loop.frames.get(self._host)

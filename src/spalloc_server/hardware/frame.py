@@ -202,7 +202,7 @@ class Frame:
             for board in failing:
                 await self._learn_version(board)
             if was_answered:
-                answered += 1
+                answered, lost = answered + 1, 0
                 await self._settle(failing)
                 await self._verify(work, failing, self._timings.verify_s + self._stagger_s(failing))
             else:

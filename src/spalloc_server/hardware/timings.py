@@ -25,8 +25,8 @@ class Timings:
     """Least time from the end of one command to the start of the next."""
     power_reply_s: float = 10.0
     """From a power command to taking it, or its answer, for lost. Longer than boards take to come up."""
-    power_losses: int = 8
-    """Power commands lost in one piece of work before it fails."""
+    power_losses: int = 12
+    """Power commands lost in a row before a BMP that answers all else counts as silent."""
     power_on_tries: int = 3
     """Power-ons of a board, answered, before it counts as faulty."""
     stagger_ms: int = 0
