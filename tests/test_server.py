@@ -124,11 +124,34 @@ async def test_an_empty_configuration_drains_everything(place: Place, clients: C
         job_id = await client.create(12)
         await client.until(job_id, READY)
         with place.config.open("a") as file:
-            file.write("configuration = Configuration()\n")
+            file.write("configuration = Configuration(ip='127.0.0.1')\n")
         server.reload()
         assert (await client.call("get_job_state", job_id))["reason"] == "Machine removed."
         assert await client.call("list_machines") == []
         await until(lambda: not simulator.boards_on() & {(place.hosts[0], number) for number in range(12)})
+
+
+async def test_a_changed_address_moves_the_server_and_its_clients_come_again(place: Place, clients: Clients) -> None:
+    async with place.simulator(), place.serving() as server:
+        client = await clients.connect(server)
+        job_id = await client.create()
+        place.config.write_text(place.config.read_text().replace("ip='127.0.0.1'", "ip='127.0.0.2'"))
+        server.reload()
+        with pytest.raises(EOFError):
+            await client.line()
+        await until(lambda: server.address[0] == "127.0.0.2")
+        client = await clients.connect(server)
+        await client.until(job_id, READY)
+
+
+async def test_an_address_that_cannot_be_had_changes_nothing(place: Place, clients: Clients) -> None:
+    async with place.simulator(), place.serving() as server:
+        client = await clients.connect(server)
+        before = await client.call("list_machines")
+        place.configure(tags="new")
+        place.config.write_text(place.config.read_text().replace("ip='127.0.0.1'", "ip='192.0.2.1'"))
+        server.reload()
+        assert await client.call("list_machines") == before
 
 
 async def test_a_watched_config_is_reloaded_when_it_is_replaced(place: Place, clients: Clients) -> None:

@@ -14,6 +14,7 @@ and boards their power. The second stops at once. Neither loses anything that wa
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
@@ -28,7 +29,7 @@ from spalloc_server.config_file import compare, load
 from spalloc_server.configuration import Configuration
 from spalloc_server.controller import Controller, steady_time
 from spalloc_server.core.messages import JobEvent, Outcome
-from spalloc_server.errors import ConfigurationError, StorageError
+from spalloc_server.errors import ConfigurationError, ListenError, StorageError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.protocol.service import Service, listening_sockets
@@ -51,6 +52,8 @@ COMPLAIN_SECONDS = 60.0
 
 PRUNE_SECONDS = 3600.0
 """Between looks for history that is old enough to go."""
+
+DEFAULT_PORT = Configuration().port
 
 WATCH_SECONDS = 1.0
 """Between looks at the config file, where it is watched."""
@@ -103,6 +106,8 @@ class Server:
         self._stop_asked = asyncio.Event()
         self._haste_asked = asyncio.Event()
         self._wake: asyncio.TimerHandle | None = None
+        self._listening = ("", 0)
+        self._chores: list[asyncio.Task[None]] = []
         self._thread: Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._complained = 0.0
@@ -121,7 +126,8 @@ class Server:
             SpallocServerError: it cannot start; the text is for the operator.
         """
         self._configuration = self._load()
-        sockets = listening_sockets(self._configuration.ip, self._listening_port())
+        address = (self._configuration.ip, self._listening_port(self._configuration))
+        sockets = listening_sockets(*address)
         async with AsyncExitStack() as stack:
             for sock in sockets:
                 stack.callback(sock.close)
@@ -134,17 +140,17 @@ class Server:
             self._batches = Batches(self.controller, self._journal, settled=self._service.committed, act=self._act)
             stack.push_async_callback(self._say_goodbye)
             self._configure(self._configuration)
-            await self._service.listen(sockets)
-            self.address = sockets[0].getsockname()[:2]
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            chores = [tasks.create_task(self._judge_leases()), tasks.create_task(self._tend_journal())]
+            await self._listen(sockets, address)
+            self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            chores = [self._judge_leases(), self._tend_journal()]
             if self._watch_config:
-                chores.append(tasks.create_task(self._watch()))
+                chores.append(self._watch())
+            self._chores = [self._tasks.create_task(chore) for chore in chores]
             if on_ready is not None:
                 on_ready()
             await self._stop_asked.wait()
-            for chore in chores:
-                chore.cancel()
+            for task in self._chores:
+                task.cancel()
 
     def start(self) -> None:
         """Run in a thread of its own, and return when clients can connect.
@@ -181,15 +187,20 @@ class Server:
 
     def reload(self) -> None:
         """Read the config file again and apply it; where it is bad, say so and go on as before."""
+        sockets = []
         try:
             configuration = self._load()
-        except ConfigurationError as exc:
+            address = (configuration.ip, self._listening_port(configuration))
+            if address != self._listening:
+                sockets = listening_sockets(*address)
+        except (ConfigurationError, ListenError) as exc:
             log.error("configuration not changed: the file is bad", error=str(exc))
             return
-        before = self._configuration
-        comparison = compare(before, configuration)
+        comparison = compare(self._configuration, configuration)
         self._configure(configuration)
         log.info("configuration reloaded", changes=comparison.lines() or "none")
+        if sockets:
+            self._chores.append(self._tasks.create_task(self._listen(sockets, address)))
 
     # ---------------------------------------------------------------- starting
 
@@ -208,8 +219,20 @@ class Server:
     def _load(self) -> Configuration:
         return load(self._config, allow_unsafe=self._allow_unsafe_config)
 
-    def _listening_port(self) -> int:
-        return self._configuration.port if self._port is None else self._port
+    def _listening_port(self, configuration: Configuration) -> int:
+        if self._port is not None:
+            return self._port
+        if configuration.port != DEFAULT_PORT:
+            log.warning("`port` in the config file is deprecated: use --port", port=configuration.port)
+        return configuration.port
+
+    async def _listen(self, sockets: list[socket.socket], address: tuple[str, int]) -> None:
+        """Serve clients at these sockets, and at no others; clients of others are disconnected."""
+        if self._service.connections:
+            await self._service.stop()
+        await self._service.listen(sockets)
+        self._listening = address
+        self.address = sockets[0].getsockname()[:2]
 
     def _open_journal(self) -> None:
         """Open the state and bring the core to where it was."""
