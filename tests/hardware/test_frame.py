@@ -224,6 +224,13 @@ async def test_a_refused_power_command_fails_with_the_reason(bench: Bench) -> No
 
 
 @on_bench()
+async def test_a_board_that_does_not_tell_its_version_is_judged_by_its_fpgas(bench: Bench) -> None:
+    bench.frame().refuse(ResponseCode.CMD, command=Command.VERSION, board=3)
+    assert (await bench.outcome(bench.switch([2, 3], stopped=[(3, Links.west)]))).failures == ()
+    assert bench.frame().stopped_links() == {(3, Links.west)}
+
+
+@on_bench()
 async def test_a_board_that_cannot_be_marked_is_reset_all_the_same(bench: Bench) -> None:
     await bench.outcome(bench.switch([1, 2], job=1))
     bench.frame().refuse(ResponseCode.P2P_REJECT, command=Command.FPGA_WRITE, board=1)

@@ -68,9 +68,11 @@ class Bmp:
         self.silent: str | None = None
         """Why the BMP counts as silent; None while it does not."""
         self.commands = 0
-        """Commands so far, and how many datagrams had to be sent again, and came in without being waited for."""
+        """Commands given so far."""
         self.resends = 0
+        """Datagrams that had to be sent again."""
         self.strays = 0
+        """Datagrams received that were not waited for."""
         self._timings = timings
         self._on_silent = on_silent
         self._port = port

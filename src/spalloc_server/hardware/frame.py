@@ -155,6 +155,7 @@ class Frame:
         except NoAnswer as exc:
             if not work.on:
                 work.running = False  # until the BMP is back
+                self._start()
                 return
             failures = dict.fromkeys(work.todo.boards, str(exc))
         except HardwareError as exc:
