@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from spalloc_server.configuration import Limits
+from spalloc_server.protocol.commands import CHANGING
 from spalloc_server.protocol.connection import TURN_COMMANDS, Connection
 from spalloc_server.protocol.service import Service
 from tests.protocol.stand_in import Commits, StandIn, request, running
@@ -138,6 +139,18 @@ async def test_a_commit_that_fails_is_told_to_those_who_changed_something_and_to
         assert await line.receive() == {"return": None}
 
 
+async def test_changes_can_be_refused_for_a_time_while_questions_are_answered() -> None:
+    async with running() as run:
+        line = await run.connect()
+        run.service.refusal = "the disk is full"
+        for command in sorted(CHANGING):
+            assert await line.ask(command, 1, owner="me") == {"exception": "the disk is full"}
+        assert await line.ask("version") == VERSION
+        run.service.refusal = None
+        assert await line.ask("create_job", owner="me") == {"return": 1}
+        assert [call[0] for call in run.core.calls] == ["create_job"]
+
+
 async def test_no_more_is_read_while_too_many_replies_wait_for_commits() -> None:
     async with running(Limits(pending_replies=2)) as run:
         run.commits.on = True
@@ -202,6 +215,17 @@ async def test_commands_over_the_rate_wait_and_keepalives_are_counted_apart() ->
         assert await keepalive.ask("job_keepalive", 1) == {"return": None}
         clock.now += 2.0
         assert [await line.receive() for _ in range(9)] == [VERSION] * 9
+
+
+async def test_the_end_of_a_turn_does_not_end_the_wait_for_the_rate() -> None:
+    rate = TURN_COMMANDS / 2 - 0.4  # the last command of the first turn is the first that has to be waited for
+    limits, wire = Limits(commands_per_second=rate), Wire()
+    connection = Connection(Service(StandIn().as_core(), limits, Commits().hold, clock=FakeClock()))
+    connection.connection_made(wire)
+    connection.data_received((request("version") + b"\n") * (TURN_COMMANDS + 1))
+    assert wire.sent.count(b"\n") == TURN_COMMANDS
+    assert hasattr(connection._wait, "when")
+    connection.connection_lost(None)
 
 
 async def test_reconnecting_is_no_way_around_the_rate() -> None:

@@ -109,6 +109,19 @@ async def test_a_slow_reader_over_the_bound_is_disconnected_and_the_log_says_so(
         assert not list(run.service.commands.watched_jobs.affected({1}))
 
 
+async def test_a_client_that_reads_nothing_of_a_long_reply_is_disconnected_but_a_slow_one_is_not() -> None:
+    async with running(Limits(write_buffer_bytes=1000)) as run:
+        await stuffed(run)
+        [connection] = run.service.connections
+        unsent = connection._transport.get_write_buffer_size()
+        with capture_logs() as logs:
+            connection._await_progress(unsent + 1)
+            assert logs == []
+            connection._await_progress(unsent)
+            await run.until(lambda: not run.service.connections)
+        assert "does not read" in logs[0]["reason"]
+
+
 @pytest.mark.parametrize("limit", ["connections", "connections_per_address"])
 async def test_connections_over_a_limit_are_refused_until_others_leave(limit: str) -> None:
     async with running(Limits(**{limit: 2})) as run:

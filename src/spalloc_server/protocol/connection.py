@@ -13,8 +13,9 @@ A connection is blocked while the client does not read (the transport has bytes 
 while its address sends commands faster than it may, or after `TURN_COMMANDS` lines, when other clients have their turn.
 
 Notifications are not queued but merged: while the client does not read, the names of what changed gather in a set. None
-is ever dropped, because published clients wait for ever for a lost one; where the set becomes too large, the
-client is disconnected instead, which it does notice.
+is ever dropped, because published clients wait for ever for a lost one; where the set outgrows `write_buffer_bytes`,
+the client is disconnected instead, which it does notice. So is one that reads nothing, for `STALL_SECONDS`, of a reply
+that is longer than that. Thus a connection holds at most its longest reply and about `write_buffer_bytes` besides.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import structlog
 
-from spalloc_server.protocol.commands import CHANGING, decode, notification
+from spalloc_server.protocol.commands import CHANGING, decode, exception_reply, notification
 from spalloc_server.protocol.lines import GarbageError, LineReader
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ TURN_BYTES = 65536
 
 PENDING_BYTES = 64
 """What the name of one changed job or machine costs in memory until the client reads it."""
+
+STALL_SECONDS = 30.0
+"""Time after which a client that has read nothing of a long reply is disconnected."""
 
 LINGER_SECONDS = 10.0
 """Time for a disconnected client to take what was sent before."""
@@ -93,6 +97,7 @@ class Connection(asyncio.Protocol):
         self._closed = False
         self._wait: asyncio.Handle | None = None
         self._linger: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
 
     # -- the transport calls these
 
@@ -128,10 +133,13 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read, or not so fast."""
         self._writable = False
+        self._await_progress(None)
 
     def resume_writing(self) -> None:
         """The client has read everything."""
         self._writable = True
+        if self._stall is not None:
+            self._stall.cancel()
         self._written = b""
         self.send_notifications()
         if self._wait is None:
@@ -141,7 +149,7 @@ class Connection(asyncio.Protocol):
         """Forget the client."""
         log.debug("client gone", peer=self.peer, reason=exc and str(exc))
         self._closed = True
-        for handle in (self._wait, self._linger):
+        for handle in (self._wait, self._linger, self._stall):
             if handle is not None:
                 handle.cancel()
         self._held.clear()
@@ -179,9 +187,7 @@ class Connection(asyncio.Protocol):
             return
         waiting = self._out_bytes + PENDING_BYTES * (len(self.changed_jobs) + len(self.changed_machines))
         if waiting > self._service.limits.write_buffer_bytes:
-            reason = "it does not read, and more waits for it than write_buffer_bytes allows"
-            log.warning("client disconnected", peer=self.peer, reason=reason)
-            self.abort()
+            self._give_up()
 
     def close(self) -> None:
         """Disconnect the client once it has taken what was sent, or after `LINGER_SECONDS`."""
@@ -252,8 +258,9 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, line: bytearray) -> None:
         call = decode(line)
-        reply = self._service.commands.execute(self, call)
-        ticket = self._service.hold() if call.command in CHANGING else None
+        changing, refusal = call.command in CHANGING, self._service.refusal
+        reply = exception_reply(refusal) if changing and refusal else self._service.commands.execute(self, call)
+        ticket = self._service.hold() if changing else None
         if ticket is not None or self._held:
             self._held.append((ticket or 0, reply))
             self._held_bytes += len(reply)
@@ -267,7 +274,7 @@ class Connection(asyncio.Protocol):
             self._take_turns()
 
     def _take_turns(self) -> None:
-        self._wait = self._service.loop.call_soon(self._answer_lines)
+        self._wait = self._wait or self._service.loop.call_soon(self._answer_lines)
 
     def _send(self, line: bytes) -> None:
         self._out.append(line)
@@ -297,6 +304,20 @@ class Connection(asyncio.Protocol):
         self._ended = True
         self._lines = LineReader(0)
         self._linger = self._service.loop.call_later(LINGER_SECONDS, self._transport.abort)
+
+    def _await_progress(self, before: int | None) -> None:
+        # A long reply may be sent to a slow reader, but not kept for one that reads nothing of it.
+        unsent = self._transport.get_write_buffer_size()
+        if unsent > self._service.limits.write_buffer_bytes:
+            if before is not None and unsent >= before:
+                self._give_up()
+            else:
+                self._stall = self._service.loop.call_later(STALL_SECONDS, self._await_progress, unsent)
+
+    def _give_up(self) -> None:
+        reason = "it does not read, and more waits for it than write_buffer_bytes allows"
+        log.warning("client disconnected", peer=self.peer, reason=reason)
+        self.abort()
 
     def _adopt(self, state: ConnectionState) -> None:
         self._lines.receive(state.unread)

@@ -77,6 +77,8 @@ class Service:
         self.hold = hold
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
+        self.refusal: str | None = None
+        """While set, the answer to every command that would change something."""
         self._limits = limits
         self._clock = clock
         self._addresses: dict[str, _Address] = {}
