@@ -26,13 +26,15 @@ Ask = Callable[..., Any]
 QUEUED, POWER, READY, DESTROYED = 1, 2, 3, 4
 EXPIRED = "Job timed out."
 IMPOSSIBLE = "Cancelled: No suitable machines available."
+PLACES = {"where_is", "get_board_position", "get_board_at_position"}
+SUBJECTS = {"machine", "machine_name", "job_id"}
 LIFE = {QUEUED, POWER, READY}
 
 ACCEPTED = {
     "text of exceptions": "7.0.0 passes on what Python says; ours tells what would be right",
     "which boards": "ours searches every origin and wraps around the edges; 7.0.0 packs a tree of rectangles",
     "started or queued": "what fits depends on which boards the jobs before it got",
-    "shape for n boards": "ours serves n boards with fewer boards, or in another rectangle",
+    "shape for n boards": "ours gives n boards where there are n, not all of a rectangle, and chooses the rectangle",
     "size despite dead boards": "7.0.0 measures a block by its last live board, and so loses rows of dead ones",
     "possible here": "7.0.0 tries one rectangle at the corners of an idle machine and takes no wrap but the whole",
     "why it is impossible": "ours goes on to say what was asked for and what there is",
@@ -42,6 +44,7 @@ ACCEPTED = {
     "cancelled or destroyed": "`Cancelled:` tells that a job was queued; that depends on which boards others got",
     "board outside the machine": "7.0.0 wraps x and y, and takes a z that is none for 0; ours finds no such board",
     "coordinates that are no integers": "7.0.0 raises, takes or ignores them, as Python's operators happen to do",
+    "lists that name nothing": "a list or an object names no job or machine; 7.0.0 raises, mostly",
     "number of a job that is no integer": "7.0.0 finds the job 1 by `true`, and gives 1.0 back where asked by it",
 }
 """name -> the reason; docs/conformance.md has the same list."""
@@ -118,12 +121,11 @@ class Judge:
         values = [*step.args, *step.names.values()]
         if step.command == "create_job":
             self._accept("refused, not cancelled" if "exception" in ours else "taken, not refused")
-        elif step.command in ("where_is", "get_board_position", "get_board_at_position") and not all(
-            type(value) in (int, str, JobReference) for value in values
-        ) | any(type(value) is str for name, value in step.names.items() if name not in ("machine", "machine_name")):
-            self._accept("coordinates that are no integers")
+        elif step.command in PLACES:
+            self._need(not _all_whole(step), "coordinates that are no integers", "only one of them raises")
         else:
-            raise Mismatch("only one of them raises")
+            odd = any(isinstance(value, list | dict) for value in values)
+            self._need(odd, "lists that name nothing", "only one of them raises")
 
     def _get_job_state(self, step: Step, theirs: Reply, ours: Reply) -> None:
         job = self._job_of(step)
@@ -135,8 +137,8 @@ class Judge:
     def _states(self, job: Job, theirs: Reply, ours: Reply) -> None:
         if POWER in (theirs["state"], ours["state"]):
             raise Mismatch("power is being switched")
-        self._same(theirs, ours, "keepalivehost", "keepalive" if theirs["state"] == ours["state"] else "keepalivehost")
         if theirs["state"] == ours["state"]:
+            self._same(theirs, ours, "keepalive", "keepalivehost")
             self._times(theirs, ours)
             if theirs["power"] != ours["power"]:
                 self._need(job.diverged, "started or queued", "power differs")
@@ -187,6 +189,8 @@ class Judge:
     def _reasons(self, job: Job, theirs: Any, ours: Any) -> None:
         if theirs == IMPOSSIBLE and str(ours).startswith(IMPOSSIBLE):
             self._accept("why it is impossible")
+        elif theirs == IMPOSSIBLE and job.diverged:
+            self._accept("possible here")
         elif theirs is not None and ours == str(theirs):
             self._accept("reason as text")
         else:
@@ -274,8 +278,7 @@ class Judge:
 
     def _where_is(self, step: Step, theirs: Reply | None, ours: Reply | None) -> None:
         names = step.names
-        coordinates = [value for name, value in names.items() if name not in ("machine", "job_id")]
-        if not all(type(value) is int for value in coordinates):
+        if not _all_whole(step):
             self._accept("coordinates that are no integers")
         elif "job_id" in names:
             self._where_in_job(step, theirs, ours)
@@ -289,10 +292,10 @@ class Judge:
         else:
             self._same(theirs, ours, "machine", "logical", "physical", "chip", "board_chip")
             self._accept("which boards")
-            holder = next((job for job in self.ask_ours("list_jobs") if ours["logical"] in (job["boards"] or [])), None)
-            held_here = holder is not None and holder["allocated_machine_name"] == ours["machine"]
-            if ours["job_id"] != (holder["job_id"] if holder and held_here else None):
-                raise Mismatch(f"ours gives job {ours['job_id']} where {holder} has the board")
+            jobs = (job for job in self.ask_ours("list_jobs") if job["allocated_machine_name"] == ours["machine"])
+            holder = next((job["job_id"] for job in jobs if ours["logical"] in job["boards"]), None)
+            if ours["job_id"] != holder:
+                raise Mismatch(f"ours gives job {ours['job_id']} where job {holder} has the board")
 
     def _where_in_job(self, step: Step, theirs: Reply | None, ours: Reply | None) -> None:
         job = self._job_of(step)
@@ -316,10 +319,7 @@ class Judge:
         self._accept("which boards")
 
     def _get_board_position(self, step: Step, theirs: Any, ours: Any) -> None:
-        values = [*step.args[1:], *(value for name, value in step.kwargs if name != "machine_name")]
-        if all(type(value) is int for value in values):
-            raise Mismatch("the places differ")
-        self._accept("coordinates that are no integers")
+        self._need(not _all_whole(step), "coordinates that are no integers", "the places differ")
 
     _get_board_at_position = _get_board_position
 
@@ -351,6 +351,13 @@ class Judge:
         times = (theirs["start_time"], ours["start_time"])
         if (times[0] is None) != (times[1] is None) or (times[0] is not None and abs(times[0] - times[1]) > 5):
             raise Mismatch("start_time differs")
+
+
+def _all_whole(step: Step) -> bool:
+    """Whether all coordinates are whole numbers, and what they are coordinates of is a name or a job."""
+    subjects = [*step.args[:1], *(value for name, value in step.kwargs if name in SUBJECTS)]
+    coordinates = [*step.args[1:], *(value for name, value in step.kwargs if name not in SUBJECTS)]
+    return all(type(value) is int for value in coordinates) and not any(isinstance(value, list) for value in subjects)
 
 
 def _bare(reason: Any) -> str:

@@ -70,10 +70,17 @@ def block_faults(machine: TestMachine, wish: Wish, boards: Collection[Board], si
             return f"{held} for one board"
         return None if size == (8, 8) else f"one board told to be {size}"
     for origin, width, height in _blocks(machine, wish):
-        if _reachable(machine, origin, width, height) == held:
-            problem = _block_problem(machine, wish, held, width, height)
-            if problem is None and size == _chips(machine, held, width, height):
-                return None
+        if (*origin, 0) not in held or size != _chips(machine, held, origin, width, height):
+            continue
+        inside = {board for board in held if board[:2] in _triads(machine, origin, width, height)}
+        complete = _reachable(machine, _all_alive(machine, origin, width, height), origin)
+        enough = len(wish.sizes) == 1 and len(held) == wish.sizes[0] and not wish.require_torus
+        if (
+            held == inside == _reachable(machine, held, origin)
+            and (enough or held == complete)
+            and _block_problem(machine, wish, held, origin, width, height) is None
+        ):
+            return None
     return f"no block that serves {wish} is made of {sorted(held)} and {size} chips"
 
 
@@ -84,13 +91,19 @@ def could_serve(machine: TestMachine, wish: Wish, taken: Collection[Board] = ())
         if wish.require_torus:
             return False
         return wish.sizes in free if len(wish.sizes) == 3 else bool(free)
-    return any(
-        boards <= free
-        and _all_alive(machine, origin, width, height) <= free
-        and _block_problem(machine, wish, boards, width, height) is None
-        for origin, width, height in _blocks(machine, wish)
-        if (boards := _reachable(machine, origin, width, height))
-    )
+    for origin, width, height in _blocks(machine, wish):
+        alive = _all_alive(machine, origin, width, height)
+        complete = _reachable(machine, alive, origin)
+        if complete <= free and _block_problem(machine, wish, complete, origin, width, height) is None:
+            return True
+        if len(wish.sizes) == 1 and not wish.require_torus:
+            connected = _reachable(machine, alive & free, origin)
+            if (
+                len(connected) >= wish.sizes[0]
+                and _block_problem(machine, wish, connected, origin, width, height) is None
+            ):
+                return True
+    return False
 
 
 def _blocks(machine: TestMachine, wish: Wish) -> Iterator[tuple[tuple[int, int], int, int]]:
@@ -117,13 +130,13 @@ def _all_alive(machine: TestMachine, origin: tuple[int, int], width: int, height
     return {board for board in machine.locations() if board[:2] in triads}
 
 
-def _reachable(machine: TestMachine, origin: tuple[int, int], width: int, height: int) -> set[Board]:
-    alive = _all_alive(machine, origin, width, height)
+def _reachable(machine: TestMachine, boards: set[Board], origin: tuple[int, int]) -> set[Board]:
+    """Those of `boards` that working links between them connect to the first board of a block's origin."""
     found: set[Board] = set()
     to_visit = [(*origin, 0)]
     while to_visit:
         board = to_visit.pop()
-        if board in alive and board not in found:
+        if board in boards and board not in found:
             found.add(board)
             to_visit += [
                 other for link, other in neighbours(machine, board) if (*board, link) not in machine.dead_links
@@ -131,7 +144,9 @@ def _reachable(machine: TestMachine, origin: tuple[int, int], width: int, height
     return found
 
 
-def _block_problem(machine: TestMachine, wish: Wish, boards: set[Board], width: int, height: int) -> str | None:
+def _block_problem(
+    machine: TestMachine, wish: Wish, boards: set[Board], origin: tuple[int, int], width: int, height: int
+) -> str | None:
     if not boards:
         return "its first board is dead"
     asked = wish.sizes[0] if len(wish.sizes) == 1 else 3 * width * height
@@ -142,7 +157,7 @@ def _block_problem(machine: TestMachine, wish: Wish, boards: set[Board], width: 
             return "too small"
         if min(width, height) / max(width, height) < wish.min_ratio:
             return "not square enough"
-    wraps_x, wraps_y = _wraps(machine, boards, width, height)
+    wraps_x, wraps_y = _wraps(machine, boards, origin, width, height)
     if wish.require_torus and not (wraps_x or wraps_y):
         return "no torus"
     if wish.max_dead_links is not None:
@@ -157,20 +172,23 @@ def _block_problem(machine: TestMachine, wish: Wish, boards: set[Board], width: 
     return None
 
 
-def _wraps(machine: TestMachine, boards: set[Board], width: int, height: int) -> tuple[bool, bool]:
-    """Whether links between the boards lead around the machine: only a block as wide (high) as it can do that."""
+def _wraps(
+    machine: TestMachine, boards: set[Board], origin: tuple[int, int], width: int, height: int
+) -> tuple[bool, bool]:
+    """Whether links between the boards lead around the machine, over the block's own edges, in x and in y."""
     x = y = False
     for board in boards:
-        bx, by, z = board
+        chip_x = 12 * ((board[0] - origin[0]) % machine.width) + CHIP_OF_Z[board[2]][0]
+        chip_y = 12 * ((board[1] - origin[1]) % machine.height) + CHIP_OF_Z[board[2]][1]
         for link, other in neighbours(machine, board):
-            chip_x = 12 * bx + CHIP_OF_Z[z][0] + CHIPS_AWAY[link][0]
-            chip_y = 12 * by + CHIP_OF_Z[z][1] + CHIPS_AWAY[link][1]
             if other in boards:
-                x |= width == machine.width and not 0 <= chip_x < 12 * machine.width
-                y |= height == machine.height and not 0 <= chip_y < 12 * machine.height
+                x |= width == machine.width and not 0 <= chip_x + CHIPS_AWAY[link][0] < 12 * width
+                y |= height == machine.height and not 0 <= chip_y + CHIPS_AWAY[link][1] < 12 * height
     return x, y
 
 
-def _chips(machine: TestMachine, boards: set[Board], width: int, height: int) -> tuple[int, int]:
-    wraps_x, wraps_y = _wraps(machine, boards, width, height)
+def _chips(
+    machine: TestMachine, boards: set[Board], origin: tuple[int, int], width: int, height: int
+) -> tuple[int, int]:
+    wraps_x, wraps_y = _wraps(machine, boards, origin, width, height)
     return 12 * width + 4 * (not wraps_x), 12 * height + 4 * (not wraps_y)

@@ -57,7 +57,8 @@ QUESTIONS = {"get_job_state", "get_job_machine_info", "list_jobs", "where_is"}
 
 CHANGES = {"power_on_job_boards", "power_off_job_boards", "destroy_job"}
 """Commands that do something else, or nothing, to a job that waits."""
-QUEUED = 1
+STAGES = ("gone", "queued", "running", "running", "gone")
+"""By the number of a job's state."""
 
 
 @dataclass(slots=True)
@@ -179,11 +180,11 @@ def _play(pair: Pair, judge: Judge, step: Step, where: str) -> None:
 
 
 def _settle(pair: Pair, judge: Judge, subject: JobReference, where: str) -> None:
-    """Wait until both servers let a job wait, or both do not: power commands would act on one of them only."""
+    """Wait until both servers let a job wait, or both run it, or neither has it: so both act on the same."""
     question = Step("get_job_state", (subject,))
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and not judge.jobs[subject.number].diverged:
-        theirs, ours = (reply["return"]["state"] == QUEUED for reply in pair.line(question, judge.jobs))
+        theirs, ours = (STAGES[reply["return"]["state"]] for reply in pair.line(question, judge.jobs))
         if theirs == ours:
             return
     _play(pair, judge, question, where)
