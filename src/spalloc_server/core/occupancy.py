@@ -5,6 +5,10 @@ Theory of operation. A board is *held* from the moment it is given to a job unti
 the configuration, or taken out by an operator or the server): it is then not given to anybody, but if a job has it,
 the job keeps it. `free` is what remains: working, in service, neither held nor resting. It is kept up to date as a
 set of bits, because every placement decision reads it.
+
+There are two answers to what the machine could serve were it empty. `could_serve` counts every board that is not dead
+in the configuration: whoever fails that need not wait. `serves_now` leaves out what is out of service, which is
+expected back: whoever fails only that may wait, but must not be waited for.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.messages import Request
 from spalloc_server.core.placement import place
-from spalloc_server.core.topology import Ground, Planes, Topology, Torus
+from spalloc_server.core.topology import Ground, Planes, Topology, Torus, count, without
 
 __all__ = ["Occupancy"]
 
@@ -36,18 +40,31 @@ class Occupancy:
         """Boards that rest, and until when."""
         self.out: set[Board] = set()
         """Boards taken out of service, apart from the configuration's dead ones."""
-        self.topology = self._topology()
+        self.closed = False
+        """Nothing is to be given for the time being."""
+        self._forget_topology()
         self.free: Planes = self.topology.live
-        """Boards that may be given."""
+        """Boards that may be given, were the machine not closed."""
         self._ends_of_rest: list[tuple[float, Board]] = []
-        self._ground: Ground | None = None
-        self._could_serve: dict[tuple[object, ...], bool] = {}
 
-    def _topology(self) -> Topology:
-        return Topology(self.torus, self.machine.dead_boards | self.out, self.machine.dead_links)
+    @property
+    def topology(self) -> Topology:
+        """The boards that work and are in service, and their links."""
+        if self._topology is None:
+            self._topology = Topology(self.torus, self.machine.dead_boards | self.out, self.machine.dead_links)
+        return self._topology
 
     def could_serve(self, request: Request) -> bool:
-        """Whether the machine could serve a request if nobody had any of it; its name and tags are not looked at."""
+        """Whether the machine as configured could serve a request if nobody had any of it."""
+        if self._whole is None:
+            self._whole = Topology(self.torus, self.machine.dead_boards, self.machine.dead_links)
+        return self._serves(request, self._whole, self._could_serve)
+
+    def serves_now(self, request: Request) -> bool:
+        """Whether what is in service of the machine could serve a request if nobody had any of it."""
+        return not self.closed and self._serves(request, self.topology, self._serves_now)
+
+    def _serves(self, request: Request, topology: Topology, known: dict[tuple[object, ...], bool]) -> bool:
         kind = (
             request.boards,
             request.triads,
@@ -57,22 +74,24 @@ class Occupancy:
             request.max_dead_links,
             request.require_torus,
         )
-        if kind not in self._could_serve:
-            if len(self._could_serve) >= MAX_REMEMBERED_REQUESTS:
-                self._could_serve.clear()
-            self._could_serve[kind] = place(request, Ground(self.topology, self.topology.live)) is not None
-        return self._could_serve[kind]
+        if kind not in known:
+            if len(known) >= MAX_REMEMBERED_REQUESTS:
+                known.clear()
+            known[kind] = place(request, Ground(topology, topology.live)) is not None
+        return known[kind]
 
     def working(self) -> int:
         """How many boards work and are in service."""
-        return sum(plane.bit_count() for plane in self.topology.live)
+        return count(self.topology.live)
 
     def configure(self, machine: Machine) -> bool:
         """Take over what may change of the same hardware; whether placement can come out differently now."""
         before, self.machine = self.machine, machine
         if (before.dead_boards, before.dead_links) == (machine.dead_boards, machine.dead_links):
             return False
-        self._rebuild()
+        self._forget_topology()
+        taken = self.torus.planes({*self.holders, *self.resting})
+        self.free = without(self.topology.live, taken)
         return True
 
     def set_out_of_service(self, board: Board, out: bool) -> bool:
@@ -83,7 +102,9 @@ class Occupancy:
             self.out.add(board)
         else:
             self.out.remove(board)
-        self._rebuild()
+        self._topology = self._ground = None
+        self._serves_now = {}
+        self._set_free(board, free=board not in self.holders and board not in self.resting)
         return True
 
     @property
@@ -136,19 +157,18 @@ class Occupancy:
         assert self.free == expected, f"free boards of {self.machine.name} are not those that nobody has"
         assert self.resting.items() <= {(board, until) for until, board in self._ends_of_rest}
 
-    def _rebuild(self) -> None:
-        self.topology = self._topology()
-        self._ground = None
-        self._could_serve.clear()
-        taken = self.torus.planes({*self.holders, *self.resting})
-        live = self.topology.live
-        self.free = (live[0] & ~taken[0], live[1] & ~taken[1], live[2] & ~taken[2])
+    def _forget_topology(self) -> None:
+        self._topology: Topology | None = None
+        self._whole: Topology | None = None
+        self._ground: Ground | None = None
+        self._could_serve: dict[tuple[object, ...], bool] = {}
+        self._serves_now: dict[tuple[object, ...], bool] = {}
 
     def _set_free(self, board: Board, *, free: bool) -> None:
         x, y, z = board
         planes = list(self.free)
-        if free:
-            planes[z] |= self.topology.live[z] & self.torus.triad(x, y)
+        if free and board not in self.out and board not in self.machine.dead_boards:
+            planes[z] |= self.torus.triad(x, y)
         else:
             planes[z] &= ~self.torus.triad(x, y)
         self.free = (planes[0], planes[1], planes[2])

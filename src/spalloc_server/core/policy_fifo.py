@@ -2,7 +2,8 @@
 
 Theory of operation. A job stands in the queue of every machine that could serve it, and starts on the first of them,
 in order of the machines' priority, where it is at the head and fits. A job that cannot start holds up all later ones
-on its own machines, and nobody on others. A job of higher priority stands before those of lower.
+on its own machines, and nobody on others; nor on machines that could not serve it even if they were empty, because of
+boards that are out of service. A job of higher priority stands before those of lower.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class FirstComeFirstServed:
         for job in tuple(book.line):
             if not heads:
                 break
-            machines = [name for name in job.machines if name in heads]
+            machines = [name for name in job.machines if name in heads and book.machines[name].serves_now(job.request)]
             for name in machines:
                 if found := book.place(job.request, name):
                     started.append((job.job_id, book.start(job, name, found, now)))

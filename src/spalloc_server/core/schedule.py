@@ -6,8 +6,8 @@ that could let a job start. This module knows nothing of power, keepalives or cl
 calls it says what time it is.
 
 Whether any machine could ever serve a request is decided by placement on the machine as if it were empty. It is
-decided when a job is submitted, and again for the whole queue when boards die or machines go, so that no job waits
-for what cannot come.
+decided when a job is submitted, and again for the whole queue when the configuration changes, so that no job waits
+for what cannot come. Boards that are out of service are expected back, and end nobody's wait.
 """
 
 from __future__ import annotations
@@ -135,8 +135,12 @@ class Scheduler:
 
     def set_out_of_service(self, machine: str, board: Board, out: bool) -> None:
         """Take a board out of service, or put it back. A job that has it keeps it."""
-        if self._book.machines[machine].set_out_of_service(board, out):
-            self._topology_changed = self._changed = True
+        self._changed |= self._book.machines[machine].set_out_of_service(board, out)
+
+    def set_closed(self, machine: str, closed: bool) -> None:
+        """Give nothing of a machine, or do so again. Jobs that have boards of it keep them; others may wait for it."""
+        self._book.machines[machine].closed = closed
+        self._changed = True
 
     def run(self, now: float) -> list[tuple[int, Allocation]]:
         """Start the jobs that may start now."""
@@ -157,6 +161,10 @@ class Scheduler:
     def holder(self, machine: str, board: Board) -> int | None:
         """The job that a board is held for; one that has ended, while its boards are being powered off."""
         return self._book.machines[machine].holders.get(board)
+
+    def rests_until(self, machine: str, board: Board) -> float | None:
+        """When the rest of a board ends; None where it does not rest."""
+        return self._book.machines[machine].resting.get(board)
 
     def explain(self, job_id: int, now: float) -> Explanation:
         """Why a queued job waits. `KeyError` where it is not queued."""
