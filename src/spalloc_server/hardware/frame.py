@@ -253,8 +253,11 @@ class Frame:
 
     async def _mark(self, board: int) -> None:
         """Make sure that a board that is on now will look different once it has been reset."""
-        if board not in self._off and await self._fault(board) is None:
-            with contextlib.suppress(Refused):  # then it is not marked, and its reset is not looked for
+        if board in self._off:
+            return
+        fpga, _ = _MARK
+        with contextlib.suppress(Refused, BadPacket):  # then its reset is not looked for
+            if await self._read(board, fpga, FLAG_REGISTER) & 3 == fpga:
                 await self._stop(board, *_MARK)
                 self._marked.add(board)
 
