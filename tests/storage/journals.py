@@ -30,6 +30,9 @@ class Bench(Protocol):
     def mend_disk(self) -> None:
         """From now on they do not."""
 
+    async def prune(self, before: float) -> None:
+        """Prune, to the end."""
+
 
 class MemoryBench:
     """The twin in memory."""
@@ -50,6 +53,9 @@ class MemoryBench:
 
     def mend_disk(self) -> None:
         self._journal.failure = None
+
+    async def prune(self, before: float) -> None:
+        self._journal.prune(before)
 
 
 class SqliteBench:
@@ -79,6 +85,9 @@ class SqliteBench:
     def mend_disk(self) -> None:
         self._journal._connection.execute("PRAGMA query_only = OFF")
 
+    async def prune(self, before: float) -> None:
+        await pruned(self._journal, before)
+
 
 async def stored(journal: Journal, *batches: Changes) -> None:
     """Write batches and wait until the last is durable."""
@@ -94,3 +103,20 @@ async def written(journal: Journal, *batches: Changes) -> list[StorageError | No
         journal.write(batch, future.set_result)
     async with asyncio.timeout(20):
         return list(await asyncio.gather(*futures))
+
+
+async def pruned(journal: SqliteJournal, before: float) -> None:
+    """Prune, and wait for the end of it as the writer sees it: a step that finds too little to delete."""
+    done = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    step = journal._prune_step
+
+    def watched(before: float) -> None:
+        step(before)
+        if journal._prune_before is None:
+            loop.call_soon_threadsafe(done.set)
+
+    journal._prune_step = watched  # type: ignore[method-assign]
+    journal.prune(before)
+    async with asyncio.timeout(20):
+        await done.wait()

@@ -12,7 +12,7 @@ from spalloc_server.errors import StorageError
 from spalloc_server.storage import history, sqlite
 from spalloc_server.storage.history import read_history
 from spalloc_server.storage.sqlite import SqliteJournal
-from tests.storage.journals import stored
+from tests.storage.journals import pruned, stored
 from tests.storage.workload import a_job
 
 
@@ -62,23 +62,6 @@ def test_no_history_is_an_error_that_names_the_file_and_creates_none(tmp_path: P
     with pytest.raises(StorageError, match=str(path)):
         list(read_history(path))
     assert path.exists() == (content is not None)
-
-
-async def pruned(journal: SqliteJournal, before: float) -> None:
-    """Prune, and wait for the end of it as the writer sees it: a step that finds too little to delete."""
-    done = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    step = journal._prune_step
-
-    def watched(before: float) -> None:
-        step(before)
-        if journal._prune_before is None:
-            loop.call_soon_threadsafe(done.set)
-
-    journal._prune_step = watched  # type: ignore[method-assign]
-    journal.prune(before)
-    async with asyncio.timeout(20):
-        await done.wait()
 
 
 async def test_pruning_forgets_old_jobs_in_small_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

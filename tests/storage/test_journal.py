@@ -111,6 +111,13 @@ async def test_none_deletes_a_board_a_release_and_a_fact(bench: Bench) -> None:
     assert bench.journal.load(max_retired=0) == Snapshot(facts={"b": 2})
 
 
+async def test_pruning_forgets_what_ended_before_and_nothing_else(bench: Bench) -> None:
+    ends = {1: 50.0, 2: 10.0, 3: 20.0, 4: None, 5: 19.5}
+    await stored(bench.journal, Changes(jobs={job_id: a_job(job_id, ended_at=end) for job_id, end in ends.items()}))
+    await bench.prune(20.0)
+    assert [job.job_id for job in bench.journal.load(max_retired=10).jobs] == [1, 3, 4]
+
+
 async def test_a_row_changed_after_the_write_is_stored_as_it_was(bench: Bench) -> None:
     job = a_job(1)
     with bench.held():

@@ -19,7 +19,6 @@ import pytest
 from spalloc_server.core.messages import Changes, Snapshot
 from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUseError, StorageError
 from spalloc_server.storage.history import read_history
-from spalloc_server.storage.rows import TABLES
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import cold_start, connect, set_aside
 from tests.storage.journals import stored
@@ -148,15 +147,6 @@ def test_a_state_that_cannot_be_opened_is_given_up_for_others(path: Path) -> Non
 
 
 # ------------------------------------------------------------------------------------------------------------- schemas
-
-
-def test_the_tables_have_the_columns_that_the_rows_have(path: Path) -> None:
-    with closing(connect(path)) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        assert tables == set(TABLES)
-        for table, columns in TABLES.items():
-            found = [line[1] for line in connection.execute(f"PRAGMA table_info({table})")]
-            assert sorted(found) == sorted(columns)
 
 
 def test_migrations_are_numbered_without_gaps() -> None:

@@ -1,0 +1,74 @@
+"""What only the journal on disk has: groups, a thread, and queries whose price does not grow with history."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from spalloc_server.core.messages import Changes
+from spalloc_server.errors import StorageError
+from spalloc_server.storage.rows import Rows, read_facts
+from spalloc_server.storage.sqlite import SqliteJournal
+from spalloc_server.storage.state_file import connect_to_read
+from tests.storage.journals import SqliteBench, stored, written
+from tests.storage.workload import a_job
+
+
+async def test_batches_that_arrive_during_a_commit_go_together_into_the_next(tmp_path: Path) -> None:
+    bench = SqliteBench(tmp_path / "state.db")
+    statements: list[str] = []
+    bench._journal._connection.set_trace_callback(statements.append)
+    with bench.held():
+        for number in range(100):
+            bench.journal.write(Changes(facts={"n": number}), lambda _: None)
+    await stored(bench.journal, Changes(facts={"last": 1}))
+    assert statements.count("COMMIT") <= 3
+    await bench.journal.close()
+
+
+async def test_queries_on_history_follow_its_index(tmp_path: Path) -> None:
+    journal = SqliteJournal.open(tmp_path / "state.db", loop=asyncio.get_running_loop())
+    await stored(journal, Changes(jobs={n: a_job(n, ended_at=float(n)) for n in range(1, 50)}))
+    connection = journal._connection
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    journal.load(max_retired=5)
+    journal._prune_step(3.0)
+    connection.set_trace_callback(None)
+    asked = [statement for statement in statements if "history" in statement]
+    assert len(asked) == 2
+    for statement in asked:
+        plan = [line[3] for line in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+        assert any("INDEX history_by_end" in step for step in plan), plan
+        assert not any(step == "SCAN history" or "TEMP B-TREE" in step for step in plan), plan
+    await journal.close()
+
+
+async def test_a_mistake_within_a_commit_is_an_error_for_its_callers_and_not_the_end_of_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = SqliteJournal.open(tmp_path / "state.db", loop=asyncio.get_running_loop())
+    with monkeypatch.context() as patch:
+        patch.setattr(Rows, "store", lambda *_: 1 / 0)
+        (outcome,) = await written(journal, Changes(facts={"a": 1}))
+    assert isinstance(outcome, StorageError)
+    assert "ZeroDivisionError" in str(outcome)
+    await stored(journal, Changes(facts={"b": 1}))
+    assert journal.load(max_retired=0).facts == {"a": 1, "b": 1}
+    await journal.close()
+
+
+def test_a_loop_that_has_gone_does_not_keep_the_writer_from_ending(tmp_path: Path) -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    journal = SqliteJournal.open(tmp_path / "state.db", loop=loop)
+    journal.write(Changes(facts={"a": 1}), lambda _: None)
+    journal._closing = True
+    journal.retry()
+    journal._thread.join(20)
+    assert not journal._thread.is_alive()
+    with closing(connect_to_read(tmp_path / "state.db")) as connection:
+        assert read_facts(connection) == {"a": 1}
