@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from hypothesis import strategies as st
 
-from spalloc_server.core.messages import Allocation, BoardRow, Changes, FrameWork, JobRow, ReleaseRow
+from spalloc_server.core.messages import Allocation, BoardReport, BoardRow, Changes, FrameWork, JobRow, ReleaseRow
 from spalloc_server.links import Links
 
 _integers = st.integers(-(2**70), 2**70)
@@ -62,6 +62,10 @@ _board_rows = st.builds(
     by=st.none() | _texts,
     since=_optional_times,
     failures=st.lists(st.tuples(_times, _texts), max_size=2),
+    reports=st.lists(st.builds(BoardReport, _times, st.none() | _texts, _texts, _texts), max_size=2),
+    counts_from=_times,
+    strikes=st.integers(0, 5),
+    trial_at=_optional_times,
 )
 _releases = st.builds(
     ReleaseRow,

@@ -19,6 +19,7 @@ import pytest
 from spalloc_server.core.messages import Changes, Snapshot
 from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUseError, StorageError
 from spalloc_server.storage.history import read_history
+from spalloc_server.storage.rows import encode
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import cold_start, connect, set_aside
 from tests.storage.journals import stored
@@ -26,6 +27,7 @@ from tests.storage.workload import Model, a_job, workload
 
 DATA = Path(__file__).parent / "data"
 BATCHES = 120
+PAGE_SIZE = 4096
 
 
 @pytest.fixture
@@ -113,6 +115,7 @@ async def test_a_second_server_is_refused_at_once_and_told_who_has_the_state(pat
 
 HOLD = """
 import asyncio, sys, pathlib
+from spalloc_server.storage.rows import encode
 from spalloc_server.storage.sqlite import SqliteJournal
 async def main():
     SqliteJournal.open(pathlib.Path(sys.argv[1]), loop=asyncio.get_running_loop())
@@ -213,7 +216,7 @@ def test_a_failing_migration_leaves_the_schema_before_it(path: Path, monkeypatch
 
 
 def test_a_file_cut_short_is_found_out(path: Path, full: Snapshot) -> None:
-    os.truncate(path, path.stat().st_size - 4096)
+    os.truncate(path, path.stat().st_size - PAGE_SIZE)
     with pytest.raises(DamagedStateError, match=str(path)):
         loaded(path)
 
@@ -222,11 +225,29 @@ def test_a_file_cut_short_is_found_out(path: Path, full: Snapshot) -> None:
 def test_a_scribbled_page_of_a_live_table_is_found_out(path: Path, full: Snapshot, table: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
         (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-    with path.open("r+b") as file:
-        file.seek((page - 1) * 4096)
-        file.write(os.urandom(4096))
+    scribble(path, page)
     with pytest.raises(DamagedStateError, match=str(path)):
         loaded(path)
+
+
+def test_lines_out_of_order_are_found_out_though_each_can_be_read(path: Path) -> None:
+    with closing(connect(path)) as connection:
+        encode(Changes(jobs={n: a_job(n, boards=1) for n in range(1, 5)})).store(connection)
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'jobs'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * PAGE_SIZE + 8)  # behind the header of a leaf: where its lines begin, two bytes each
+        first, second = file.read(2), file.read(2)
+        file.seek((page - 1) * PAGE_SIZE + 8)
+        file.write(second + first)
+    with pytest.raises(DamagedStateError, match=f"{path} is damaged: table jobs: .*out of order"):
+        loaded(path)
+
+
+def scribble(path: Path, page: int) -> None:
+    """Overwrite a page with what never was one."""
+    with path.open("r+b") as file:
+        file.seek((page - 1) * PAGE_SIZE)
+        file.write(b"\xa5" * PAGE_SIZE)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from spalloc_server.core.messages import Allocation, BoardRow, Changes, FrameWork, JobRow, ReleaseRow, Snapshot
+from spalloc_server.core.messages import (
+    Allocation,
+    BoardReport,
+    BoardRow,
+    Changes,
+    FrameWork,
+    JobRow,
+    ReleaseRow,
+    Snapshot,
+)
 from spalloc_server.links import Links
 
 
@@ -62,6 +71,10 @@ def a_board(x: int) -> BoardRow:
         by="server",
         since=2_000.0,
         failures=[(1_990.5, "FPGA 1 does not answer"), (1_999.5, "FPGA 1 does not answer")],
+        reports=[BoardReport(1_980.5, "ada@example.org", "127.0.0.1", "no answer")],
+        counts_from=1_990.0,
+        strikes=2,
+        trial_at=5_600.0,
     )
 
 

@@ -11,9 +11,13 @@ CREATE TABLE boards (
     "by" TEXT,
     since REAL,
     failures TEXT NOT NULL,
+    reports TEXT NOT NULL,
+    counts_from REAL NOT NULL,
+    strikes INTEGER NOT NULL,
+    trial_at REAL,
     PRIMARY KEY (machine, x, y, z)
 ) WITHOUT ROWID;
-INSERT INTO "boards" VALUES('hall',4,0,2,'FPGA 1 does not answer','server',2000.0,'[[1990.5,"FPGA 1 does not answer"],[1999.5,"FPGA 1 does not answer"]]');
+INSERT INTO "boards" VALUES('hall',4,0,2,'FPGA 1 does not answer','server',2000.0,'[[1990.5,"FPGA 1 does not answer"],[1999.5,"FPGA 1 does not answer"]]','[[1980.5,"ada@example.org","127.0.0.1","no answer"]]',1990.0,2,5600.0);
 CREATE TABLE facts (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL

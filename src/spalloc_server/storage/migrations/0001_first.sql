@@ -1,4 +1,4 @@
--- Times are seconds since the Unix epoch; args, kwargs, boards, frames, failures and fact values are JSON.
+-- Times are seconds since the Unix epoch; args, kwargs, boards, frames, failures, reports and fact values are JSON.
 -- No foreign keys: a release may name a job whose line of history is pruned already.
 PRAGMA application_id = 0x53704E4E;
 
@@ -67,7 +67,7 @@ CREATE TABLE releases (
     rest_until REAL
 );
 
--- Boards that have a record: out of service, or with failures that are remembered.
+-- Boards that have a record: out of service, or with failures or reports that are remembered.
 CREATE TABLE boards (
     machine TEXT NOT NULL,
     x INTEGER NOT NULL,
@@ -77,6 +77,10 @@ CREATE TABLE boards (
     "by" TEXT,
     since REAL,
     failures TEXT NOT NULL,
+    reports TEXT NOT NULL,
+    counts_from REAL NOT NULL,
+    strikes INTEGER NOT NULL,
+    trial_at REAL,
     PRIMARY KEY (machine, x, y, z)
 ) WITHOUT ROWID;
 
