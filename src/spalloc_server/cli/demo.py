@@ -1,7 +1,7 @@
 """`spalloc-admin demo`: the million-core machine and its server, in one process, on this computer alone.
 
-The machine is simulated down to its BMPs: the server drives them over UDP as it would drive hardware, and everybody
-reaches the server over TCP, the imaginary users too.
+The machine (or another, with `--config`) is simulated down to its BMPs: the server drives them over UDP as it would
+drive hardware, and everybody reaches the server over TCP, the imaginary users too.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.demo_users import USERS, use
 from spalloc_server.cli.demo_view import show
 from spalloc_server.controller import JobState
+from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.simulated_frame import REAL_TIMINGS, SimulatedTimings
 from spalloc_server.hardware.simulator import Simulator
-from spalloc_server.server import Server
+from spalloc_server.server import DEFAULT_PORT, Server
 
 __all__ = ["demo"]
 
 HOST = "127.0.0.1"
-CONFIG = Path(__file__).parents[1] / "examples" / "simulated-1200.toml"
+MILLION_CORE = Path(__file__).parents[1] / "examples" / "simulated-1200.toml"
 BRISK_TIMINGS = SimulatedTimings(command=0.0005, power_on=0.5, power_on_others=1.0)
 """A few times quicker than boards are, so that there is more to see."""
 ONCE_SECONDS = 60.0
@@ -41,6 +42,7 @@ PATH = click.Path(path_type=Path)
 
 @dataclass(frozen=True, slots=True)
 class _Options:
+    config: Path
     port: int
     state: Path | None
     timings: SimulatedTimings
@@ -49,28 +51,33 @@ class _Options:
 
 
 @click.command()
-@click.option("-p", "--port", type=click.IntRange(0, 65535), default=22244, show_default=True, help="0: any free one.")
+@click.option(
+    "-p", "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free one."
+)
 @click.option("--quiet-users", is_flag=True, help="No imaginary users: the machine is all yours.")
 @click.option("--once", is_flag=True, help="Take one job through, tell what happened, and end.")
+@click.option("--config", type=PATH, default=MILLION_CORE, help="Simulate this config file's machines instead.")
 @click.option("--state", type=PATH, help="Keep the server's state here; without, it goes when the demo ends.")
 @click.option("--real-timings", is_flag=True, help="Take as long as boards do: 3 to 6 seconds for a power-on.")
-def demo(port: int, quiet_users: bool, once: bool, state: Path | None, real_timings: bool) -> None:
+def demo(config: Path, port: int, state: Path | None, quiet_users: bool, once: bool, real_timings: bool) -> None:
     """A simulated machine of a million cores and its server, ready for real clients. ctrl+c ends it."""
     logs.configure(quiet=True)
     timings = REAL_TIMINGS if real_timings else BRISK_TIMINGS
-    options = _Options(port=port, state=state, timings=timings, users=not (quiet_users or once), once=once)
+    options = _Options(config, port, state, timings, users=not (quiet_users or once), once=once)
     process.run("spalloc-admin demo", _demo(options))
 
 
 async def _demo(options: _Options) -> None:
     started = time.monotonic()
-    configuration = config_file.load(CONFIG)
+    configuration = config_file.load(options.config)
+    if not configuration.machines:
+        raise ConfigurationError(f"{options.config}: has no machines to simulate")
     simulator = Simulator.of_configuration(configuration, timings=options.timings)
     stopping = asyncio.Event()
     ready = asyncio.Event()
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="spalloc-demo-"))
-        server = Server(CONFIG, port=options.port, state=options.state or Path(folder) / "state.db")
+        server = Server(options.config, port=options.port, state=options.state or Path(folder) / "state.db")
 
         def stop() -> None:
             if stopping.is_set():
@@ -96,17 +103,20 @@ async def _demo(options: _Options) -> None:
 
 def _introduce(server: Server, simulator: Simulator, seconds: float) -> None:
     port = server.address[1]
-    at = f"--hostname {HOST}" + (f" --port {port}" if port != 22244 else "")
-    (machine,) = server.controller.machines.values()
+    at = f"--hostname {HOST}" + (f" --port {port}" if port != DEFAULT_PORT else "")
+    machines = server.controller.machines
+    boards = sum(len(machine.live_boards) for machine in machines.values())
     print(
-        f"Serving {machine.name} at {HOST}:{port} after {seconds:.1f} s: {len(machine.live_boards)} boards in "
-        f"{len(simulator.frames)} frames, each frame's BMP at an address of its own, 127.1.0.0 and onwards.\n"
-        "Any published client reaches it (pip install spalloc, into an environment of its own):\n\n"
-        f"    spalloc {at} --owner you 24         get 24 boards, until ctrl+c\n"
-        f"    spalloc-machine {at} {machine.name}     draw the machine\n"
-        f"    spalloc-ps {at}                     list all jobs\n",
-        flush=True,
+        f"Serving {', '.join(machines)} at {HOST}:{port} after {seconds:.1f} s: {process.count(boards, 'board')} in "
+        f"{process.count(len(simulator.frames), 'frame')}, all simulated; ctrl+c ends the demo.\n"
+        "Reach it with any published client (pip install spalloc, in an environment of its own), such as:"
     )
+    for command, what in (
+        (f"spalloc {at} --owner you 24", "get 24 boards, until you press enter"),
+        (f"spalloc-ps {at}", "list the jobs"),
+        (f"spalloc-machine {at} {next(iter(machines), '')}", "draw the machine"),
+    ):
+        print(f"    {command:<64} # {what}", flush=True)
 
 
 async def _until(stopping: asyncio.Event, life: Iterable[Coroutine[Any, Any, None]]) -> None:

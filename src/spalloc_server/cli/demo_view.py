@@ -1,7 +1,8 @@
 """What the demo shows: a live picture of machine and jobs on a terminal, else one line for each event.
 
-`Events` tells what happened between two looks at the core. `picture` draws the machine as a map with two characters a
-triad, as the triads lie (the first one bottom left), in one colour a job, beside the jobs and the latest events.
+`Events` tells what happened between two looks at the core. `picture` draws the first machine as a map with two
+characters a triad, as the triads lie (the first one bottom left), in one colour a job, beside the jobs and the latest
+events.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -30,7 +32,7 @@ JOBS = 11
 """Most jobs in the table."""
 EVENTS = 6
 """Latest events that stay in sight."""
-BAR_WIDTH = 50
+BAR_WIDTH = 32
 COLOURS = (
     "red",
     "green",
@@ -52,8 +54,8 @@ async def show(server: Server, simulator: Simulator, *, live: bool, console: Con
     console = console or Console(highlight=False, soft_wrap=not live)
     events = Events()
     latest: deque[str] = deque(maxlen=EVENTS)
-    (machine,) = server.controller.machines.values()
-    with Live(console=console, auto_refresh=False) if live else console as display:
+    machine = next(iter(server.controller.machines.values()))
+    with Live(console=console, auto_refresh=False) if live else nullcontext(console) as display:
         while True:
             jobs = server.controller.list_jobs()
             news = events.since_last(server.controller, jobs)
@@ -94,7 +96,7 @@ def picture(machine: Machine, jobs: Sequence[JobDescription], boards_on: int, ev
     bar = Text.assemble(
         ("█" * round(BAR_WIDTH * held / total), "green"),
         ("░" * (BAR_WIDTH - round(BAR_WIDTH * held / total)), "dim"),
-        f"  {held} of {total} boards in use, {boards_on} switched on; ctrl+c ends the demo",
+        f"  {held} of {total} boards in use, {boards_on} switched on",
     )
     columns = Table.grid(padding=(0, 2))
     columns.add_row(_map(machine, jobs), Group(_table(jobs), Text(), *(Text(line, "dim") for line in events)))

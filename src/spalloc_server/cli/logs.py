@@ -38,7 +38,7 @@ def configure(*, log_format: LogFormat = "console", quiet: bool = False) -> None
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_StandardError,
     )
-    logging.basicConfig(handlers=[_FromStandardLibrary()], level=max(level, logging.WARNING), force=True)
+    logging.basicConfig(handlers=[_FromStandardLibrary()], level=max(level, logging.WARNING))
 
 
 class _StandardError:

@@ -1,0 +1,112 @@
+"""`spalloc-admin check-config`: what a config file says, and what it would change."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from spalloc_server import config_file
+from spalloc_server.cli.check_config import check_config
+from spalloc_server.controller import Controller, Outcome
+from spalloc_server.storage.rows import encode
+from spalloc_server.storage.state_file import connect, transaction
+from tests.cli.commands import one_line_of
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TWO = """
+[[machine]]
+form = "standard_ips"
+name = "small"
+board_locations = "spinner-24.csv"
+dead_boards = [[0, 0, 1]]
+dead_links = [[1, 0, 0, "north"], [2, 0, 0, "north"]]
+[[machine]]
+form = "single_board"
+name = "desk"
+tags = ["test", "desk"]
+bmp_ip = "10.0.0.1"
+spinnaker_ip = "10.0.0.2"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "spinner-24.csv").write_bytes((EXAMPLES / "spinner-24.csv").read_bytes())
+    config = folder / "config.toml"
+    config.write_text(text)
+    return config
+
+
+def told(*arguments: Path | str) -> list[str]:
+    result = CliRunner().invoke(check_config, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()
+
+
+def store(config: Path, state: Path) -> None:
+    """A server's state: a job of 24 boards on `small`, one on `desk`, and one that waits for `small`."""
+    core = Controller()
+    core.configure(config_file.load(config))
+    for arguments, keywords in (
+        ((4, 1), {"machine": "small"}),
+        ((), {"tags": ["desk"]}),
+        ((4, 2), {"machine": "small"}),
+    ):
+        core.create_job(*arguments, owner="someone", **keywords)
+    for switch in core.take_switches():
+        core.switched(Outcome(switch.operation))
+    with closing(connect(state)) as connection, transaction(connection):
+        encode(core.take_changes()).store(connection)
+
+
+def test_it_describes_what_the_file_says(tmp_path: Path) -> None:
+    config = write(tmp_path, TWO)
+    assert told(config) == [
+        "small: 4 x 2 triads, 23 boards in 1 frame, 1 dead board, 2 dead links, tags default",
+        "desk: 1 x 1 triads, 1 board in 1 frame, 2 dead boards, tags desk, test",
+        f"{config} is good: 2 machines, 24 boards",
+    ]
+
+
+def test_a_bad_file_is_told_in_one_line(tmp_path: Path) -> None:
+    line = one_line_of(check_config, write(tmp_path, TWO.replace("[0, 0, 1]", "[0, 0, 5]")))
+    assert line.startswith(
+        f"spalloc-admin check-config: {tmp_path / 'config.toml'}, line 2: machine 'small': dead board"
+    )
+
+
+def test_the_same_file_changes_nothing(tmp_path: Path) -> None:
+    config = write(tmp_path, TWO)
+    store(config, tmp_path / "state.db")
+    before = (tmp_path / "state.db").read_bytes()
+    assert told(config, "--against", tmp_path / "state.db")[3:] == ["no machine would change", "0 jobs of 3 would end"]
+    assert (tmp_path / "state.db").read_bytes() == before
+
+
+def test_dead_boards_leave_jobs_alone_and_new_addresses_end_them(tmp_path: Path) -> None:
+    store(write(tmp_path, TWO), tmp_path / "state.db")
+    config = write(tmp_path, TWO.replace("[[0, 0, 1]]", "[[0, 0, 1], [3, 1, 2]]").replace("10.0.0.1", "10.0.0.9"))
+    assert told(config, "--against", tmp_path / "state.db")[3:] == [
+        "machine desk: replaced (1 BMP addresses differ)",
+        "machine small: dead boards +1 -0",
+        "job 2 of someone (1 board) would end: Machine removed.",
+        "1 job of 3 would end",
+    ]
+
+
+def test_jobs_that_wait_in_vain_would_end(tmp_path: Path) -> None:
+    store(write(tmp_path, TWO), tmp_path / "state.db")
+    config = write(tmp_path, TWO[TWO.rindex("[[machine]]") :])
+    lines = told(config, "--against", tmp_path / "state.db")[2:]
+    assert lines[0] == "machine small: removed"
+    assert lines[1].startswith("job 1 of someone (11 boards) would end: Machine removed.")
+    assert lines[2].startswith("job 3 of someone (0 boards) would end: Cancelled: No suitable machines available.")
+    assert lines[3:] == ["2 jobs of 3 would end"]
+
+
+def test_a_state_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(check_config, [str(write(tmp_path, TWO)), "--against", str(tmp_path / "none.db")])
+    assert result.exit_code == 1
+    assert str(tmp_path / "none.db") in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,86 @@
+"""`spalloc-admin demo`, on a machine of one frame instead of fifty."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+
+from spalloc_server import config_file
+from spalloc_server.cli.demo import MILLION_CORE, demo
+from spalloc_server.hardware.scp import SCP_PORT
+from tests.cli.commands import STOP_SECONDS, one_line_of, running
+
+
+def test_the_million_core_machine_comes_with_the_package() -> None:
+    (machine,) = config_file.load(MILLION_CORE).machines
+    assert (machine.width, machine.height, len(machine.live_boards), len(machine.frames)) == (20, 20, 1200, 50)
+
+
+def test_once_takes_a_job_through(config: Path) -> None:
+    with running("spalloc-admin", "demo", "--once", "--port", 0, "--config", config) as process:
+        output, errors = process.communicate(timeout=STOP_SECONDS)
+    assert (process.returncode, errors) == (0, "")
+    told = iter(output.splitlines())
+    for step in (
+        "Serving frame",
+        "version 1.0.0",
+        "job 1",
+        "ready: 24 boards",
+        "24 boards are on",
+        "all boards are off",
+    ):
+        assert any(step in line for line in told), f"{step!r} is not told in its turn:\n{output}"
+    assert output.endswith("stopped\n")
+
+
+def test_users_come_and_go_until_ctrl_c(config: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state.db"
+    with running("spalloc-admin", "demo", "--port", 0, "--config", config, "--state", state) as process:
+        assert process.stdout is not None
+        serving = process.stdout.readline()
+        first = next(line for line in process.stdout if re.match(r"\d\d:\d\d:\d\d ", line))
+        process.send_signal(signal.SIGINT)
+        stopped = time.monotonic()
+        output, errors = process.communicate(timeout=STOP_SECONDS)
+        seconds = time.monotonic() - stopped
+    assert re.match(r"Serving frame at 127\.0\.0\.1:\d+ after .* s: 24 boards in 1 frame", serving)
+    assert re.search(r"job \d+ of [a-z-]+ ", first)
+    assert output.endswith("stopped\n")
+    assert (process.returncode, errors) == (0, "")
+    assert seconds < 5
+    assert state.exists()
+
+
+def test_once_says_why_a_job_cannot_be_had(config: Path) -> None:
+    config.write_text(config.read_text() + 'tags = ["for nobody"]\n')
+    with running("spalloc-admin", "demo", "--once", "--port", 0, "--config", config) as process:
+        _, errors = process.communicate(timeout=STOP_SECONDS)
+    assert process.returncode == 1
+    assert re.fullmatch(r"spalloc-admin demo: job 1 did not become ready: Cancelled: .*\n", errors)
+
+
+def test_a_port_in_use_is_told_in_one_line(config: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        line = one_line_of(demo, "--config", config, "--port", port)
+    assert line.startswith(f"spalloc-admin demo: cannot listen on port {port} of 127.0.0.1: it is in use")
+
+
+def test_an_address_that_is_taken_is_told_in_one_line(config: Path, host: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind((host, SCP_PORT))
+        line = one_line_of(demo, "--config", config, "--port", 0)
+    assert line.startswith(f"spalloc-admin demo: cannot listen on {host}:17893: Address already in use")
+
+
+def test_hardware_elsewhere_is_never_driven(config: Path, host: str) -> None:
+    config.write_text(config.read_text().replace(host, "10.11.192.0"))
+    assert "only loopback addresses" in one_line_of(demo, "--config", config, "--port", 0)
+
+
+def test_a_config_without_machines_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "none.toml").write_text("")
+    assert "has no machines to simulate" in one_line_of(demo, "--config", tmp_path / "none.toml")

@@ -1,0 +1,76 @@
+"""What the demo shows."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from spalloc_server import config_file
+from spalloc_server.cli.demo_view import Events, picture
+from spalloc_server.configuration import Configuration
+from spalloc_server.controller import Controller, Outcome
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def small_machine() -> tuple[Configuration, Controller]:
+    configuration = config_file.load(EXAMPLES / "simulated-24.toml")
+    core = Controller()
+    core.configure(configuration)
+    return configuration, core
+
+
+def drawn(core: Controller, events: list[str]) -> list[str]:
+    (machine,) = core.machines.values()
+    console = Console(file=io.StringIO(), width=80)
+    console.print(picture(machine, core.list_jobs(), 7, events))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_every_step_of_a_job_is_told_once() -> None:
+    _, core = small_machine()
+    events = Events()
+    assert events.since_last(core, core.list_jobs()) == []
+    job_id = core.create_job(2, 1, owner="retina")
+    waiting = core.create_job(4, 2, owner="cortex")
+    assert events.since_last(core, core.list_jobs()) == [
+        "job 1 of retina switching on: 6 boards",
+        "job 2 of cortex queued: asks for 4 x 2",
+    ]
+    assert events.since_last(core, core.list_jobs()) == []
+    for switch in core.take_switches():
+        core.switched(Outcome(switch.operation))
+    assert events.since_last(core, core.list_jobs()) == ["job 1 of retina ready: 6 boards"]
+    core.power_off_job_boards(job_id)
+    assert events.since_last(core, core.list_jobs()) == ["job 1 of retina switching off: 6 boards"]
+    core.destroy_job(job_id, "done")
+    core.destroy_job(waiting)
+    assert events.since_last(core, core.list_jobs()) == [
+        "job 1 of retina ended: done",
+        "job 2 of cortex ended: Cancelled: ",
+    ]
+
+
+def test_the_picture_has_the_map_the_jobs_and_the_events() -> None:
+    _, core = small_machine()
+    core.create_job(2, 1, owner="retina [bold]")
+    bar, _, *rows = drawn(core, ["something happened [bold]"])
+    assert bar.split() == ["████████" + "░" * 24, "6", "of", "24", "boards", "in", "use,", "7", "switched", "on"]
+    assert sum(row[:8].count("█") for row in rows) == 4, "two triads, two characters each"
+    assert sum(row[:8].count("·") for row in rows) == 6
+    text = "\n".join(rows)
+    assert "retina [bold]" in text
+    assert "switching on" in text
+    assert "something happened [bold]" in text
+
+
+def test_a_long_queue_is_cut_short() -> None:
+    _, core = small_machine()
+    for _ in range(20):
+        core.create_job(4, 2, owner="many")
+    rows = drawn(core, [])
+    assert len(rows) < 24, "fits a terminal"
+    assert any("and 9 more" in row for row in rows)

@@ -1,0 +1,54 @@
+"""What the commands do alike."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import pytest
+
+from spalloc_server.cli.process import count, on_stop_signals, one_line_errors, run
+from spalloc_server.errors import ListenError, SpallocServerError
+
+
+def test_an_error_becomes_one_line_and_exit_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_, one_line_errors("program"):
+        raise ListenError("the port\n  is in use")
+    assert exit_.value.code == 1
+    assert capsys.readouterr() == ("", "program: the port is in use\n")
+
+
+def test_the_first_of_several_errors_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), one_line_errors("program"):
+        raise ExceptionGroup("tasks", [ExceptionGroup("more", [ListenError("one")]), SpallocServerError("two")])
+    assert capsys.readouterr().err == "program: one\n"
+
+
+def test_a_fault_of_the_program_itself_is_not_dressed_up() -> None:
+    with pytest.raises(ExceptionGroup, match="tasks"), one_line_errors("program"):
+        raise ExceptionGroup("tasks", [KeyError("a bug")])
+
+
+@pytest.mark.parametrize("uvloop", [True, False])
+def test_signals_are_heeded_with_and_without_uvloop(uvloop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not uvloop:
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+    loops = []
+
+    async def main() -> None:
+        loops.append(type(asyncio.get_running_loop()).__module__)
+        signals: asyncio.Queue[str] = asyncio.Queue()
+        on_stop_signals(lambda: signals.put_nowait("stop"))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            async with asyncio.timeout(5):
+                assert await signals.get() == "stop"
+
+    run("program", main())
+    assert loops == ["uvloop"] if uvloop else loops == ["asyncio.unix_events"]
+
+
+def test_numbers_agree_with_their_nouns() -> None:
+    assert [count(number, "board") for number in (0, 1, 2)] == ["0 boards", "1 board", "2 boards"]
