@@ -2,77 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 import pytest
 
-from spalloc_server.configuration import Configuration, Health, Machine, Scheduling
+from spalloc_server.configuration import Configuration, Health, Scheduling
 from spalloc_server.core.controller import Controller
 from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import BoardFailure, Outcome, Snapshot, Switch
+from spalloc_server.core.messages import Outcome, Snapshot
 from spalloc_server.core.replies import JobMachineInfo, JobStatus
 from spalloc_server.errors import RequestError
+from tests.core.house import House
 from tests.core.machines import a_machine
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class House:
-    """A controller, its clock, and hardware that does what it is told when it is told to go on."""
-
-    def __init__(self, *machines: Machine, **settings: Any) -> None:
-        self.clock = Clock()
-        self.controller = Controller(clock=self.clock)
-        self.bad: dict[tuple[str, int], str] = {}
-        self.waiting: list[Switch] = []
-        self.done: list[Switch] = []
-        self.configure(*machines, **settings)
-
-    def configure(self, *machines: Machine, **settings: Any) -> None:
-        self.controller.configure(Configuration(list(machines), **settings))
-        self.controller.check()
-
-    def create(self, *args: Any, **kwargs: Any) -> int:
-        job_id = self.controller.create_job(*args, **{"owner": "me", **kwargs})
-        self.controller.check()
-        return job_id
-
-    def hardware(self) -> list[Switch]:
-        """Let the hardware do all that it was told; what it did."""
-        done = []
-        while switches := self.waiting + self.controller.take_switches():
-            self.waiting = []
-            for switch in switches:
-                failures = self._failures(switch) if switch.on else []
-                self.controller.switched(Outcome(switch.operation, tuple(failures)))
-                self.controller.check()
-                done.append(switch)
-        return done
-
-    def _failures(self, switch: Switch) -> Iterable[BoardFailure]:
-        for frame in switch.frames:
-            for number in frame.boards:
-                if (frame.bmp, number) in self.bad:
-                    yield BoardFailure(frame.bmp, number, self.bad[frame.bmp, number])
-
-    def after(self, seconds: float) -> None:
-        self.clock.now += seconds
-        self.controller.tick()
-        self.controller.check()
-
-    def state(self, job_id: int) -> JobState:
-        return JobState(self.controller.get_job_state(job_id).state)
-
-    def boards(self, job_id: int) -> set[tuple[int, int, int]]:
-        return set(self.controller.get_job_machine_info(job_id).boards or ())
 
 
 def test_a_job_is_switched_on_at_once_and_ready_when_the_hardware_says_so() -> None:

@@ -2,8 +2,8 @@
 
 Theory of operation. `Engine` holds the parts and is the only one that makes them agree. A `Job` knows its own life
 (`job`), the `Scheduler` who waits and which boards are whose (`schedule`), `Power` which operations are under way and
-which boards are on their way back (`power`), `BoardRecords` which boards are not to be used (`boards`), `Leases` who
-has been silent (`leases`).
+which boards are on their way back (`power`), `BoardRecords` which boards are not to be used (`boards`), `Trials` which
+of them are being tried again (`trials`), `Deadlines` whose lease has run out (`deadlines`).
 
 What the world must do piles up until a shell fetches it: rows to store (`take_changes`), power to switch
 (`take_switches`), watchers to tell (`changed_jobs`, `changed_machines`). A shell stores first, and only then acts on
@@ -26,6 +26,7 @@ from spalloc_server.core.machine_facts import machine_to_fact
 from spalloc_server.core.messages import Changes, JobEvent, JobRow, Outcome, Switch
 from spalloc_server.core.power import Power
 from spalloc_server.core.schedule import Scheduler
+from spalloc_server.core.trials import Trials
 
 __all__ = ["NO_MACHINES", "Engine"]
 
@@ -66,6 +67,7 @@ class Engine:
         self._scheduler = Scheduler()
         self._power = Power()
         self._boards = BoardRecords(self._scheduler)
+        self._trials = Trials(self._scheduler, self._power, self._boards)
         self._leases = Deadlines(self._jobs, attrgetter("deadline"))
         self._runtimes = Deadlines(self._jobs, attrgetter("bound"))
         self._facts: dict[str, Any] = {}
@@ -94,6 +96,7 @@ class Engine:
             if job.allocation is not None and job.allocation.machine in gone:
                 self._end(job, "Machine removed.", now)
         for name in gone:
+            self._trials.break_off(name)
             self._power.machine_gone(name)
             self._set_fact(f"machine/{name}", None)
         kept = {name: machine for name, machine in self._machines.items() if name not in gone}
@@ -127,6 +130,8 @@ class Engine:
         job_id = self._power.job_of(outcome.operation)
         if job_id is not None:
             self._job_switched(self._jobs[job_id], failures, now)
+        elif machine := self._trials.ended(outcome.operation, failures, now):
+            self._changed_machines.add(machine.name)
         else:
             self._boards_released(outcome.operation, failures, now)
         self._schedule(now)
@@ -153,7 +158,7 @@ class Engine:
 
     def wake_at(self) -> float | None:
         """When `tick` should be called even if nothing else happens (leases apart); None for no such time."""
-        times = (self._scheduler.wake_at(), self._runtimes.first())
+        times = (self._scheduler.wake_at(), self._runtimes.first(), self._trials.first())
         return min((time for time in times if time is not None), default=None)
 
     # ---------------------------------------------------------------- what the world must do
@@ -221,6 +226,7 @@ class Engine:
             self._changed_machines.add(allocation.machine)
             self._power.switch(job, self._machines[allocation.machine], on=True)
             self._changed(job, "allocated", now)
+        self._trials.begin_due(self._machines, now)
 
     def _job_switched(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
         self._power.forget(job)
@@ -293,7 +299,7 @@ class Engine:
         assert job.allocated_at is not None
         job.board_seconds += len(job.allocation.boards) * (now - job.allocated_at)
         self._scheduler.end(job.job_id, now, learn=learn)
-        self._power.release(job, self._machines[job.allocation.machine])
+        self._power.release(job.job_id, self._machines[job.allocation.machine], job.allocation.boards)
         self._changed_machines.add(job.allocation.machine)
 
     def _touch(self, job_id: int, host: str | None) -> Job | None:
@@ -337,7 +343,8 @@ class Engine:
         self._runtimes.check()
         operations = self._power.operations()
         assert operations == {job.operation: job.job_id for job in self._jobs.values() if job.operation is not None}
-        held = {(machine, board): job_id for machine, board, job_id in self._power.held()}
+        self._boards.check(self._machines.values())
+        held = {(machine, board): job_id for machine, board, job_id in (*self._power.held(), *self._trials.held())}
         for job in self._jobs.values():
             assert job.state in {JobState.queued, JobState.power, JobState.ready}
             assert (job.state == JobState.queued) == (job.allocation is None), f"job {job.job_id} is queued with boards"

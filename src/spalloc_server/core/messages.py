@@ -18,11 +18,13 @@ from spalloc_server.links import Links
 __all__ = [
     "Allocation",
     "BoardFailure",
+    "BoardReport",
     "BoardRow",
     "Changes",
     "FrameWork",
     "JobEvent",
     "JobRow",
+    "Note",
     "Outcome",
     "ReleaseRow",
     "Request",
@@ -195,8 +197,29 @@ class ReleaseRow(msgspec.Struct, kw_only=True):
     """None while the power-off is not confirmed; then when they may be given again (seconds since the epoch)."""
 
 
+class Note(msgspec.Struct, frozen=True):
+    """That an operator has closed something, and why."""
+
+    reason: str
+    by: str
+    """The operator's name."""
+    since: float
+    """Seconds since the Unix epoch."""
+
+
+class BoardReport(msgspec.Struct, frozen=True, array_like=True):
+    """A user says that a board does not work."""
+
+    time: float
+    owner: str | None
+    """Of the job that had the board then."""
+    host: str
+    """Address that the report came from."""
+    text: str
+
+
 class BoardRow(msgspec.Struct, kw_only=True):
-    """A board that has a record: out of service, or with failures that are remembered."""
+    """A board that has a record: out of service, or with failures or reports that are remembered."""
 
     machine: str
     x: int
@@ -210,6 +233,14 @@ class BoardRow(msgspec.Struct, kw_only=True):
     """When it was taken out of service."""
     failures: list[tuple[float, str]] = []
     """Its failures: (time, reason), oldest first."""
+    reports: list[BoardReport] = []
+    """What users said of it, oldest first."""
+    counts_from: float = 0.0
+    """Failures and reports up to this time count no longer."""
+    strikes: int = 0
+    """How often it has been in quarantine, since an operator last returned it."""
+    trial_at: float | None = None
+    """When it may be tried again; None where it is not in quarantine, or there for good."""
 
 
 class Changes(msgspec.Struct, kw_only=True):

@@ -42,7 +42,11 @@ class Occupancy:
         """Boards taken out of service, apart from the configuration's dead ones."""
         self.closed = False
         """Nothing is to be given for the time being."""
-        self._forget_topology()
+        self._topology: Topology | None = None
+        self._whole: Topology | None = None
+        self._ground: Ground | None = None
+        self._could_serve: dict[tuple[object, ...], bool] = {}
+        self._serves_now: dict[tuple[object, ...], bool] = {}
         self.free: Planes = self.topology.live
         """Boards that may be given, were the machine not closed."""
         self._ends_of_rest: list[tuple[float, Board]] = []
@@ -89,7 +93,8 @@ class Occupancy:
         before, self.machine = self.machine, machine
         if (before.dead_boards, before.dead_links) == (machine.dead_boards, machine.dead_links):
             return False
-        self._forget_topology()
+        self._topology = self._whole = self._ground = None
+        self._could_serve, self._serves_now = {}, {}
         taken = self.torus.planes({*self.holders, *self.resting})
         self.free = without(self.topology.live, taken)
         return True
@@ -156,13 +161,6 @@ class Occupancy:
         expected = tuple(live & ~taken for live, taken in zip(self.topology.live, unfree, strict=True))
         assert self.free == expected, f"free boards of {self.machine.name} are not those that nobody has"
         assert self.resting.items() <= {(board, until) for until, board in self._ends_of_rest}
-
-    def _forget_topology(self) -> None:
-        self._topology: Topology | None = None
-        self._whole: Topology | None = None
-        self._ground: Ground | None = None
-        self._could_serve: dict[tuple[object, ...], bool] = {}
-        self._serves_now: dict[tuple[object, ...], bool] = {}
 
     def _set_free(self, board: Board, *, free: bool) -> None:
         x, y, z = board

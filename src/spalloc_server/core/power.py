@@ -9,7 +9,7 @@ are stored, so that a restart drives power-offs to their end and keeps boards re
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 
 from spalloc_server.configuration import Machine
@@ -48,15 +48,20 @@ class Power:
             del self._job_of[job.operation]
             job.operation = None
 
-    def release(self, job: Job, machine: Machine) -> None:
-        """Switch a job's boards off, for good as far as the job is concerned."""
-        assert job.allocation is not None
-        boards = list(job.allocation.boards)
+    def try_board(self, machine: Machine, board: Board) -> int:
+        """Switch on a board that no job has, with all its links stopped; the operation."""
+        operation = self._new_operation()
+        frames = frame_work(machine, [board], stopped_links(machine, [board]))
+        self._switches.append(Switch(operation, job_id=0, on=True, frames=frames))
+        return operation
+
+    def release(self, job_id: int, machine: Machine, boards: Sequence[Board]) -> None:
+        """Switch boards off, for good as far as the job is concerned that had them."""
         row = ReleaseRow(
             release_id=self._new_operation(),
-            job_id=job.job_id,
+            job_id=job_id,
             machine=machine.name,
-            boards=boards,
+            boards=list(boards),
             frames=frame_work(machine, boards),
         )
         self._drive(row)

@@ -137,6 +137,10 @@ class Scheduler:
         """Take a board out of service, or put it back. A job that has it keeps it."""
         self._changed |= self._book.machines[machine].set_out_of_service(board, out)
 
+    def out_of_service(self, machine: str) -> frozenset[Board]:
+        """The boards of a machine that are out of service."""
+        return frozenset(self._book.machines[machine].out)
+
     def set_closed(self, machine: str, closed: bool) -> None:
         """Give nothing of a machine, or do so again. Jobs that have boards of it keep them; others may wait for it."""
         self._book.machines[machine].closed = closed

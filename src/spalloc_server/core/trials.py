@@ -1,0 +1,91 @@
+"""Boards in quarantine are tried in the background: switched on, verified, and switched off again.
+
+Theory of operation. A trial is due when the board's time in quarantine is over, and begins once nobody has the board
+and its frame answers. While it lasts the board is held, by job 0, as if a job had it: so nobody can be given it, not
+even if an operator returns it meanwhile. When the hardware has answered, the verdict goes on record (`BoardRecords`)
+and the board is released, which switches it off and lets it rest like after any job. No frame has two trials at once,
+so that its BMP stays free for jobs.
+
+Trials are not stored. After a restart the board is still in quarantine, its trial is still due, and it starts anew;
+only the release is stored, as all are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from spalloc_server.configuration import Machine
+from spalloc_server.coordinates import Board
+from spalloc_server.core.boards import BoardRecords, address
+from spalloc_server.core.power import Power
+from spalloc_server.core.schedule import Scheduler
+
+__all__ = ["NO_JOB", "Trials"]
+
+NO_JOB = 0
+"""The number under which boards are held and switched that no job has."""
+
+
+class Trials:
+    """Which boards are due, and which are being tried."""
+
+    def __init__(self, scheduler: Scheduler, power: Power, boards: BoardRecords) -> None:
+        self._scheduler = scheduler
+        self._power = power
+        self._boards = boards
+        self._under_way: dict[int, tuple[Machine, Board]] = {}
+        self._first: float | None = None
+
+    def begin_due(self, machines: Mapping[str, Machine], now: float) -> None:
+        """Begin the trials that are due and possible. To be called when anything has changed."""
+        later = [time for time in self._boards.trial_at.values() if time > now]
+        self._first = min(later, default=None)
+        if len(later) < len(self._boards.trial_at):
+            for (name, x, y, z), time in sorted(self._boards.trial_at.items()):
+                if time <= now and name in machines and self.possible(machines[name], (x, y, z)) is None:
+                    self.begin(machines[name], (x, y, z))
+
+    def possible(self, machine: Machine, board: Board) -> str | None:
+        """Why a board cannot be tried now; None where it can."""
+        if board not in machine.live_boards:
+            return "it is not a live board of the configuration"
+        bmp, _ = address(machine, board)
+        if (silent := self._boards.silent.get(bmp)) is not None:
+            return silent
+        if (holder := self._scheduler.holder(machine.name, board)) is not None:
+            return f"job {holder} has it" if holder else "it is being switched already"
+        if any(address(*other)[0] == bmp for other in self._under_way.values()):
+            return "another board of its frame is being tried"
+        return None
+
+    def begin(self, machine: Machine, board: Board) -> None:
+        """Begin to try a board, which must be `possible`."""
+        self._scheduler.hold(machine.name, [board], NO_JOB)
+        self._under_way[self._power.try_board(machine, board)] = machine, board
+
+    def ended(self, operation: int, failures: Mapping[tuple[str, int], str], now: float) -> Machine | None:
+        """The machine whose board has been tried by this operation; None where it was no trial."""
+        if operation not in self._under_way:
+            return None
+        machine, board = self._under_way.pop(operation)
+        bmp, number = address(machine, board)
+        if bmp not in self._boards.silent:  # else nothing is known of the board
+            self._boards.tried(machine, board, failures.get((bmp, number)), now)
+        self._power.release(NO_JOB, machine, [board])
+        return machine
+
+    def break_off(self, machine: str | None = None) -> None:
+        """Switch off without a verdict what is being tried, on this machine or on all."""
+        for operation, (on, board) in list(self._under_way.items()):
+            if machine in (None, on.name):
+                del self._under_way[operation]
+                self._power.release(NO_JOB, on, [board])
+
+    def first(self) -> float | None:
+        """When the next trial is due, as far as that is not waiting for anything else; None where none is."""
+        return self._first
+
+    def held(self) -> Iterator[tuple[str, Board, int]]:
+        """(machine, board, `NO_JOB`) of every board that is being tried."""
+        for machine, board in self._under_way.values():
+            yield machine.name, board, NO_JOB
