@@ -84,6 +84,7 @@ async def test_a_cold_start_forgets_jobs_and_keeps_the_old_state_under_another_n
         async with place.serving(cold_start=True) as server:
             client = await clients.connect(server)
             assert (await client.call("get_job_state", job_id))["state"] == 0
+            assert await client.create() == job_id + 1, "numbers are never used again"
             assert len(list(place.folder.glob(".config.py.state.db*"))) >= 2
 
 

@@ -240,7 +240,7 @@ class Server:
             max_retired_jobs=self._configuration.max_retired_jobs,
             seconds_before_free=self._configuration.seconds_before_free,
         )
-        if self._cold_start and (kept := cold_start(self._state)):
+        if self._cold_start and (kept := cold_start(self._state, keep=["next_id"])):
             log.warning("cold start: old state moved aside", kept_as=str(kept))
         self._journal = SqliteJournal.open(self._state, loop=asyncio.get_running_loop(), on_health=self._on_health)
         self.controller.restore(self._journal.load(max_retired=self._configuration.max_retired_jobs))
