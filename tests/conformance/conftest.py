@@ -11,7 +11,7 @@ import pytest
 
 from tests.conformance.clients import VERSIONS, Client
 from tests.conformance.machines import TestMachine, bmp_hosts, write_config
-from tests.conformance.servers import Server, ours, published, simulated_hardware, until
+from tests.conformance.servers import Server, free_port, ours, published, simulated_hardware, until
 
 MAIN = TestMachine(name="main", cabinet=1, width=4, height=2)
 FAULTY = TestMachine(
@@ -32,7 +32,7 @@ LONE = TestMachine(
     dead_boards=frozenset({(0, 0, 1), (0, 0, 2)}),
 )
 
-Starter = Callable[[Path, Path], AbstractContextManager[Server]]
+Starter = Callable[[Path, Path, int], AbstractContextManager[Server]]
 SERVERS: dict[str, Starter] = {"ours": ours, "published": published}
 AGAINST = os.environ.get("CONFORMANCE_AGAINST", "ours")
 """Which server the clients are driven against: `published` tells whether a fault is the client's own."""
@@ -45,7 +45,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     machines = (MAIN, FAULTY, LONE)
     bmps = bmp_hosts(machines)
     config = write_config(directory / "machines.py", machines, bmps, timeout_check_interval=0.1, seconds_before_free=0)
-    with simulated_hardware(config, bmps.values(), directory), SERVERS[AGAINST](config, directory) as server:
+    with (
+        simulated_hardware(config, bmps.values(), directory),
+        SERVERS[AGAINST](config, directory, free_port()) as server,
+    ):
         yield server
 
 

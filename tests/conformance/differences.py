@@ -120,7 +120,8 @@ class Judge:
     def _one_raises(self, step: Step, theirs: Reply, ours: Reply) -> None:
         values = [*step.args, *step.names.values()]
         if step.command == "create_job":
-            self._accept("refused, not cancelled" if "exception" in ours else "taken, not refused")
+            name = "refused, not cancelled" if "exception" in ours else "taken, not refused"
+            self._need(not step.is_sound(), name, "only one of them refuses a sound request")
         elif step.command in PLACES:
             self._need(not _all_whole(step), "coordinates that are no integers", "only one of them raises")
         else:

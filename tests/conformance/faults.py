@@ -19,7 +19,7 @@ class Fault:
     versions: tuple[str, ...]
     what: str
     evidence: str
-    """Text that the client prints when the fault strikes."""
+    """What the client says or does when the fault strikes."""
 
 
 KNOWN_FAULTS = (
@@ -28,6 +28,18 @@ KNOWN_FAULTS = (
         versions=("7.4.1",),
         what="spalloc-where-is --board, --physical and --chip end with a traceback; only --job-chip works",
         evidence="TypeError",
+    ),
+    Fault(
+        name="deaf-to-exceptions",
+        versions=("0.2.6",),
+        what="takes the reply to a refused request for a notification, and waits on until its timeout",
+        evidence="ProtocolTimeoutError",
+    ),
+    Fault(
+        name="keepalive-ends-with-connection",
+        versions=("6.0.0", "7.0.0", "7.3.0", "7.4.1"),
+        what="the process that keeps a job alive ends for good when a server closes its connection to restart",
+        evidence="Job timed out.",
     ),
 )
 

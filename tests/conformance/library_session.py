@@ -100,6 +100,16 @@ def impossible(spalloc: Any, server: dict[str, Any]) -> None:
         tell(error=str(error))
 
 
+def refused(spalloc: Any, server: dict[str, Any]) -> None:
+    """A request that the server refuses."""
+    names = ("SpallocServerException", "ProtocolTimeoutError")
+    errors = tuple(getattr(spalloc, name) for name in names if hasattr(spalloc, name))
+    try:
+        spalloc.Job(1, owner="greedy", require_torus=True, **server | {"timeout": 1.0})
+    except errors as error:
+        tell(kind=type(error).__name__, error=str(error))
+
+
 def wait_in_queue(spalloc: Any, server: dict[str, Any], *sizes: str) -> None:
     """A job that has to wait; a timeout first, then for good."""
     job = spalloc.Job(*map(int, sizes), owner="patient", **server)
@@ -115,7 +125,8 @@ def wait_in_queue(spalloc: Any, server: dict[str, Any], *sizes: str) -> None:
 
 
 SCENARIOS = {
-    scenario.__name__: scenario for scenario in (life, wait_and_destroy, resume, hold, impossible, wait_in_queue)
+    scenario.__name__: scenario
+    for scenario in (life, wait_and_destroy, resume, hold, impossible, refused, wait_in_queue)
 }
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -46,6 +47,28 @@ class Step:
     def names(self) -> dict[str, Any]:
         """Its arguments by name."""
         return dict(self.kwargs)
+
+    def is_sound(self) -> bool:
+        """Whether this `create_job` is one that the documentation allows, of whatever size."""
+        names = self.names
+        checks: dict[str, Callable[[Any], bool]] = {
+            "owner": lambda value: isinstance(value, str),
+            "keepalive": lambda value: value is None or type(value) in (int, float) or value == "3600",
+            "machine": lambda value: value is None or isinstance(value, str),
+            "tags": lambda value: value is None or (isinstance(value, list) and all(type(tag) is str for tag in value)),
+            "min_ratio": lambda value: type(value) in (int, float) and value >= 0,
+            "max_dead_boards": lambda value: value is None or type(value) is int,
+            "max_dead_links": lambda value: value is None or type(value) is int,
+            "require_torus": lambda value: isinstance(value, bool),
+        }
+        single = self.args in ((), (1,)) or len(self.args) == 3
+        return (
+            len(self.args) <= 3
+            and all(type(size) is int for size in self.args)
+            and all(name in checks and checks[name](value) for name, value in self.kwargs)
+            and (names.get("machine") is None or names.get("tags") is None)
+            and not (single and names.get("require_torus"))
+        )
 
     def subjects(self) -> list[JobReference]:
         """The jobs of the sequence that it names."""

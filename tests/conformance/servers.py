@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.conformance.environments import environment
 from tests.conformance.wire import Connection
 
-__all__ = ["Server", "ours", "published", "simulated_hardware", "until"]
+__all__ = ["Server", "free_port", "ours", "published", "simulated_hardware", "until"]
 
 HOST = "127.0.0.1"
 SCP_PORT = 17893
@@ -52,17 +52,17 @@ def until(what: str, condition: Callable[[], object], seconds: float = START_SEC
 
 
 @contextlib.contextmanager
-def ours(config: Path, directory: Path) -> Iterator[Server]:
+def ours(config: Path, directory: Path, port: int) -> Iterator[Server]:
     """This project's server."""
-    with _server("ours", [str(COMMANDS / "spalloc_server")], config, directory) as server:
+    with _server("ours", [str(COMMANDS / "spalloc_server")], config, directory, port) as server:
         yield server
 
 
 @contextlib.contextmanager
-def published(config: Path, directory: Path) -> Iterator[Server]:
+def published(config: Path, directory: Path, port: int) -> Iterator[Server]:
     """The published server, version 7.0.0."""
     python = environment("spalloc-server-7.0.0", "spalloc-server==1!7.0.0")
-    with _server("published", [str(python), str(LAUNCHER)], config, directory) as server:
+    with _server("published", [str(python), str(LAUNCHER)], config, directory, port) as server:
         yield server
 
 
@@ -77,9 +77,9 @@ def simulated_hardware(config: Path, hosts: Iterable[str], directory: Path, *opt
 
 
 @contextlib.contextmanager
-def _server(name: str, command: list[str], config: Path, directory: Path) -> Iterator[Server]:
-    server = Server(name, _free_port(), directory / f"{name}.log")
-    command = [*command, str(config), "--cold-start", "--port", str(server.port)]
+def _server(name: str, command: list[str], config: Path, directory: Path, port: int) -> Iterator[Server]:
+    server = Server(name, port, directory / f"{name}.log")
+    command = [*command, str(config), "--port", str(port)]
     with _process(command, directory, server.log) as process:
         until(f"the server {name} (see {server.log})", lambda: process.poll() is not None or _listens(server.port))
         assert process.poll() is None, f"{' '.join(command)} ended at once:\n{server.log.read_text()}"
@@ -89,7 +89,7 @@ def _server(name: str, command: list[str], config: Path, directory: Path) -> Ite
 
 @contextlib.contextmanager
 def _process(command: list[str], directory: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(
             command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
@@ -105,7 +105,8 @@ def _process(command: list[str], directory: Path, log: Path) -> Iterator[subproc
             raise
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens at."""
     with socket.create_server((HOST, 0)) as server:
         port: int = server.getsockname()[1]
     return port

@@ -23,7 +23,7 @@ from tests.conformance.conftest import AGAINST, SERVERS
 from tests.conformance.differences import Job, Judge, Mismatch, Reply
 from tests.conformance.machines import TestMachine, bmp_hosts, write_config
 from tests.conformance.sequences import JobReference, Step, sequence
-from tests.conformance.servers import Server, published, simulated_hardware, until
+from tests.conformance.servers import Server, free_port, published, simulated_hardware, until
 from tests.conformance.wire import Connection
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(1500)]
@@ -67,6 +67,8 @@ class Pair:
 
     theirs: Connection
     ours: Connection
+    watchers: tuple[Connection, Connection] | None = None
+    """Connections that watch all jobs and machines of either."""
 
     def line(self, step: Step, jobs: list[Job]) -> tuple[Reply, Reply]:
         """Both replies to a step."""
@@ -101,7 +103,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
                 directory / "machines.py", machines, bmps, timeout_check_interval=0.1, seconds_before_free=0
             )
             stack.enter_context(simulated_hardware(config, bmps.values(), directory))
-            pair.append(stack.enter_context(start(config, directory)))
+            pair.append(stack.enter_context(start(config, directory, free_port())))
         yield pair[0], pair[1]
 
 
@@ -109,12 +111,21 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
 def test_random_commands_are_answered_alike(servers: tuple[Server, Server], block: int) -> None:
     used: Counter[str] = Counter()
     steps = 0
-    with servers[0].connect() as theirs, servers[1].connect() as our:
-        pair = Pair(theirs, our)
+    failures: list[str] = []
+    with contextlib.ExitStack() as stack:
+        theirs, our, *watchers = (stack.enter_context(server.connect()) for server in (*servers, *servers))
+        pair = Pair(theirs, our, (watchers[0], watchers[1]))
+        for watcher in watchers:
+            watcher.call("notify_job")
+            watcher.call("notify_machine")
         for seed in range(FIRST_SEED + block, FIRST_SEED + SEQUENCES, BLOCKS):
             pair.empty()
-            steps += _run(pair, seed, used)
+            try:
+                steps += _run(pair, seed, used)
+            except AssertionError as exc:
+                failures.append(str(exc))
     print(f"{steps} steps; accepted: {dict(used.most_common())}")  # noqa: T201 (shown with -s)
+    assert not failures, f"{len(failures)} sequences differ, the first of them:\n" + "\n\n".join(failures[:5])
 
 
 @pytest.mark.parametrize(
@@ -151,8 +162,20 @@ def _run(pair: Pair, seed: int, used: Counter[str]) -> int:
         for command in ("get_job_state", "get_job_machine_info"):
             _play(pair, judge, Step(command, (JobReference(number),)), f"seed {seed}, at the end")
     _play(pair, judge, Step("list_jobs"), f"seed {seed}, at the end")
+    _check_notifications(pair, judge)
     used += judge.used
     return len(steps)
+
+
+def _check_notifications(pair: Pair, judge: Judge) -> None:
+    """Whoever watches has heard of every job of the sequence, and of every machine that has one."""
+    assert pair.watchers
+    for server, (connection, watcher) in enumerate(zip((pair.theirs, pair.ours), pair.watchers, strict=True)):
+        wanted: set[Any] = {job.ids[server] for job in judge.jobs} - {NO_JOB}
+        wanted |= {job["allocated_machine_name"] for job in connection.call("list_jobs")} - {None}
+        while wanted:
+            for changed in watcher.notification().values():
+                wanted -= set(changed)
 
 
 def _play(pair: Pair, judge: Judge, step: Step, where: str) -> None:

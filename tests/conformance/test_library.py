@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.clients import VERSIONS, Client
-from tests.conformance.conftest import MAIN
-from tests.conformance.servers import Server, until
+from tests.conformance.conftest import AGAINST, MAIN, SERVERS
+from tests.conformance.faults import fault_of
+from tests.conformance.machines import bmp_hosts, write_config
+from tests.conformance.servers import Server, free_port, simulated_hardware, until
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(180)]
 
@@ -82,6 +84,18 @@ def test_a_job_that_cannot_be_says_why(client: Client, server: Server) -> None:
         assert session.value()["error"].startswith("Cancelled: No suitable machines available.")
 
 
+def test_a_refused_job_says_why(client: Client, server: Server) -> None:
+    with client.library(server, "refused") as session:
+        told = session.value()
+    if fault := fault_of(client.version, "deaf-to-exceptions"):
+        assert told["kind"] == fault.evidence
+    else:
+        assert told["kind"] == "SpallocServerException"
+        assert "torus" in told["error"]
+    with server.connect() as connection:
+        assert connection.call("list_jobs") == []
+
+
 def test_a_job_waits_for_its_turn(client: Client, server: Server) -> None:
     with server.connect() as connection:
         first = connection.call("create_job", 4, 2, owner="first", keepalive=None, machine="main")
@@ -111,3 +125,26 @@ def test_jobs_live_while_their_clients_do(server: Server, tmp_path: Path) -> Non
         until("all jobs to end", lambda: not connection.call("list_jobs"), seconds=5 * KEEPALIVE)
         for job_id in jobs:
             assert connection.call("get_job_state", job_id)["reason"] == "Job timed out."
+
+
+def test_jobs_outlive_a_restart_of_the_server(tmp_path: Path) -> None:
+    """Jobs of clients that connect again go on; those of clients that cannot end in their time, not before."""
+    machines = [MAIN]
+    bmps = bmp_hosts(machines)
+    config = write_config(tmp_path / "machines.py", machines, bmps, timeout_check_interval=0.1, seconds_before_free=0)
+    start, port = SERVERS[AGAINST], free_port()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(simulated_hardware(config, bmps.values(), tmp_path))
+        with start(config, tmp_path, port) as server:
+            jobs = {}
+            for version in VERSIONS:
+                session = stack.enter_context(Client(version, tmp_path).library(server, "hold", KEEPALIVE))
+                jobs[version] = session.value()["id"]
+        with start(config, tmp_path, port) as server, server.connect() as connection:
+            assert {job["job_id"] for job in connection.call("list_jobs")} == set(jobs.values())
+            assert {job["state"] for job in connection.call("list_jobs")} == {READY}
+            time.sleep(3 * KEEPALIVE)
+            for version, job_id in jobs.items():
+                state = connection.call("get_job_state", job_id)
+                fault = fault_of(version, "keepalive-ends-with-connection")
+                assert (state["state"], state["reason"]) == ((DESTROYED, fault.evidence) if fault else (READY, None))
