@@ -1,0 +1,167 @@
+"""The servers that are compared, each in a process of its own beside simulated hardware, and what they consume."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conformance.environments import environment
+from tests.conformance.machines import TestMachine, bmp_hosts, write_config
+
+__all__ = ["HOST", "LIVE", "Subject", "hardware", "ours", "published", "request"]
+
+HOST = "127.0.0.1"
+LIVE = "live"
+"""The machine that live jobs fill and wait for; life-cycles are measured on the other one."""
+
+MACHINES = (
+    TestMachine(name="free", cabinet=0, width=20, height=20),
+    TestMachine(name=LIVE, cabinet=1, width=8, height=5, tags=frozenset({LIVE})),
+)
+LAUNCHER = Path(__file__).parent.parent / "tests" / "conformance" / "published_server.py"
+COMMANDS = Path(sys.executable).parent
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+CHUNK = 100
+"""Jobs that are asked for at once while a server is filled."""
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def request(command: str, *args: object, **kwargs: object) -> str:
+    """The line that asks for `command`."""
+    return json.dumps({"command": command, "args": args, "kwargs": kwargs})
+
+
+@dataclass
+class Subject:
+    """A running server."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+    live: int = 0
+    """Live jobs."""
+
+    def cpu(self) -> float:
+        """Seconds of processor time that it has used so far, all threads, user and system."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICK
+
+    def memory(self) -> int:
+        """Bytes that it has in memory."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise ProcessLookupError(self.name)
+
+    def stalls(self) -> list[int]:
+        """Milliseconds of each stall of its event loop that it has logged."""
+        words = self.log.read_text(errors="replace").split()
+        return [int(word.removeprefix("stalled_ms=")) for word in words if word.startswith("stalled_ms=")]
+
+    def connect(self, host: str = HOST) -> socket.socket:
+        """A connection from the loopback address `host`."""
+        return socket.create_connection((HOST, self.port), timeout=60, source_address=(host, 0))
+
+    def ask(self, command: str, *args: object, **kwargs: object) -> object:
+        """One command on a connection of its own; its result."""
+        with self.connect() as sock, sock.makefile("rwb") as file:
+            file.write(request(command, *args, **kwargs).encode() + b"\n")
+            file.flush()
+            return json.loads(file.readline())["return"]
+
+    def fill(self, jobs: int, deadline: float) -> bool:
+        """Have so many live jobs; whether that was reached by `deadline`. They never expire."""
+        line = request("create_job", 1, owner="filler", keepalive=None, tags=[LIVE]).encode() + b"\n"
+        with self.connect() as sock, sock.makefile("rb") as replies:
+            while self.live < jobs:
+                chunk = min(CHUNK, jobs - self.live)
+                sock.sendall(line * chunk)
+                for _ in range(chunk):
+                    reply = replies.readline()
+                    assert reply.startswith(b'{"return"'), reply
+                self.live += chunk
+                if time.monotonic() > deadline and self.live < jobs:
+                    return False
+        return True
+
+
+@contextlib.contextmanager
+def hardware(directory: Path) -> Iterator[Path]:
+    """Simulated machines; the config file that describes them to either server."""
+    hosts = bmp_hosts(MACHINES)
+    config = write_config(directory / "machines.py", MACHINES, hosts, seconds_before_free=0)
+    command = [str(COMMANDS / "spalloc-admin"), "simulate-hardware", str(config)]
+    with _process(command, directory / "hardware.log") as process:
+        _until(lambda: "ctrl+c" in (directory / "hardware.log").read_text(), process, directory / "hardware.log")
+        yield config
+
+
+@contextlib.contextmanager
+def ours(config: Path, directory: Path) -> Iterator[Subject]:
+    """This project's server, on a state file of its own."""
+    with _server("ours", [str(COMMANDS / "spalloc_server")], config, directory) as subject:
+        yield subject
+
+
+@contextlib.contextmanager
+def published(config: Path, directory: Path) -> Iterator[Subject]:
+    """The published server, version 7.0.0, without its sleeps between commands to a BMP."""
+    python = environment("spalloc-server-7.0.0", "spalloc-server==1!7.0.0")
+    with _server("7.0.0", [str(python), str(LAUNCHER)], config, directory) as subject:
+        yield subject
+
+
+@contextlib.contextmanager
+def _server(name: str, command: list[str], config: Path, directory: Path) -> Iterator[Subject]:
+    with socket.create_server((HOST, 0)) as free:
+        port: int = free.getsockname()[1]
+    log = directory / f"{name}.log"
+    with _process([*command, str(config), "--cold-start", "--port", str(port)], log) as process:
+        subject = Subject(name, port, process, log)
+        _until(lambda: _listens(port), process, log)
+        yield subject
+        assert process.poll() is None, f"{name} ended by itself:\n{log.read_text()[-4000:]}"
+
+
+@contextlib.contextmanager
+def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _until(condition: object, process: subprocess.Popen[bytes], log: Path) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        assert process.poll() is None, f"it ended at once:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"not ready after {START_SECONDS} s:\n{log.read_text()}"
+        time.sleep(0.02)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
