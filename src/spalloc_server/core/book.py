@@ -15,6 +15,7 @@ from spalloc_server.configuration import Machine
 from spalloc_server.core.messages import Allocation, Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place, place
+from spalloc_server.core.torus import Planes
 
 __all__ = ["Book", "Policy", "Running", "Waiting", "allows"]
 
@@ -38,6 +39,8 @@ class Running:
     request: Request
     allocation: Allocation
     started_at: float
+    planes: Planes
+    """Its boards."""
 
 
 class Book:
@@ -66,7 +69,8 @@ class Book:
 
     def place(self, request: Request, machine: str) -> Place | None:
         """Where a request fits on a machine now; None where it does not."""
-        return place(request, self.machines[machine].ground)
+        occupancy = self.machines[machine]
+        return None if occupancy.closed else place(request, occupancy.ground)
 
     def start(self, job: Waiting, machine: str, found: Place, now: float) -> Allocation:
         """Give a waiting job a place on a machine."""
@@ -75,9 +79,15 @@ class Book:
             machine=machine, x=x, y=y, width=width, height=height, boards=boards, single=job.request.single
         )
         self.leave(job.job_id)
-        self.machines[machine].hold(boards, job.job_id)
-        self.running[job.job_id] = Running(job.job_id, job.request, allocation, now)
+        self.run(job.job_id, job.request, allocation, now)
         return allocation
+
+    def run(self, job_id: int, request: Request, allocation: Allocation, since: float) -> None:
+        """Note that a job has had its boards since then."""
+        occupancy = self.machines[allocation.machine]
+        occupancy.hold(allocation.boards, job_id)
+        planes = occupancy.torus.planes(allocation.boards)
+        self.running[job_id] = Running(job_id, request, allocation, since, planes)
 
     def suitable(self, request: Request) -> tuple[str, ...]:
         """Names of the machines that could serve a request if they were empty, highest priority first."""

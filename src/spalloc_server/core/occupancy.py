@@ -18,9 +18,11 @@ from collections.abc import Iterable
 
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
+from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
 from spalloc_server.core.placement import place
-from spalloc_server.core.topology import Ground, Planes, Topology, Torus, count, without
+from spalloc_server.core.topology import Topology
+from spalloc_server.core.torus import Planes, Torus, count, without
 
 __all__ = ["Occupancy"]
 

@@ -16,23 +16,13 @@ A single board comes from a triad that is broken into already, so that whole tri
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import reduce
 
 from spalloc_server.coordinates import Board, board_down_link, link_to_vector
+from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
-from spalloc_server.core.shapes import Shape, growing_shapes, shapes
-from spalloc_server.core.topology import (
-    BOARDS_PER_TRIAD,
-    Block,
-    Ground,
-    Planes,
-    Topology,
-    Torus,
-    count,
-    origins,
-    union,
-    without,
-)
+from spalloc_server.core.shapes import Shape, every_shape, growing_shapes, tight_shapes
+from spalloc_server.core.topology import Topology
+from spalloc_server.core.torus import BOARDS_PER_TRIAD, Block, Planes, Torus, count, origins, without
 from spalloc_server.links import Links
 
 __all__ = ["Place", "place"]
@@ -50,35 +40,39 @@ def place(request: Request, ground: Ground) -> Place | None:
     """
     if request.single:
         return _single(request, ground)
+    if request.boards is not None and request.boards < 1:
+        return None
     torus = ground.torus
-    candidates = shapes(request, torus.width, torus.height)
     if request.triads is None and not request.require_torus:
-        if found := _part(request, ground, candidates):
+        if found := _part(request, ground):
             return found
         if request.max_dead_boards == 0 or not ground.topology.blemishes:
             return None
-    for shape in candidates:
+    # What a larger block has more of, working boards and ways around the machine, matters to few requests
+    which = every_shape if request.require_torus or request.max_dead_boards else tight_shapes
+    for shape in which(request, torus.width, torus.height):
         if found := next(_with_all_there_is(request, ground, shape), None):
             return found
     return None
 
 
-def _part(request: Request, ground: Ground, candidates: tuple[Shape, ...]) -> Place | None:
+def _part(request: Request, ground: Ground) -> Place | None:
     """The most compact place with as many connected free boards as asked for."""
     assert request.boards is not None
-    for shape in candidates:
+    if request.boards > ground.size:
+        return None
+    for shape in tight_shapes(request, ground.torus.width, ground.torus.height):
         if found := next(_with_enough(request, ground, shape), None):
             return found
-    lumps = [lump for size, lump in ground.lumps if size >= request.boards]
-    if not lumps:
+    large_lumps = ground.largest(request.boards)
+    if large_lumps is None:
         return None
-    ground = Ground(ground.topology, reduce(union, lumps))
     looser = growing_shapes(request.boards, ground.torus.width, ground.torus.height, request.min_ratio)
     best = None
     low, high = 0, len(looser) - 1
     while low <= high:
         middle = (low + high) // 2 if best else high
-        if found := next(_with_enough(request, ground, looser[middle]), None):
+        if found := next(_with_enough(request, large_lumps, looser[middle]), None):
             best, high = found, middle - 1
         elif best is None:
             return None
@@ -112,9 +106,7 @@ def _with_enough(request: Request, ground: Ground, shape: Shape) -> Iterator[Pla
     assert request.boards is not None
     torus, topology, free = ground.torus, ground.topology, ground.free
     width, height = shape
-    busy = (torus.full ^ free[0], torus.full ^ free[1], torus.full ^ free[2])
-    spare = BOARDS_PER_TRIAD * width * height - request.boards
-    for at in origins(free[0] & ~torus.crowded(busy, width, height, spare)):
+    for at in ground.origins(width, height, request.boards):
         block = (at % torus.width, at // torus.width, width, height)
         boards = _nearest(topology, block, free, request.boards)
         if boards and _links_suffice(request, topology, block, boards):
