@@ -12,14 +12,14 @@ for what cannot come. Boards that are out of service are expected back, and end 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
-from spalloc_server.core.book import Book, Policy, Running, Waiting, allows
+from spalloc_server.core.book import Book, Policy, Waiting, allows
 from spalloc_server.core.messages import Allocation, Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.policy_fifo import FirstComeFirstServed
@@ -52,6 +52,7 @@ class Scheduler:
 
     def __init__(self, scheduling: Scheduling | None = None, seconds_before_free: float = 30.0) -> None:
         self._book = Book()
+        self._closed: frozenset[str] | None = frozenset()
         self._policy: Policy
         self._changed = False
         self._topology_changed = False
@@ -80,7 +81,8 @@ class Scheduler:
             name = running.allocation.machine
             assert after.get(name) is before[name], f"machine {name} goes while job {running.job_id} runs on it"
         self._book.machines = after
-        self._topology_changed = self._changed = True
+        self._topology_changed = True
+        self._close()
 
     def refusal(self, request: Request) -> str | None:
         """Why no machine could ever serve a request, in words for its owner; None where one could."""
@@ -109,8 +111,7 @@ class Scheduler:
 
     def adopt(self, job_id: int, request: Request, allocation: Allocation, started_at: float) -> None:
         """After a restart: this job runs, and has these boards."""
-        self._book.machines[allocation.machine].hold(allocation.boards, job_id)
-        self._book.running[job_id] = Running(job_id, request, allocation, started_at)
+        self._book.run(job_id, request, allocation, started_at)
 
     def end(self, job_id: int, now: float, *, learn: bool = True) -> None:
         """A running job is over. Its boards stay held for it until they are freed.
@@ -141,10 +142,13 @@ class Scheduler:
         """The boards of a machine that are out of service."""
         return frozenset(self._book.machines[machine].out)
 
-    def set_closed(self, machine: str, closed: bool) -> None:
-        """Give nothing of a machine, or do so again. Jobs that have boards of it keep them; others may wait for it."""
-        self._book.machines[machine].closed = closed
-        self._changed = True
+    def close(self, machines: Collection[str], *, everything: bool = False) -> None:
+        """Give nothing of these machines, or of any, until the next call; they need not be there yet.
+
+        Jobs that have boards of them keep them; others may wait for them.
+        """
+        self._closed = None if everything else frozenset(machines)
+        self._close()
 
     def run(self, now: float) -> list[tuple[int, Allocation]]:
         """Start the jobs that may start now."""
@@ -187,6 +191,11 @@ class Scheduler:
         """Assert every invariant."""
         if not self._topology_changed:
             self._book.check()
+
+    def _close(self) -> None:
+        for name, occupancy in self._book.machines.items():
+            occupancy.closed = self._closed is None or name in self._closed
+        self._changed = True
 
     def _why_none(self, request: Request) -> str:
         """What was asked for, and the largest that there is."""
