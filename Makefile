@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+PACKAGE := $(VENV)/.package
+DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format conformance torture bench clean
@@ -10,39 +11,45 @@ STAMP := $(VENV)/.installed
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-$(STAMP): pyproject.toml
+$(PACKAGE): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; say which with: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@echo "Installing into $(VENV), once ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	@$(BIN)/pip install --quiet --editable . --group dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(BIN)/pip install --quiet --editable .
 	@touch $@
 
-demo: $(STAMP) ## a simulated million-core machine and the server, ready for real clients
+$(DEV): $(PACKAGE)
+	@echo "Installing what tests and checks need, once ..."
+	@$(BIN)/pip install --quiet --group dev
+	@touch $@
+
+demo: $(PACKAGE) ## a simulated million-core machine and the server, ready for real clients
 	@$(BIN)/spalloc-admin demo $(ARGS)
 
-test: $(STAMP) ## the test suite, with coverage
+test: $(DEV) ## the test suite, with coverage
 	@$(BIN)/python -m pytest -n 2 --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --fail-under=90
 	@$(BIN)/coverage report --include='*/core/*' --fail-under=95
 
-lint: $(STAMP) ## formatting, lint, types, layering
+lint: $(DEV) ## formatting, lint, types, layering
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-format: $(STAMP) ## format and mend what can be mended
+format: $(DEV) ## format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-conformance: $(STAMP) ## the published clients and server, each in an environment of its own
-	@$(BIN)/python -m pytest tests/conformance --run-conformance -m conformance --timeout 1800 $(ARGS)
+conformance: $(DEV) ## the published clients and server, each in an environment of its own
+	@$(BIN)/python -m pytest tests/conformance --run-conformance -m conformance -n 2 --timeout 1800 $(ARGS)
 
-torture: $(STAMP) ## kill -9, faults and load: long, bounded, reproducible by seed
+torture: $(DEV) ## kill -9, faults and load: long, bounded, reproducible by seed
 	@$(BIN)/python -m pytest tests --run-torture -m torture --timeout 3600 $(ARGS)
 
-bench: $(STAMP) ## the benchmarks, side by side with the published server
+bench: $(DEV) ## the benchmarks, side by side with the published server
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove everything that the other targets made

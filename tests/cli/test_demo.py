@@ -47,7 +47,7 @@ def test_users_come_and_go_until_ctrl_c(config: Path, tmp_path: Path) -> None:
         output, errors = process.communicate(timeout=STOP_SECONDS)
         seconds = time.monotonic() - stopped
     assert re.match(r"Serving frame at 127\.0\.0\.1:\d+ after .* s: 24 boards in 1 frame", serving)
-    assert re.search(r"job \d+ of [a-z-]+ ", first)
+    assert re.search(r"job \d+ of [a-z-]+: ", first)
     assert output.endswith("stopped\n")
     assert (process.returncode, errors) == (0, "")
     assert seconds < 5

@@ -37,20 +37,20 @@ def test_every_step_of_a_job_is_told_once() -> None:
     job_id = core.create_job(2, 1, owner="retina")
     waiting = core.create_job(4, 2, owner="cortex")
     assert events.since_last(core, core.list_jobs()) == [
-        "job 1 of retina switching on: 6 boards",
-        "job 2 of cortex queued: asks for 4 x 2",
+        "job 1 of retina: power on, 6 boards",
+        "job 2 of cortex: queued, asks for 4 x 2",
     ]
     assert events.since_last(core, core.list_jobs()) == []
     for switch in core.take_switches():
         core.switched(Outcome(switch.operation))
-    assert events.since_last(core, core.list_jobs()) == ["job 1 of retina ready: 6 boards"]
+    assert events.since_last(core, core.list_jobs()) == ["job 1 of retina: ready, 6 boards"]
     core.power_off_job_boards(job_id)
-    assert events.since_last(core, core.list_jobs()) == ["job 1 of retina switching off: 6 boards"]
+    assert events.since_last(core, core.list_jobs()) == ["job 1 of retina: power off, 6 boards"]
     core.destroy_job(job_id, "done")
     core.destroy_job(waiting)
     assert events.since_last(core, core.list_jobs()) == [
-        "job 1 of retina ended: done",
-        "job 2 of cortex ended: Cancelled: ",
+        "job 1 of retina: ended, done",
+        "job 2 of cortex: ended, Cancelled: ",
     ]
 
 
@@ -63,7 +63,7 @@ def test_the_picture_has_the_map_the_jobs_and_the_events() -> None:
     assert sum(row[:8].count("·") for row in rows) == 6
     text = "\n".join(rows)
     assert "retina [bold]" in text
-    assert "switching on" in text
+    assert "power on" in text
     assert "something happened [bold]" in text
 
 

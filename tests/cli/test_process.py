@@ -26,6 +26,12 @@ def test_the_first_of_several_errors_is_told(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "program: one\n"
 
 
+def test_a_reader_that_has_gone_is_left_to_click(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BrokenPipeError), one_line_errors("program"):
+        raise ExceptionGroup("tasks", [BrokenPipeError()])
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_fault_of_the_program_itself_is_not_dressed_up() -> None:
     with pytest.raises(ExceptionGroup, match="tasks"), one_line_errors("program"):
         raise ExceptionGroup("tasks", [KeyError("a bug")])

@@ -41,4 +41,4 @@ async def use(host: str, port: int, user: str) -> None:
             job_id = await client.call("create_job", chance.choice(SIZES), owner=user)
             await client.wait_for_job(job_id, JobState.ready, JobState.destroyed)
             await asyncio.sleep(chance.uniform(*RUNNING_SECONDS))
-            await client.call("destroy_job", job_id, f"{user} is done")
+            await client.call("destroy_job", job_id, "done")

@@ -80,11 +80,12 @@ class Events:
         lines = []
         for job_id in sorted(self._seen.keys() - now):
             reason = core.get_job_state(job_id).reason
-            lines.append(f"job {job_id} of {self._seen[job_id].owner} ended" + (f": {reason}" if reason else ""))
+            lines.append(f"job {job_id} of {self._seen[job_id].owner}: ended" + (f", {reason}" if reason else ""))
         for job_id, job in now.items():
             before = self._seen.get(job_id)
             if before is None or (before.state, before.power) != (job.state, job.power):
-                lines.append(f"job {job_id} of {job.owner} {_state(job)}: {_size(job)}")
+                size = count(len(job.boards), "board") if job.boards else f"asks for {_asked(job)}"
+                lines.append(f"job {job_id} of {job.owner}: {_state(job)}, {size}")
         self._seen = now
         return lines
 
@@ -98,7 +99,9 @@ def picture(machine: Machine, jobs: Sequence[JobDescription], boards_on: int, ev
         ("░" * (BAR_WIDTH - round(BAR_WIDTH * held / total)), "dim"),
         f"  {held} of {total} boards in use, {boards_on} switched on",
     )
-    columns = Table.grid(padding=(0, 2))
+    columns = Table.grid(padding=(0, 1))
+    columns.add_column(no_wrap=True, min_width=2 * machine.width)
+    columns.add_column(no_wrap=True)
     columns.add_row(_map(machine, jobs), Group(_table(jobs), Text(), *(Text(line, "dim") for line in events)))
     return Group(bar, Text(), columns)
 
@@ -119,11 +122,12 @@ def _map(machine: Machine, jobs: Sequence[JobDescription]) -> Text:
 
 
 def _table(jobs: Sequence[JobDescription]) -> Table:
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
-    for heading in ("", "job", "owner", "state", "boards"):
-        table.add_column(heading, justify="right" if heading in {"job", "boards"} else "left", no_wrap=True)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for heading in ("", "job", "owner", "boards", "state"):
+        table.add_column(heading, justify="right" if heading in {"job", "boards"} else "left")
     for job in jobs[:JOBS]:
-        table.add_row(Text("██", _colour(job)), str(job.job_id), Text(job.owner), _state(job), _size(job))
+        size = str(len(job.boards)) if job.boards else _asked(job)
+        table.add_row(Text("██", _colour(job)), str(job.job_id), Text(job.owner), size, _state(job))
     if len(jobs) > JOBS:
         table.add_row("", "", f"and {len(jobs) - JOBS} more")
     return table
@@ -135,10 +139,9 @@ def _colour(job: JobDescription) -> str:
 
 def _state(job: JobDescription) -> str:
     if job.state == JobState.power:
-        return "switching on" if job.power else "switching off"
+        return "power on" if job.power else "power off"
     return JobState(job.state).name
 
 
-def _size(job: JobDescription) -> str:
-    asked = " x ".join(str(size) for size in job.args) or "1"
-    return count(len(job.boards), "board") if job.boards else f"asks for {asked}"
+def _asked(job: JobDescription) -> str:
+    return " x ".join(str(size) for size in job.args) or "1"

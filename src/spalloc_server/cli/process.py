@@ -34,10 +34,12 @@ def one_line_errors(program: str) -> Iterator[None]:
     problem: BaseException | None = None
     try:
         yield
-    except* SpallocServerError as group:
+    except* (SpallocServerError, BrokenPipeError) as group:
         problem = group
         while isinstance(problem, BaseExceptionGroup):
             problem = problem.exceptions[0]
+    if isinstance(problem, BrokenPipeError):
+        raise problem  # nobody reads our output any more, as after `| head`: click ends quietly then
     if problem is not None:
         print(f"{program}: {' '.join(str(problem).split())}", file=sys.stderr)
         sys.exit(1)
