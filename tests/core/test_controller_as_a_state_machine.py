@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -32,7 +33,7 @@ configurations = st.builds(
         seconds_before_free=rest,
         max_retired_jobs=5,
         scheduling=msgspec.structs.replace(Configuration().scheduling, policy=policy),
-        health=Health(quarantine_after=2, max_placements=3),
+        health=Health(quarantine_after=2, max_placements=3, quarantine_seconds=50, strikes=2),
     ),
     st.lists(st.sampled_from(MACHINES), unique_by=lambda machine: machine.name, max_size=3),
     st.sampled_from(["fifo", "backfill"]),
@@ -115,6 +116,38 @@ class ControllerMachine(RuleBasedStateMachine):
     def frame_changes(self, frame: str, silent: bool) -> None:
         self.controller.frame_changed(frame, "silent" if silent else None)
 
+    @rule(name=st.sampled_from(["a", "b"]), board=st.sampled_from([(0, 0, 0), (1, 0, 1)]), what=st.integers(0, 4))
+    def an_operator_changes_boards(self, name: str, board: tuple[int, int, int], what: int) -> None:
+        controller = self.controller
+        with suppress(RequestError):  # not on this machine, or not now
+            if what == 0:
+                assert controller.disable_board(name, board, reason="dirty", by="eve").out_of_service == "dirty"
+            elif what == 1:
+                controller.enable_board(name, board)
+            elif what == 2:
+                controller.disable_frame(name, (0, 0), reason="fans", by="eve")
+            elif what == 3:
+                controller.enable_frame(name, (0, 0))
+            else:
+                controller.power_cycle(name, board)
+
+    @rule(name=st.sampled_from(["a", "b"]), what=st.integers(0, 5))
+    def an_operator_closes_and_opens(self, name: str, what: int) -> None:
+        controller = self.controller
+        with suppress(RequestError):
+            if what == 0:
+                controller.drain(name, reason="moving", by="eve")
+            elif what == 1:
+                controller.undrain(name)
+            elif what == 2:
+                controller.emergency_stop(reason="smoke", by="eve")
+            else:
+                controller.resume()
+
+    @rule(number=st.integers(0, 5), reporter=st.sampled_from(["here", "there"]))
+    def a_user_reports(self, number: int, reporter: str) -> None:
+        self.controller.report_problem(f"spinn-a-{number // 3}-0-{number % 3}", "dead", reporter=reporter)
+
     @rule(seconds=st.sampled_from([0.0, 1.0, 10.0, 30.0, 100.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
@@ -130,6 +163,7 @@ class ControllerMachine(RuleBasedStateMachine):
         """What is stored is all that another controller needs."""
         states = {job.job_id: self.controller.get_job_state(job.job_id) for job in self.controller.list_jobs()}
         places = {job_id: self.controller.get_job_machine_info(job_id) for job_id in states}
+        before = self.seen_by_operators()
         stored = msgspec.json.decode(msgspec.json.encode(self.controller.snapshot()), type=Snapshot)
         self.controller, self.waiting = self.new_controller(), []
         self.controller.restore(stored)
@@ -137,6 +171,14 @@ class ControllerMachine(RuleBasedStateMachine):
         assert {job_id: self.controller.get_job_state(job_id) for job_id in states} == states
         assert {job_id: self.controller.get_job_machine_info(job_id) for job_id in states} == places
         self.controller.configure(self.configuration)
+        assert self.seen_by_operators() == before
+
+    def seen_by_operators(self) -> Any:
+        """What a restart must not change: who closed what, and what is known of boards."""
+        frames = [frame.disabled for view in self.controller.machine_views() for frame in view.frames]
+        boards = [(row.out_of_service, row.by, row.strikes) for row in self.controller.snapshot().boards]
+        drained = [view.drained for view in self.controller.machine_views()]
+        return self.controller.stopped, [frame for frame in frames if frame], boards, drained
 
     @invariant()
     def everything_agrees(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from spalloc_server.configuration import Configuration, Health
@@ -15,7 +17,7 @@ from tests.core.machines import a_machine
 BMP = "bmp-m-0"
 
 
-def a_house(width: int = 2, *, seconds_before_free: float = 0, **health: float) -> House:
+def a_house(width: int = 2, *, seconds_before_free: float = 0, **health: Any) -> House:
     return House(
         a_machine("m", width, 1),
         seconds_before_free=seconds_before_free,

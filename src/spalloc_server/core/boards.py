@@ -148,6 +148,8 @@ class BoardRecords:
                 self._quarantine(row, f"failed when it was tried: {reason}", now)
         elif row.by == SERVER:
             row.out_of_service = row.by = row.since = row.trial_at = None
+        else:
+            return
         self._keep(row, machine)
 
     # ---------------------------------------------------------------- what operators say

@@ -15,7 +15,7 @@ from spalloc_server.core.engine import NO_MACHINES
 from spalloc_server.core.job import Event, Job, JobState
 from spalloc_server.core.layout import connections, dimensions
 from spalloc_server.core.messages import Allocation
-from spalloc_server.core.recovery import RecoverableEngine
+from spalloc_server.core.operations import OperableEngine
 from spalloc_server.core.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
 from spalloc_server.core.request import DEFAULT_KEEPALIVE, parse_keepalive, parse_request
 
@@ -25,7 +25,7 @@ _UNKNOWN = JobStatus(JobState.unknown)
 _NOWHERE = JobMachineInfo()
 
 
-class Controller(RecoverableEngine):
+class Controller(OperableEngine):
     """Jobs, machines, queue and leases of one server: commands in, changes out. It does no I/O."""
 
     # ---------------------------------------------------------------- commands on jobs

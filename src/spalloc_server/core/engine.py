@@ -23,7 +23,7 @@ from spalloc_server.core.boards import BoardRecords
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.job import Event, Job, JobState
 from spalloc_server.core.machine_facts import machine_to_fact
-from spalloc_server.core.messages import Changes, JobEvent, JobRow, Outcome, Switch
+from spalloc_server.core.messages import Changes, JobEvent, JobRow, Note, Outcome, Switch
 from spalloc_server.core.power import Power
 from spalloc_server.core.schedule import Scheduler
 from spalloc_server.core.trials import Trials
@@ -70,6 +70,9 @@ class Engine:
         self._trials = Trials(self._scheduler, self._power, self._boards)
         self._leases = Deadlines(self._jobs, attrgetter("deadline"))
         self._runtimes = Deadlines(self._jobs, attrgetter("bound"))
+        self.stopped: Note | None = None
+        """The emergency stop that holds, if any."""
+        self._drained: dict[str, Note] = {}
         self._facts: dict[str, Any] = {}
         self._changed_facts: set[str] = set()
         self._stale: dict[int, Job] = {}
@@ -265,8 +268,13 @@ class Engine:
         if job.placements >= self._configuration.health.max_placements:
             self._end(job, f"Boards failed in each of {job.placements} places, last {failed}.", now)
             return
+        self._requeue(job, failed, now)
+
+    def _requeue(self, job: Job, reason: str, now: float) -> None:
+        """Take the boards of a job that was never ready away, and let it wait for others."""
+        self._power.forget(job)
         job.apply(Event.failed)
-        self._changed(job, "failed", now, reason=failed)
+        self._changed(job, "failed", now, reason=reason)
         self._give_back(job, now, learn=False)
         job.allocation, job.power = None, True
         self._scheduler.submit(job.job_id, job.request, job.created_at)

@@ -35,9 +35,14 @@ class Trials:
         self._boards = boards
         self._under_way: dict[int, tuple[Machine, Board]] = {}
         self._first: float | None = None
+        self.paused = False
+        """No trial begins by itself."""
 
     def begin_due(self, machines: Mapping[str, Machine], now: float) -> None:
         """Begin the trials that are due and possible. To be called when anything has changed."""
+        if self.paused:
+            self._first = None
+            return
         later = [time for time in self._boards.trial_at.values() if time > now]
         self._first = min(later, default=None)
         if len(later) < len(self._boards.trial_at):
@@ -80,6 +85,10 @@ class Trials:
             if machine in (None, on.name):
                 del self._under_way[operation]
                 self._power.release(NO_JOB, on, [board])
+
+    def tries(self, machine: Machine, board: Board) -> bool:
+        """Whether a board is being tried."""
+        return (machine.name, board, NO_JOB) in self.held()
 
     def first(self) -> float | None:
         """When the next trial is due, as far as that is not waiting for anything else; None where none is."""

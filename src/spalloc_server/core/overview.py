@@ -1,0 +1,232 @@
+"""What operators see: the state of machines, frames, boards and jobs, with reasons, names and times.
+
+Theory of operation. Everything is worked out when it is asked for, from the parts that know it; nothing is kept here.
+The structs are what a service hands to a JSON encoder. All times are seconds since the Unix epoch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from spalloc_server.configuration import Frame, Machine
+from spalloc_server.coordinates import Board
+from spalloc_server.core.job import Job, JobState
+from spalloc_server.core.messages import BoardReport, BoardRow, JobRow, Note
+from spalloc_server.core.recovery import RecoverableEngine
+from spalloc_server.errors import RequestError
+
+__all__ = ["BoardView", "FrameView", "JobView", "MachineView", "ObservableEngine"]
+
+
+class FrameView(msgspec.Struct, kw_only=True):
+    """A frame that is not in service."""
+
+    machine: str
+    cabinet: int
+    frame: int
+    bmp: str
+    silent: str | None = None
+    """Why its BMP is believed not to answer."""
+    disabled: Note | None = None
+
+
+class MachineView(msgspec.Struct, kw_only=True):
+    """A machine, and how many of its boards are in which state."""
+
+    name: str
+    tags: list[str]
+    width: int
+    """In triads."""
+    height: int
+    jobs: int
+    boards: dict[str, int]
+    """By `BoardView.state`; boards that could be given to jobs are `free`."""
+    out_of_service: int
+    """Boards out of service, whatever their state; dead ones apart."""
+    frames: list[FrameView]
+    """Those not in service."""
+    drained: Note | None = None
+
+
+class BoardView(msgspec.Struct, kw_only=True):
+    """A board."""
+
+    machine: str
+    x: int
+    y: int
+    z: int
+    state: str
+    """`dead` (in the configuration), `in use`, `on trial`, `switching off`, `resting`, `out of service` or `free`."""
+    cabinet: int | None = None
+    """None, like the following two, where a dead board has no place in the configuration."""
+    frame: int | None = None
+    board: int | None = None
+    bmp: str | None = None
+    job_id: int | None = None
+    """The job that has the board, or had it last while it is being switched off."""
+    out_of_service: str | None = None
+    """Why it is not given to anybody, or will not be any more; the reasons of its frame included."""
+    by: str | None = None
+    """Who says so."""
+    since: float | None = None
+    rests_until: float | None = None
+    trial_at: float | None = None
+    """When the server tries it again; None where it needs an operator."""
+    strikes: int = 0
+    failures: list[tuple[float, str]] = []
+    reports: list[BoardReport] = []
+
+
+class JobView(msgspec.Struct, kw_only=True):
+    """A job."""
+
+    job_id: int
+    owner: str
+    state: str
+    power: bool | None
+    args: list[Any]
+    kwargs: dict[str, Any]
+    host: str | None
+    """Address that it was last named from."""
+    keepalive: float | None
+    machine: str | None
+    boards: list[Board]
+    created_at: float
+    allocated_at: float | None
+    ready_at: float | None
+    ended_at: float | None
+    placements: int
+    """How often boards were given to it."""
+    reason: str | None
+    """Why it ended; or, where it waits, why it waits."""
+
+
+class ObservableEngine(RecoverableEngine):
+    """An engine that operators can look into."""
+
+    def machine_views(self) -> list[MachineView]:
+        """All machines, highest priority first."""
+        return [self._machine_view(machine) for machine in self._machines.values()]
+
+    def board_views(self, machine: str | None = None) -> Iterator[BoardView]:
+        """The boards of a machine, or of all.
+
+        Raises:
+            RequestError: there is no such machine.
+        """
+        machines = self._machines.values() if machine is None else [self._machine(machine)]
+        for each in machines:
+            for board in sorted({*each.live_boards, *each.dead_boards}):
+                yield self._board_view(each, board)
+
+    def job_views(self) -> list[JobView]:
+        """All live jobs, oldest first."""
+        return [_job_view(job) for job in self._jobs.values()]
+
+    def job_view(self, job_id: int) -> JobView:
+        """One job, live or ended; where it waits, with the reason why.
+
+        Raises:
+            RequestError: there is no such job, or none that is remembered.
+        """
+        job = self._jobs.get(job_id) or self._retired.get(job_id)
+        if job is None:
+            raise RequestError(f"no job {job_id} is known, neither a live one nor one that ended lately")
+        view = _job_view(job)
+        if job.state == JobState.queued:
+            view.reason = self._scheduler.explain(job_id, self._clock()).text
+        return view
+
+    def _machine(self, name: str) -> Machine:
+        if name not in self._machines:
+            there = ", ".join(self._machines) or "none"
+            raise RequestError(f"there is no machine {name!r}; there are: {there}")
+        return self._machines[name]
+
+    def _machine_view(self, machine: Machine) -> MachineView:
+        states = Counter(self._board_state(machine, board) for board in {*machine.live_boards, *machine.dead_boards})
+        out = [board for board in machine.live_boards if self._boards.out_of_service(machine, board) is not None]
+        return MachineView(
+            name=machine.name,
+            tags=sorted(machine.tags),
+            width=machine.width,
+            height=machine.height,
+            jobs=sum(
+                job.allocation is not None and job.allocation.machine == machine.name for job in self._jobs.values()
+            ),
+            boards=dict(sorted(states.items())),
+            out_of_service=sum(
+                self._boards.out_of_service(machine, board) is not None for board in machine.live_boards
+            ),
+            frames=[view for frame in sorted(machine.frames) if (view := self._frame_view(machine, frame))],
+            drained=self._drained.get(machine.name),
+        )
+
+    def _frame_view(self, machine: Machine, frame: Frame) -> FrameView | None:
+        bmp = machine.bmp_ips[frame]
+        silent, disabled = self._boards.silent.get(bmp), self._boards.frames.get((machine.name, frame))
+        if silent is None and disabled is None:
+            return None
+        return FrameView(
+            machine=machine.name, cabinet=frame[0], frame=frame[1], bmp=bmp, silent=silent, disabled=disabled
+        )
+
+    def _board_state(self, machine: Machine, board: Board) -> str:
+        if board in machine.dead_boards:
+            return "dead"
+        job_id = self._scheduler.holder(machine.name, board)
+        if job_id is not None:
+            job = self._jobs.get(job_id)
+            if job is not None and job.allocation is not None and board in job.allocation.boards:
+                return "in use"
+            return "on trial" if self._trials.tries(machine, board) else "switching off"
+        if self._boards.out_of_service(machine, board) is not None:
+            return "out of service"
+        return "free" if self._scheduler.rests_until(machine.name, board) is None else "resting"
+
+    def _board_view(self, machine: Machine, board: Board) -> BoardView:
+        x, y, z = board
+        view = BoardView(machine=machine.name, x=x, y=y, z=z, state=self._board_state(machine, board))
+        if board in machine.board_locations:
+            view.cabinet, view.frame, view.board = machine.board_locations[board]
+            view.bmp = machine.bmp_ips.get((view.cabinet, view.frame))
+        if view.state == "dead":
+            return view
+        view.job_id = self._scheduler.holder(machine.name, board) or None
+        view.rests_until = self._scheduler.rests_until(machine.name, board)
+        view.out_of_service = self._boards.out_of_service(machine, board)
+        row = self._boards.row(machine, board) or BoardRow(machine=machine.name, x=x, y=y, z=z)
+        view.trial_at, view.strikes, view.failures, view.reports = row.trial_at, row.strikes, row.failures, row.reports
+        cabinet, frame, _ = machine.board_locations[board]
+        note = self._boards.frames.get((machine.name, (cabinet, frame)))
+        if row.out_of_service is not None:
+            view.by, view.since = row.by, row.since
+        elif note is not None:
+            view.by, view.since = note.by, note.since
+        return view
+
+
+def _job_view(job: Job | JobRow) -> JobView:
+    state = job.reported if isinstance(job, Job) else JobState(job.state)
+    return JobView(
+        job_id=job.job_id,
+        owner=job.owner,
+        state=state.name,
+        power=job.power,
+        args=job.args,
+        kwargs=job.kwargs,
+        host=job.keepalivehost,
+        keepalive=job.keepalive,
+        machine=job.allocation.machine if job.allocation else None,
+        boards=list(job.allocation.boards) if job.allocation else [],
+        created_at=job.created_at,
+        allocated_at=job.allocated_at,
+        ready_at=job.ready_at,
+        ended_at=job.ended_at,
+        placements=job.placements,
+        reason=job.reason,
+    )

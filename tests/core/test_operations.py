@@ -1,0 +1,285 @@
+"""What operators close stays closed until they open it; in an emergency everything goes off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from spalloc_server.configuration import Configuration, Health
+from spalloc_server.core.controller import Controller
+from spalloc_server.core.job import JobState
+from spalloc_server.core.messages import BoardFailure, Note, Outcome, Snapshot
+from spalloc_server.core.overview import BoardView
+from spalloc_server.errors import RequestError
+from tests.core.house import House
+from tests.core.machines import a_machine
+
+BMP = "bmp-m-0"
+WHY = {"reason": "smells", "by": "eve"}
+
+
+def a_house(width: int = 2) -> House:
+    return House(a_machine("m", width, 1), seconds_before_free=0)
+
+
+def board(house: House, x: int = 0, y: int = 0, z: int = 0) -> BoardView:
+    return next(view for view in house.controller.board_views("m") if (view.x, view.y, view.z) == (x, y, z))
+
+
+def restart(house: House) -> None:
+    stored = msgspec.json.decode(msgspec.json.encode(house.controller.snapshot()), type=Snapshot)
+    house.controller = Controller(clock=house.clock)
+    house.controller.restore(stored)
+    house.configure(a_machine("m", 2, 1), seconds_before_free=0)
+
+
+def test_a_disabled_board_is_given_to_nobody_and_says_who_when_and_why() -> None:
+    house = a_house()
+    view = house.controller.disable_board("m", (0, 0, 0), **WHY)
+    assert (view.state, view.out_of_service, view.by, view.since) == ("out of service", "smells", "eve", 1000.0)
+    waiting = house.create(0, 0, 0, keepalive=None)
+    assert house.state(waiting) == JobState.queued
+    house.after(1_000_000)
+    assert house.state(waiting) == JobState.queued
+    assert house.controller.enable_board("m", (0, 0, 0)).out_of_service is None
+    assert house.state(waiting) == JobState.power
+    house.controller.check()
+
+
+def test_a_job_keeps_a_board_that_is_disabled_under_it() -> None:
+    house = a_house(1)
+    job_id = house.create(3)
+    house.hardware()
+    view = house.controller.disable_board("m", (0, 0, 0), **WHY)
+    assert (view.state, view.job_id, view.out_of_service) == ("in use", job_id, "smells")
+    house.controller.destroy_job(job_id)
+    assert board(house).state == "switching off"
+    house.hardware()
+    assert board(house).state == "out of service"
+
+
+def test_an_operators_word_overrides_the_servers_and_is_not_overridden() -> None:
+    house = a_house()
+    house.configure(a_machine("m", 2, 1), health=Health(quarantine_seconds=10), seconds_before_free=0)
+    house.bad = {(BMP, 0): "no FPGA"}
+    house.create(0, 0, 0)
+    house.hardware()
+    assert (board(house).by, board(house).trial_at) == ("server", 1010.0)
+    house.controller.disable_board("m", (0, 0, 0), **WHY)
+    house.bad = {}
+    house.after(100)
+    assert not house.hardware()
+    house.controller.power_cycle("m", (0, 0, 0))
+    house.hardware()
+    assert (board(house).by, board(house).strikes) == ("eve", 1)
+    view = house.controller.enable_board("m", (0, 0, 0))
+    assert (view.state, view.strikes, view.failures) == ("free", 0, [])
+
+
+def test_a_disabled_frame_is_out_as_a_whole_and_its_single_boards_stay_out_when_it_returns() -> None:
+    house = a_house()
+    house.controller.disable_board("m", (0, 0, 1), reason="dead", by="ann")
+    views = house.controller.disable_frame("m", (0, 0), **WHY)
+    assert {view.state for view in views} == {"out of service"}
+    assert house.state(house.create(1, keepalive=None)) == JobState.queued
+    (frame,) = house.controller.machine_views()[0].frames
+    assert (frame.disabled, frame.silent) == (Note("smells", "eve", 1000.0), None)
+    house.controller.enable_frame("m", (0, 0))
+    assert board(house, 0, 0, 1).by == "ann"
+    assert house.controller.machine_views()[0].out_of_service == 1
+    house.controller.check()
+
+
+def test_a_silent_frame_is_shown_with_its_reason() -> None:
+    house = a_house()
+    house.controller.frame_changed(BMP, "no answer to 16 requests")
+    (view,) = house.controller.machine_views()
+    assert (view.frames[0].bmp, view.frames[0].silent) == (BMP, "no answer to 16 requests")
+    assert view.boards == {"out of service": 6}
+
+
+def test_no_job_starts_on_a_drained_machine_and_those_that_run_go_on() -> None:
+    house = a_house()
+    running = house.create(1, keepalive=None)
+    house.hardware()
+    house.controller.drain("m", **WHY)
+    waiting = house.create(1, keepalive=None)
+    assert (house.state(running), house.state(waiting)) == (JobState.ready, JobState.queued)
+    assert house.controller.machine_views()[0].drained == Note("smells", "eve", 1000.0)
+    house.controller.undrain("m")
+    assert house.state(waiting) == JobState.power
+
+
+def test_jobs_go_to_other_machines_while_one_is_drained() -> None:
+    house = House(a_machine("a", 1, 1), a_machine("b", 1, 1))
+    house.controller.drain("a", **WHY)
+    job_id = house.create(1)
+    assert house.controller.get_job_machine_info(job_id).machine_name == "b"
+
+
+def test_everything_that_was_closed_is_closed_after_a_restart_and_a_reload() -> None:
+    house = a_house()
+    house.controller.disable_board("m", (1, 0, 0), **WHY)
+    house.controller.disable_frame("m", (0, 0), reason="fans", by="ann")
+    house.controller.drain("m", **WHY)
+    house.controller.emergency_stop(**WHY)
+    house.hardware()
+    restart(house)
+    house.configure()
+    house.configure(a_machine("m", 2, 1))
+    (view,) = house.controller.machine_views()
+    assert view.drained == Note("smells", "eve", 1000.0)
+    assert view.frames[0].disabled == Note("fans", "ann", 1000.0)
+    assert board(house, 1).by == "eve"
+    assert house.controller.stopped == Note("smells", "eve", 1000.0)
+    job_id = house.create(1, keepalive=None)
+    openings: list[Callable[[], object]] = [
+        lambda: house.controller.enable_board("m", (1, 0, 0)),
+        lambda: house.controller.enable_frame("m", (0, 0)),
+        lambda: house.controller.undrain("m"),
+        lambda: house.controller.resume(),
+    ]
+    for opening in openings:
+        assert house.state(job_id) == JobState.queued
+        opening()
+        house.controller.check()
+    assert house.state(job_id) == JobState.power
+    restart(house)
+    assert (board(house).by, house.controller.machine_views()[0].frames) == (None, [])
+
+
+def test_an_emergency_stop_switches_every_board_off_and_nothing_on() -> None:
+    house = a_house()
+    ready = house.create(1, keepalive=None)
+    house.hardware()
+    coming = house.create(1, keepalive=None)
+    house.controller.take_switches()
+    house.controller.emergency_stop(**WHY)
+    house.controller.check()
+    switches = house.controller.take_switches()
+    assert not any(switch.on for switch in switches)
+    assert sorted(number for switch in switches for frame in switch.frames for number in frame.boards) == list(range(6))
+    status = house.controller.get_job_state(ready)
+    assert (status.state, status.reason) == (JobState.destroyed, "Emergency stop by eve: smells")
+    assert house.state(coming) == JobState.power  # as its user sees it: it only takes longer
+    later = house.create(1, keepalive=None)
+    house.waiting = switches
+    house.hardware()
+    house.after(1000)
+    assert not house.hardware()
+    with pytest.raises(RequestError, match="resume"):
+        house.controller.power_cycle("m", (0, 0, 0))
+    house.controller.resume()
+    house.hardware()
+    assert (house.state(coming), house.state(later)) == (JobState.ready, JobState.ready)
+
+
+def test_an_emergency_stop_breaks_a_trial_off_without_a_verdict() -> None:
+    house = a_house()
+    house.controller.power_cycle("m", (0, 0, 0))
+    assert board(house).state == "on trial"
+    house.controller.emergency_stop(**WHY)
+    house.controller.check()
+    assert [switch.on for switch in house.hardware() if switch.job_id == 0][:2] == [True, False]
+    assert board(house).strikes == 0
+
+
+def test_power_cycling_puts_a_failing_board_in_quarantine() -> None:
+    house = a_house()
+    house.bad = {(BMP, 0): "no FPGA"}
+    assert house.controller.power_cycle("m", (0, 0, 0)).state == "on trial"
+    house.hardware()
+    view = board(house)
+    assert (view.state, view.out_of_service) == ("out of service", "failed when it was tried: no FPGA")
+
+
+def test_a_board_that_a_job_has_is_not_power_cycled_under_it() -> None:
+    house = a_house(1)
+    job_id = house.create(3)
+    with pytest.raises(RequestError, match=f"job {job_id} has it"):
+        house.controller.power_cycle("m", (0, 0, 0))
+
+
+def test_a_killed_jobs_user_is_told_by_whom_and_why() -> None:
+    house = a_house()
+    job_id = house.create(1)
+    house.controller.kill(job_id, **WHY)
+    assert house.controller.get_job_state(job_id).reason == "Ended by eve: smells"
+    assert house.controller.job_view(job_id).state == "destroyed"
+
+
+def test_what_there_is_not_is_refused_with_what_there_is() -> None:
+    controller = a_house().controller
+    refusals: list[tuple[str, Callable[[], object]]] = [
+        ("no machine 'x'; there are: m", lambda: controller.drain("x", **WHY)),
+        ("no machine 'x'", lambda: controller.undrain("x")),
+        ("no machine 'x'", lambda: list(controller.board_views("x"))),
+        ("m has no board", lambda: controller.disable_board("m", (5, 5, 5), **WHY)),
+        ("m has no board", lambda: controller.power_cycle("m", (5, 5, 5))),
+        ("no cabinet 3, frame 4", lambda: controller.disable_frame("m", (3, 4), **WHY)),
+        ("no live job 7", lambda: controller.kill(7, **WHY)),
+        ("no job 7 is known", lambda: controller.job_view(7)),
+    ]
+    for text, refused in refusals:
+        with pytest.raises(RequestError, match=text):
+            refused()
+    controller.configure(Configuration([a_machine("m", 2, 1, dead_boards={(0, 0, 0)})]))
+    with pytest.raises(RequestError, match="dead in the configuration"):
+        controller.enable_board("m", (0, 0, 0))
+
+
+def test_two_users_reports_set_a_board_aside_and_a_job_that_has_it_keeps_it() -> None:
+    house = a_house()
+    ann = house.create(0, 0, 0, owner="ann", keepalive=None)
+    house.hardware()
+    for _ in range(3):
+        house.controller.report_problem("spinn-m-0-0-0", "no chip (3, 3)", reporter="hub")
+    assert (board(house).out_of_service, len(board(house).reports)) == (None, 1)
+    house.controller.destroy_job(ann)
+    house.hardware()
+    bob = house.create(0, 0, 0, owner="bob", keepalive=None)
+    house.hardware()
+    house.controller.report_problem("spinn-m-0-0-0", "it hangs", reporter="hub")
+    house.controller.check()
+    view = board(house)
+    assert (view.state, view.job_id, view.out_of_service) == ("in use", bob, "reported by 2 users, last: it hangs")
+    assert [report.owner for report in view.reports] == ["ann", "bob"]
+    assert view.strikes == 1
+
+
+def test_reports_without_a_job_count_by_host_and_only_for_a_while() -> None:
+    house = a_house()
+    for host in ("here", "here", "there"):
+        assert board(house).out_of_service is None
+        house.controller.report_problem("spinn-m-0-0-0", "dead", reporter=host)
+        house.after(10 * 86400 if host == "here" else 0)
+    assert board(house).out_of_service is None
+    house.controller.report_problem("spinn-m-0-0-0", "dead", reporter="elsewhere")
+    assert board(house).out_of_service == "reported by 2 users, last: dead"
+
+
+def test_reports_are_kept_short_and_those_of_unknown_boards_are_forgotten() -> None:
+    house = a_house()
+    house.controller.report_problem("nowhere", "dead", reporter="here")
+    assert house.controller.snapshot().boards == []
+    house.controller.report_problem("spinn-m-0-0-0", "x" * 10_000, reporter="here")
+    assert len(board(house).reports[0].text) == 500
+
+
+def test_what_a_waiting_job_waits_for_is_told_in_words() -> None:
+    house = a_house(1)
+    house.create(3)
+    waiting = house.controller.job_view(house.create(3))
+    assert waiting.state == "queued"
+    assert "1" in (waiting.reason or "")
+
+
+def test_a_switch_that_fails_is_on_record_with_its_time() -> None:
+    house = a_house()
+    house.create(0, 0, 0)
+    (on,) = house.controller.take_switches()
+    house.after(5)
+    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "no FPGA"),)))
+    assert board(house).failures == [(1005.0, "no FPGA")]
