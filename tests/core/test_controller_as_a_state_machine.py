@@ -191,6 +191,12 @@ class ControllerMachine(RuleBasedStateMachine):
         ]
         assert len(boards) == len(set(boards))
 
+    @invariant()
+    def encoded_jobs_are_never_out_of_date(self) -> None:
+        assert self.controller.encoded_jobs(msgspec.json.encode) == [
+            msgspec.json.encode(job) for job in self.controller.list_jobs()
+        ]
+
 
 ControllerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestController = ControllerMachine.TestCase

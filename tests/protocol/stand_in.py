@@ -53,6 +53,9 @@ class StandIn:
     def list_jobs(self) -> list[Any]:
         return self.jobs
 
+    def encoded_jobs(self, encode: Callable[[Any], bytes]) -> list[bytes]:
+        return [encode(job) for job in self.jobs]
+
     def list_machines(self) -> list[Any]:
         msg = "a defect"
         raise KeyError(msg)

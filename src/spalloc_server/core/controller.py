@@ -7,6 +7,7 @@ and lets whatever can start, start. Naming a job renews its lease. An unknown jo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from spalloc_server.coordinates import Board, Location
@@ -120,22 +121,19 @@ class Controller(OperableEngine):
 
     def list_jobs(self) -> list[JobDescription]:
         """All live jobs, oldest first."""
-        return [
-            JobDescription(
-                job.job_id,
-                job.owner,
-                job.created_at,
-                job.keepalive,
-                job.reported,
-                job.power if job.reported != JobState.queued else None,
-                job.args,
-                job.kwargs,
-                job.allocation.machine if job.allocation else None,
-                job.allocation.boards if job.allocation else None,
-                job.keepalivehost,
-            )
-            for job in self._jobs.values()
-        ]
+        return [_describe(job) for job in self._jobs.values()]
+
+    def encoded_jobs(self, encode: Callable[[JobDescription], bytes]) -> list[bytes]:
+        """`list_jobs`, each job encoded by `encode`, which is asked again only for jobs that have changed.
+
+        Thousands of jobs are listed by many clients every second, and few of them change meanwhile.
+        """
+        rows = []
+        for job in self._jobs.values():
+            if job.listed is None:
+                job.listed = encode(_describe(job))
+            rows.append(job.listed)
+        return rows
 
     def list_machines(self) -> list[MachineDescription]:
         """All machines, highest priority first."""
@@ -176,3 +174,19 @@ class Controller(OperableEngine):
     def _allocation_of(self, job_id: int) -> Allocation | None:
         job = self._jobs.get(job_id)
         return None if job is None else job.allocation
+
+
+def _describe(job: Job) -> JobDescription:
+    return JobDescription(
+        job.job_id,
+        job.owner,
+        job.created_at,
+        job.keepalive,
+        job.reported,
+        job.power if job.reported != JobState.queued else None,
+        job.args,
+        job.kwargs,
+        job.allocation.machine if job.allocation else None,
+        job.allocation.boards if job.allocation else None,
+        job.keepalivehost,
+    )

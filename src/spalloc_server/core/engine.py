@@ -315,12 +315,13 @@ class Engine:
         job = self._jobs.get(job_id)
         if job is not None and job.keepalive is not None:
             job.deadline = self._clock() + job.keepalive
-        if job is not None and host is not None:
-            job.keepalivehost = host
+        if job is not None and host is not None and host != job.keepalivehost:
+            job.keepalivehost, job.listed = host, None
         return job
 
     def _changed(self, job: Job, event: str, now: float, reason: str | None = None) -> None:
         """Something has happened to the job that must be stored and told."""
+        job.listed = None
         self._stale[job.job_id] = job
         self._changed_jobs.add(job.job_id)
         machine, boards = (job.allocation.machine, job.allocation.boards) if job.allocation else (None, ())

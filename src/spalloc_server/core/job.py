@@ -68,6 +68,8 @@ class Job(JobRow, kw_only=True):
     """When its user is to be warned that its run time will soon be over, and after that, when it will be."""
     warning: str | None = None
     """The warning, once it was given."""
+    listed: bytes | None = None
+    """How `list_jobs` tells of it, encoded; None where that must be found out again."""
 
     def apply(self, event: Event) -> None:
         """Go where the table says; `KeyError` where it says nothing."""

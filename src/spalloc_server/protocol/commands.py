@@ -198,7 +198,7 @@ class Commands(Generic[C]):
 
     def list_jobs(self, _client: C, /) -> Any:
         """List live jobs, the oldest first."""
-        return self._core.list_jobs()
+        return msgspec.Raw(b"[" + b",".join(self._core.encoded_jobs(_encode)) + b"]")
 
     def list_machines(self, _client: C, /) -> Any:
         """List machines, the one of highest priority first."""
