@@ -62,6 +62,8 @@ class Batches:
         self._act = act
         self._loop = asyncio.get_running_loop()
         self._number = 0
+        self.stopped = False
+        """Whether another process has taken over."""
         self._flushing: asyncio.Handle | None = None
         self._withheld: list[Effects] = []
         self._unsettled = 0
@@ -82,7 +84,7 @@ class Batches:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        if not self._controller.changed:
+        if not self._controller.changed or self.stopped:
             return
         self._number += 1
         effects = Effects(
@@ -95,6 +97,14 @@ class Batches:
         self._unsettled += 1
         self._idle.clear()
         self._journal.write(effects.changes, partial(self._committed, self._number, effects))
+
+    def stop(self) -> None:
+        """Store nothing more: another process has taken over, and the core's changes here mean nothing."""
+        self.stopped = True
+
+    def settled(self) -> bool:
+        """Whether all that has happened is stored, or has failed to be."""
+        return not self._controller.changed and self._unsettled == 0
 
     async def settle(self) -> None:
         """Wait until all that has happened is stored, or has failed to be."""

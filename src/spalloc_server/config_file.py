@@ -11,9 +11,10 @@ place, others are removed, added, or both.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,10 +29,13 @@ from spalloc_server.configuration import Configuration, Machine
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.links import Links
 
-__all__ = ["Comparison", "compare", "load"]
+__all__ = ["Comparison", "compare", "load", "watch"]
 
 WRITABLE_BY_OTHERS = 0o022
 """Permission to write for the group, or for everybody."""
+
+WATCH_SECONDS = 1.0
+"""Between looks at a config file that is watched."""
 
 
 def load(path: str | os.PathLike[str], *, allow_unsafe: bool = False) -> Configuration:
@@ -184,3 +188,23 @@ def _changes(old: Machine, new: Machine) -> str:
 
 def _listed(tags: AbstractSet[str]) -> str:
     return "{" + ", ".join(sorted(tags)) + "}"
+
+
+async def watch(path: Path, changed: Callable[[], None]) -> None:
+    """Call `changed` whenever the file at `path` was changed or replaced, for ever."""
+    seen = _stamp(path)
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        now = _stamp(path)
+        if now not in (seen, None):
+            seen = now
+            changed()
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is changed or replaced; None where there is none at the moment."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

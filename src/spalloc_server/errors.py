@@ -17,6 +17,7 @@ __all__ = [
     "SpallocServerError",
     "StateInUseError",
     "StorageError",
+    "UpgradeError",
 ]
 
 
@@ -62,3 +63,7 @@ class NewerStateError(StorageError):
 
 class StateInUseError(StorageError):
     """Another server has the state."""
+
+
+class UpgradeError(SpallocServerError):
+    """A new process did not take over; the old one goes on as if nothing had happened."""

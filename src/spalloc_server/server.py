@@ -24,17 +24,20 @@ from threading import Thread
 import msgspec
 import structlog
 
+from spalloc_server import systemd
 from spalloc_server.batches import Batches, Effects
-from spalloc_server.config_file import compare, load
+from spalloc_server.config_file import compare, load, watch
 from spalloc_server.configuration import Configuration
 from spalloc_server.controller import Controller, steady_time
 from spalloc_server.core.messages import JobEvent, Outcome
-from spalloc_server.errors import ConfigurationError, ListenError, StorageError
+from spalloc_server.errors import ConfigurationError, ListenError, UpgradeError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.protocol.service import Service, listening_sockets
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import cold_start
+from spalloc_server.upgrade import Predecessor, pass_on
+from spalloc_server.upkeep import Upkeep
 
 __all__ = ["Server", "state_path"]
 
@@ -44,19 +47,7 @@ READ_GRACE = 0.1
 DRAIN_SECONDS = 30.0
 """How long a graceful stop waits for BMPs to finish what they are doing."""
 
-RETRY_SECONDS = 1.0
-"""Between attempts to write while the disk refuses."""
-
-COMPLAIN_SECONDS = 60.0
-"""Between lines in the log while the disk refuses."""
-
-PRUNE_SECONDS = 3600.0
-"""Between looks for history that is old enough to go."""
-
 DEFAULT_PORT = Configuration().port
-
-WATCH_SECONDS = 1.0
-"""Between looks at the config file, where it is watched."""
 
 log = structlog.get_logger(__name__)
 
@@ -108,9 +99,10 @@ class Server:
         self._wake: asyncio.TimerHandle | None = None
         self._listening = ("", 0)
         self._chores: list[asyncio.Task[None]] = []
+        self._upgrading: asyncio.Task[None] | None = None
+        self._upkeep = Upkeep(self._refuse)
         self._thread: Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._complained = 0.0
         self.controller = Controller()
         """The core, once the server is ready."""
         self.address = ("", 0)
@@ -127,11 +119,12 @@ class Server:
         """
         self._configuration = self._load()
         address = (self._configuration.ip, self._listening_port(self._configuration))
-        sockets = listening_sockets(*address)
+        predecessor = Predecessor.find()
+        sockets = listening_sockets(*address) if predecessor is None else predecessor.sockets
         async with AsyncExitStack() as stack:
             for sock in sockets:
                 stack.callback(sock.close)
-            self._open_journal()
+            self._open_journal(None if predecessor is None else predecessor.lock)
             stack.push_async_callback(self._journal.close)
             self._hardware = await stack.enter_async_context(
                 Hardware(self._on_outcome, self._on_frame, timings=self._timings)
@@ -140,12 +133,26 @@ class Server:
             self._batches = Batches(self.controller, self._journal, settled=self._service.committed, act=self._act)
             stack.push_async_callback(self._say_goodbye)
             self._configure(self._configuration)
-            await self._listen(sockets, address)
             self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            chores = [self._judge_leases(), self._tend_journal()]
+            chores = [
+                self._judge_leases(),
+                self._upkeep.run(self._journal, lambda: self._configuration.history_days),
+                systemd.feed_watchdog(),
+            ]
             if self._watch_config:
-                chores.append(self._watch())
+                chores.append(watch(self._config, self.reload))
+            if predecessor is not None:
+                predecessor.claim()
+                await self._listen(sockets, predecessor.listening)
+                await predecessor.go_on(self._service, self._hardware)
+                chores.append(predecessor.await_commands(self._hardware))
+            else:
+                await self._listen(sockets, address)
+            self._changed()
+            if address != self._listening:
+                self.reload()
             self._chores = [self._tasks.create_task(chore) for chore in chores]
+            systemd.notify("READY=1", f"STATUS=serving at port {self.address[1]}")
             if on_ready is not None:
                 on_ready()
             await self._stop_asked.wait()
@@ -187,6 +194,19 @@ class Server:
 
     def reload(self) -> None:
         """Read the config file again and apply it; where it is bad, say so and go on as before."""
+        systemd.reloading()
+        self._reload()
+        systemd.notify("READY=1")
+
+    def upgrade(self) -> None:
+        """Start this program anew, as it is now installed, to take over; where that fails, go on as before."""
+        if self._upgrading is None or self._upgrading.done():
+            self._upgrading = self._tasks.create_task(self._upgrade())
+            self._chores.append(self._upgrading)
+
+    # ---------------------------------------------------------------- changing while it runs
+
+    def _reload(self) -> None:
         sockets = []
         try:
             configuration = self._load()
@@ -198,9 +218,26 @@ class Server:
             return
         comparison = compare(self._configuration, configuration)
         self._configure(configuration)
+        self._changed()
         log.info("configuration reloaded", changes=comparison.lines() or "none")
         if sockets:
             self._chores.append(self._tasks.create_task(self._listen(sockets, address)))
+
+    async def _upgrade(self) -> None:
+        log.info("upgrade: a new process is started")
+        try:
+            await pass_on(
+                journal=self._journal,
+                service=self._service,
+                batches=self._batches,
+                hardware=self._hardware,
+                listening=self._listening,
+            )
+        except UpgradeError as exc:
+            log.error("upgrade failed: going on as before", error=str(exc))
+        else:
+            log.info("upgrade done: the new process serves")
+            self._stop_asked.set()
 
     # ---------------------------------------------------------------- starting
 
@@ -234,15 +271,17 @@ class Server:
         self._listening = address
         self.address = sockets[0].getsockname()[:2]
 
-    def _open_journal(self) -> None:
+    def _open_journal(self, lock: int | None) -> None:
         """Open the state and bring the core to where it was."""
         self.controller = Controller(
             max_retired_jobs=self._configuration.max_retired_jobs,
             seconds_before_free=self._configuration.seconds_before_free,
         )
-        if self._cold_start and (kept := cold_start(self._state, keep=["next_id"])):
+        if self._cold_start and lock is None and (kept := cold_start(self._state, keep=["next_id"])):
             log.warning("cold start: old state moved aside", kept_as=str(kept))
-        self._journal = SqliteJournal.open(self._state, loop=asyncio.get_running_loop(), on_health=self._on_health)
+        self._journal = SqliteJournal.open(
+            self._state, loop=asyncio.get_running_loop(), on_health=self._upkeep.on_health, lock=lock
+        )
         self.controller.restore(self._journal.load(max_retired=self._configuration.max_retired_jobs))
 
     def _configure(self, configuration: Configuration) -> None:
@@ -250,7 +289,6 @@ class Server:
         self._service.limits = configuration.limits
         self.controller.configure(configuration)
         self._hardware.watch({host for machine in configuration.machines for host in machine.bmp_ips.values()})
-        self._changed()
 
     # ---------------------------------------------------------------- from the core to the world
 
@@ -316,43 +354,8 @@ class Server:
             await asyncio.sleep(READ_GRACE)
             self._tick(noted)
 
-    async def _watch(self) -> None:
-        """Reload when the config file is changed or replaced."""
-        seen = _stamp(self._config)
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            now = _stamp(self._config)
-            if now not in (seen, None):
-                seen = now
-                self.reload()
-
-    # ---------------------------------------------------------------- the journal's health
-
-    def _on_health(self, error: StorageError | None) -> None:
-        if error is None:
-            log.warning("state can be written again: nothing was lost")
-            self._service.refusal = None
-        else:
-            self._service.refusal = f"The server cannot store anything at present, so it changes nothing: {error}"
-            self._complain(error)
-
-    def _complain(self, error: StorageError) -> None:
-        self._complained = steady_time()
-        log.error("state cannot be written: changes are refused until it can", error=str(error))
-
-    async def _tend_journal(self) -> None:
-        """Prune history now and then; while the disk refuses, try again and say so."""
-        pruned = 0.0
-        while True:
-            now = steady_time()
-            if now - pruned >= PRUNE_SECONDS:
-                pruned = now
-                self._journal.prune(now - self._configuration.history_days * 86400)
-            await asyncio.sleep(RETRY_SECONDS)
-            if self._journal.error is not None:
-                self._journal.retry()
-                if steady_time() - self._complained >= COMPLAIN_SECONDS:
-                    self._complain(self._journal.error)
+    def _refuse(self, reason: str | None) -> None:
+        self._service.refusal = reason
 
     # ---------------------------------------------------------------- stopping
 
@@ -361,6 +364,9 @@ class Server:
         self._service.stop_listening()
         if self._wake is not None:
             self._wake.cancel()
+        if self._batches.stopped:
+            return
+        systemd.notify("STOPPING=1")
         haste = asyncio.create_task(self._haste_asked.wait())
         parting = asyncio.create_task(self._part())
         await asyncio.wait({haste, parting}, return_when=asyncio.FIRST_COMPLETED)
@@ -375,12 +381,3 @@ class Server:
             log.warning("BMPs did not finish in time; their work is taken up again at the next start")
         await self._batches.settle()
         await self._service.stop()
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is changed or replaced; None where there is none at the moment."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

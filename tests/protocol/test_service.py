@@ -164,7 +164,9 @@ async def test_a_connection_moves_to_another_service_and_nothing_is_lost() -> No
         await old.until(lambda: not connection._receiving)
         line.writer.write(b'{"command": ')
         old.service.notify({5}, {"unwatched"})
-        descriptor, state = connection.export()
+        exported = connection.export()
+        assert exported is not None
+        descriptor, state = exported
         sock = socket.socket(fileno=os.dup(descriptor))
         assert state.jobs is None
         assert state.machines == []

@@ -1,7 +1,8 @@
 """`spalloc_server`: run the server until it is told to stop.
 
-Signals: the first SIGINT or SIGTERM stops gracefully, the second at once; SIGHUP reads the config file again. All
-that is heavy is imported when it is needed, so that `--version` and `--help` answer quickly.
+Signals: the first SIGINT or SIGTERM stops gracefully, the second at once; SIGHUP reads the config file again;
+SIGUSR2 has a new process take over (see `upgrade`). All that is heavy is imported when it is needed, so that
+`--version` and `--help` answer quickly.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ async def _serve(server: Server) -> None:
 
     on_stop_signals(server.stop)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, server.upgrade)
     await server.run(on_ready=lambda: _announce(server))
 
 

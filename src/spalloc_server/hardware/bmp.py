@@ -73,10 +73,14 @@ class Bmp:
         """Datagrams that had to be sent again."""
         self.strays = 0
         """Datagrams received that were not waited for."""
+        self.in_flight = False
+        """Whether a command has begun and has not ended yet."""
         self._timings = timings
         self._on_silent = on_silent
         self._port = port
         self._lock = asyncio.Lock()
+        self._may_begin = asyncio.Event()
+        self._may_begin.set()
         self._transport: asyncio.DatagramTransport | None = None
         self._sequence = 0
         self._awaited: tuple[int, asyncio.Future[Response | None]] | None = None
@@ -135,6 +139,14 @@ class Bmp:
             self.silent = None
             return True
 
+    def pause(self) -> None:
+        """Begin no command until `resume`; what is in flight goes on."""
+        self._may_begin.clear()
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._may_begin.set()
+
     def fall_silent(self, reason: str) -> None:
         """Take the BMP for silent, because of `reason`, until it answers a probe."""
         if self.silent is None:
@@ -180,11 +192,13 @@ class Bmp:
     async def _exchange(self, request: Request, policy: Policy, extra_s: float = 0.0) -> Response:
         """Send `request` until it is answered, or out of tries (`NoAnswer`). Only with the lock held."""
         loop = asyncio.get_running_loop()
-        transport = await self._opened()
-        if (pause := self._ended + self._timings.pace_s - loop.time()) > 0:
-            await asyncio.sleep(pause)
-        datagram = request.encode()
+        await self._may_begin.wait()
+        self.in_flight = True
         try:
+            transport = await self._opened()
+            if (pause := self._ended + self._timings.pace_s - loop.time()) > 0:
+                await asyncio.sleep(pause)
+            datagram = request.encode()
             for attempt in range(policy.tries):
                 self.resends += attempt > 0
                 answer: asyncio.Future[Response | None] = loop.create_future()
@@ -196,6 +210,7 @@ class Bmp:
                 if response is not None:
                     return response
         finally:
+            self.in_flight = False
             self._awaited = None
             self._ended = loop.time()
         what = f"{policy.tries} x {_name(Command, request.command)} in {policy.reply_s + extra_s:g} s each"

@@ -136,6 +136,20 @@ class Hardware:
             return False
         return True
 
+    def in_flight(self) -> list[str]:
+        """Hosts of the BMPs at which a command has begun and has not ended yet."""
+        return [host for host, frame in self._frames.items() if frame.bmp.in_flight]
+
+    def pause(self, hosts: Iterable[str] | None = None) -> None:
+        """Begin no command at these BMPs, by default at all, until `resume`; what is in flight goes on."""
+        for host in list(self._frames) if hosts is None else hosts:
+            self._frame(host).bmp.pause()
+
+    def resume(self, hosts: Iterable[str]) -> None:
+        """Undo `pause`."""
+        for host in hosts:
+            self._frame(host).bmp.resume()
+
     async def ask(
         self, bmp: str, board: int, command: int, arg1: int = 0, arg2: int = 0, arg3: int = 0, data: bytes = b""
     ) -> bytes:

@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
             self.host, self.peer = address[0], f"{address[0]}:{address[1]}"
         _set_options(transport.get_extra_info("socket"))
         transport.set_write_buffer_limits(high=0)
-        if refusal := self._service.admit(self):
+        if refusal := self._service.admit(self, adopted=self._adopted is not None):
             log.warning("connection refused", peer=self.peer, reason=refusal)
             self._closed = True
             transport.abort()
@@ -202,14 +202,22 @@ class Connection(asyncio.Protocol):
         self._closed = True
         self._transport.abort()
 
-    def export(self) -> tuple[int, ConnectionState]:
-        """(file descriptor of the socket, the rest) for another process to go on with; this one goes no further.
+    def thaw(self) -> None:
+        """Go on answering after the service was frozen."""
+        self._take_turns()
 
-        To be called when all commits are done.
+    def export(self) -> tuple[int, ConnectionState] | None:
+        """(file descriptor of the socket, the rest) for another process to go on with.
+
+        To be called while the service is frozen and all commits are done. Before the event loop gets another turn the
+        caller must either `abort` this connection, since then it is the other's, or not have handed it over.
+
+        Returns:
+            None where the connection is coming to its end anyway.
         """
         assert not self._held, "replies wait for a commit"
-        self._receive(False)
-        self._closed = True
+        if self._closed or self._linger is not None:
+            return None
         sent = len(self._written) - self._transport.get_write_buffer_size()
         jobs, machines = self._service.watched(self)
         return self._transport.get_extra_info("socket").fileno(), ConnectionState(
@@ -250,6 +258,7 @@ class Connection(asyncio.Protocol):
     def _blocked(self) -> bool:
         return (
             self._closed
+            or self._service.frozen
             or not self._writable
             or self._wait is not None
             or self._held_bytes > TURN_BYTES

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import time
 from collections import deque
@@ -74,6 +75,8 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.commands: Commands[Connection] = Commands(core, limits)
+        self.frozen = False
+        """Whether connections wait, so that they can be handed over."""
         self.hold = hold
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
@@ -113,6 +116,23 @@ class Service:
         for server in self._servers:
             server.close()
         self._servers.clear()
+
+    def freeze(self) -> list[socket.socket]:
+        """Accept nobody and answer nobody until `thaw`; what was answered already is still sent.
+
+        Returns:
+            The listening sockets, for `listen` or for another process; the caller closes them.
+        """
+        self.frozen = True
+        sockets = [socket.socket(fileno=os.dup(s.fileno())) for server in self._servers for s in server.sockets]
+        self.stop_listening()
+        return sockets
+
+    def thaw(self) -> None:
+        """Go on answering."""
+        self.frozen = False
+        for connection in self.connections:
+            connection.thaw()
 
     async def adopt(self, sock: socket.socket, state: ConnectionState) -> None:
         """Go on with a connection that another process has exported."""
@@ -155,12 +175,12 @@ class Service:
 
     # -- connections call these
 
-    def admit(self, connection: Connection) -> str | None:
-        """Count a new connection; why it must be refused, if it must."""
+    def admit(self, connection: Connection, *, adopted: bool = False) -> str | None:
+        """Count a new connection; why it must be refused, if it must. One that was `adopted` is never refused."""
         address = self._addresses.get(connection.host) or _Address()
-        if len(self.connections) >= self._limits.connections:
+        if len(self.connections) >= self._limits.connections and not adopted:
             return f"there are {self._limits.connections} connections (limit connections)"
-        if address.connections >= self._limits.connections_per_address:
+        if address.connections >= self._limits.connections_per_address and not adopted:
             return f"its address has {address.connections} connections (limit connections_per_address)"
         address.connections += 1
         self._addresses[connection.host] = address

@@ -59,8 +59,9 @@ class SqliteJournal:
     def __init__(
         self, path: Path, lock: Lock, connection: sqlite3.Connection, loop: asyncio.AbstractEventLoop, health: Health
     ) -> None:
+        self.lock = lock
+        """The right to the state, for a process that is to take over."""
         self._path = path
-        self._lock = lock
         self._connection = connection
         self._loop = loop
         self._health = health
@@ -72,8 +73,17 @@ class SqliteJournal:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     @classmethod
-    def open(cls, path: Path, *, loop: asyncio.AbstractEventLoop, on_health: OnHealth | None = None) -> SqliteJournal:
-        """Open the state at `path`, or begin it there. Blocks; from any thread.
+    def open(
+        cls,
+        path: Path,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        on_health: OnHealth | None = None,
+        lock: int | None = None,
+    ) -> SqliteJournal:
+        """Open the state at `path`, or begin it there; `lock` is a right that was handed over (see `Lock`).
+
+        Blocks; from any thread.
 
         Raises:
             StateInUseError: another server has it.
@@ -82,11 +92,11 @@ class SqliteJournal:
             StorageError: it cannot be opened.
         """
         path = path.resolve()
-        lock = Lock(path)
+        right = Lock(path, file=lock)
         try:
-            journal = cls(path, lock, connect(path), loop, Health(loop, on_health))
+            journal = cls(path, right, connect(path), loop, Health(loop, on_health))
         except BaseException:
-            lock.release()
+            right.release()
             raise
         journal._thread.start()
         return journal
@@ -147,7 +157,7 @@ class SqliteJournal:
                 self._prune_step(self._prune_before)
         with suppress(sqlite3.Error):  # all that counts has been committed
             self._connection.close()
-        self._lock.release()
+        self.lock.release()
         self._call(self._closed.set)
 
     def _next_group(self) -> Sequence[_Batch]:

@@ -91,28 +91,48 @@ def _beside(path: Path, ending: str) -> Path:
 class Lock:
     """The right to the state at `path`, from construction to `release`.
 
+    A process may hand its right over by giving another one `file`: it ends when both have let go of it.
+
+    Args:
+        path: the state file.
+        file: descriptor of a lock file that another process has locked, to share its right.
+
     Raises:
         StateInUseError: another server has it.
+        StorageError: `file` is not the lock of the state at `path`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, file: int | None = None) -> None:
+        name = _beside(path, ".lock")
         with explained(path):
-            self._file = os.open(_beside(path, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                holder = os.read(self._file, 20).decode(errors="replace").strip() or "unknown"
-                os.close(self._file)
-                raise StateInUseError(
-                    f"the state in {path} is in use by the server with process number {holder}; "
-                    "stop that server first, or choose another file with --state"
-                ) from exc
-            with suppress(OSError):  # a full disk is no reason not to start
-                os.pwrite(self._file, f"{os.getpid():<20}\n".encode(), 0)
+            if file is None:
+                self.file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._take(path)
+            elif os.path.samestat(os.fstat(file), name.stat()):
+                self.file = file
+            else:
+                raise StorageError(f"the state that was handed over is not the one in {path}")
+        self.sign()
+
+    def _take(self, path: Path) -> None:
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            holder = os.read(self.file, 20).decode(errors="replace").strip() or "unknown"
+            os.close(self.file)
+            raise StateInUseError(
+                f"the state in {path} is in use by the server with process number {holder}; "
+                "stop that server first, or choose another file with --state"
+            ) from exc
+
+    def sign(self) -> None:
+        """Write this process's number into the lock file, for operators."""
+        with suppress(OSError):  # a full disk is no reason not to start
+            os.pwrite(self.file, f"{os.getpid():<20}\n".encode(), 0)
 
     def release(self) -> None:
         """Let the next server have it."""
-        os.close(self._file)
+        os.close(self.file)
 
 
 def connect(path: Path) -> sqlite3.Connection:

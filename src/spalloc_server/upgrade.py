@@ -1,0 +1,375 @@
+"""Upgrade in place: a new process takes the server over, and clients notice nothing but a short pause.
+
+Theory of operation. Published clients take a closed connection for the end of their job, so a new version must take
+over the connections, too. The old process starts the new one with the same arguments, at the other end of a pair of
+sockets. What each says is a message of the classes below, encoded as MessagePack behind its length and the number of
+file descriptors that come with it:
+
+    old, still serving                            new
+                                                  imports everything, reads the config
+                                            <---  Warm
+    answers nobody, waits for the last commits
+    Heritage (lock, listening sockets)      --->
+    Clients (their sockets), repeated       --->  opens the state, restores the core, applies the config
+                                            <---  Ready
+    Go                                      --->  is the server
+    lets go of the connections                    goes on with them
+    finishes the commands that BMPs are doing
+    a line with the host of each such BMP   --->  begins to use that BMP
+    ends
+
+The event loop of the old process stands still from Heritage to Go, so nothing can be sent or received twice. Until it
+says Go it can go on as if nothing had happened, and does so where the new process ends, is too slow or does not
+understand: it kills that process first. The new one, in turn, neither writes to the state nor speaks to a client or a
+BMP before Go. Power operations that were under way are in the state, and the new process drives them anew as after any
+restart; so no two processes ever have commands in flight at one BMP, and boards of jobs that are ready are left alone.
+
+The right to the state is an open file that both share (`storage.state_file.Lock`), so there is no moment at which a
+third process could have it. `FORMAT` is the version of all this: a process that is warm says which formats it
+understands. Fields may be added without a new format, since unknown ones are passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import msgspec
+import structlog
+
+from spalloc_server import __version__, systemd
+from spalloc_server.batches import Batches
+from spalloc_server.errors import UpgradeError
+from spalloc_server.hardware.switchboard import Hardware
+from spalloc_server.protocol.connection import ConnectionState
+from spalloc_server.protocol.service import Service
+from spalloc_server.storage.sqlite import SqliteJournal
+
+__all__ = ["FORMAT", "Heritage", "Predecessor", "Successor", "pass_on"]
+
+FORMAT: Final = 1
+"""Version of the messages between the two processes."""
+
+VARIABLE: Final = "SPALLOC_SERVER_UPGRADE"
+"""Environment variable that tells a new process which file descriptor leads to its predecessor."""
+
+WARM_SECONDS = 10.0
+"""From starting a new process to its being warm; clients are served meanwhile."""
+
+SETTLE_SECONDS = 2.0
+"""For the last commits, while clients wait."""
+
+HANDOVER_SECONDS = 5.0
+"""From Heritage to Go, while clients wait. Usually it takes a tenth of a second."""
+
+COMMAND_SECONDS = 30.0
+"""A command that is in flight at a BMP is over by then."""
+
+CHUNK = 100
+"""Connections in one message; systems pass 253 descriptors at once, at most."""
+
+MAX_BYTES = 2**30
+"""Of one message; a longer one is nonsense."""
+
+ACCEPTED_TURNS = 10
+"""After so many turns of the event loop, whoever was accepted before is a connection of the service."""
+
+_HEADER = struct.Struct("!II")
+
+log = structlog.get_logger(__name__)
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    pass
+
+
+class Warm(_Message, frozen=True):
+    """The new process has read the config, and could begin."""
+
+    formats: list[int]
+    version: str
+
+
+class Heritage(_Message, frozen=True):
+    """What the new process gets besides connections; comes with the state's lock and the listening sockets."""
+
+    format: int
+    listening: tuple[str, int]
+    """(ip, port) that the sockets listen at, as the configuration or the command line had them."""
+    clients: int
+    """How many connections follow."""
+    busy: list[str]
+    """Hosts of the BMPs at which a command is in flight."""
+
+
+class Clients(_Message, frozen=True):
+    """Connections; comes with as many sockets."""
+
+    states: list[ConnectionState]
+
+
+class Ready(_Message, frozen=True):
+    """The new process has everything, and waits for the word."""
+
+
+class Go(_Message, frozen=True):
+    """The new process is the server from here on."""
+
+
+M = TypeVar("M", bound=_Message)
+
+
+class _Channel:
+    """Messages and file descriptors, both ways. Everything blocks, up to a deadline; raises `UpgradeError`.
+
+    After an error the process that receives must end, or have killed the other one: what was sent is not taken back.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._deadline = 0.0
+
+    def allow(self, seconds: float) -> None:
+        """From now on, everything has to happen within so many seconds."""
+        self._deadline = time.monotonic() + seconds
+
+    def send(self, message: _Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a message, and copies of these file descriptors."""
+        data = msgspec.msgpack.encode(message)
+        data = _HEADER.pack(len(data), len(descriptors)) + data
+        try:
+            self._wait_for_no_longer()
+            sent = socket.send_fds(self.socket, [data], descriptors)
+            while sent < len(data):
+                self._wait_for_no_longer()
+                sent += self.socket.send(memoryview(data)[sent:])
+        except OSError as exc:
+            raise UpgradeError(f"the other process cannot be told anything: {exc}") from exc
+
+    def receive(self, kind: type[M]) -> tuple[M, list[int]]:
+        """The next message, which must be of this kind, and the file descriptors that came with it."""
+        descriptors: list[int] = []
+        try:
+            size, expected = _HEADER.unpack(self._read(_HEADER.size, descriptors))
+            message = msgspec.msgpack.decode(self._read(min(size, MAX_BYTES), descriptors), type=kind)
+        except OSError as exc:
+            raise UpgradeError(f"the other process says nothing: {exc}") from exc
+        except msgspec.MsgspecError as exc:
+            raise UpgradeError(f"the other process sends nonsense: {exc}") from exc
+        if len(descriptors) != expected:
+            raise UpgradeError(f"{len(descriptors)} of {expected} open files arrived; this process may have too few")
+        return message, descriptors
+
+    def _read(self, size: int, descriptors: list[int]) -> bytes:
+        parts = bytearray()
+        while len(parts) < size:
+            self._wait_for_no_longer()
+            part, more, _, _ = socket.recv_fds(
+                self.socket, min(size - len(parts), 2**20), 253, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+            )
+            descriptors += more
+            if not part:
+                raise UpgradeError("the other process has ended")
+            parts += part
+        return bytes(parts)
+
+    def _wait_for_no_longer(self) -> None:
+        self.socket.settimeout(max(0.001, self._deadline - time.monotonic()))
+
+
+class Successor:
+    """A new process of this program, with the same arguments. It is killed at the end of the block, unless it serves.
+
+    Raises:
+        UpgradeError: from every method; it cannot take over.
+    """
+
+    def __init__(self) -> None:
+        self._serves = False
+        ours, theirs = socket.socketpair()
+        self._channel = _Channel(ours)
+        environment = {name: value for name, value in os.environ.items() if name != systemd.WATCHDOG_PID}
+        environment[VARIABLE] = str(theirs.fileno())
+        with theirs:
+            theirs.set_inheritable(True)
+            # Not `subprocess`: a child of that is waited for, or complained about, when this process ends.
+            try:
+                self.pid = os.posix_spawn(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+            except OSError as exc:
+                ours.close()
+                raise UpgradeError(f"{sys.executable} cannot be started: {exc}") from exc
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._serves:
+            self.kill()
+            self._channel.socket.close()
+
+    def kill(self) -> None:
+        """End it. Harmless when repeated."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+
+    async def warm(self) -> None:
+        """Wait until it is warm."""
+        self._channel.allow(WARM_SECONDS)
+        warm, _ = await asyncio.to_thread(self._channel.receive, Warm)
+        if FORMAT not in warm.formats:
+            raise UpgradeError(f"version {warm.version} cannot take over from version {__version__}: stop and start it")
+
+    def hand_over(self, heritage: Heritage, files: Sequence[int], clients: list[tuple[int, ConnectionState]]) -> None:
+        """Give it everything, and wait until it is ready. Blocks."""
+        self._channel.allow(HANDOVER_SECONDS)
+        self._channel.send(heritage, files)
+        for begin in range(0, len(clients), CHUNK):
+            chunk = clients[begin : begin + CHUNK]
+            self._channel.send(Clients(states=[state for _, state in chunk]), [number for number, _ in chunk])
+        self._channel.receive(Ready)
+
+    def go(self) -> None:
+        """Let it be the server."""
+        self._channel.send(Go())
+        self._serves = True
+
+    async def finish_commands(self, hardware: Hardware) -> None:
+        """See the commands at BMPs to their end, and tell which BMPs are free."""
+        busy = set(hardware.in_flight())
+        with self._channel.socket, suppress(OSError):
+            while busy:
+                free = busy.difference(hardware.in_flight())
+                self._channel.socket.sendall("".join(f"{host}\n" for host in free).encode())
+                busy -= free
+                await asyncio.sleep(0.01)
+
+
+class Predecessor:
+    """The process from which this one is to take over.
+
+    Raises:
+        UpgradeError: from every method; this process must end.
+    """
+
+    def __init__(self, channel: _Channel) -> None:
+        self._channel = channel
+        channel.allow(WARM_SECONDS)
+        channel.send(Warm(formats=[FORMAT], version=__version__))
+        channel.allow(WARM_SECONDS + SETTLE_SECONDS + HANDOVER_SECONDS)
+        heritage, (self.lock, *listening) = channel.receive(Heritage)
+        if heritage.format != FORMAT:
+            raise UpgradeError(f"the other process hands over in format {heritage.format}, not {FORMAT}")
+        self.listening = heritage.listening
+        """(ip, port), where the sockets listen."""
+        self.sockets = [socket.socket(fileno=number) for number in listening]
+        self._busy = heritage.busy
+        self._clients: list[tuple[socket.socket, ConnectionState]] = []
+        while len(self._clients) < heritage.clients:
+            clients, numbers = channel.receive(Clients)
+            sockets = [socket.socket(fileno=number) for number in numbers]
+            self._clients += zip(sockets, clients.states, strict=True)
+
+    @classmethod
+    def find(cls) -> Self | None:
+        """Say that this process is warm, and take what its predecessor hands over; None where there is none. Blocks."""
+        number = os.environ.pop(VARIABLE, None)
+        if number is None:
+            return None
+        os.set_inheritable(int(number), False)
+        return cls(_Channel(socket.socket(fileno=int(number))))
+
+    def claim(self) -> None:
+        """Say that this process is ready, and wait for the word. Blocks."""
+        self._channel.send(Ready())
+        self._channel.receive(Go)
+
+    async def go_on(self, service: Service, hardware: Hardware) -> None:
+        """Go on with the clients, but leave BMPs alone that are busy until `await_commands` knows that they are not.
+
+        No client is answered before all are there: who watches something must not miss that it changes.
+        """
+        hardware.pause(self._busy)
+        service.frozen = True
+        for begin in range(0, len(self._clients), CHUNK):
+            adoptions = [service.adopt(*client) for client in self._clients[begin : begin + CHUNK]]
+            for problem in await asyncio.gather(*adoptions, return_exceptions=True):
+                if problem is not None:
+                    log.warning("a client was lost at the upgrade", error=repr(problem))
+        self._clients.clear()
+        service.thaw()
+
+    async def await_commands(self, hardware: Hardware) -> None:
+        """Use each BMP again as soon as the predecessor's last command there has ended."""
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                self._channel.socket.setblocking(False)
+                reader, writer = await asyncio.open_unix_connection(sock=self._channel.socket)
+                while host := (await reader.readline()).decode().strip():
+                    hardware.resume([host])
+                writer.close()
+        except (OSError, TimeoutError) as exc:
+            log.warning("the predecessor did not tell when its BMPs were free", error=str(exc))
+        finally:
+            hardware.resume(self._busy)
+
+
+async def pass_on(
+    *, journal: SqliteJournal, service: Service, batches: Batches, hardware: Hardware, listening: tuple[str, int]
+) -> None:
+    """Have a new process take over from these parts of a server; then they must not be used any more.
+
+    Raises:
+        UpgradeError: it did not; everything goes on as if nothing had happened.
+    """
+    with Successor() as successor:
+        await successor.warm()
+        sockets = service.freeze()
+        try:
+            await _settle(batches, journal)
+            clients = [(client, export) for client in service.connections if (export := client.export())]
+            heritage = Heritage(format=FORMAT, listening=listening, clients=len(clients), busy=hardware.in_flight())
+            files = [journal.lock.file, *(sock.fileno() for sock in sockets)]
+            successor.hand_over(heritage, files, [export for _, export in clients])
+            systemd.notify(f"MAINPID={successor.pid}")
+            successor.go()
+        except BaseException:
+            successor.kill()
+            journal.lock.sign()
+            systemd.notify(f"MAINPID={os.getpid()}")
+            await service.listen(sockets)
+            service.thaw()
+            raise
+    batches.stop()
+    hardware.pause()
+    for client, _ in clients:
+        client.abort()
+    for sock in sockets:
+        sock.close()
+    await successor.finish_commands(hardware)
+
+
+async def _settle(batches: Batches, journal: SqliteJournal) -> None:
+    """Wait until nothing waits for a commit; this returns in the very turn of the event loop in which that is so."""
+    try:
+        async with asyncio.timeout(SETTLE_SECONDS):
+            for _ in range(ACCEPTED_TURNS):
+                await asyncio.sleep(0)
+            while not batches.settled():
+                await batches.settle()
+    except TimeoutError as exc:
+        raise UpgradeError("the disk is too slow at present") from exc
+    if journal.error is not None:
+        raise UpgradeError(f"not everything is stored: {journal.error}")
