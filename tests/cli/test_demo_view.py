@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from spalloc_server import config_file
-from spalloc_server.cli.demo_view import Events, picture
+from spalloc_server.cli import demo_view
+from spalloc_server.cli.demo_view import Events, picture, show
 from spalloc_server.configuration import Configuration
 from spalloc_server.controller import Controller, Outcome
+from tests.house import PATIENCE, Place
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -74,3 +78,23 @@ def test_a_long_queue_is_cut_short() -> None:
     rows = drawn(core, [])
     assert len(rows) < 24, "fits a terminal"
     assert any("and 9 more" in row for row in rows)
+
+
+async def test_the_picture_is_drawn_again_and_again_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_view, "LOOK_SECONDS", 0)
+    screen = io.StringIO()
+    console = Console(file=screen, width=80, force_terminal=True)
+    place = Place(tmp_path)
+    place.configure()
+    async with place.simulator() as simulator, place.serving() as server, asyncio.timeout(PATIENCE):
+        showing = asyncio.create_task(show(server, simulator, live=True, console=console))
+        for owner in ("retina", "cochlea"):
+            server.controller.create_job(owner=owner)
+            while owner not in screen.getvalue():  # noqa: ASYNC110 - a screen tells nobody
+                await asyncio.sleep(0)
+        showing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await showing
+    assert screen.getvalue().endswith("\x1b[?25h"), "the cursor is back"
