@@ -34,6 +34,7 @@ from spalloc_server.errors import ConfigurationError, ListenError, UpgradeError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.protocol.service import Service, listening_sockets
+from spalloc_server.stalls import StallDetector
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import cold_start
 from spalloc_server.upgrade import Predecessor, pass_on
@@ -105,6 +106,8 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.controller = Controller()
         """The core, once the server is ready."""
+        self.stalls = StallDetector()
+        """How often the event loop stood still."""
         self.address = ("", 0)
         """(address, port) where it listens, once it is ready."""
 
@@ -138,6 +141,7 @@ class Server:
                 self._judge_leases(),
                 self._upkeep.run(self._journal, lambda: self._configuration.history_days),
                 systemd.feed_watchdog(),
+                self.stalls.run(),
             ]
             if self._watch_config:
                 chores.append(watch(self._config, self.reload))
