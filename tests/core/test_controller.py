@@ -116,6 +116,15 @@ def test_a_silent_job_times_out_and_any_command_that_names_it_keeps_it_alive() -
     assert house.state(eternal) == JobState.power
 
 
+def test_a_lease_that_is_over_from_the_start_is_not_renewed() -> None:
+    house = House(a_machine("m", 2, 2))
+    job_id = house.create(keepalive=0)
+    house.clock.now += 1
+    house.controller.job_keepalive(job_id)
+    house.controller.tick(expire_before=1000.5)
+    assert house.state(job_id) == JobState.destroyed
+
+
 def test_leases_are_judged_by_the_time_up_to_which_commands_are_known_to_be_read() -> None:
     house = House(a_machine("m", 2, 2))
     job_id = house.create(keepalive=10)

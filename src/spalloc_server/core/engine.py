@@ -313,7 +313,7 @@ class Engine:
     def _touch(self, job_id: int, host: str | None) -> Job | None:
         """The live job of this number, its lease begun anew; None where there is none."""
         job = self._jobs.get(job_id)
-        if job is not None and job.keepalive is not None:
+        if job is not None and job.keepalive is not None and job.keepalive > 0:
             job.deadline = self._clock() + job.keepalive
         if job is not None and host is not None and host != job.keepalivehost:
             job.keepalivehost, job.listed = host, None
