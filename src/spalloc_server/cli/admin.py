@@ -11,11 +11,27 @@ from spalloc_server import __version__
 __all__ = ["main"]
 
 COMMANDS = {
-    "demo": "A simulated million-core machine and a server, ready for real clients.",
-    "check-config": "Check a config file, and tell what it would change.",
-    "simulate-hardware": "BMPs on this computer, for a server without machines.",
+    "demo": ("demo", "A simulated million-core machine and a server, ready for real clients."),
+    "check-config": ("check_config", "Check a config file, and tell what it would change."),
+    "simulate-hardware": ("simulate_hardware", "BMPs on this computer, for a server without machines."),
+    "status": ("operators", "How a running server is, at one glance."),
+    "machines": ("operators", "Its machines: size, load, and what is not in service."),
+    "boards": ("operators", "Its boards; --bad: those out of service or with failures."),
+    "jobs": ("operators", "Its live jobs."),
+    "job": ("operators", "Everything about one job."),
+    "explain": ("operators", "Why a job waits."),
+    "kill": ("operators", "End a job."),
+    "board": ("operators", "Take a board out of service, or return it."),
+    "frame": ("operators", "The same for a frame of boards."),
+    "drain": ("operators", "Start no more jobs on a machine."),
+    "undrain": ("operators", "Start jobs on a machine again."),
+    "power-cycle": ("operators", "Switch a board that nobody has on, verify it, and switch it off."),
+    "read-temperatures": ("operators", "Temperatures, fans and supply of boards."),
+    "blacklist": ("operators", "What is broken on a board, as its own flash says."),
+    "emergency-stop": ("operators", "Switch every board off, now."),
+    "resume": ("operators", "End an emergency stop."),
 }
-"""What `--help` tells of each; `check-config` is the function `check_config` of the module `cli.check_config`."""
+"""The module of each command and what `--help` tells of it; `check-config` is the function `check_config` there."""
 
 
 class _LazyGroup(click.Group):
@@ -25,13 +41,13 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in COMMANDS:
             return None
-        name = cmd_name.replace("-", "_")
-        command: click.Command = getattr(import_module(f"spalloc_server.cli.{name}"), name)
+        module = import_module(f"spalloc_server.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

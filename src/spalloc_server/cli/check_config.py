@@ -6,7 +6,6 @@ file just as a server would at its next start, and is then asked which jobs are 
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from spalloc_server import config_file
 from spalloc_server.cli.process import count, one_line_errors
 from spalloc_server.configuration import Configuration, Machine
 from spalloc_server.controller import Controller, Snapshot
-from spalloc_server.storage.rows import read_boards, read_facts, read_jobs, read_releases
-from spalloc_server.storage.state_file import connect_to_read, explained
+from spalloc_server.storage.history import read_state
 
 __all__ = ["check_config"]
 
@@ -37,7 +35,7 @@ def check_config(config: Path, against: Path | None, allow_unsafe_config: bool) 
         boards = sum(len(machine.live_boards) for machine in configuration.machines)
         click.echo(f"{config} is good: {count(len(configuration.machines), 'machine')}, {count(boards, 'board')}")
         if against is not None:
-            for line in _changes(configuration, _read(against)):
+            for line in _changes(configuration, read_state(against)):
                 click.echo(line)
 
 
@@ -50,16 +48,6 @@ def _description(machine: Machine) -> str:
         f"tags {', '.join(sorted(machine.tags)) or 'none'}",
     ]
     return ", ".join(parts)
-
-
-def _read(path: Path) -> Snapshot:
-    with explained(path), closing(connect_to_read(path)) as state:
-        return Snapshot(
-            jobs=list(read_jobs(state, "jobs")),
-            boards=read_boards(state),
-            releases=read_releases(state),
-            facts=read_facts(state),
-        )
 
 
 def _changes(configuration: Configuration, state: Snapshot) -> list[str]:

@@ -1,6 +1,6 @@
-"""Reading the history of jobs, while a server writes it or not.
+"""Reading the state and the history of jobs, while a server writes them or not.
 
-Theory of operation. The state is opened for reading only and read page by page along the index of ends. No
+Theory of operation. The state is opened for reading only. History is read page by page along the index of ends. No
 transaction outlives a page, because a long one would keep the writer's log from being cut back.
 """
 
@@ -10,14 +10,25 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from spalloc_server.core.messages import JobRow
-from spalloc_server.storage.rows import read_jobs
+from spalloc_server.core.messages import JobRow, Snapshot
+from spalloc_server.storage.rows import read_boards, read_facts, read_jobs, read_releases
 from spalloc_server.storage.state_file import connect_to_read, explained
 
-__all__ = ["read_history"]
+__all__ = ["read_history", "read_state"]
 
 PAGE = 1000
 """Jobs read at once."""
+
+
+def read_state(path: Path) -> Snapshot:
+    """All that a core needs to be where the server is; jobs that have ended are not in it. Raises as `read_history`."""
+    with explained(path), closing(connect_to_read(path)) as connection:
+        return Snapshot(
+            jobs=list(read_jobs(connection, "jobs")),
+            boards=read_boards(connection),
+            releases=read_releases(connection),
+            facts=read_facts(connection),
+        )
 
 
 def read_history(path: Path, *, since: float = 0.0, until: float = float("inf")) -> Iterator[JobRow]:

@@ -1,0 +1,145 @@
+"""SVG pictures: a machine with its jobs, and the triad of which machines are made.
+
+Theory of operation. A picture is text without any library: one hexagon is defined, and used once a board (or chip).
+Lengths are pixels; y points down. Colours of lines and letters suit a light and a dark page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from itertools import product
+from math import cos, pi, sin, sqrt
+from typing import TypeAlias
+
+from spalloc_server.coordinates import BOARD_CHIPS, CHIPS_PER_TRIAD, Board, Chip, board_to_chip, chip_to_board
+from spalloc_server.drawing.hexagons import PALETTE, Condition, Tile, cell, columns_and_rows, job_colours
+from spalloc_server.machine import Machine
+
+__all__ = ["machine_svg", "triad_svg"]
+
+RADIUS = 12.8
+"""From the centre of a board to its corners."""
+
+MARGIN = 16.0
+LINE = 18.0
+"""Height of a line of the legend."""
+LEGEND_WIDTH = 260.0
+
+GAP = 0.94
+"""Boards are drawn a little smaller than they are, so that one sees where each ends."""
+
+_STYLE = """
+text { font: 13px sans-serif; fill: #444; text-anchor: middle }
+text.legend { text-anchor: start }
+.free { fill: #888; fill-opacity: .25; stroke: #888 }
+.resting { fill: #888; fill-opacity: .5; stroke: #888; stroke-dasharray: 2 2 }
+.out_of_service { fill: #f00; fill-opacity: .25; stroke: #d00 }
+.dead { fill: none; stroke: #888; stroke-dasharray: 1 3 }
+.job, .chip { stroke: #222; stroke-width: .5 }
+.ethernet { stroke: #000; stroke-width: 2.5 }
+.mark { font-weight: bold; stroke: none; fill-opacity: 1 }
+@media (prefers-color-scheme: dark) { text { fill: #ccc } .ethernet { stroke: #fff } }
+"""
+
+Point: TypeAlias = tuple[float, float]
+
+
+def machine_svg(machine: Machine, tiles: Mapping[Board, Tile], legend: Mapping[int, str] | None = None) -> str:
+    """The machine as its hexagons, in the colours of jobs, with the marks of boards that cannot be used.
+
+    Args:
+        machine: the machine.
+        tiles: what is known of its boards; those left out are free.
+        legend: {job: what is said of it beside the picture}; no legend where it is None.
+    """
+    columns, rows = columns_and_rows(machine)
+    colours = job_colours(machine, tiles)
+    width = RADIUS * (1.5 * columns + 0.5) + 2 * MARGIN
+    height = RADIUS * sqrt(3) / 2 * (rows + 1) + 2 * MARGIN
+    groups: dict[str, list[str]] = {}
+    for x, y, z in product(range(machine.width), range(machine.height), range(3)):
+        tile = tiles.get((x, y, z), Tile())
+        column, row = cell((x, y, z), machine.width)
+        centre = MARGIN + RADIUS * (1.5 * column + 1), height - MARGIN - RADIUS * sqrt(3) / 2 * (row + 1)
+        colour = colours[tile.job_id] if tile.job_id is not None else ""
+        groups.setdefault(_group(tile, colour), []).append(_board(tile, centre))
+    parts = [_hexagon(RADIUS * GAP, pointed=False)]
+    parts += [f"<g {group}>{''.join(boards)}</g>" for group, boards in sorted(groups.items())]
+    if legend is not None:
+        parts += _legend(legend, colours, width, int((height - 2 * MARGIN) / LINE))
+        width += LEGEND_WIDTH
+    return _document(width, height, f"{machine.name}: {len(machine.live_boards)} boards", parts)
+
+
+def _group(tile: Tile, colour: str) -> str:
+    """What the hexagons of all such tiles have in common."""
+    if colour:
+        return f'class="job" fill="{colour}"'
+    return f'class="{"free" if tile.condition is Condition.usable else tile.condition.name}"'
+
+
+def _board(tile: Tile, centre: Point) -> str:
+    x, y = centre
+    at = f'x="{x:.1f}" y="{y:.1f}"'
+    title = f"<title>{escape(tile.title)}</title>" if tile.title else ""
+    mark = tile.condition.value
+    text = f'<text class="mark" x="{x:.1f}" y="{y + 5:.1f}">{mark}</text>' if mark else ""
+    return (f'<use href="#h" {at}>{title}</use>' if title else f'<use href="#h" {at}/>') + text
+
+
+def _legend(legend: Mapping[int, str], colours: Mapping[int, str], left: float, most: int) -> list[str]:
+    lines = [(colours.get(job_id, "none"), text) for job_id, text in legend.items()]
+    if len(lines) > most:
+        lines[most - 1 :] = [("none", f"and {len(lines) - most + 1} more")]
+    parts = []
+    for number, (colour, text) in enumerate(lines):
+        y = MARGIN + LINE * (number + 0.5)
+        parts.append(f'<use href="#h" class="job" fill="{colour}" x="{left:.1f}" y="{y:.1f}"/>' * (colour != "none"))
+        parts.append(f'<text class="legend" x="{left + 2 * RADIUS:.1f}" y="{y + 5:.1f}">{escape(text)}</text>')
+    return parts
+
+
+def triad_svg() -> str:
+    """Three boards and their chips."""
+    scale, left, bottom = 18.0, 90.0, 262.0
+
+    def at(chip: Point) -> Point:
+        x, y = chip
+        return left + scale * (x - y / 2), bottom - scale * y * sqrt(3) / 2
+
+    parts = [_hexagon(scale / sqrt(3), pointed=True)]
+    for z in range(3):
+        ethernet, *others = _chips((0, 0, z))
+        x, y = at((ethernet[0] + 3.5, ethernet[1] + 3.5))
+        name = f'<text x="{x:.0f}" y="{y + 5:.0f}" style="fill:#000;font-weight:bold;font-size:17px">(x, y, {z})</text>'
+        parts += [_copies("chip", map(at, others), PALETTE[z]), _copies("ethernet", [at(ethernet)], PALETTE[z]), name]
+    title = "A triad: the boards (x, y, 0), (x, y, 1) and (x, y, 2), with 48 chips each"
+    note = f'<text x="185" y="{bottom + 25:.0f}">outlined: each board\'s Ethernet chip, bottom left</text>'
+    return _document(370, bottom + 40, title, [*parts, note])
+
+
+def _chips(board: Board) -> list[Chip]:
+    """All 48, the Ethernet chip first."""
+    east, north = board_to_chip(*board)
+    square = [(east + x, north + y) for y in range(BOARD_CHIPS) for x in range(BOARD_CHIPS)]
+    beyond = 2 * CHIPS_PER_TRIAD
+    return [chip for chip in square if chip_to_board(*chip, beyond, beyond) == board]
+
+
+def _hexagon(radius: float, *, pointed: bool) -> str:
+    """The definition of a hexagon around the origin, with a corner or an edge on top."""
+    turn = pi / 6 if pointed else 0.0
+    corners = [(radius * cos(turn + k * pi / 3), radius * sin(turn + k * pi / 3)) for k in range(6)]
+    return f'<defs><path id="h" d="M{"L".join(f"{x:.1f},{y:.1f}" for x, y in corners)}z"/></defs>'
+
+
+def _copies(kind: str, centres: Iterable[Point], fill: str) -> str:
+    uses = "".join(f'<use href="#h" x="{x:.1f}" y="{y:.1f}"/>' for x, y in centres)
+    return f'<g class="{kind}" fill="{fill}">{uses}</g>'
+
+
+def _document(width: float, height: float, title: str, parts: Sequence[str]) -> str:
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
+    return "\n".join([head, f"<title>{escape(title)}</title>", f"<style>{_STYLE}</style>", *parts, "</svg>\n"])

@@ -1,0 +1,85 @@
+"""Drawing a machine."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from spalloc_server import config_file
+from spalloc_server.cli.map import map as map_command
+from spalloc_server.controller import Changes, Controller, Outcome
+from spalloc_server.server import state_path
+from spalloc_server.storage.sqlite import SqliteJournal
+from tests.cli.commands import one_line_of
+
+
+def store(config: Path, changes: Changes) -> None:
+    """Leave a state as a server with this config file does."""
+
+    async def write() -> None:
+        journal = SqliteJournal.open(state_path(config), loop=asyncio.get_running_loop())
+        journal.write(changes, lambda error: None)
+        await journal.close()
+
+    asyncio.run(write())
+
+
+def busy(config: Path) -> Controller:
+    """A core with a job of 6 boards, one that ended, and a board out of service."""
+    core = Controller()
+    core.configure(config_file.load(config))
+    core.create_job(2, 1, owner="retina")
+    gone = core.create_job(owner="gone")
+    for switch in core.take_switches():
+        core.switched(Outcome(switch.operation))
+    core.destroy_job(gone)
+    core.disable_board("frame", (3, 1, 2), reason="smells", by="ann")
+    return core
+
+
+def drawn(*arguments: object) -> str:
+    result = CliRunner().invoke(map_command, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_jobs_are_letters_and_boards_that_cannot_be_used_are_marked(config: Path) -> None:
+    store(config, busy(config).take_changes())
+    text = drawn("frame", "--config", config)
+    picture, legend = text.partition("free ")[0], text.partition("free ")[2]
+    assert (picture.count("a"), picture.count("!"), picture.count("~")) == (6, 1, 1)
+    assert "job 1 of retina" in legend
+    assert "(3, 1, 2) is out of service: smells (by ann)" in legend
+
+
+def test_a_machine_without_a_state_is_all_free(config: Path) -> None:
+    assert drawn("frame", "--config", config).partition("free ")[0].count(".") == 24 + 1
+
+
+def test_a_picture_goes_to_a_file_with_every_board_named(config: Path, tmp_path: Path) -> None:
+    store(config, busy(config).take_changes())
+    out = tmp_path / "frame.svg"
+    assert drawn("frame", "--config", config, "--svg", out) == ""
+    text = out.read_text()
+    assert text.count("job 1 of retina") == 6
+    assert "1: retina, 6 boards" in text
+    assert "out of service; smells" in text
+
+
+def test_a_machine_that_there_is_not_is_one_line(config: Path) -> None:
+    line = one_line_of(map_command, "fame", "--config", config)
+    assert line == "spalloc-admin map: there is no machine 'fame'; there are: frame"
+
+
+def test_a_state_that_there_is_not_is_one_line(config: Path, tmp_path: Path) -> None:
+    line = one_line_of(map_command, "frame", "--config", config, "--state", tmp_path / "none.db")
+    assert line.startswith("spalloc-admin map: ")
+    assert "none.db" in line
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(config: Path, tmp_path: Path) -> None:
+    line = one_line_of(map_command, "frame", "--config", config, "--svg", tmp_path / "none" / "frame.svg")
+    assert line.startswith("spalloc-admin map: ")
+    assert "frame.svg" in line

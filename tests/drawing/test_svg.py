@@ -1,0 +1,61 @@
+"""SVG pictures: well formed, one hexagon a board, and nothing of a user's gets out of its place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from spalloc_server.drawing.hexagons import PALETTE, Condition, Tile
+from spalloc_server.drawing.svg import machine_svg
+from tests.drawing.test_hexagons import machine
+
+ROOT = Path(__file__).parents[2]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def hexagons(text: str) -> Counter[str | None]:
+    """{colour, or class where a group has none: hexagons in it}."""
+    root = ET.fromstring(text)
+    return Counter(
+        {group.get("fill") or group.get("class"): len(group.findall(f"{SVG}use")) for group in root.iter(f"{SVG}g")}
+    )
+
+
+def test_every_board_is_drawn_as_what_it_is() -> None:
+    tiles = {
+        (0, 0, 0): Tile(job_id=7),
+        (0, 0, 1): Tile(job_id=7, condition=Condition.out_of_service),
+        (0, 0, 2): Tile(condition=Condition.dead),
+        (1, 0, 0): Tile(condition=Condition.resting),
+        (1, 0, 1): Tile(condition=Condition.out_of_service),
+    }
+    text = machine_svg(machine(2, 2), tiles)
+    assert hexagons(text) == {PALETTE[0]: 2, "dead": 1, "resting": 1, "out_of_service": 1, "free": 7}
+    marks = [mark.text for mark in ET.fromstring(text).iter(f"{SVG}text")]
+    assert sorted(mark for mark in marks if mark) == ["!", "!", "~", "×"]  # noqa: RUF001 - the mark of dead boards
+
+
+def test_what_users_say_is_text_and_never_markup() -> None:
+    tiles = {(0, 0, 0): Tile(job_id=1, title="<script>&")}
+    root = ET.fromstring(machine_svg(machine(1, 1), tiles, {1: "1: <b>&amp;</b>"}))
+    assert [title.text for title in root.iter(f"{SVG}title")] == ["m: 3 boards", "<script>&"]
+    assert [text.text for text in root.iter(f"{SVG}text")] == ["1: <b>&amp;</b>"]
+
+
+def test_a_long_legend_is_cut_short() -> None:
+    there = machine(2, 2)
+    tiles = {board: Tile(job_id=1 + number) for number, board in enumerate(there.live_boards)}
+    root = ET.fromstring(machine_svg(there, tiles, {number: f"job {number}" for number in range(1, 13)}))
+    lines = [text.text for text in root.iter(f"{SVG}text")]
+    assert lines[-1] == f"and {13 - len(lines)} more"
+
+
+@pytest.mark.parametrize("name", ["triad.svg", "machine.svg", "frame.svg"])
+def test_the_pictures_in_the_docs_are_what_this_code_draws(name: str) -> None:
+    script: dict[str, object] = {"__name__": "pictures", "__file__": str(ROOT / "docs" / "draw_pictures.py")}
+    exec((ROOT / "docs" / "draw_pictures.py").read_text(), script)
+    draw = script["PICTURES"][name]  # type: ignore[index]
+    assert (ROOT / "docs" / "img" / name).read_text() == draw()

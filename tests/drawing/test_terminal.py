@@ -1,0 +1,58 @@
+"""Maps in a terminal, in colour and without."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console
+
+from spalloc_server.drawing.hexagons import PALETTE, Condition, Tile, job_colours
+from spalloc_server.drawing.terminal import CONDITION_COLOURS, coloured_map, job_letters, plain_map
+from tests.drawing.test_hexagons import machine
+
+TILES = {
+    (0, 0, 0): Tile(job_id=7),
+    (0, 0, 1): Tile(job_id=9),
+    (0, 0, 2): Tile(condition=Condition.dead),
+    (1, 0, 0): Tile(condition=Condition.resting),
+    (1, 0, 1): Tile(job_id=9, condition=Condition.out_of_service),
+}
+
+
+def test_letters_stand_where_hexagons_do() -> None:
+    assert plain_map(machine(2, 1), TILES).splitlines() == ["× .", " b !", "a ~"]  # noqa: RUF001 - the mark
+
+
+def test_each_job_has_a_letter() -> None:
+    assert job_letters(TILES) == {7: "a", 9: "b"}
+    many = job_letters({(x, 0, 0): Tile(job_id=x) for x in range(1, 70)})
+    assert many[1] == many[63] == "a"
+
+
+def test_each_board_is_two_halves_of_its_colour() -> None:
+    there = machine(2, 1)
+    colours = job_colours(there, TILES)
+    text = coloured_map(there, TILES)
+    halves: Counter[str] = Counter()
+    for start, end, style in text.spans:
+        assert end - start == 2
+        for colour in (style.color, style.bgcolor):  # type: ignore[union-attr]
+            if colour is not None:
+                halves[colour.name] += 1
+    free = CONDITION_COLOURS[Condition.usable]
+    assert halves == {
+        colours[7]: 2,
+        colours[9]: 2,
+        free: 2,
+        CONDITION_COLOURS[Condition.dead]: 2,
+        CONDITION_COLOURS[Condition.resting]: 2,
+        CONDITION_COLOURS[Condition.out_of_service]: 2,
+    }
+    assert {colours[7], colours[9]} <= set(PALETTE)
+
+
+def test_a_machine_of_1200_boards_fits_into_80_columns_and_31_lines() -> None:
+    lines = coloured_map(machine(20, 20), {}).split("\n")
+    console = Console(width=80)
+    assert len(lines) == 31
+    assert {console.measure(line).maximum for line in lines} <= {79, 80}
