@@ -11,7 +11,8 @@ from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board, BoardLink
 from spalloc_server.core.messages import Request
 from spalloc_server.core.occupancy import Occupancy
-from spalloc_server.core.placement import Place, place
+from spalloc_server.core.placement import place
+from spalloc_server.core.torus import Block
 from spalloc_server.links import Links
 from tests.core import oracle
 from tests.core.machines import a_machine
@@ -21,10 +22,11 @@ def a_request(**what: object) -> Request:
     return Request(owner="someone", **what)  # type: ignore[arg-type]
 
 
-def placed(machine: Machine, request: Request, busy: Collection[Board] = ()) -> Place | None:
+def placed(machine: Machine, request: Request, busy: Collection[Board] = ()) -> tuple[Block, tuple[Board, ...]] | None:
     occupancy = Occupancy(machine)
     occupancy.hold([board for board in busy if board not in machine.dead_boards], 1)
-    return place(request, occupancy.ground)
+    found = place(request, occupancy.ground)
+    return found and (found[0], occupancy.torus.boards(found[1]))
 
 
 @st.composite

@@ -15,6 +15,7 @@ from spalloc_server.configuration import Machine
 from spalloc_server.core.messages import Allocation, Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place, place
+from spalloc_server.core.runtime import RunTimes
 from spalloc_server.core.torus import Planes
 
 __all__ = ["Book", "Policy", "Running", "Waiting", "allows"]
@@ -41,6 +42,8 @@ class Running:
     started_at: float
     planes: Planes
     """Its boards."""
+    predicted: float
+    """How long it will probably run, seconds."""
 
 
 class Book:
@@ -53,6 +56,7 @@ class Book:
         self.line: list[Waiting] = []
         """Those waiting, higher priorities first, and then in order of submission."""
         self.running: dict[int, Running] = {}
+        self.run_times = RunTimes()
 
     def join(self, job: Waiting) -> None:
         """Put a job into the line."""
@@ -74,7 +78,8 @@ class Book:
 
     def start(self, job: Waiting, machine: str, found: Place, now: float) -> Allocation:
         """Give a waiting job a place on a machine."""
-        (x, y, width, height), boards = found
+        (x, y, width, height), planes = found
+        boards = self.machines[machine].torus.boards(planes)
         allocation = Allocation(
             machine=machine, x=x, y=y, width=width, height=height, boards=boards, single=job.request.single
         )
@@ -87,7 +92,8 @@ class Book:
         occupancy = self.machines[allocation.machine]
         occupancy.hold(allocation.boards, job_id)
         planes = occupancy.torus.planes(allocation.boards)
-        self.running[job_id] = Running(job_id, request, allocation, since, planes)
+        predicted = self.run_times.predict(request)
+        self.running[job_id] = Running(job_id, request, allocation, since, planes, predicted)
 
     def suitable(self, request: Request) -> tuple[str, ...]:
         """Names of the machines that could serve a request if they were empty, highest priority first."""

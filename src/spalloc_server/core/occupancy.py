@@ -14,7 +14,7 @@ expected back: whoever fails only that may wait, but must not be waited for.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
@@ -22,7 +22,7 @@ from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
 from spalloc_server.core.placement import place
 from spalloc_server.core.topology import Topology
-from spalloc_server.core.torus import Planes, Torus, count, without
+from spalloc_server.core.torus import Planes, Torus, count, union, without
 
 __all__ = ["Occupancy"]
 
@@ -111,7 +111,9 @@ class Occupancy:
             self.out.remove(board)
         self._topology = self._ground = None
         self._serves_now = {}
-        self._set_free(board, free=board not in self.holders and board not in self.resting)
+        self.free = without(self.free, self.torus.planes([board]))
+        if board not in self.holders and board not in self.resting:
+            self._set_free([board])
         return True
 
     @property
@@ -121,34 +123,34 @@ class Occupancy:
             self._ground = Ground(self.topology, self.free)
         return self._ground
 
-    def hold(self, boards: Iterable[Board], job_id: int) -> None:
+    def hold(self, boards: Collection[Board], job_id: int) -> None:
         """Give boards to a job."""
         for board in boards:
             assert board not in self.holders, f"board {board} of {self.machine.name} is held already"
             self.holders[board] = job_id
             self.resting.pop(board, None)
-            self._set_free(board, free=False)
+        self.free = without(self.free, self.torus.planes(boards))
 
-    def release(self, boards: Iterable[Board], rest_until: float | None) -> None:
+    def release(self, boards: Collection[Board], rest_until: float | None) -> None:
         """Boards are powered off: they rest until then, and are free from then on."""
         for board in boards:
             self.holders.pop(board, None)
-            if rest_until is None:
-                self._set_free(board, free=True)
-            else:
+            if rest_until is not None:
                 self.resting[board] = rest_until
                 heapq.heappush(self._ends_of_rest, (rest_until, board))
+        if rest_until is None:
+            self._set_free(boards)
 
     def wake(self, now: float) -> bool:
         """End the rest of boards whose time has come; whether there were any."""
-        woken = False
+        woken = []
         while self._ends_of_rest and self._ends_of_rest[0][0] <= now:
             until, board = heapq.heappop(self._ends_of_rest)
             if self.resting.get(board) == until:
                 del self.resting[board]
-                self._set_free(board, free=True)
-                woken = True
-        return woken
+                woken.append(board)
+        self._set_free(woken)
+        return bool(woken)
 
     def next_wake(self) -> float | None:
         """When the first rest ends, as far as known; None while no board rests."""
@@ -164,11 +166,8 @@ class Occupancy:
         assert self.free == expected, f"free boards of {self.machine.name} are not those that nobody has"
         assert self.resting.items() <= {(board, until) for until, board in self._ends_of_rest}
 
-    def _set_free(self, board: Board, *, free: bool) -> None:
-        x, y, z = board
-        planes = list(self.free)
-        if free and board not in self.out and board not in self.machine.dead_boards:
-            planes[z] |= self.torus.triad(x, y)
-        else:
-            planes[z] &= ~self.torus.triad(x, y)
-        self.free = (planes[0], planes[1], planes[2])
+    def _set_free(self, boards: Iterable[Board]) -> None:
+        """Nobody has these any more: those that are in service may be given."""
+        a, b, c = self.torus.planes(boards)
+        live = self.topology.live
+        self.free = union(self.free, (a & live[0], b & live[1], c & live[2]))

@@ -16,19 +16,20 @@ A single board comes from a triad that is broken into already, so that whole tri
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from spalloc_server.coordinates import Board, board_down_link, link_to_vector
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
 from spalloc_server.core.shapes import Shape, every_shape, growing_shapes, tight_shapes
 from spalloc_server.core.topology import Topology
-from spalloc_server.core.torus import BOARDS_PER_TRIAD, Block, Planes, Torus, count, origins, without
+from spalloc_server.core.torus import BOARDS_PER_TRIAD, Block, Planes, Torus, count, origins, union, without
 from spalloc_server.links import Links
 
 __all__ = ["Place", "place"]
 
-Place = tuple[Block, tuple[Board, ...]]
-"""A block, and the boards in it that are given, sorted."""
+Place: TypeAlias = tuple[Block, Planes]
+"""A block, and the boards in it that are given."""
 
 
 def place(request: Request, ground: Ground) -> Place | None:
@@ -87,7 +88,7 @@ def _single(request: Request, ground: Ground) -> Place | None:
         x, y, z = request.board
         inside = 0 <= x < torus.width and 0 <= y < torus.height and 0 <= z < BOARDS_PER_TRIAD
         if inside and free[z] & torus.triad(x, y):
-            return (x, y, 1, 1), (request.board,)
+            return (x, y, 1, 1), torus.planes([request.board])
         return None
     a, b, c = free
     all_three = a & b & c
@@ -97,7 +98,7 @@ def _single(request: Request, ground: Ground) -> Place | None:
             at = next(origins(triads))
             z = next(z for z, plane in enumerate(free) if plane >> at & 1)
             x, y = at % torus.width, at // torus.width
-            return (x, y, 1, 1), ((x, y, z),)
+            return (x, y, 1, 1), torus.planes([(x, y, z)])
     return None
 
 
@@ -128,26 +129,32 @@ def _with_all_there_is(request: Request, ground: Ground, shape: Shape) -> Iterat
             continue
         if any(without(working, topology.seen(free, block))):
             continue
-        boards = torus.boards(working, block[0], block[1])
+        boards = topology.placed(working, block)
         if _links_suffice(request, topology, block, boards):
             yield block, boards
 
 
-def _nearest(topology: Topology, block: Block, free: Planes, wanted: int) -> tuple[Board, ...] | None:
+def _nearest(topology: Topology, block: Block, free: Planes, wanted: int) -> Planes | None:
     """The free boards of a block that are the fewest links from its bottom-left one; None where too few are."""
-    before: Planes = (0, 0, 0)
     here = topology.seen(free, block)
+    before: Planes = (0, 0, 0)
     for reached in topology.layers((here[0] & 1, 0, 0), here, block):
-        if count(reached) >= wanted:
-            boards = topology.torus.boards(before, block[0], block[1])
-            last = topology.torus.boards(without(reached, before), block[0], block[1])
-            return tuple(sorted(boards + last[: wanted - len(boards)]))
+        if (surplus := count(reached) - wanted) >= 0:
+            last = list(without(reached, before))
+            for z in reversed(range(BOARDS_PER_TRIAD)):
+                while surplus and last[z]:
+                    last[z] ^= 1 << last[z].bit_length() - 1
+                    surplus -= 1
+            return topology.placed(union(before, (last[0], last[1], last[2])), block)
         before = reached
     return None
 
 
-def _links_suffice(request: Request, topology: Topology, block: Block, boards: tuple[Board, ...]) -> bool:
+def _links_suffice(request: Request, topology: Topology, block: Block, planes: Planes) -> bool:
     """Whether the links between a block's boards are as many, and go as far around, as a request demands."""
+    if not request.require_torus and (request.max_dead_links is None or not topology.dead_links):
+        return True
+    boards = topology.torus.boards(planes)
     if request.require_torus and not _is_torus(topology, block, boards):
         return False
     if request.max_dead_links is None:

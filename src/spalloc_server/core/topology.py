@@ -52,6 +52,13 @@ class Topology:
         a, b, c = planes
         return rolled(a, x, y) & window, rolled(b, x, y) & window, rolled(c, x, y) & window
 
+    def placed(self, planes: Planes, block: Block) -> Planes:
+        """A set seen from a block's origin, where it really is: the inverse of `seen`."""
+        x, y, _, _ = block
+        rolled = self.torus.rolled
+        a, b, c = planes
+        return rolled(a, -x, -y), rolled(b, -x, -y), rolled(c, -x, -y)
+
     def reach(self, block: Block) -> Planes:
         """The working boards of a block that its bottom-left board reaches inside it, seen from its origin."""
         if block not in self._reach:

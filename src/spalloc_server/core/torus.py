@@ -9,7 +9,7 @@ a microsecond at 1,200 boards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from spalloc_server.coordinates import Board
@@ -94,16 +94,10 @@ class Torus(Rolling):
             planes[z] |= self.triad(x, y)
         return planes[0], planes[1], planes[2]
 
-    def boards(self, planes: Sequence[int], x: int = 0, y: int = 0) -> tuple[Board, ...]:
-        """The boards of a set, sorted; those of a set that was rolled by (x, y), where they really are."""
-        width, height = self.width, self.height
-        return tuple(
-            sorted(
-                ((x + at % width) % width, (y + at // width) % height, z)
-                for z, plane in enumerate(planes)
-                for at in origins(plane)
-            )
-        )
+    def boards(self, planes: Planes) -> tuple[Board, ...]:
+        """The boards of a set, sorted."""
+        width = self.width
+        return tuple(sorted((at % width, at // width, z) for z, plane in enumerate(planes) for at in origins(plane)))
 
     def shifted(self, triads: int, dx: int, dy: int) -> int:
         """As `rolled`, without the wrapping: for sets inside a block narrower than the machine, to be masked by it."""
