@@ -14,6 +14,7 @@ import pytest
 from spalloc_server.errors import ConfigurationError, SpallocServerError
 from spalloc_server.server import Server, state_path
 from tests.house import PATIENCE, Client, Place
+from tests.processes import ServerProcess
 
 QUEUED, POWER, READY, DESTROYED = 1, 2, 3, 4
 
@@ -24,7 +25,7 @@ class Clients:
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
 
-    async def connect(self, server: Server) -> Client:
+    async def connect(self, server: Server | ServerProcess) -> Client:
         client = await Client.connect(server.address)
         self._stack.push_async_callback(client.close)
         return client

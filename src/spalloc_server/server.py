@@ -30,7 +30,7 @@ from spalloc_server.config_file import compare, load, watch
 from spalloc_server.configuration import Configuration
 from spalloc_server.controller import Controller, steady_time
 from spalloc_server.core.messages import JobEvent, Outcome
-from spalloc_server.errors import ConfigurationError, ListenError, UpgradeError
+from spalloc_server.errors import ConfigurationError, ListenError, StorageError, UpgradeError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.protocol.service import Service, listening_sockets
@@ -231,13 +231,14 @@ class Server:
         log.info("upgrade: a new process is started")
         try:
             await pass_on(
+                snapshot=self.controller.snapshot,
                 journal=self._journal,
                 service=self._service,
                 batches=self._batches,
                 hardware=self._hardware,
                 listening=self._listening,
             )
-        except UpgradeError as exc:
+        except (UpgradeError, StorageError) as exc:
             log.error("upgrade failed: going on as before", error=str(exc))
         else:
             log.info("upgrade done: the new process serves")

@@ -21,8 +21,10 @@ file descriptors that come with it:
 The event loop of the old process stands still from Heritage to Go, so nothing can be sent or received twice. Until it
 says Go it can go on as if nothing had happened, and does so where the new process ends, is too slow or does not
 understand: it kills that process first. The new one, in turn, neither writes to the state nor speaks to a client or a
-BMP before Go. Power operations that were under way are in the state, and the new process drives them anew as after any
-restart; so no two processes ever have commands in flight at one BMP, and boards of jobs that are ready are left alone.
+BMP before Go. (It may bring the state to a newer schema. Should it fail after that, which is unlikely, the old process
+sets that state aside and begins a new one with what it knows.) Power operations that were under way are in the state,
+and the new process drives them anew as after any restart; so no two processes ever have commands in flight at one BMP,
+and boards of jobs that are ready are left alone.
 
 The right to the state is an open file that both share (`storage.state_file.Lock`), so there is no moment at which a
 third process could have it. `FORMAT` is the version of all this: a process that is warm says which formats it
@@ -38,7 +40,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -48,6 +50,7 @@ import structlog
 
 from spalloc_server import __version__, systemd
 from spalloc_server.batches import Batches
+from spalloc_server.core.messages import Snapshot
 from spalloc_server.errors import UpgradeError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.protocol.connection import ConnectionState
@@ -82,6 +85,8 @@ MAX_BYTES = 2**30
 
 ACCEPTED_TURNS = 10
 """After so many turns of the event loop, whoever was accepted before is a connection of the service."""
+
+_ENDED = "the other process has ended"
 
 _HEADER = struct.Struct("!II")
 
@@ -152,8 +157,10 @@ class _Channel:
             while sent < len(data):
                 self._wait_for_no_longer()
                 sent += self.socket.send(memoryview(data)[sent:])
+        except ConnectionError as exc:
+            raise UpgradeError(_ENDED) from exc
         except OSError as exc:
-            raise UpgradeError(f"the other process cannot be told anything: {exc}") from exc
+            raise UpgradeError(f"the other process does not listen: {exc}") from exc
 
     def receive(self, kind: type[M]) -> tuple[M, list[int]]:
         """The next message, which must be of this kind, and the file descriptors that came with it."""
@@ -161,6 +168,8 @@ class _Channel:
         try:
             size, expected = _HEADER.unpack(self._read(_HEADER.size, descriptors))
             message = msgspec.msgpack.decode(self._read(min(size, MAX_BYTES), descriptors), type=kind)
+        except ConnectionError as exc:
+            raise UpgradeError(_ENDED) from exc
         except OSError as exc:
             raise UpgradeError(f"the other process says nothing: {exc}") from exc
         except msgspec.MsgspecError as exc:
@@ -178,7 +187,7 @@ class _Channel:
             )
             descriptors += more
             if not part:
-                raise UpgradeError("the other process has ended")
+                raise UpgradeError(_ENDED)
             parts += part
         return bytes(parts)
 
@@ -327,9 +336,23 @@ class Predecessor:
 
 
 async def pass_on(
-    *, journal: SqliteJournal, service: Service, batches: Batches, hardware: Hardware, listening: tuple[str, int]
+    *,
+    snapshot: Callable[[], Snapshot],
+    journal: SqliteJournal,
+    service: Service,
+    batches: Batches,
+    hardware: Hardware,
+    listening: tuple[str, int],
 ) -> None:
     """Have a new process take over from these parts of a server; then they must not be used any more.
+
+    Args:
+        snapshot: gives the core's state.
+        journal: where it is kept.
+        service: has the clients.
+        batches: knows what waits for a commit.
+        hardware: has the BMPs.
+        listening: (ip, port) as the configuration or the command line has it.
 
     Raises:
         UpgradeError: it did not; everything goes on as if nothing had happened.
@@ -347,7 +370,8 @@ async def pass_on(
             successor.go()
         except BaseException:
             successor.kill()
-            journal.lock.sign()
+            if aside := journal.reclaim(snapshot()):
+                log.warning("the new process had changed the state's schema: it is set aside", kept_as=str(aside))
             systemd.notify(f"MAINPID={os.getpid()}")
             await service.listen(sockets)
             service.thaw()

@@ -27,7 +27,7 @@ from spalloc_server.core.messages import Changes, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.journal import Committed, Health, OnHealth
 from spalloc_server.storage.rows import Rows, encode, read_boards, read_facts, read_jobs, read_releases
-from spalloc_server.storage.state_file import Lock, connect, explained, transaction
+from spalloc_server.storage.state_file import Lock, connect, explained, newest_schema, rename, transaction
 
 __all__ = ["SqliteJournal"]
 
@@ -140,6 +140,29 @@ class SqliteJournal:
         self._queue.put(_Batch(Rows()))
         await self._closed.wait()
 
+    def reclaim(self, snapshot: Snapshot) -> Path | None:
+        """Go on with the state after another process, which shared the right to it, has failed to take over.
+
+        Where that has brought the state to a newer schema, it is set aside, and a new one begins with `snapshot`.
+
+        Returns:
+            The name under which it was set aside; None where it was not.
+
+        Raises:
+            StorageError: that could not be done.
+        """
+        self.lock.sign()
+        with explained(self._path):
+            (schema,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if schema == newest_schema():
+                return None
+            self._connection.close()
+            aside = rename(self._path)
+            self._connection = connect(self._path)
+            with transaction(self._connection):
+                encode(_as_changes(snapshot)).store(self._connection)
+            return aside
+
     def _run(self) -> None:
         """The writer thread."""
         pending = Rows()
@@ -194,3 +217,12 @@ class SqliteJournal:
     def _call(self, function: object, *args: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(function, *args)  # type: ignore[arg-type]
+
+
+def _as_changes(snapshot: Snapshot) -> Changes:
+    return Changes(
+        jobs={row.job_id: row for row in snapshot.jobs},
+        boards={(row.machine, row.x, row.y, row.z): row for row in snapshot.boards},
+        releases={row.release_id: row for row in snapshot.releases},
+        facts=snapshot.facts,
+    )

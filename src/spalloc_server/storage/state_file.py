@@ -31,7 +31,17 @@ from spalloc_server.core.messages import Changes
 from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUseError, StorageError
 from spalloc_server.storage.rows import encode, read_facts
 
-__all__ = ["Lock", "cold_start", "connect", "connect_to_read", "explained", "set_aside", "transaction"]
+__all__ = [
+    "Lock",
+    "cold_start",
+    "connect",
+    "connect_to_read",
+    "explained",
+    "newest_schema",
+    "rename",
+    "set_aside",
+    "transaction",
+]
 
 APPLICATION_ID = 0x53704E4E
 """Marks a database as ours (`PRAGMA application_id`): "SpNN"."""
@@ -179,7 +189,7 @@ def _judge(connection: sqlite3.Connection, path: Path, *, any_version: bool) -> 
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables and application != APPLICATION_ID:
         raise StorageError(f"{path} is a database of another program; choose another file with --state")
-    newest = len(_migrations())
+    newest = newest_schema()
     if version > newest:
         raise NewerStateError(
             f"the state in {path} has schema {version}, but this version of the server knows only schemas up to "
@@ -215,6 +225,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     _check(connection, path)
 
 
+def newest_schema() -> int:
+    """The number of the schema that this version of the software writes."""
+    return len(_migrations())
+
+
 def _migrations() -> list[str]:
     """The SQL of every migration; the first brings an empty database to schema 1."""
     directory = resources.files(__package__) / "migrations"
@@ -242,12 +257,13 @@ def set_aside(path: Path) -> Path | None:
     path = path.resolve()
     lock = Lock(path)
     try:
-        return _rename(path)
+        return rename(path)
     finally:
         lock.release()
 
 
-def _rename(path: Path) -> Path | None:
+def rename(path: Path) -> Path | None:
+    """As `set_aside`, for the holder of the lock."""
     parts = [ending for ending in PARTS if _beside(path, ending).exists()]
     if not parts:
         return None
@@ -278,7 +294,7 @@ def cold_start(path: Path, *, keep: Iterable[str] = ()) -> Path | None:
         facts: dict[str, Any] = {}
         with suppress(StorageError), explained(path), closing(connect_to_read(path)) as old:
             facts = read_facts(old)
-        aside = _rename(path)
+        aside = rename(path)
         with explained(path), closing(connect(path)) as new, transaction(new):
             encode(Changes(facts={name: facts[name] for name in keep if name in facts})).store(new)
         return aside

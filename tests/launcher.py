@@ -1,0 +1,81 @@
+"""A server as a process, quick with simulated hardware: `python -m tests.launcher CONFIG`.
+
+Prints a line of JSON whenever it serves: its process number and its address. A successor (see `upgrade`) fails in the
+way that the file `fault` beside CONFIG names, if there is one. SHORT_UPGRADE in the environment shortens deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+from spalloc_server import upgrade
+from spalloc_server.cli import logs, process
+from spalloc_server.server import Server, state_path
+from tests.house import HASTE
+
+
+def main() -> None:
+    config = Path(sys.argv[1])
+    fault = config.with_name("fault")
+    if upgrade.VARIABLE in os.environ and fault.exists() and (how := fault.read_text()):
+        fail(how)
+    if "SHORT_UPGRADE" in os.environ:
+        upgrade.WARM_SECONDS = float(os.environ["SHORT_UPGRADE"])
+        upgrade.HANDOVER_SECONDS = 0.3
+    logs.configure(log_format="json")
+    process.run("launcher", serve(Server(config, port=0, timings=HASTE)))
+
+
+async def serve(server: Server) -> None:
+    loop = asyncio.get_running_loop()
+    process.on_stop_signals(server.stop)
+    loop.add_signal_handler(signal.SIGHUP, server.reload)
+    loop.add_signal_handler(signal.SIGUSR2, server.upgrade)
+    await server.run(on_ready=lambda: print(json.dumps([os.getpid(), *server.address]), flush=True))  # noqa: T201
+
+
+def fail(how: str) -> None:
+    """Fail now, or see to it that this process fails later."""
+    if how == "exits at once":
+        sys.exit(3)
+    elif how == "hangs":
+        hang()
+    elif how == "talks nonsense":
+        os.write(int(os.environ[upgrade.VARIABLE]), b"\0\0\0\5\0\0\0\0nonsense")
+        hang()
+    elif how == "is of another format":
+        mock.patch.object(upgrade, "FORMAT", 99).start()
+    elif how == "exits once warm":
+        mock.patch.object(upgrade._Channel, "receive", side_effect=SystemExit(3)).start()
+    elif how == "hangs once warm":
+        mock.patch.object(upgrade._Channel, "receive", side_effect=hang).start()
+    elif how == "exits instead of being ready":
+        mock.patch.object(upgrade.Predecessor, "claim", side_effect=SystemExit(3)).start()
+    elif how == "brings the state to a newer schema":
+        mock.patch.object(upgrade.Predecessor, "claim", side_effect=newer_schema).start()
+    else:
+        raise ValueError(how)
+
+
+def hang(*_: object) -> None:
+    time.sleep(60)
+
+
+def newer_schema() -> None:
+    """What migrations of a newer version would do, and then the end."""
+    config = Path(sys.argv[1])
+    with sqlite3.connect(state_path(config)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

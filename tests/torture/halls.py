@@ -1,0 +1,36 @@
+"""Machines of several simulated frames."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from spalloc_server.hardware.simulated_frame import SimulatedTimings
+from spalloc_server.hardware.simulator import Simulator
+from tests.hardware.addresses import loopback_hosts
+from tests.house import Place
+
+
+class Hall(Place):
+    """A machine of so many frames of 24 boards, and the place of its server's files."""
+
+    def __init__(self, folder: Path, *, frames: int, history_days: float = 400) -> None:
+        super().__init__(folder, loopback_hosts(frames))
+        boards = [(x, y, z) for x in range(4) for y in range(2 * frames) for z in range(3)]
+        locations = {board: (0, number // 24, number % 24) for number, board in enumerate(boards)}
+        hosts = {board: "board-{}-{}-{}".format(*board) for board in boards}
+        self.boards = {board: (self.hosts[frame], number) for board, (_, frame, number) in locations.items()}
+        self.config.write_text(
+            f"machine = Machine('m', board_locations={locations}, spinnaker_ips={hosts},"
+            f" bmp_ips={ {(0, frame): host for frame, host in enumerate(self.hosts)} })\n"
+            "configuration = Configuration([machine], ip='127.0.0.1', seconds_before_free=0,"
+            f" timeout_check_interval=0.05, history_days={history_days})\n"
+        )
+        self.config.chmod(0o600)
+
+    @asynccontextmanager
+    async def simulator(self, timings: SimulatedTimings | None = None) -> AsyncIterator[Simulator]:
+        """All BMPs, with all boards."""
+        async with Simulator({host: range(24) for host in self.hosts}, timings=timings) as simulator:
+            yield simulator
