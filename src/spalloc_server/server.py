@@ -33,6 +33,7 @@ from spalloc_server.core.messages import JobEvent, Outcome
 from spalloc_server.errors import ConfigurationError, ListenError, StorageError, UpgradeError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
+from spalloc_server.operators.service import Operators
 from spalloc_server.protocol.service import Service, listening_sockets
 from spalloc_server.stalls import StallDetector
 from spalloc_server.storage.sqlite import SqliteJournal
@@ -133,7 +134,10 @@ class Server:
                 Hardware(self._on_outcome, self._on_frame, timings=self._timings)
             )
             self._service = Service(self.controller, self._configuration.limits, self._hold)
-            self._batches = Batches(self.controller, self._journal, settled=self._service.committed, act=self._act)
+            self._batches = Batches(self.controller, self._journal, settled=self._settled, act=self._act)
+            self._operators = Operators(
+                self.controller, self._hardware, self._service, config=self._config, state=self._state, hold=self._hold
+            )
             stack.push_async_callback(self._say_goodbye)
             self._configure(self._configuration)
             self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -156,6 +160,7 @@ class Server:
             if address != self._listening:
                 self.reload()
             self._chores = [self._tasks.create_task(chore) for chore in chores]
+            await stack.enter_async_context(self._operators)
             systemd.notify("READY=1", f"STATUS=serving at port {self.address[1]}")
             if on_ready is not None:
                 on_ready()
@@ -305,6 +310,10 @@ class Server:
         """Something other than a client may have changed the core."""
         self._arm()
         self._batches.hold()
+
+    def _settled(self, ticket: int, error: str | None) -> None:
+        self._service.committed(ticket, error)
+        self._operators.committed(ticket, error)
 
     def _act(self, effects: Effects) -> None:
         for switch in effects.switches:

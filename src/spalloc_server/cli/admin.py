@@ -17,6 +17,7 @@ COMMANDS = {
     "status": ("operators", "How a running server is, at one glance."),
     "machines": ("operators", "Its machines: size, load, and what is not in service."),
     "boards": ("operators", "Its boards; --bad: those out of service or with failures."),
+    "map": ("map", "A machine drawn as its hexagons, in a terminal or as SVG."),
     "jobs": ("operators", "Its live jobs."),
     "job": ("operators", "Everything about one job."),
     "explain": ("operators", "Why a job waits."),

@@ -100,6 +100,14 @@ class Service:
     def limits(self, limits: Limits) -> None:
         self._limits = self.commands.limits = limits
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """(address, port) where it listens; ("", 0) where it does not."""
+        for server in self._servers:
+            host, port = server.sockets[0].getsockname()[:2]
+            return host, port
+        return "", 0
+
     # -- the server calls these
 
     async def listen(self, sockets: Iterable[socket.socket]) -> None:

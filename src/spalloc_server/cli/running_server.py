@@ -1,0 +1,119 @@
+"""The running server that an operator's command is about: which one it is, and one request to it.
+
+Theory of operation. A server listens to operators at a socket beside its state (`operators.messages`). `--state` or
+`--config` tell which server is meant; without either it is the one that runs in this folder.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from spalloc_server.cli.process import one_line_errors
+from spalloc_server.errors import SpallocServerError
+from spalloc_server.operators.messages import Request, socket_path
+
+__all__ = ["OperatorError", "RunningServer", "of_a_server"]
+
+CONNECT_SECONDS = 5.0
+REPLY_SECONDS = 150.0
+"""The longest wait for a reply; a power cycle waits for its turn."""
+
+PATH = click.Path(path_type=Path)
+T = TypeVar("T")
+
+
+class OperatorError(SpallocServerError):
+    """The server is not found, or refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A running server, as these commands reach it."""
+
+    path: Path
+    as_json: bool
+
+    def ask(self, request: Request, kind: type[T]) -> T:
+        """The reply to `request`; with `--json`, print it and end instead."""
+        with _connected(self.path) as connection:
+            connection.settimeout(REPLY_SECONDS)
+            try:
+                connection.sendall(msgspec.json.encode(request) + b"\n")
+                with connection.makefile("rb") as lines:
+                    line = lines.readline()
+            except TimeoutError as exc:
+                raise OperatorError(f"the server did not answer within {REPLY_SECONDS:.0f} s") from exc
+            except OSError as exc:
+                raise OperatorError(f"the connection to the server is lost: {exc}") from exc
+        if not line.endswith(b"\n"):
+            raise OperatorError("the server has ended")
+        reply = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+        if "exception" in reply:
+            raise OperatorError(msgspec.json.decode(reply["exception"], type=str))
+        if self.as_json:
+            click.echo(msgspec.json.format(bytes(reply["return"])).decode())
+            raise click.exceptions.Exit(0)
+        return msgspec.json.decode(reply["return"], type=kind)
+
+
+def of_a_server(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say which server, and the server as its first argument."""
+
+    @click.option("--state", type=PATH, help="The server's state file.")
+    @click.option("--config", type=PATH, help="The server's config file, if its state is kept beside it.")
+    @click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs.")
+    @wraps(function)
+    def command(*args: Any, state: Path | None, config: Path | None, as_json: bool, **kwargs: Any) -> None:
+        with one_line_errors("spalloc-admin"):
+            function(RunningServer(_find(state, config), as_json), *args, **kwargs)
+
+    return command
+
+
+def _find(state: Path | None, config: Path | None) -> Path:
+    if state is not None:
+        return socket_path(state)
+    if config is not None:
+        from spalloc_server.server import state_path
+
+        return socket_path(state_path(config))
+    running = []
+    for path in sorted(Path().glob("*.sock")):
+        try:
+            _connected(path).close()
+        except OperatorError:
+            continue
+        running.append(path)
+    if len(running) != 1:
+        found = " and ".join(str(path).removesuffix(".sock") for path in running)
+        which = (
+            f"several servers run in this folder, with the states {found}"
+            if running
+            else "no server runs in this folder"
+        )
+        raise OperatorError(f"{which}: say which is meant with --state or --config")
+    return running[0]
+
+
+def _connected(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(CONNECT_SECONDS)
+    try:
+        connection.connect(str(path))
+    except OSError as exc:
+        connection.close()
+        state = str(path).removesuffix(".sock")
+        if isinstance(exc, FileNotFoundError | ConnectionRefusedError):
+            raise OperatorError(f"no server runs with the state {state}") from exc
+        if isinstance(exc, PermissionError):
+            raise OperatorError(f"the server with the state {state} listens to its own user and root only") from exc
+        raise OperatorError(f"cannot reach the server at {path}: {exc}") from exc
+    return connection

@@ -1,0 +1,1 @@
+"""What operators tell a running server, over a local socket beside its state."""

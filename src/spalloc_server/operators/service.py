@@ -1,0 +1,291 @@
+"""The server's ear for operators: a Unix socket, a request a line, a reply a line.
+
+Theory of operation. Each connection is one task that answers one request after the other. What changes anything is
+answered once its commit is durable, as with clients. Requests that need hardware (temperatures, a power cycle) wait
+for it with a deadline, while other operators' connections go on. The socket admits only the server's own user and
+root, and its path ends with the server; one that a crash left behind is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import socket
+import stat
+import struct
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import structlog
+
+from spalloc_server import __version__
+from spalloc_server.configuration import Machine
+from spalloc_server.controller import Controller, steady_time
+from spalloc_server.coordinates import Board
+from spalloc_server.core.overview import BoardView
+from spalloc_server.errors import HardwareError, RequestError, SpallocServerError, StorageError
+from spalloc_server.hardware.switchboard import Hardware
+from spalloc_server.operators import messages as ask
+from spalloc_server.operators.messages import ServerView, TemperaturesView, socket_path
+from spalloc_server.protocol.service import Service
+
+__all__ = ["Operators"]
+
+MAX_LINE = 2**20
+"""Bytes of a request."""
+
+MAX_CONNECTIONS = 32
+
+POWER_CYCLE_SECONDS = 120.0
+"""The longest wait for a power cycle, which waits for its turn in its frame."""
+
+READ_AT_ONCE = 16
+"""Boards whose sensors are read at the same time; `Hardware` bounds what may wait for it."""
+
+_decode = msgspec.json.Decoder(ask.Ask).decode
+_encode = msgspec.json.Encoder().encode
+
+log = structlog.get_logger(__name__)
+
+
+class Operators:
+    """Listens to operators while entered.
+
+    Args:
+        controller: the core.
+        hardware: for what is asked of boards directly.
+        service: the clients' side of the server, whose condition operators want to know.
+        config: the server's config file.
+        state: its state file, beside which the socket is.
+        hold: gives the number of the commit that the last changes belong to, or None if there were none.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        hardware: Hardware,
+        service: Service,
+        *,
+        config: Path,
+        state: Path,
+        hold: Callable[[], int | None],
+    ) -> None:
+        self._controller = controller
+        self._hardware = hardware
+        self._service = service
+        self._config = config
+        self._state = state
+        self._path = socket_path(state)
+        self._hold = hold
+        self._started_at = steady_time()
+        self._commits: dict[int, asyncio.Future[None]] = {}
+        self._changed = asyncio.Event()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._listener: asyncio.Server | None = None
+        self._inode = 0
+
+    async def __aenter__(self) -> Self:
+        try:
+            sock = _bound(self._path)
+        except OSError as exc:  # a path that is too long, for example; no reason to serve nobody
+            log.error("operators cannot reach this server", path=str(self._path), error=exc.strerror or str(exc))
+            return self
+        self._inode = self._path.stat().st_ino
+        self._listener = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_LINE)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._listener is None:
+            return
+        self._listener.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        with suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._inode:  # else a successor listens there already
+                self._path.unlink()
+
+    def committed(self, ticket: int, error: str | None = None) -> None:
+        """The commit of this number is over, successfully or not; and with it, something has changed."""
+        waiting = self._commits.pop(ticket, None)
+        if waiting is not None and not waiting.done():
+            if error is None:
+                waiting.set_result(None)
+            else:
+                waiting.set_exception(
+                    StorageError(f"this could not be stored, and may be gone after a restart: {error}")
+                )
+        self._changed.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            by = _peer(writer.get_extra_info("socket"))
+            while len(self._connections) <= MAX_CONNECTIONS and (line := await reader.readline()).endswith(b"\n"):
+                writer.write(await self._reply(line, by) + b"\n")
+                await writer.drain()
+        except (OSError, ValueError) as exc:  # ValueError: the line is too long
+            log.info("an operator's connection is lost", error=str(exc))
+        except asyncio.CancelledError:
+            pass  # the server stops; the stream would complain about a cancelled task
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _reply(self, line: bytes, by: str) -> bytes:
+        try:
+            request = _decode(line)
+            answer = await self._answer(request, by)
+            ticket = self._hold()
+            if ticket is not None:
+                await self._commits.setdefault(ticket, asyncio.get_running_loop().create_future())
+            if not isinstance(request, ask.Status | ask.Machines | ask.Boards | ask.Jobs | ask.ShowJob):
+                log.info("operator", by=by, **msgspec.to_builtins(request))
+            return _encode({"return": answer})
+        except (SpallocServerError, msgspec.ValidationError, msgspec.DecodeError) as exc:
+            return _encode({"exception": str(exc)})
+        except Exception:
+            log.exception("an operator's request failed")
+            return _encode({"exception": "internal error of the server; its log tells more"})
+
+    async def _answer(self, request: ask.Ask, by: str) -> Any:
+        core = self._controller
+        match request:
+            case ask.Status():
+                return self._status()
+            case ask.Machines():
+                return core.machine_views()
+            case ask.Boards():
+                return [view for view in core.board_views(request.machine) if not request.bad or _is_bad(view)]
+            case ask.Jobs():
+                return core.job_views()
+            case ask.ShowJob():
+                return core.job_view(request.job_id)
+            case ask.Kill():
+                return core.kill(request.job_id, reason=request.reason, by=by)
+            case ask.DisableBoard():
+                return core.disable_board(request.machine, _board(request), reason=request.reason, by=by)
+            case ask.EnableBoard():
+                return core.enable_board(request.machine, _board(request))
+            case ask.DisableFrame():
+                frame = request.cabinet, request.frame
+                return core.disable_frame(request.machine, frame, reason=request.reason, by=by)
+            case ask.EnableFrame():
+                return core.enable_frame(request.machine, (request.cabinet, request.frame))
+            case ask.Drain():
+                return core.drain(request.machine, reason=request.reason, by=by)
+            case ask.Undrain():
+                return core.undrain(request.machine)
+            case ask.EmergencyStop():
+                return core.emergency_stop(reason=request.reason, by=by)
+            case ask.Resume():
+                return core.resume()
+            case ask.PowerCycle():
+                return await self._power_cycle(request.machine, _board(request))
+            case ask.Temperatures():
+                return await self._temperatures(request)
+            case ask.Blacklist() | ask.SetBlacklist():
+                raise RequestError("blacklists are not supported yet")
+
+    def _status(self) -> ServerView:
+        jobs = Counter(job.state for job in self._controller.job_views())
+        return ServerView(
+            version=__version__,
+            pid=os.getpid(),
+            config=str(self._config),
+            state=str(self._state),
+            address=self._service.address,
+            started_at=self._started_at,
+            connections=len(self._service.connections),
+            refusal=self._service.refusal,
+            stopped=self._controller.stopped,
+            jobs=dict(jobs),
+            machines=self._controller.machine_views(),
+        )
+
+    async def _power_cycle(self, machine: str, board: Board) -> BoardView:
+        view = self._controller.power_cycle(machine, board)
+        self._hold()
+        try:
+            async with asyncio.timeout(POWER_CYCLE_SECONDS):
+                while view.state == "on trial":
+                    self._changed.clear()
+                    await self._changed.wait()
+                    view = next(v for v in self._controller.board_views(machine) if (v.x, v.y, v.z) == board)
+        except TimeoutError:
+            raise HardwareError(f"board {board} of {machine} is still being tried; look again later") from None
+        return view
+
+    async def _temperatures(self, request: ask.Temperatures) -> list[TemperaturesView]:
+        machine = self._controller.machines.get(request.machine)
+        if machine is None:
+            raise RequestError(f"there is no machine {request.machine!r}")
+        frames = [
+            frame for frame in machine.frames if request.cabinet is None or frame == (request.cabinet, request.frame)
+        ]
+        if not frames:
+            raise RequestError(f"{request.machine} has no cabinet {request.cabinet}, frame {request.frame}")
+        turns = asyncio.Semaphore(READ_AT_ONCE)
+        boards = [board for board in machine.live_boards if machine.board_locations[board][:2] in frames]
+        reads: list[Awaitable[TemperaturesView]] = [self._temperature(machine, board, turns) for board in boards]
+        return await asyncio.gather(*reads)
+
+    async def _temperature(self, machine: Machine, board: Board, turns: asyncio.Semaphore) -> TemperaturesView:
+        cabinet, frame, number = machine.board_locations[board]
+        x, y, z = board
+        view = TemperaturesView(machine=machine.name, x=x, y=y, z=z, cabinet=cabinet, frame=frame, board=number)
+        async with turns:
+            try:
+                adc = await self._hardware.read_temperatures(machine.bmp_ips[cabinet, frame], number)
+            except HardwareError as exc:
+                view.error = str(exc)
+            else:
+                for name in ("top", "bottom", "external", "fans", "volts_supply", "warning", "shutdown"):
+                    setattr(view, name, getattr(adc, name))
+        return view
+
+
+def _bound(path: Path) -> socket.socket:
+    """A socket at `path`, in place of one that a crash left behind; nobody but its owner and root can connect."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.stat().st_mode):
+            path.unlink()
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        os.fchmod(sock.fileno(), 0o600)  # which bind gives to the path, so that it is never open to others
+        sock.bind(os.fspath(path))
+        path.chmod(0o600)  # for systems on which it does not
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _board(request: ask.DisableBoard | ask.EnableBoard | ask.PowerCycle) -> Board:
+    return request.x, request.y, request.z
+
+
+def _is_bad(view: BoardView) -> bool:
+    return view.state != "dead" and bool(view.out_of_service or view.failures or view.reports or view.strikes)
+
+
+def _peer(sock: socket.socket) -> str:
+    """The name of the user at the other end; of the server's own, where the system does not tell."""
+    uid = os.getuid()
+    if hasattr(socket, "SO_PEERCRED"):
+        credentials = struct.Struct("3i")
+        _, uid, _ = credentials.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
