@@ -30,6 +30,9 @@ from spalloc_server.hardware.timings import Timings
 
 __all__ = ["Bmp", "NoAnswer", "Policy", "Refused", "Silent"]
 
+READ_GRACE_S: Final = 0.001
+"""After a wait, in which the event loop may have stood still, answers that have arrived meanwhile are read first."""
+
 PROBE_TRIES: Final = 3
 """How often a probe of a silent BMP is sent before the BMP still counts as silent."""
 
@@ -84,7 +87,7 @@ class Bmp:
         self._transport: asyncio.DatagramTransport | None = None
         self._sequence = 0
         self._awaited: tuple[int, asyncio.Future[Response | None]] | None = None
-        self._heard = self._ended = float("-inf")
+        self._heard = self._begin_at = float("-inf")
         self._patient = Policy(timings.reply_s, timings.tries)
         self._once = Policy(timings.power_reply_s, 1, repeatable=False)
         self._probe = Policy(timings.reply_s, PROBE_TRIES)
@@ -193,18 +196,21 @@ class Bmp:
         """Send `request` until it is answered, or out of tries (`NoAnswer`). Only with the lock held."""
         loop = asyncio.get_running_loop()
         await self._may_begin.wait()
+        pace_s = self._timings.pace_s
         self.in_flight = True
         try:
             transport = await self._opened()
-            if (pause := self._ended + self._timings.pace_s - loop.time()) > 0:
+            if (pause := self._begin_at - loop.time()) > 0:
                 await asyncio.sleep(pause)
             datagram = request.encode()
             for attempt in range(policy.tries):
-                self.resends += attempt > 0
+                if attempt > 0:  # copies may still be on their way, or in the BMP's hands, when one is answered
+                    self.resends += 1
+                    pace_s = max(pace_s, self._timings.resent_pace_s)
                 answer: asyncio.Future[Response | None] = loop.create_future()
                 self._awaited = (request.sequence, answer)
                 transport.sendto(datagram)
-                expiry = loop.call_later(policy.reply_s + extra_s, _expire, answer)
+                expiry = loop.call_later(policy.reply_s + extra_s, loop.call_later, READ_GRACE_S, _expire, answer)
                 response = await answer
                 expiry.cancel()
                 if response is not None:
@@ -212,7 +218,7 @@ class Bmp:
         finally:
             self.in_flight = False
             self._awaited = None
-            self._ended = loop.time()
+            self._begin_at = loop.time() + pace_s
         what = f"{policy.tries} x {_name(Command, request.command)} in {policy.reply_s + extra_s:g} s each"
         raise NoAnswer(f"BMP {self.host} does not answer ({what})")
 

@@ -23,6 +23,8 @@ class Timings:
     """Times that a command may be refused for the moment."""
     pace_s: float = 0.0
     """Least time from the end of one command to the start of the next."""
+    resent_pace_s: float = 0.005
+    """The same, after a command that was sent more than once."""
     power_reply_s: float = 10.0
     """From a power command to taking it, or its answer, for lost. Longer than boards take to come up."""
     power_losses: int = 12
