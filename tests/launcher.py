@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -31,7 +32,7 @@ def main() -> None:
         upgrade.WARM_SECONDS = float(os.environ["SHORT_UPGRADE"])
         upgrade.HANDOVER_SECONDS = 0.3
     logs.configure(log_format="json")
-    process.run("launcher", serve(Server(config, port=0, timings=HASTE)))
+    process.run("launcher", serve(Server(config, port=0, timings=replace(HASTE, reply_s=0.5))))
 
 
 async def serve(server: Server) -> None:

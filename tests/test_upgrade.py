@@ -86,3 +86,13 @@ async def test_a_new_process_that_fails_changes_nothing(place: Place, clients: C
         (place.folder / "fault").unlink()
         await upgraded(server)
         assert len(await client.call("list_jobs")) == 2
+
+
+async def test_nothing_is_left_open_in_the_new_process(place: Place, clients: Clients) -> None:
+    async with place.simulator(), running(place) as server:
+        for _ in range(20):
+            await clients.connect(server)
+        await upgraded(server)
+        before = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+        await upgraded(server)
+        assert len(list(Path(f"/proc/{server.pid}/fd").iterdir())) <= before

@@ -182,9 +182,9 @@ class _Channel:
         parts = bytearray()
         while len(parts) < size:
             self._wait_for_no_longer()
-            part, more, _, _ = socket.recv_fds(
-                self.socket, min(size - len(parts), 2**20), 253, getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-            )
+            part, more, _, _ = socket.recv_fds(self.socket, min(size - len(parts), 2**20), 253)
+            for descriptor in more:
+                os.set_inheritable(descriptor, False)
             descriptors += more
             if not part:
                 raise UpgradeError(_ENDED)

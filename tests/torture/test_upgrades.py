@@ -40,10 +40,7 @@ async def torture(
         for user in everybody:
             assert (await user.status())["state"] == 3
             await user.leave()
-        assert len({pid for pid, *_ in [(server.pid,)]}) == 1
         assert simulator.counters.overlaps == 0
-        on = len(simulator.boards_on())
-        assert on <= users
     return changes, max(user.longest for user in everybody)
 
 
