@@ -51,6 +51,7 @@ _jobs = st.builds(
     operation=st.none() | st.integers(0, 2**40),
     placements=st.integers(0, 5),
     board_seconds=_times,
+    created_from=st.none() | _texts,
 )
 _board_rows = st.builds(
     BoardRow,

@@ -40,11 +40,12 @@ class Controller(OperableEngine):
             kwargs: `owner`, `keepalive` and the other keywords of the protocol.
 
         Raises:
-            RequestError: the arguments make no sense. Nothing has changed.
+            RequestError: the arguments make no sense, or there are too many jobs. Nothing has changed.
         """
         now = self._clock()
         request = parse_request(args, kwargs, max_priority=self._configuration.scheduling.max_priority)
         keepalive = parse_keepalive(kwargs.get("keepalive", DEFAULT_KEEPALIVE))
+        self._quotas.admit(request.owner, keepalivehost, self._scheduler.queued)
         job = Job(
             job_id=self._next_id,
             owner=request.owner,
@@ -55,12 +56,14 @@ class Controller(OperableEngine):
             state=JobState.queued,
             power=None,
             created_at=now,
+            created_from=keepalivehost,
             deadline=None if keepalive is None else now + keepalive,
             request=request,
         )
         self._next_id += 1
         self._set_fact("next_id", self._next_id)
         self._jobs[job.job_id] = job
+        self._quotas.add(job)
         self._leases.add(job)
         self._changed(job, "created", now)
         self._scheduler.submit(job.job_id, request, now)

@@ -25,6 +25,7 @@ from spalloc_server.core.job import Event, Job, JobState
 from spalloc_server.core.machine_facts import machine_to_fact
 from spalloc_server.core.messages import Changes, JobEvent, JobRow, Note, Outcome, Switch
 from spalloc_server.core.power import Power
+from spalloc_server.core.quotas import Quotas
 from spalloc_server.core.schedule import Scheduler
 from spalloc_server.core.trials import Trials
 
@@ -68,6 +69,7 @@ class Engine:
         self._power = Power()
         self._boards = BoardRecords(self._scheduler)
         self._trials = Trials(self._scheduler, self._power, self._boards)
+        self._quotas = Quotas()
         self._leases = Deadlines(self._jobs, attrgetter("deadline"))
         self._runtimes = Deadlines(self._jobs, attrgetter("bound"))
         self.stopped: Note | None = None
@@ -120,6 +122,7 @@ class Engine:
         """Apply a configuration as one step; what is running on machines that stay is left alone."""
         self._configuration = configuration
         self._boards.health = configuration.health
+        self._quotas.limits = configuration.limits
         self._scheduler.set_policy(configuration.scheduling, configuration.seconds_before_free)
         self.machines = {machine.name: machine for machine in configuration.machines}
         self._forget_retired()
@@ -298,6 +301,7 @@ class Engine:
             self._give_back(job, now, learn=job.ready_at is not None)
         job.power, job.reason, job.ended_at = None, reason, now
         del self._jobs[job.job_id]
+        self._quotas.remove(job)
         self._retired[job.job_id] = job.row()
         self._forget_retired()
         self._changed(job, "destroyed", now)
@@ -348,6 +352,7 @@ class Engine:
     def check(self) -> None:
         """Assert every invariant; for tests, after every step."""
         self._scheduler.check()
+        self._quotas.check(list(self._jobs.values()))
         self._leases.check()
         self._runtimes.check()
         operations = self._power.operations()

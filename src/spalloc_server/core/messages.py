@@ -179,6 +179,8 @@ class JobRow(msgspec.Struct, kw_only=True):
     """How often boards were given to it: more than once after a failure of hardware."""
     board_seconds: float = 0.0
     """Boards held times seconds held, up to its end."""
+    created_from: str | None = None
+    """The address that created it."""
 
 
 class ReleaseRow(msgspec.Struct, kw_only=True):

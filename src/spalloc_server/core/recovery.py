@@ -70,6 +70,7 @@ class RecoverableEngine(Engine):
         )
         job = Job(**{name: getattr(row, name) for name in row.__struct_fields__}, request=request)
         self._jobs[job.job_id] = job
+        self._quotas.add(job)
         job.operation = None
         if job.keepalive is not None:
             job.deadline = now + job.keepalive

@@ -109,6 +109,11 @@ class Scheduler:
         self._book.leave(job_id)
         self._changed = True
 
+    @property
+    def queued(self) -> int:
+        """How many jobs wait."""
+        return len(self._book.waiting)
+
     def adopt(self, job_id: int, request: Request, allocation: Allocation, started_at: float) -> None:
         """After a restart: this job runs, and has these boards."""
         self._book.run(job_id, request, allocation, started_at)

@@ -41,6 +41,7 @@ CREATE TABLE history (
     operation INTEGER,
     placements INTEGER NOT NULL,
     board_seconds REAL NOT NULL,
+    created_from TEXT,
     machine TEXT,
     x INTEGER,
     y INTEGER,
@@ -49,7 +50,7 @@ CREATE TABLE history (
     single INTEGER,
     boards TEXT
 );
-INSERT INTO "history" VALUES(2,'ada@example.org','[24]','{"tags":["default"],"min_ratio":0.333,"max_dead_boards":null,"require_torus":false}',60.0,'127.0.0.1',4,NULL,1002.5,1003.25,1022.125,1500.5,'Finished.',7,1,123.75,'hall',1,2,2,4,0,'[[1,2,0],[1,2,1],[1,2,2],[2,2,0],[2,2,1],[2,2,2],[1,3,0],[1,3,1],[1,3,2],[2,3,0],[2,3,1],[2,3,2],[1,4,0],[1,4,1],[1,4,2],[2,4,0],[2,4,1],[2,4,2],[1,5,0],[1,5,1],[1,5,2],[2,5,0],[2,5,1],[2,5,2]]');
+INSERT INTO "history" VALUES(2,'ada@example.org','[24]','{"tags":["default"],"min_ratio":0.333,"max_dead_boards":null,"require_torus":false}',60.0,'127.0.0.1',4,NULL,1002.5,1003.25,1022.125,1500.5,'Finished.',7,1,123.75,'127.0.0.1','hall',1,2,2,4,0,'[[1,2,0],[1,2,1],[1,2,2],[2,2,0],[2,2,1],[2,2,2],[1,3,0],[1,3,1],[1,3,2],[2,3,0],[2,3,1],[2,3,2],[1,4,0],[1,4,1],[1,4,2],[2,4,0],[2,4,1],[2,4,2],[1,5,0],[1,5,1],[1,5,2],[2,5,0],[2,5,1],[2,5,2]]');
 CREATE TABLE jobs (
     job_id INTEGER PRIMARY KEY,
     owner TEXT NOT NULL,
@@ -67,6 +68,7 @@ CREATE TABLE jobs (
     operation INTEGER,
     placements INTEGER NOT NULL,
     board_seconds REAL NOT NULL,
+    created_from TEXT,
     machine TEXT,
     x INTEGER,
     y INTEGER,
@@ -75,7 +77,7 @@ CREATE TABLE jobs (
     single INTEGER,
     boards TEXT
 );
-INSERT INTO "jobs" VALUES(1,'ada@example.org','[24]','{"tags":["default"],"min_ratio":0.333,"max_dead_boards":null,"require_torus":false}',60.0,'127.0.0.1',3,1,1001.5,1002.25,1021.125,NULL,NULL,7,1,123.75,'hall',1,2,2,4,0,'[[1,2,0],[1,2,1],[1,2,2],[2,2,0],[2,2,1],[2,2,2],[1,3,0],[1,3,1],[1,3,2],[2,3,0],[2,3,1],[2,3,2],[1,4,0],[1,4,1],[1,4,2],[2,4,0],[2,4,1],[2,4,2],[1,5,0],[1,5,1],[1,5,2],[2,5,0],[2,5,1],[2,5,2]]');
+INSERT INTO "jobs" VALUES(1,'ada@example.org','[24]','{"tags":["default"],"min_ratio":0.333,"max_dead_boards":null,"require_torus":false}',60.0,'127.0.0.1',3,1,1001.5,1002.25,1021.125,NULL,NULL,7,1,123.75,'127.0.0.1','hall',1,2,2,4,0,'[[1,2,0],[1,2,1],[1,2,2],[2,2,0],[2,2,1],[2,2,2],[1,3,0],[1,3,1],[1,3,2],[2,3,0],[2,3,1],[2,3,2],[1,4,0],[1,4,1],[1,4,2],[2,4,0],[2,4,1],[2,4,2],[1,5,0],[1,5,1],[1,5,2],[2,5,0],[2,5,1],[2,5,2]]');
 CREATE TABLE releases (
     release_id INTEGER PRIMARY KEY,
     job_id INTEGER NOT NULL,

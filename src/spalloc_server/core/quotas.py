@@ -1,0 +1,59 @@
+"""How many jobs one owner, one address and all together may have.
+
+Theory of operation. Live jobs are counted as they come and go, so that judging a new one costs the same however many
+there are. A job counts for the address that created it, whoever has kept it alive since.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from spalloc_server.core.job import Job
+from spalloc_server.errors import RequestError
+from spalloc_server.options import Limits
+
+__all__ = ["Quotas"]
+
+
+class Quotas:
+    """Counts of live jobs."""
+
+    def __init__(self) -> None:
+        self.limits = Limits()
+        self._owners: Counter[str] = Counter()
+        self._addresses: Counter[str | None] = Counter()
+
+    def admit(self, owner: str, address: str | None, queued: int) -> None:
+        """Judge a job that is about to be made, while so many wait already.
+
+        Raises:
+            RequestError: it would be one too many; the text is for its owner.
+        """
+        limits = self.limits
+        for has, most, whose in (
+            (self._owners[owner], limits.jobs_per_owner, f"{owner!r} has"),
+            (self._addresses[address], limits.jobs_per_address, f"{address} has"),
+            (queued, limits.queued_jobs, "the queue holds"),
+        ):
+            if most and has >= most:
+                raise RequestError(
+                    f"{whose} {has} jobs, and {most} is the most that this server allows: "
+                    "destroy those that are not needed any more, or try again when some have ended"
+                )
+
+    def add(self, job: Job) -> None:
+        """A job lives."""
+        self._owners[job.owner] += 1
+        self._addresses[job.created_from] += 1
+
+    def remove(self, job: Job) -> None:
+        """A job has ended."""
+        for counter, key in ((self._owners, job.owner), (self._addresses, job.created_from)):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
+
+    def check(self, jobs: list[Job]) -> None:
+        """Assert that these are the jobs that live."""
+        assert self._owners == Counter(job.owner for job in jobs)
+        assert self._addresses == Counter(job.created_from for job in jobs)
