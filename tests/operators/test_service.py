@@ -8,7 +8,7 @@ import json
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,10 @@ async def test_a_power_cycle_is_answered_when_it_is_over(place: Place) -> None:
 
 
 async def test_an_emergency_stop_switches_everything_off_until_resume(place: Place) -> None:
-    async with place.simulator() as simulator, place.serving() as server, Operator.of(place) as operator:
+    async with AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(place.simulator())
+        server = await stack.enter_async_context(place.serving())
+        operator = await stack.enter_async_context(Operator.of(place))
         async with a_client(server) as client:
             job_id = await client.create(3)
             await client.until(job_id, READY)
@@ -189,6 +192,23 @@ async def test_an_emergency_stop_switches_everything_off_until_resume(place: Pla
             assert (await operator.ask("status"))["stopped"]["reason"] == "smoke"
             await operator.ask("resume")
             await client.until(waiting, READY)
+
+
+async def test_two_users_reports_set_a_board_aside(place: Place) -> None:
+    async with place.simulator(), place.serving() as server, Operator.of(place) as operator:
+        async with a_client(server) as client:
+            for owner in ("ann", "bob"):
+                job_id = await client.create(0, 0, 0, owner=owner)
+                await client.until(job_id, READY)
+                ((_, address),) = (await client.call("get_job_machine_info", job_id))["connections"]
+                assert await client.call("report_problem", address, description=f"{owner} is sad") is None
+                await client.call("destroy_job", job_id)
+        (bad,) = await operator.ask("boards", bad=True)
+        assert (bad["out_of_service"], bad["by"]) == ("reported by 2 users, last: bob is sad", "server")
+        assert [report[1:] for report in bad["reports"]] == [
+            ["ann", "127.0.0.1", "ann is sad"],
+            ["bob", "127.0.0.1", "bob is sad"],
+        ]
 
 
 async def test_temperatures_are_read_from_every_board_or_why_they_are_not(place: Place) -> None:

@@ -92,6 +92,22 @@ def test_a_job_is_created_with_its_arguments_as_they_came_and_the_address_of_its
     assert bench.core.calls == [("create_job", (4, "5"), {"owner": "me", "tags": ["a"], **HOST})]
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({}, "It doesn't work and I don't know why."),
+        ({"description": " No lights. "}, "No lights."),
+        ({"x": 1, "y": 2, "description": "Hot"}, "Hot (at chip (1, 2))"),
+        ({"x": 1, "y": 2, "p": 3, "description": "Hot"}, "Hot (at core 3 of chip (1, 2))"),
+        ({"x": 1, "description": 7}, "It doesn't work and I don't know why."),
+    ],
+)
+def test_a_report_of_a_problem_names_the_place_and_its_sender(kwargs: dict[str, Any], words: str) -> None:
+    bench = Bench()
+    assert bench.ask("report_problem", "10.0.0.1", **kwargs) == {"return": None}
+    assert bench.core.calls == [("report_problem", ("10.0.0.1", words), {"reporter": "10.1.2.3"})]
+
+
 def test_structs_are_replied_with_all_their_fields() -> None:
     fields = ("power", "keepalive", "reason", "start_time", "keepalivehost")
     assert Bench().ask("get_job_state", 7) == {"return": {"state": 0, **dict.fromkeys(fields)}}

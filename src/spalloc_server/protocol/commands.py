@@ -35,7 +35,7 @@ PROTOCOL_VERSION = "1.0.0"
 """Reply of `version`. Every published client checks it before anything else: it must be three plain integers, and no
 range that all of them accept is wider than [0.4.0, 2.0.0). The version of this package is told by `--version`."""
 
-CHANGING = frozenset({"create_job", "power_on_job_boards", "power_off_job_boards", "destroy_job"})
+CHANGING = frozenset({"create_job", "power_on_job_boards", "power_off_job_boards", "destroy_job", "report_problem"})
 """Commands whose replies must not leave before their changes are durable."""
 
 COMMANDS = (
@@ -43,8 +43,12 @@ COMMANDS = (
     *("power_on_job_boards", "power_off_job_boards", "destroy_job"),
     *("notify_job", "no_notify_job", "notify_machine", "no_notify_machine"),
     *("list_jobs", "list_machines", "get_board_position", "get_board_at_position", "where_is"),
+    "report_problem",
 )
 """All of the protocol."""
+
+NO_DESCRIPTION = "It doesn't work and I don't know why."
+"""What a report says without words of its own, as the Java server has it."""
 
 NOTHING = -1
 """A number that no job and no board has."""
@@ -220,6 +224,16 @@ class Commands(Generic[C]):
             else:
                 place[name] = chip(value, name) if name in ("chip_x", "chip_y") else whole(value)
         return self._core.where_is(**place)
+
+    def report_problem(
+        self, client: C, /, address: Any, x: Any = None, y: Any = None, p: Any = None, description: Any = None
+    ) -> None:
+        """Say that the board at `address`, or its chip (x, y), or core p of that, does not work; operators will see."""
+        words = text(description).strip() or NO_DESCRIPTION
+        if x is not None and y is not None:
+            core = "" if p is None else f"core {whole(p)} of "
+            words += f" (at {core}chip ({whole(x)}, {whole(y)}))"
+        self._core.report_problem(text(address), words, reporter=client.host)
 
     def notify_job(self, client: C, /, job_id: Any = None) -> None:
         """Tell this client when a job changes, and keep it alive; any job, where none is named."""

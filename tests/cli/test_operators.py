@@ -1,0 +1,150 @@
+"""`spalloc-admin` for operators: which server is meant, what people see, and what programs get."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from spalloc_server.cli.admin import main
+from spalloc_server.operators.messages import socket_path
+from spalloc_server.server import Server
+from tests.house import Client, Place
+
+READY = 3
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    place.configure()
+    return place
+
+
+@asynccontextmanager
+async def serving(place: Place) -> AsyncIterator[tuple[Server, Client]]:
+    async with place.simulator(), place.serving() as server:
+        client = await Client.connect(server.address)
+        try:
+            yield server, client
+        finally:
+            await client.close()
+
+
+async def admin(place: Place | None, *arguments: object) -> Result:
+    where = [] if place is None else ["--state", place.state]
+    line = [str(argument) for argument in (*arguments, *where)]
+    return await asyncio.to_thread(CliRunner().invoke, main, line)
+
+
+async def words(place: Place, *arguments: object) -> str:
+    """What a command that succeeds prints, its spaces single."""
+    result = await admin(place, *arguments)
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+async def data(place: Place, *arguments: object) -> Any:
+    result = await admin(place, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+async def complaint(place: Place | None, *arguments: object) -> str:
+    result = await admin(place, *arguments)
+    assert result.exit_code == 1, result.output
+    return result.stderr
+
+
+async def test_the_server_is_the_one_that_runs_in_this_folder_unless_one_is_named(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.chdir(place.folder)
+    assert "no server runs in this folder" in await complaint(None, "status")
+    assert f"no server runs with the state {place.state}" in await complaint(place, "status")
+    other = Place(tmp_path_factory.mktemp("other"))
+    other.configure(name="n")
+    async with serving(place), serving(other):
+        assert (await admin(None, "machines")).output.split("\n")[1].startswith("m ")
+        assert (await words(other, "machines")).count(" n 2x2 12 0 12 ") == 1
+        assert (await admin(None, "machines", "--config", other.config)).output.split("\n")[1].startswith("n ")
+        socket_path(place.folder / "second.db").symlink_to(socket_path(other.state))
+        assert "several servers run in this folder" in await complaint(None, "status")
+
+
+async def test_status_is_for_people_and_with_json_for_programs(place: Place) -> None:
+    async with serving(place) as (server, client):
+        job_id = await client.create(3)
+        await client.until(job_id, READY)
+        shown = await words(place, "status")
+        assert f"port {server.address[1]}" in shown
+        assert "jobs: 1 ready" in shown
+        assert "m 2x2 12 3 9 0 0 0 1" in shown
+        assert (await data(place, "status"))["jobs"] == {"ready": 1}
+
+
+async def test_jobs_are_listed_explained_and_ended(place: Place) -> None:
+    async with serving(place) as (_, client):
+        job_id = await client.create(12, owner="ann")
+        await client.until(job_id, READY)
+        waiting = await client.create(3, owner="bob", machine="m")
+        shown = await words(place, "jobs")
+        assert f"{job_id} ann ready 12 m 12" in shown
+        assert f"{waiting} bob queued 3 machine=m" in shown
+        assert "queue" in await words(place, "explain", waiting)
+        one = await words(place, "job", job_id)
+        assert "owner ann, last from 127.0.0.1" in one
+        assert "(1,1,2)" in one
+        await words(place, "kill", job_id, "--reason", "night")
+        assert "night" in await words(place, "explain", job_id)
+        await client.until(waiting, READY)
+
+
+async def test_boards_and_frames_go_out_of_service_and_come_back(place: Place) -> None:
+    async with serving(place):
+        assert "m 0,0,1 0/0/1 out of service smells" in await words(
+            place, "board", "disable", "m", 0, 0, 1, "--reason", "smells"
+        )
+        assert "0,0,1" in await words(place, "boards", "--bad")
+        assert len(await data(place, "boards", "m")) == 12
+        assert await words(place, "frame", "disable", "m", 0, 0, "--reason", "fans")
+        assert "cabinet 0, frame 0" in await words(place, "status")
+        assert "is disabled by" in await words(place, "machines")
+        await words(place, "frame", "enable", "m", 0, 0)
+        assert "free" in await words(place, "board", "enable", "m", 0, 0, 1)
+        assert await data(place, "boards", "--bad") == []
+        assert "m has no board (7, 7, 7)" in await complaint(place, "board", "enable", "m", 7, 7, 7)
+
+
+async def test_a_machine_is_drained_and_opened_again(place: Place) -> None:
+    async with serving(place):
+        await words(place, "drain", "m", "--reason", "moving house")
+        assert "moving house" in await words(place, "machines")
+        await words(place, "undrain", "m")
+        assert "moving house" not in await words(place, "machines")
+
+
+async def test_an_emergency_stop_needs_a_yes(place: Place) -> None:
+    async with serving(place) as (_, client):
+        job_id = await client.create(3)
+        await client.until(job_id, READY)
+        assert "add --yes" in await complaint(place, "emergency-stop")
+        assert (await client.call("get_job_state", job_id))["state"] == READY
+        await words(place, "emergency-stop", "--yes", "--reason", "smoke")
+        assert "EMERGENCY STOP by" in await words(place, "status")
+        await words(place, "resume")
+        assert "EMERGENCY" not in await words(place, "status")
+
+
+async def test_boards_are_power_cycled_and_their_temperatures_read(place: Place) -> None:
+    async with serving(place):
+        assert "m 1,1,2" in await words(place, "power-cycle", "m", 1, 1, 2)
+        shown = await words(place, "read-temperatures", "m", 0, 0)
+        assert "1,1,2 0/0/11 30.0 30.0" in shown
+        assert "give both CABINET and FRAME" in await complaint(place, "read-temperatures", "m", 0)
