@@ -150,7 +150,7 @@ class Judge:
                 raise Mismatch(f"ours waits, though there is a place for {job.wish}")
             self._diverge(job, "started or queued")
         elif theirs["state"] == DESTROYED and theirs["reason"] == IMPOSSIBLE and ours["state"] in LIFE:
-            if not any(could_serve(machine, job.wish) for machine in job.candidates(self.machines)):
+            if not self._possible(job):
                 raise Mismatch(f"ours takes {job.wish}, which is impossible")
             self._diverge(job, "possible here")
         else:
@@ -168,6 +168,10 @@ class Judge:
             self.diverging.append(job)
         job.diverged = True
         self._accept(name)
+
+    def _possible(self, job: Job) -> bool:
+        """Whether an idle machine has a place for the job."""
+        return any(could_serve(machine, job.wish) for machine in job.candidates(self.machines))
 
     def _must_wait(self, job: Job) -> bool:
         """Whether no machine has a place for the job now, or an earlier job waits for the same machine."""
@@ -190,8 +194,8 @@ class Judge:
     def _reasons(self, job: Job, theirs: Any, ours: Any) -> None:
         if theirs == IMPOSSIBLE and str(ours).startswith(IMPOSSIBLE):
             self._accept("why it is impossible")
-        elif theirs == IMPOSSIBLE and job.diverged:
-            self._accept("possible here")
+        elif theirs == IMPOSSIBLE:
+            self._need(self._possible(job), "possible here", "the reasons differ")
         elif theirs is not None and ours == str(theirs):
             self._accept("reason as text")
         else:
