@@ -59,9 +59,9 @@ def fail(how: str) -> None:
     elif how == "hangs once warm":
         mock.patch.object(upgrade._Channel, "receive", side_effect=hang).start()
     elif how == "exits instead of being ready":
-        mock.patch.object(upgrade.Predecessor, "claim", side_effect=SystemExit(3)).start()
+        mock.patch.object(upgrade, "Ready", side_effect=SystemExit(3)).start()
     elif how == "brings the state to a newer schema":
-        mock.patch.object(upgrade.Predecessor, "claim", side_effect=newer_schema).start()
+        mock.patch.object(upgrade, "Ready", side_effect=newer_schema).start()
     else:
         raise ValueError(how)
 

@@ -138,9 +138,19 @@ class Server:
             self._operators = Operators(
                 self.controller, self._hardware, self._service, config=self._config, state=self._state, hold=self._hold
             )
+            self._batches.stopped = predecessor is not None
             stack.push_async_callback(self._say_goodbye)
             self._configure(self._configuration)
             self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            if predecessor is None:
+                await self._listen(sockets, address)
+            else:
+                predecessor.claim(self._batches, self._hardware)
+                await self._listen(sockets, predecessor.listening)
+                await predecessor.go_on(self._service)
+            self._changed()
+            if address != self._listening:
+                self.reload()
             chores = [
                 self._judge_leases(),
                 self._upkeep.run(self._journal, lambda: self._configuration.history_days),
@@ -150,16 +160,8 @@ class Server:
             if self._watch_config:
                 chores.append(watch(self._config, self.reload))
             if predecessor is not None:
-                predecessor.claim()
-                await self._listen(sockets, predecessor.listening)
-                await predecessor.go_on(self._service, self._hardware)
                 chores.append(predecessor.await_commands(self._hardware))
-            else:
-                await self._listen(sockets, address)
-            self._changed()
-            if address != self._listening:
-                self.reload()
-            self._chores = [self._tasks.create_task(chore) for chore in chores]
+            self._chores += [self._tasks.create_task(chore) for chore in chores]
             await stack.enter_async_context(self._operators)
             systemd.notify("READY=1", f"STATUS=serving at port {self.address[1]}")
             if on_ready is not None:

@@ -300,17 +300,25 @@ class Predecessor:
         os.set_inheritable(int(number), False)
         return cls(_Channel(socket.socket(fileno=int(number))))
 
-    def claim(self) -> None:
-        """Say that this process is ready, and wait for the word. Blocks."""
+    def claim(self, batches: Batches, hardware: Hardware) -> None:
+        """Say that this process is ready, and wait for the word. Blocks.
+
+        Args:
+            batches: stopped until then.
+            hardware: paused until then; at BMPs that are busy, until `await_commands` knows that they are not.
+        """
+        hardware.pause()
         self._channel.send(Ready())
         self._channel.receive(Go)
-
-    async def go_on(self, service: Service, hardware: Hardware) -> None:
-        """Go on with the clients, but leave BMPs alone that are busy until `await_commands` knows that they are not.
-
-        No client is answered before all are there: who watches something must not miss that it changes.
-        """
+        batches.stopped = False
+        hardware.resume(hardware.frames())
         hardware.pause(self._busy)
+
+    async def go_on(self, service: Service) -> None:
+        """Go on with the clients.
+
+        None is answered before all are there: who watches something must not miss that it changes.
+        """
         service.frozen = True
         for begin in range(0, len(self._clients), CHUNK):
             adoptions = [service.adopt(*client) for client in self._clients[begin : begin + CHUNK]]

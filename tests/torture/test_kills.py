@@ -1,0 +1,170 @@
+"""kill -9, again and again, of a server that clients use: nothing that was acknowledged is ever lost.
+
+By turns the process is killed from outside at a random moment, also while it starts, and from inside: in the k-th
+operation on its state's files, with the help of a library that is preloaded (`killer.c`, which needs a C compiler).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import subprocess
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from spalloc_server.hardware.simulator import Simulator
+from tests.house import Client
+from tests.processes import ServerProcess
+from tests.torture.halls import Hall
+from tests.torture.ledger import QUEUED, READY, Ledger, LedgerUser
+
+USERS = 4
+SETTLED_SECONDS = 10.0
+
+
+@pytest.fixture(scope="session")
+def killer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    library = tmp_path_factory.mktemp("killer") / "killer.so"
+    source = Path(__file__).with_name("killer.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+class Campaign:
+    """One server's state, its hardware, and what it has acknowledged; killed many times."""
+
+    def __init__(self, folder: Path, killer: Path, seed: int) -> None:
+        self.hall = Hall(folder, frames=1)
+        self.acknowledged = 0
+        self.starts: list[float] = []
+        """Seconds from starting a process to its serving."""
+        self.deaths: Counter[str] = Counter()
+        self._killer = killer
+        self._rng = random.Random(seed)
+        self._ledger = Ledger()
+
+    async def run(self, kills: int) -> None:
+        """Kill the server so many times; each time, start it again and look."""
+        async with self.hall.simulator() as simulator:
+            for number in range(kills):
+                await (self._killed_inside() if number % 2 else self._killed_outside())
+                if number % 5 == 0:
+                    await self._look(simulator)
+            await self._look(simulator)
+            assert simulator.counters.errors == 0
+
+    async def _killed_outside(self) -> None:
+        if self._rng.random() < 0.2:
+            with suppress(TimeoutError, EOFError):
+                async with asyncio.timeout(self._rng.uniform(0.1, 0.6)):
+                    server = await self._start()
+                    await server.kill()
+            self.deaths["while it started"] += 1
+            return
+        server = await self._start()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._rng.uniform(0, 0.1)):
+                    await self._use(server)
+        finally:
+            await server.kill()
+        self.deaths["at a random moment"] += 1
+
+    async def _killed_inside(self) -> None:
+        when = {
+            "LD_PRELOAD": str(self._killer),
+            "KILL_FILES": self.hall.state.name,
+            "KILL_AT": str(self._rng.randint(1, 100)),
+        } | ({"KILL_HALF": "1"} if self._rng.random() < 0.5 else {})
+        try:
+            server = await self._start(**when)
+        except EOFError:
+            self.deaths["in a write while it started"] += 1
+            return
+        try:
+            async with asyncio.timeout(SETTLED_SECONDS):
+                await self._use(server)
+        finally:
+            await server.kill()
+        self.deaths["in a write of a commit"] += 1
+
+    async def _start(self, **environment: str) -> ServerProcess:
+        begun = time.monotonic()
+        server = await ServerProcess.start(self.hall, **environment)
+        self.starts.append(time.monotonic() - begun)
+        return server
+
+    async def _use(self, server: ServerProcess) -> None:
+        """Let users work until the server dies, after holding what it says against the ledger."""
+        clients: list[Client] = []
+        try:
+            clients = [await Client.connect(server.address) for _ in range(USERS)]
+            self._ledger.check(await clients[0].call("list_jobs"))
+            jobs = sorted(self._ledger.live)
+            users = [
+                LedgerUser(self._ledger, client, jobs[number::USERS], self._rng)
+                for number, client in enumerate(clients)
+            ]
+            working = [asyncio.create_task(user.run()) for user in users]
+            try:
+                await asyncio.wait(working)
+            finally:
+                for task in working:
+                    task.cancel()
+                results = await asyncio.gather(*working, return_exceptions=True)
+                self.acknowledged += sum(user.acknowledged for user in users)
+            for result in results:  # nobody may be told anything else
+                assert isinstance(result, EOFError | ConnectionError | asyncio.CancelledError), result
+        except (EOFError, ConnectionError):
+            pass
+        finally:
+            for client in clients:
+                await client.close()
+
+    async def _look(self, simulator: Simulator) -> None:
+        """Once everything has settled, exactly the boards of live jobs are on."""
+        server = await self._start()
+        client = await Client.connect(server.address)
+        try:
+            jobs = await client.call("list_jobs")
+            self._ledger.check(jobs)
+            async with asyncio.timeout(SETTLED_SECONDS):
+                while not self._settled(jobs, simulator):
+                    await asyncio.sleep(0.02)
+                    jobs = await client.call("list_jobs")
+        finally:
+            await client.close()
+            await server.kill()
+
+    def _settled(self, jobs: list[dict[str, object]], simulator: Simulator) -> bool:
+        ready = [job for job in jobs if job["state"] == READY]
+        wanted = {self.hall.boards[tuple(board)] for job in ready if job["power"] for board in job["boards"]}  # type: ignore[attr-defined]
+        return all(job["state"] in (QUEUED, READY) for job in jobs) and simulator.boards_on() == wanted
+
+
+async def test_a_server_that_is_killed_keeps_what_it_acknowledged(tmp_path: Path, killer: Path) -> None:
+    campaign = Campaign(tmp_path, killer, seed=1)
+    await campaign.run(kills=6)
+    assert campaign.acknowledged > 10
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_server_killed_a_thousand_times_in_all(
+    tmp_path: Path, killer: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    campaign = Campaign(tmp_path, killer, seed)
+    await campaign.run(kills=100)
+    with capsys.disabled():
+        print(  # noqa: T201
+            f"\nseed {seed}: 100 kills ({', '.join(f'{count} {how}' for how, count in campaign.deaths.items())}),"
+            f" {campaign.acknowledged} acknowledged changes, 0 violations; starts: median"
+            f" {statistics.median(campaign.starts):.2f} s, longest {max(campaign.starts):.2f} s",
+            end=" ",
+        )
+    assert statistics.median(campaign.starts) < 1
