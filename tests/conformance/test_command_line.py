@@ -14,7 +14,7 @@ from tests.conformance.conftest import FAULTY, LONE, MAIN
 from tests.conformance.faults import fault_of
 from tests.conformance.servers import Server, until
 
-pytestmark = [pytest.mark.conformance, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(600)]  # the first run installs the clients
 
 OWNER = ("--owner", "someone@example.org")
 SUBSTITUTIONS = "echo {} {hostname} {w} {width} {h} {height} {id}; cat {ethernet_ips}"

@@ -203,13 +203,17 @@ def _play(pair: Pair, judge: Judge, step: Step, where: str) -> None:
 
 
 def _settle(pair: Pair, judge: Judge, subject: JobReference, where: str) -> None:
-    """Wait until both servers let a job wait, or both run it, or neither has it: so both act on the same."""
+    """Wait until both servers run a job, or neither has it: so both act on the same.
+
+    A job that waits in both may start at any moment, while boards are on their way back: patience tells.
+    """
     question = Step("get_job_state", (subject,))
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and not judge.jobs[subject.number].diverged:
         theirs, ours = (STAGES[reply["return"]["state"]] for reply in pair.line(question, judge.jobs))
-        if theirs == ours:
+        if theirs == ours != "queued":
             return
+        time.sleep(0.01)
     _play(pair, judge, question, where)
 
 

@@ -15,7 +15,7 @@ from tests.conformance.faults import fault_of
 from tests.conformance.machines import bmp_hosts, write_config
 from tests.conformance.servers import Server, free_port, simulated_hardware, until
 
-pytestmark = [pytest.mark.conformance, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(600)]  # the first run installs the clients
 
 READY, DESTROYED = 3, 4
 KEEPALIVE = 2.0
