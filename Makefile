@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 DEV := $(VENV)/.dev
+DOCS := $(VENV)/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format conformance torture bench clean
+.PHONY: help demo test lint format docs conformance torture bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,6 +24,11 @@ $(PACKAGE): pyproject.toml
 $(DEV): $(PACKAGE)
 	@echo "Installing what tests and checks need, once ..."
 	@$(BIN)/pip install --quiet --group dev
+	@touch $@
+
+$(DOCS): $(PACKAGE)
+	@echo "Installing what builds the documentation, once ..."
+	@$(BIN)/pip install --quiet --group docs
 	@touch $@
 
 demo: $(PACKAGE) ## a simulated million-core machine and the server, ready for real clients
@@ -43,6 +49,10 @@ format: $(DEV) ## format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+docs: $(DOCS) ## the documentation, in docs/_build/index.html
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky docs docs/_build
+	@echo "docs/_build/index.html is built"
+
 conformance: $(DEV) ## the published clients and server, each in an environment of its own
 	@$(BIN)/python -m pytest tests/conformance --run-conformance -m conformance -n 2 --timeout 1800 $(ARGS)
 
@@ -53,4 +63,4 @@ bench: $(DEV) ## the benchmarks, side by side with the published server
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove everything that the other targets made
-	rm -rf $(VENV) .venvs build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venvs build dist docs/_build .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -16,7 +16,7 @@ from typing import Any
 from spalloc_server.core.messages import Request
 from spalloc_server.errors import RequestError
 
-__all__ = ["DEFAULT_KEEPALIVE", "DEFAULT_TAGS", "parse_keepalive", "parse_request"]
+__all__ = ["DEFAULT_KEEPALIVE", "DEFAULT_TAGS", "KEYWORDS", "parse_keepalive", "parse_request"]
 
 DEFAULT_KEEPALIVE = 60.0
 """Seconds of silence after which a job is destroyed, where its creator names none."""
@@ -24,10 +24,11 @@ DEFAULT_KEEPALIVE = 60.0
 DEFAULT_TAGS = frozenset({"default"})
 """Tags that a machine must have, where the request names neither tags nor a machine."""
 
-_KEYWORDS = frozenset(
+KEYWORDS = frozenset(
     {"owner", "keepalive", "machine", "tags", "min_ratio", "max_dead_boards", "max_dead_links", "require_torus"}
     | {"max_runtime", "priority"}
 )
+"""What `create_job` takes by name."""
 
 
 def parse_request(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_priority: int = 0) -> Request:
@@ -43,9 +44,9 @@ def parse_request(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_priorit
     """
     if kwargs.get("owner") is None:
         raise RequestError("owner must be specified for all jobs: give the owner's name or e-mail address as owner=...")
-    if unknown := sorted(set(kwargs) - _KEYWORDS):
+    if unknown := sorted(set(kwargs) - KEYWORDS):
         raise RequestError(
-            f"unknown argument {unknown[0]!r}: create_job takes sizes and {', '.join(sorted(_KEYWORDS))}"
+            f"unknown argument {unknown[0]!r}: create_job takes sizes and {', '.join(sorted(KEYWORDS))}"
         )
     sizes = _sizes(args)
     machine, tags = _machine_and_tags(kwargs.get("machine"), kwargs.get("tags"))

@@ -1,0 +1,85 @@
+"""The core as a library: it can be pickled, it has a clock of its own, and the example that embeds it works."""
+
+from __future__ import annotations
+
+import pickle
+import runpy
+from pathlib import Path
+
+import pytest
+
+from spalloc_server.controller import Controller, JobState, Outcome, steady_time
+from spalloc_server.machine import Machine
+
+ROOT = Path(__file__).parents[1]
+
+
+def controller_with_jobs() -> Controller:
+    """On a machine of one board: job 1 has it, job 2 waits for it, job 3 has ended."""
+    controller = Controller(seconds_before_free=0)
+    controller.machines = {"desk": Machine.single_board("desk", bmp_ip="bmp", spinnaker_ip="board")}
+    controller.create_job(owner="ann", keepalive=None)
+    switch(controller)
+    controller.create_job(owner="bob", keepalive=None)
+    controller.destroy_job(controller.create_job(owner="cas"), "not needed")
+    return controller
+
+
+def switch(controller: Controller) -> None:
+    """Be the hardware."""
+    while switches := controller.take_switches():
+        for each in switches:
+            controller.switched(Outcome(each.operation))
+
+
+def states(controller: Controller) -> list[int]:
+    return [controller.get_job_state(job_id).state for job_id in (1, 2, 3)]
+
+
+def test_a_pickled_controller_still_has_its_jobs_and_goes_on() -> None:
+    controller = pickle.loads(pickle.dumps(controller_with_jobs()))
+    controller.check()
+    assert states(controller) == [JobState.ready, JobState.queued, JobState.destroyed]
+    assert controller.get_job_machine_info(1).connections == [((0, 0), "board")]
+    controller.destroy_job(1)
+    switch(controller)
+    controller.check()
+    assert states(controller) == [JobState.destroyed, JobState.ready, JobState.destroyed]
+    assert controller.create_job(owner="dan") == 4
+
+
+def test_a_power_operation_under_way_ends_in_the_unpickled_controller() -> None:
+    controller = controller_with_jobs()
+    controller.power_on_job_boards(1)
+    (under_way,) = controller.take_switches()
+    controller = pickle.loads(pickle.dumps(controller))
+    assert states(controller)[0] == JobState.power
+    controller.switched(Outcome(under_way.operation))
+    assert states(controller)[0] == JobState.ready
+
+
+def test_a_controller_goes_on_where_a_snapshot_of_another_was_taken() -> None:
+    before = controller_with_jobs()
+    after = Controller(seconds_before_free=0)
+    after.restore(before.snapshot())
+    after.check()
+    assert states(after) == states(before)
+    assert after.list_jobs() == before.list_jobs()
+    assert after.next_id == before.next_id
+
+
+def test_without_a_clock_of_its_own_it_reads_the_systems() -> None:
+    before = steady_time()
+    controller = controller_with_jobs()
+    start = controller.get_job_state(1).start_time
+    assert start is not None
+    assert before <= start <= steady_time()
+
+
+def test_the_example_of_an_embedded_controller_works(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples" / "embedded_controller.py"), run_name="__main__")
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("job 1 is ready and has ")
+    assert second.startswith("job 2 is ready and has ")
+    assert "lamp-0" not in first + second
+    assert last == "0 lamps are on"
