@@ -22,7 +22,7 @@ def machine() -> str:
     """The million-core machine with six jobs, some of which lie across its edges."""
     (machine,) = config_file.load(ROOT / "examples" / "simulated-1200.toml").machines
     blocks = [(2, 1, 8, 9), (12, 3, 2, 4), (17, 12, 4, 7), (6, 12, 6, 6), (12, 0, 1, 1), (13, 17, 12, 3)]
-    return machine_svg(machine, _jobs(machine, blocks))
+    return machine_svg(machine.name, (machine.width, machine.height), _jobs(machine, blocks))
 
 
 def frame() -> str:
@@ -30,7 +30,9 @@ def frame() -> str:
     (machine,) = config_file.load(ROOT / "examples" / "simulated-24.toml").machines
     conditions = {(3, 1, 2): Condition.dead, (3, 0, 1): Condition.out_of_service, (2, 1, 0): Condition.resting}
     marked = {board: Tile(condition=condition) for board, condition in conditions.items()}
-    return machine_svg(machine, {**marked, **_jobs(machine, [(0, 0, 2, 1), (0, 1, 1, 1)])})
+    return machine_svg(
+        machine.name, (machine.width, machine.height), {**marked, **_jobs(machine, [(0, 0, 2, 1), (0, 1, 1, 1)])}
+    )
 
 
 def _jobs(machine: Machine, blocks: list[tuple[int, int, int, int]]) -> dict[Board, Tile]:

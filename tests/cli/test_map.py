@@ -13,6 +13,7 @@ from spalloc_server.controller import Changes, Controller, Outcome
 from spalloc_server.server import state_path
 from spalloc_server.storage.sqlite import SqliteJournal
 from tests.cli.commands import one_line_of
+from tests.house import Place
 
 
 def store(config: Path, changes: Changes) -> None:
@@ -42,6 +43,7 @@ def busy(config: Path) -> Controller:
 def drawn(*arguments: object) -> str:
     result = CliRunner().invoke(map_command, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
+    assert result.stderr.endswith("this is what it has stored\n")
     return result.stdout
 
 
@@ -54,10 +56,6 @@ def test_jobs_are_letters_and_boards_that_cannot_be_used_are_marked(config: Path
     assert "(3, 1, 2) is out of service: smells (by ann)" in legend
 
 
-def test_a_machine_without_a_state_is_all_free(config: Path) -> None:
-    assert drawn("frame", "--config", config).partition("free ")[0].count(".") == 24 + 1
-
-
 def test_a_picture_goes_to_a_file_with_every_board_named(config: Path, tmp_path: Path) -> None:
     store(config, busy(config).take_changes())
     out = tmp_path / "frame.svg"
@@ -68,9 +66,25 @@ def test_a_picture_goes_to_a_file_with_every_board_named(config: Path, tmp_path:
     assert "out of service; smells" in text
 
 
+async def test_a_running_server_is_asked(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.configure()
+    async with place.simulator(), place.serving() as server:
+        server.controller.create_job(3, owner="ann")
+        server.controller.frame_changed(place.hosts[0], "it is silent")
+        result = await asyncio.to_thread(CliRunner().invoke, map_command, ["m", "--config", str(place.config)])
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    assert result.stdout.partition("free ")[0].count("!") == 12
+    assert "job 1 of ann" in result.stdout
+    assert "(1, 1, 2) is out of service: it is silent" in result.stdout
+
+
 def test_a_machine_that_there_is_not_is_one_line(config: Path) -> None:
-    line = one_line_of(map_command, "fame", "--config", config)
-    assert line == "spalloc-admin map: there is no machine 'fame'; there are: frame"
+    store(config, busy(config).take_changes())
+    result = CliRunner().invoke(map_command, ["fame", "--config", str(config)])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "spalloc-admin map: there is no machine 'fame'; there are: frame"
 
 
 def test_a_state_that_there_is_not_is_one_line(config: Path, tmp_path: Path) -> None:
@@ -80,6 +94,10 @@ def test_a_state_that_there_is_not_is_one_line(config: Path, tmp_path: Path) -> 
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(config: Path, tmp_path: Path) -> None:
-    line = one_line_of(map_command, "frame", "--config", config, "--svg", tmp_path / "none" / "frame.svg")
+    store(config, busy(config).take_changes())
+    arguments = ["frame", "--config", str(config), "--svg", str(tmp_path / "none" / "frame.svg")]
+    result = CliRunner().invoke(map_command, arguments)
+    line = result.stderr.splitlines()[-1]
+    assert result.exit_code == 1
     assert line.startswith("spalloc-admin map: ")
     assert "frame.svg" in line

@@ -8,9 +8,8 @@ from math import sqrt
 import pytest
 
 from spalloc_server.coordinates import board_down_link, board_to_chip
-from spalloc_server.drawing.hexagons import PALETTE, Tile, cell, job_colours
+from spalloc_server.drawing.hexagons import PALETTE, Tile, boards_of, cell, job_colours
 from spalloc_server.links import Links
-from spalloc_server.machine import Machine
 
 DOWN_LINK = {
     Links.east: (1, -1),
@@ -23,21 +22,9 @@ DOWN_LINK = {
 """Steps (columns, rows) from a hexagon to its neighbours."""
 
 
-def machine(width: int, height: int) -> Machine:
-    boards = list(product(range(width), range(height), range(3)))
-    return Machine(
-        "m",
-        width=width,
-        height=height,
-        board_locations={board: (0, number // 24, number % 24) for number, board in enumerate(boards)},
-        bmp_ips={(0, frame): f"bmp{frame}" for frame in range(len(boards) // 24 + 1)},
-        spinnaker_ips={board: f"board{number}" for number, board in enumerate(boards)},
-    )
-
-
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 3), (5, 2), (20, 20)])
 def test_a_board_is_drawn_where_its_chips_lie(width: int, height: int) -> None:
-    for board in product(range(width), range(height), range(3)):
+    for board in boards_of((width, height)):
         x, y = board_to_chip(*board)
         column, row = cell(board, width)
         assert 6 * column == (x - y / 2) % (12 * width)
@@ -46,7 +33,7 @@ def test_a_board_is_drawn_where_its_chips_lie(width: int, height: int) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 3), (5, 2)])
 def test_boards_fill_the_tiling_and_links_lead_to_neighbouring_hexagons(width: int, height: int) -> None:
-    boards = list(product(range(width), range(height), range(3)))
+    boards = list(boards_of((width, height)))
     assert len({cell(board, width) for board in boards}) == len(boards)
     for board, link in product(boards, Links):
         column, row = cell(board, width)
@@ -59,15 +46,14 @@ def test_boards_fill_the_tiling_and_links_lead_to_neighbouring_hexagons(width: i
 
 
 def test_neighbouring_jobs_differ_in_colour() -> None:
-    there = machine(4, 4)
-    tiles = {board: Tile(job_id=1 + number) for number, board in enumerate(there.live_boards)}
-    colours = job_colours(there, tiles)
+    tiles = {board: Tile(job_id=1 + number) for number, board in enumerate(boards_of((4, 4)))}
+    colours = job_colours((4, 4), tiles)
     assert set(colours.values()) <= set(PALETTE)
     for board, tile in tiles.items():
         for link in Links:
-            x, y, z, _ = board_down_link(*board, link, there.width, there.height)
+            x, y, z, _ = board_down_link(*board, link, 4, 4)
             assert colours[tile.job_id or 0] != colours[tiles[x, y, z].job_id or 0]
 
 
 def test_free_boards_need_no_colour() -> None:
-    assert job_colours(machine(1, 1), {(0, 0, 0): Tile(), (0, 0, 1): Tile(job_id=3)}) == {3: PALETTE[0]}
+    assert job_colours((1, 1), {(0, 0, 0): Tile(), (0, 0, 1): Tile(job_id=3)}) == {3: PALETTE[0]}

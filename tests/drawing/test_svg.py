@@ -8,9 +8,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from spalloc_server.drawing.hexagons import PALETTE, Condition, Tile
+from spalloc_server.drawing.hexagons import PALETTE, Condition, Tile, boards_of
 from spalloc_server.drawing.svg import machine_svg
-from tests.drawing.test_hexagons import machine
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -32,7 +31,7 @@ def test_every_board_is_drawn_as_what_it_is() -> None:
         (1, 0, 0): Tile(condition=Condition.resting),
         (1, 0, 1): Tile(condition=Condition.out_of_service),
     }
-    text = machine_svg(machine(2, 2), tiles)
+    text = machine_svg("m", (2, 2), tiles)
     assert hexagons(text) == {PALETTE[0]: 2, "dead": 1, "resting": 1, "out_of_service": 1, "free": 7}
     marks = [mark.text for mark in ET.fromstring(text).iter(f"{SVG}text")]
     assert sorted(mark for mark in marks if mark) == ["!", "!", "~", "×"]  # noqa: RUF001 - the mark of dead boards
@@ -40,15 +39,14 @@ def test_every_board_is_drawn_as_what_it_is() -> None:
 
 def test_what_users_say_is_text_and_never_markup() -> None:
     tiles = {(0, 0, 0): Tile(job_id=1, title="<script>&")}
-    root = ET.fromstring(machine_svg(machine(1, 1), tiles, {1: "1: <b>&amp;</b>"}))
-    assert [title.text for title in root.iter(f"{SVG}title")] == ["m: 3 boards", "<script>&"]
+    root = ET.fromstring(machine_svg("m", (1, 1), tiles, {1: "1: <b>&amp;</b>"}))
+    assert [title.text for title in root.iter(f"{SVG}title")] == ["m: 1 x 1 triads", "<script>&"]
     assert [text.text for text in root.iter(f"{SVG}text")] == ["1: <b>&amp;</b>"]
 
 
 def test_a_long_legend_is_cut_short() -> None:
-    there = machine(2, 2)
-    tiles = {board: Tile(job_id=1 + number) for number, board in enumerate(there.live_boards)}
-    root = ET.fromstring(machine_svg(there, tiles, {number: f"job {number}" for number in range(1, 13)}))
+    tiles = {board: Tile(job_id=1 + number) for number, board in enumerate(boards_of((2, 2)))}
+    root = ET.fromstring(machine_svg("m", (2, 2), tiles, {number: f"job {number}" for number in range(1, 13)}))
     lines = [text.text for text in root.iter(f"{SVG}text")]
     assert lines[-1] == f"and {13 - len(lines)} more"
 

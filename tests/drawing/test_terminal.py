@@ -8,7 +8,6 @@ from rich.console import Console
 
 from spalloc_server.drawing.hexagons import PALETTE, Condition, Tile, job_colours
 from spalloc_server.drawing.terminal import CONDITION_COLOURS, coloured_map, job_letters, plain_map
-from tests.drawing.test_hexagons import machine
 
 TILES = {
     (0, 0, 0): Tile(job_id=7),
@@ -20,7 +19,7 @@ TILES = {
 
 
 def test_letters_stand_where_hexagons_do() -> None:
-    assert plain_map(machine(2, 1), TILES).splitlines() == ["× .", " b !", "a ~"]  # noqa: RUF001 - the mark
+    assert plain_map((2, 1), TILES).splitlines() == ["× .", " b !", "a ~"]  # noqa: RUF001 - the mark
 
 
 def test_each_job_has_a_letter() -> None:
@@ -30,7 +29,7 @@ def test_each_job_has_a_letter() -> None:
 
 
 def test_each_board_is_two_halves_of_its_colour() -> None:
-    there = machine(2, 1)
+    there = (2, 1)
     colours = job_colours(there, TILES)
     text = coloured_map(there, TILES)
     halves: Counter[str] = Counter()
@@ -52,7 +51,7 @@ def test_each_board_is_two_halves_of_its_colour() -> None:
 
 
 def test_a_machine_of_1200_boards_fits_into_80_columns_and_31_lines() -> None:
-    lines = coloured_map(machine(20, 20), {}).split("\n")
+    lines = coloured_map((20, 20), {}).split("\n")
     console = Console(width=80)
     assert len(lines) == 31
     assert {console.measure(line).maximum for line in lines} <= {79, 80}

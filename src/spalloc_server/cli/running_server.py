@@ -20,7 +20,7 @@ from spalloc_server.cli.process import one_line_errors
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.operators.messages import Request, socket_path
 
-__all__ = ["OperatorError", "RunningServer", "of_a_server"]
+__all__ = ["NoServerError", "OperatorError", "RunningServer", "find_server", "of_a_server"]
 
 CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 150.0
@@ -32,6 +32,10 @@ T = TypeVar("T")
 
 class OperatorError(SpallocServerError):
     """The server is not found, or refuses."""
+
+
+class NoServerError(OperatorError):
+    """No server runs with this state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +77,13 @@ def of_a_server(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
     def command(*args: Any, state: Path | None, config: Path | None, as_json: bool, **kwargs: Any) -> None:
         with one_line_errors("spalloc-admin"):
-            function(RunningServer(_find(state, config), as_json), *args, **kwargs)
+            function(RunningServer(find_server(state, config), as_json), *args, **kwargs)
 
     return command
 
 
-def _find(state: Path | None, config: Path | None) -> Path:
+def find_server(state: Path | None, config: Path | None) -> Path:
+    """The socket of the server that is meant; `OperatorError` where that is not clear."""
     if state is not None:
         return socket_path(state)
     if config is not None:
@@ -112,7 +117,7 @@ def _connected(path: Path) -> socket.socket:
         connection.close()
         state = str(path).removesuffix(".sock")
         if isinstance(exc, FileNotFoundError | ConnectionRefusedError):
-            raise OperatorError(f"no server runs with the state {state}") from exc
+            raise NoServerError(f"no server runs with the state {state}") from exc
         if isinstance(exc, PermissionError):
             raise OperatorError(f"the server with the state {state} listens to its own user and root only") from exc
         raise OperatorError(f"cannot reach the server at {path}: {exc}") from exc

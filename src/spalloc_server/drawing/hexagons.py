@@ -12,16 +12,19 @@ A `Tile` says what is known of one board; `svg` and `terminal` draw the same til
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import product
 from typing import TypeAlias
 
 from spalloc_server.coordinates import Board, board_down_link
 from spalloc_server.links import Links
-from spalloc_server.machine import Machine
 
-__all__ = ["PALETTE", "Cell", "Condition", "Tile", "cell", "columns_and_rows", "job_colours"]
+__all__ = ["PALETTE", "Cell", "Condition", "Size", "Tile", "boards_of", "cell", "columns_and_rows", "job_colours"]
+
+Size: TypeAlias = tuple[int, int]
+"""(width, height) of a machine in triads."""
 
 Cell: TypeAlias = tuple[int, int]
 """(column, row) of a hexagon in the tiling; rows count upwards, and a hexagon is two of them high."""
@@ -62,19 +65,26 @@ def cell(board: Board, width: int) -> Cell:
     return (2 * x - y + (z == 1)) % (2 * width), 3 * y + z
 
 
-def columns_and_rows(machine: Machine) -> tuple[int, int]:
+def boards_of(size: Size) -> Iterator[Board]:
+    """All boards of a machine, dead or not."""
+    width, height = size
+    return product(range(width), range(height), range(3))
+
+
+def columns_and_rows(size: Size) -> tuple[int, int]:
     """How many columns of hexagons there are, and how many rows of half hexagons; every other column is one higher."""
-    return 2 * machine.width, 3 * machine.height
+    width, height = size
+    return 2 * width, 3 * height
 
 
-def job_colours(machine: Machine, tiles: Mapping[Board, Tile]) -> dict[int, str]:
+def job_colours(size: Size, tiles: Mapping[Board, Tile]) -> dict[int, str]:
     """A colour for each job, so that neighbours differ as far as there are colours."""
     neighbours: dict[int, set[int]] = {}
     for board, tile in tiles.items():
         if tile.job_id is not None:
             around = neighbours.setdefault(tile.job_id, set())
             for link in Links:
-                x, y, z, _ = board_down_link(*board, link, machine.width, machine.height)
+                x, y, z, _ = board_down_link(*board, link, *size)
                 other = tiles[x, y, z].job_id if (x, y, z) in tiles else None
                 if other is not None:
                     around.add(other)

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from itertools import product
 from math import cos, pi, sin, sqrt
 from typing import TypeAlias
 
 from spalloc_server.coordinates import BOARD_CHIPS, CHIPS_PER_TRIAD, Board, Chip, board_to_chip, chip_to_board
-from spalloc_server.drawing.hexagons import PALETTE, Condition, Tile, cell, columns_and_rows, job_colours
-from spalloc_server.machine import Machine
+from spalloc_server.drawing.hexagons import (
+    PALETTE,
+    Condition,
+    Size,
+    Tile,
+    boards_of,
+    cell,
+    columns_and_rows,
+    job_colours,
+)
 
 __all__ = ["machine_svg", "triad_svg"]
 
@@ -45,22 +52,23 @@ text.legend { text-anchor: start }
 Point: TypeAlias = tuple[float, float]
 
 
-def machine_svg(machine: Machine, tiles: Mapping[Board, Tile], legend: Mapping[int, str] | None = None) -> str:
+def machine_svg(name: str, size: Size, tiles: Mapping[Board, Tile], legend: Mapping[int, str] | None = None) -> str:
     """The machine as its hexagons, in the colours of jobs, with the marks of boards that cannot be used.
 
     Args:
-        machine: the machine.
+        name: of the machine.
+        size: of the machine.
         tiles: what is known of its boards; those left out are free.
         legend: {job: what is said of it beside the picture}; no legend where it is None.
     """
-    columns, rows = columns_and_rows(machine)
-    colours = job_colours(machine, tiles)
+    columns, rows = columns_and_rows(size)
+    colours = job_colours(size, tiles)
     width = RADIUS * (1.5 * columns + 0.5) + 2 * MARGIN
     height = RADIUS * sqrt(3) / 2 * (rows + 1) + 2 * MARGIN
     groups: dict[str, list[str]] = {}
-    for x, y, z in product(range(machine.width), range(machine.height), range(3)):
-        tile = tiles.get((x, y, z), Tile())
-        column, row = cell((x, y, z), machine.width)
+    for board in boards_of(size):
+        tile = tiles.get(board, Tile())
+        column, row = cell(board, size[0])
         centre = MARGIN + RADIUS * (1.5 * column + 1), height - MARGIN - RADIUS * sqrt(3) / 2 * (row + 1)
         colour = colours[tile.job_id] if tile.job_id is not None else ""
         groups.setdefault(_group(tile, colour), []).append(_board(tile, centre))
@@ -69,7 +77,7 @@ def machine_svg(machine: Machine, tiles: Mapping[Board, Tile], legend: Mapping[i
     if legend is not None:
         parts += _legend(legend, colours, width, int((height - 2 * MARGIN) / LINE))
         width += LEGEND_WIDTH
-    return _document(width, height, f"{machine.name}: {len(machine.live_boards)} boards", parts)
+    return _document(width, height, f"{name}: {size[0]} x {size[1]} triads", parts)
 
 
 def _group(tile: Tile, colour: str) -> str:

@@ -9,15 +9,13 @@ each job, and there are twice as many lines.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import product
 from string import ascii_letters, digits
 
 from rich.style import Style
 from rich.text import Text
 
 from spalloc_server.coordinates import Board
-from spalloc_server.drawing.hexagons import Cell, Condition, Tile, cell, columns_and_rows, job_colours
-from spalloc_server.machine import Machine
+from spalloc_server.drawing.hexagons import Cell, Condition, Size, Tile, boards_of, cell, columns_and_rows, job_colours
 
 __all__ = ["CONDITION_COLOURS", "FREE_LETTER", "coloured_map", "job_letters", "plain_map"]
 
@@ -33,12 +31,12 @@ FREE_LETTER = "."
 _LETTERS = ascii_letters + digits
 
 
-def coloured_map(machine: Machine, tiles: Mapping[Board, Tile], *, wide: bool = True) -> Text:
+def coloured_map(size: Size, tiles: Mapping[Board, Tile], *, wide: bool = True) -> Text:
     """A picture in colours, two characters a board, or one where not `wide`."""
-    colours = job_colours(machine, tiles)
-    columns, rows = columns_and_rows(machine)
+    colours = job_colours(size, tiles)
+    columns, rows = columns_and_rows(size)
     halves: dict[Cell, str] = {}
-    for board, (column, row) in _cells(machine).items():
+    for board, (column, row) in _cells(size).items():
         tile = tiles.get(board, Tile())
         usable = tile.condition is Condition.usable and tile.job_id is not None
         colour = colours[tile.job_id or 0] if usable else CONDITION_COLOURS[tile.condition]
@@ -60,12 +58,12 @@ def _two_halves(upper: str | None, lower: str | None, width: int) -> tuple[str, 
     return "▀" * width, Style(color=upper, bgcolor=lower)
 
 
-def plain_map(machine: Machine, tiles: Mapping[Board, Tile]) -> str:
+def plain_map(size: Size, tiles: Mapping[Board, Tile]) -> str:
     """A picture in letters: those of `job_letters`, the marks of conditions, and `.` for a board that is free."""
     letters = job_letters(tiles)
-    columns, rows = columns_and_rows(machine)
+    columns, rows = columns_and_rows(size)
     lines = [[" "] * columns for _ in range(rows)]
-    for board, (column, row) in _cells(machine).items():
+    for board, (column, row) in _cells(size).items():
         tile = tiles.get(board, Tile())
         lines[row][column] = tile.condition.value or (letters[tile.job_id] if tile.job_id else FREE_LETTER)
     return "\n".join("".join(line).rstrip() for line in reversed(lines))
@@ -77,6 +75,5 @@ def job_letters(tiles: Mapping[Board, Tile]) -> dict[int, str]:
     return {job_id: _LETTERS[number % len(_LETTERS)] for number, job_id in enumerate(jobs)}
 
 
-def _cells(machine: Machine) -> dict[Board, Cell]:
-    boards = product(range(machine.width), range(machine.height), range(3))
-    return {board: cell(board, machine.width) for board in boards}
+def _cells(size: Size) -> dict[Board, Cell]:
+    return {board: cell(board, size[0]) for board in boards_of(size)}
