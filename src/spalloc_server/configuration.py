@@ -17,9 +17,10 @@ from os import PathLike
 from spalloc_server.coordinates import CHIPS_PER_TRIAD, Board, Location, board_to_chip, chip_to_board
 from spalloc_server.errors import ConfigurationTypeError, ConfigurationValueError
 from spalloc_server.machine import Frame, Machine
-from spalloc_server.options import Count, Health, Interval, Limits, Port, Scheduling, Seconds, check_fields
+from spalloc_server.options import Access, Count, Health, Interval, Limits, Port, Scheduling, Seconds, check_fields
 
 __all__ = [
+    "Access",
     "Configuration",
     "Frame",
     "Health",
@@ -59,6 +60,8 @@ class Configuration:
     """What is done about boards that fail."""
     limits: Limits = field(default_factory=Limits)
     """What clients may take of the network service."""
+    access: Access = field(default_factory=Access)
+    """Who may use the network service."""
     history_days: Seconds = 400
     """Days for which ended jobs stay in the history."""
 

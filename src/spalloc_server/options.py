@@ -7,6 +7,8 @@ name is decoded. An unknown name is an error in both.
 
 from __future__ import annotations
 
+from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import msgspec
@@ -15,6 +17,7 @@ from msgspec import Meta
 from spalloc_server.errors import ConfigurationValueError
 
 __all__ = [
+    "Access",
     "Count",
     "Health",
     "Interval",
@@ -108,3 +111,51 @@ class Limits(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Jobs and machines that one connection may watch by name."""
     queued_jobs: Positive = 100_000
     """Jobs that may wait in the queue, all in all."""
+
+
+class Access(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may use the network service (`[access]`). The protocol knows no log-in, so addresses must do."""
+
+    clients: tuple[str, ...] = ()
+    """Networks that may connect, such as "10.0.0.0/8"; none for everybody."""
+    managers: tuple[str, ...] = ()
+    """Networks that may end and switch jobs that another address created; none for everybody."""
+    tls_certificate: str = ""
+    """PEM file, relative to the config file's folder, of the certificate and its chain; "" for no encryption."""
+    tls_key: str = ""
+    """PEM file of its private key; "" where the certificate's file holds that too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("clients", "managers"):
+            networks = tuple(getattr(self, name))
+            msgspec.structs.force_setattr(self, name, networks)
+            try:
+                _networks(networks)
+            except ValueError as error:
+                raise ConfigurationValueError(f"Access: {name}={list(networks)!r}: {error}") from error
+        if self.tls_key and not self.tls_certificate:
+            raise ConfigurationValueError("Access: tls_key is given without tls_certificate; TLS needs both")
+
+    def may_connect(self, host: str) -> bool:
+        """Whether a client at this address may connect."""
+        return _is_in(host, self.clients)
+
+    def may_manage(self, host: str) -> bool:
+        """Whether a client at this address may change jobs of other addresses."""
+        return _is_in(host, self.managers)
+
+
+@cache
+def _networks(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(text) for text in texts)
+
+
+def _is_in(host: str, networks: tuple[str, ...]) -> bool:
+    if not networks:
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:  # no address is known
+        return False
+    return any(address in network for network in _networks(networks))

@@ -34,7 +34,8 @@ from spalloc_server.errors import ConfigurationError, ListenError, StorageError,
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.operators.service import Operators
-from spalloc_server.protocol.service import Service, listening_sockets
+from spalloc_server.protocol.listener import listening_sockets, tls_context
+from spalloc_server.protocol.service import Service
 from spalloc_server.stalls import StallDetector
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import cold_start
@@ -266,7 +267,9 @@ class Server:
             ready.set_exception(exc)
 
     def _load(self) -> Configuration:
-        return load(self._config, allow_unsafe=self._allow_unsafe_config)
+        configuration = load(self._config, allow_unsafe=self._allow_unsafe_config)
+        self._tls = tls_context(configuration.access, self._config.parent)
+        return configuration
 
     def _listening_port(self, configuration: Configuration) -> int:
         if self._port is not None:
@@ -298,7 +301,8 @@ class Server:
 
     def _configure(self, configuration: Configuration) -> None:
         self._configuration = configuration
-        self._service.limits = configuration.limits
+        self._service.limits, self._service.access = configuration.limits, configuration.access
+        self._service.tls = self._tls
         self.controller.configure(configuration)
         self._hardware.watch({host for machine in configuration.machines for host in machine.bmp_ips.values()})
 

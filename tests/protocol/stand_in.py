@@ -14,7 +14,8 @@ from spalloc_server.controller import Controller
 from spalloc_server.core.job import JobState
 from spalloc_server.core.replies import JobMachineInfo, JobStatus
 from spalloc_server.errors import RequestError
-from spalloc_server.protocol.service import Service, listening_sockets
+from spalloc_server.protocol.listener import listening_sockets
+from spalloc_server.protocol.service import Service
 
 PATIENCE = 10.0
 """Seconds after which a test gives up waiting; none waits so long."""
@@ -27,6 +28,7 @@ class StandIn:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.jobs: list[Any] = []
         self.result: Any = None
+        self.creators: dict[int, str] = {}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def command(*args: Any, **kwargs: Any) -> Any:
@@ -52,6 +54,9 @@ class StandIn:
 
     def list_jobs(self) -> list[Any]:
         return self.jobs
+
+    def created_from(self, job_id: int) -> str | None:
+        return self.creators.get(job_id)
 
     def encoded_jobs(self, encode: Callable[[Any], bytes]) -> list[bytes]:
         return [encode(job) for job in self.jobs]

@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 from spalloc_server.configuration import Limits
 from spalloc_server.errors import ListenError
 from spalloc_server.protocol.connection import PENDING_BYTES
-from spalloc_server.protocol.service import SLICE, listening_sockets
+from spalloc_server.protocol.listener import listening_sockets
+from spalloc_server.protocol.service import SLICE
 from tests.protocol.stand_in import Line, Running, request, running
 
 

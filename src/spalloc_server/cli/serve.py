@@ -63,10 +63,21 @@ async def _serve(server: Server) -> None:
 
     from spalloc_server.cli.process import on_stop_signals
 
+    _allow_many_files()
     on_stop_signals(server.stop)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, server.upgrade)
     await server.run(on_ready=lambda: _announce(server))
+
+
+def _allow_many_files() -> None:
+    """Have as many file descriptors as the system allows: each client needs one."""
+    import resource
+    from contextlib import suppress
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with suppress(ValueError, OSError):  # some systems allow fewer than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _announce(server: Server) -> None:

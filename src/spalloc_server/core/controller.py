@@ -138,6 +138,11 @@ class Controller(OperableEngine):
             rows.append(job.listed)
         return rows
 
+    def created_from(self, job_id: int) -> str | None:
+        """The address that created a live job; None where there is no such job, or that is not known."""
+        job = self._jobs.get(job_id)
+        return None if job is None else job.created_from
+
     def list_machines(self) -> list[MachineDescription]:
         """All machines, highest priority first."""
         return [

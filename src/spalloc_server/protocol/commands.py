@@ -22,7 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 import structlog
 
-from spalloc_server.configuration import Limits
+from spalloc_server.configuration import Access, Limits
 from spalloc_server.controller import Controller
 from spalloc_server.errors import RequestError
 from spalloc_server.protocol.lines import GarbageError
@@ -133,6 +133,7 @@ class Commands(Generic[C]):
 
     def __init__(self, core: Controller, limits: Limits) -> None:
         self.limits = limits
+        self.access = Access()
         self.watched_jobs: Watches[C, int] = Watches()
         self.watched_machines: Watches[C, str] = Watches()
         self._core = core
@@ -190,14 +191,17 @@ class Commands(Generic[C]):
 
     def power_on_job_boards(self, client: C, /, job_id: Any) -> None:
         """Switch a job's boards on, or reset them, and keep it alive."""
+        self._authorise(client, job_id)
         self._core.power_on_job_boards(whole(job_id), keepalivehost=client.host)
 
     def power_off_job_boards(self, client: C, /, job_id: Any) -> None:
         """Switch a job's boards off, and keep it alive."""
+        self._authorise(client, job_id)
         self._core.power_off_job_boards(whole(job_id), keepalivehost=client.host)
 
-    def destroy_job(self, _client: C, /, job_id: Any, reason: Any = None) -> None:
+    def destroy_job(self, client: C, /, job_id: Any, reason: Any = None) -> None:
         """End a job."""
+        self._authorise(client, job_id)
         self._core.destroy_job(whole(job_id), reason)
 
     def list_jobs(self, _client: C, /) -> Any:
@@ -252,6 +256,17 @@ class Commands(Generic[C]):
     def no_notify_machine(self, client: C, /, machine_name: Any = None) -> None:
         """Undo `notify_machine`; all of them, where no machine is named."""
         self.watched_machines.unwatch(client, None if machine_name is None else text(machine_name))
+
+    def _authorise(self, client: C, job_id: Any) -> None:
+        """Refuse to change jobs that another address created, where that is restricted."""
+        if not self.access.managers or self.access.may_manage(client.host):
+            return
+        creator = self._core.created_from(whole(job_id))
+        if creator is not None and creator != client.host:
+            raise RequestError(
+                f"job {job_id} was created from {creator}: only from there, and from the networks that the server's "
+                "`access.managers` lists, may it be ended or switched"
+            )
 
     def _watch(self, client: C, watches: Watches[C, K], key: K | None) -> None:
         most = self.limits.watches_per_connection

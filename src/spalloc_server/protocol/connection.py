@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
         self._ended = True
         if self._wait is None:
             self._answer_lines()
-        return True
+        return self._transport.get_extra_info("sslcontext") is None  # TLS has no half-closed connections
 
     def pause_writing(self) -> None:
         """The client does not read, or not so fast."""
@@ -213,10 +213,10 @@ class Connection(asyncio.Protocol):
         caller must either `abort` this connection, since then it is the other's, or not have handed it over.
 
         Returns:
-            None where the connection is coming to its end anyway.
+            None where the connection is coming to its end anyway, or is encrypted.
         """
         assert not self._held, "replies wait for a commit"
-        if self._closed or self._linger is not None:
+        if self._closed or self._linger is not None or self._transport.get_extra_info("sslcontext") is not None:
             return None
         sent = len(self._written) - self._transport.get_write_buffer_size()
         jobs, machines = self._service.watched(self)

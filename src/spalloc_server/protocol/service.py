@@ -16,28 +16,29 @@ Keepalives are counted apart, so that a busy script does not lose its jobs.
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 
 import structlog
 
-from spalloc_server.configuration import Limits
+from spalloc_server.configuration import Access, Limits
 from spalloc_server.controller import Controller
-from spalloc_server.errors import ListenError
 from spalloc_server.protocol.commands import Commands, exception_reply
 from spalloc_server.protocol.connection import Connection, ConnectionState
+from spalloc_server.protocol.listener import Listener, is_loopback
 
-__all__ = ["Service", "listening_sockets"]
-
-BACKLOG = 4096
-"""Clients that may wait to be accepted (the system may allow fewer): all reconnect at once after a restart."""
+__all__ = ["Service"]
 
 SLICE = 64
 """Clients that are told of changes before others have their turn."""
+
+HANDSHAKE_SECONDS = 10.0
+"""Time for a client to agree on encryption."""
+
+NOT_ALLOWED = "its address is in none of the networks that may connect (access.clients)"
 
 BURST_SECONDS = 2.0
 """An address may be ahead of its rate by the commands of so much time."""
@@ -82,13 +83,16 @@ class Service:
         self.connections: set[Connection] = set()
         self.refusal: str | None = None
         """While set, the answer to every command that would change something."""
+        self.tls: ssl.SSLContext | None = None
+        """What new connections are encrypted with; None where they are not."""
         self._limits = limits
         self._clock = clock
         self._addresses: dict[str, _Address] = {}
         self._waiting: deque[tuple[int, Connection]] = deque()
         self._to_tell: deque[Connection] = deque()
         self._telling: asyncio.Handle | None = None
-        self._servers: list[asyncio.Server] = []
+        self._listener: Listener | None = None
+        self._arriving: set[asyncio.Task[None]] = set()
         self._gone = asyncio.Event()
 
     @property
@@ -101,12 +105,22 @@ class Service:
         self._limits = self.commands.limits = limits
 
     @property
+    def access(self) -> Access:
+        """Who may do what. Those who may not connect any more are disconnected when it is assigned."""
+        return self.commands.access
+
+    @access.setter
+    def access(self, access: Access) -> None:
+        self.commands.access = access
+        for connection in tuple(self.connections):
+            if not access.may_connect(connection.host):
+                log.warning("client disconnected", peer=connection.peer, reason=NOT_ALLOWED)
+                connection.abort()
+
+    @property
     def address(self) -> tuple[str, int]:
         """(address, port) where it listens; ("", 0) where it does not."""
-        for server in self._servers:
-            host, port = server.sockets[0].getsockname()[:2]
-            return host, port
-        return "", 0
+        return ("", 0) if self._listener is None else self._listener.address
 
     # -- the server calls these
 
@@ -116,14 +130,20 @@ class Service:
         Where the same port shall be bound anew, `stop_listening` first.
         """
         self.stop_listening()
-        for sock in sockets:
-            self._servers.append(await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG))
+        self._listener = Listener(sockets, self._accept)
+        host, port = self._listener.address
+        if not is_loopback(host) and not self.access.clients:
+            log.warning(
+                "every computer that can reach this one may use the machines: list the networks that may as "
+                "`clients` of `[access]`, or listen at 127.0.0.1 only",
+                address=f"{host}:{port}",
+            )
 
     def stop_listening(self) -> None:
         """Accept no more clients; those that are connected stay."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     def freeze(self) -> list[socket.socket]:
         """Accept nobody and answer nobody until `thaw`; what was answered already is still sent.
@@ -132,7 +152,7 @@ class Service:
             The listening sockets, for `listen` or for another process; the caller closes them.
         """
         self.frozen = True
-        sockets = [socket.socket(fileno=os.dup(s.fileno())) for server in self._servers for s in server.sockets]
+        sockets = [] if self._listener is None else [sock.dup() for sock in self._listener.sockets]
         self.stop_listening()
         return sockets
 
@@ -185,6 +205,8 @@ class Service:
 
     def admit(self, connection: Connection, *, adopted: bool = False) -> str | None:
         """Count a new connection; why it must be refused, if it must. One that was `adopted` is never refused."""
+        if not self.access.may_connect(connection.host) and not adopted:
+            return NOT_ALLOWED
         address = self._addresses.get(connection.host) or _Address()
         if len(self.connections) >= self._limits.connections and not adopted:
             return f"there are {self._limits.connections} connections (limit connections)"
@@ -205,6 +227,8 @@ class Service:
             self._forget_address(connection.host)
             if not self.connections:
                 self._gone.set()
+            if self._listener is not None:
+                self._listener.resume()
 
     def awaits(self, connection: Connection, ticket: int) -> None:
         """Replies of `connection` wait for the commit of `ticket`."""
@@ -232,6 +256,21 @@ class Service:
         for name in (None,) if machines is None else machines:
             self.commands.watched_machines.watch(connection, name)
 
+    def _accept(self, sock: socket.socket) -> None:
+        arrival = self.loop.create_task(self._greet(sock))
+        self._arriving.add(arrival)
+        arrival.add_done_callback(self._arriving.discard)
+
+    async def _greet(self, sock: socket.socket) -> None:
+        patience = None if self.tls is None else HANDSHAKE_SECONDS
+        try:
+            await self.loop.connect_accepted_socket(
+                lambda: Connection(self), sock, ssl=self.tls, ssl_handshake_timeout=patience
+            )
+        except (OSError, ssl.SSLError) as exc:
+            log.info("no TLS with a client", reason=str(exc))
+            sock.close()
+
     def _forget_address(self, host: str) -> None:
         # Not before it has earned its commands: else reconnecting would be a way around the limit.
         address = self._addresses.get(host)
@@ -255,48 +294,3 @@ class Service:
             connection.send_notifications()
         if self._to_tell:
             self._telling = self.loop.call_soon(self._tell_some)
-
-
-def listening_sockets(ip: str, port: int) -> list[socket.socket]:
-    """Sockets that listen at `port` of `ip`: one, or one each for IPv4 and IPv6.
-
-    Args:
-        ip: an address of this computer, or "" for all. Published clients know IPv4 only, so it is that which must work.
-        port: TCP port; 0 for any free one, the same in both families.
-
-    Raises:
-        ListenError: the port is in use, or the address is not this computer's.
-    """
-    sockets: list[socket.socket] = []
-    where = f"port {port} of {ip}" if ip else f"port {port}"
-    try:
-        found = socket.getaddrinfo(ip or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, address in sorted(found, key=lambda info: info[0] != socket.AF_INET):
-            try:
-                sockets.append(_listening(family, (address[0], port)))
-            except OSError as exc:
-                if not sockets:
-                    raise
-                log.info("not listening on IPv6", reason=exc.strerror)
-            port = sockets[0].getsockname()[1]
-    except OSError as exc:
-        remedy = {
-            errno.EADDRINUSE: "it is in use: stop the program that has it, or choose another with --port",
-            errno.EACCES: "only root may: choose one above 1023 with --port",
-        }.get(exc.errno or 0, f'{exc.strerror}: `ip` must be an address of this computer, or "" for all of them')
-        raise ListenError(f"cannot listen on {where}: {remedy}") from exc
-    return sockets
-
-
-def _listening(family: int, address: tuple[str | int, int]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock
