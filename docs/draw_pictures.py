@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spalloc_server import config_file
 from spalloc_server.coordinates import Board
-from spalloc_server.drawing.hexagons import Condition, Tile
+from spalloc_server.drawing.hexagons import Condition, Tile, boards_of
 from spalloc_server.drawing.svg import machine_svg, triad_svg
 from spalloc_server.machine import Machine
 
@@ -35,6 +35,13 @@ def frame() -> str:
     )
 
 
+def coordinates() -> str:
+    """A frame of 24 boards with the coordinates of each: its triads in two colours, in turn."""
+    size = 4, 2
+    tiles = {(x, y, z): Tile(job_id=1 + (x + y) % 2, text=f"{x},{y},{z}") for x, y, z in boards_of(size)}
+    return machine_svg("coordinates", size, tiles)
+
+
 def _jobs(machine: Machine, blocks: list[tuple[int, int, int, int]]) -> dict[Board, Tile]:
     """Jobs that have these blocks of triads: (x, y, width, height)."""
     return {
@@ -44,7 +51,7 @@ def _jobs(machine: Machine, blocks: list[tuple[int, int, int, int]]) -> dict[Boa
     }
 
 
-PICTURES = {"triad.svg": triad_svg, "machine.svg": machine, "frame.svg": frame}
+PICTURES = {"triad.svg": triad_svg, "machine.svg": machine, "frame.svg": frame, "coordinates.svg": coordinates}
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)

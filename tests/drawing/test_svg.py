@@ -37,6 +37,12 @@ def test_every_board_is_drawn_as_what_it_is() -> None:
     assert sorted(mark for mark in marks if mark) == ["!", "!", "~", "×"]  # noqa: RUF001 - the mark of dead boards
 
 
+def test_a_mark_goes_before_text() -> None:
+    tiles = {(0, 0, 0): Tile(1, text="7"), (0, 0, 1): Tile(1, Condition.out_of_service, text="8")}
+    root = ET.fromstring(machine_svg("m", (1, 1), tiles))
+    assert [text.text for text in root.iter(f"{SVG}text")] == ["7", "!"]
+
+
 def test_what_users_say_is_text_and_never_markup() -> None:
     tiles = {(0, 0, 0): Tile(job_id=1, title="<script>&")}
     root = ET.fromstring(machine_svg("m", (1, 1), tiles, {1: "1: <b>&amp;</b>"}))
@@ -51,7 +57,7 @@ def test_a_long_legend_is_cut_short() -> None:
     assert lines[-1] == f"and {13 - len(lines)} more"
 
 
-@pytest.mark.parametrize("name", ["triad.svg", "machine.svg", "frame.svg"])
+@pytest.mark.parametrize("name", ["triad.svg", "machine.svg", "frame.svg", "coordinates.svg"])
 def test_the_pictures_in_the_docs_are_what_this_code_draws(name: str) -> None:
     script: dict[str, object] = {"__name__": "pictures", "__file__": str(ROOT / "docs" / "draw_pictures.py")}
     exec((ROOT / "docs" / "draw_pictures.py").read_text(), script)

@@ -97,7 +97,7 @@ def _tile(view: BoardView, owners: Mapping[int, str]) -> Tile:
     words.append(view.state if job_id is None else f"job {job_id} of {owners.get(job_id, 'somebody')}")
     if view.out_of_service:
         words.append(view.out_of_service)
-    return Tile(job_id, condition, title="; ".join(words))
+    return Tile(job_id, condition, text="" if job_id is None else str(job_id), title="; ".join(words))
 
 
 def _write(path: Path, text: str) -> None:

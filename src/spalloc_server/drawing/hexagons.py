@@ -55,6 +55,8 @@ class Tile:
     job_id: int | None = None
     """The job that has it."""
     condition: Condition = Condition.usable
+    text: str = ""
+    """A few characters that stand on it in a picture, unless it has a mark."""
     title: str = ""
     """What is shown of it where the reader points; nothing where it is empty."""
 

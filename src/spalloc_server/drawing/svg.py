@@ -46,6 +46,8 @@ text.legend { text-anchor: start }
 .job, .chip { stroke: #222; stroke-width: .5 }
 .ethernet { stroke: #000; stroke-width: 2.5 }
 .mark { font-weight: bold; stroke: none; fill-opacity: 1 }
+.text { font-size: 8px; stroke: none; fill-opacity: 1 }
+.job .text, .job .mark { fill: #000 }
 @media (prefers-color-scheme: dark) { text { fill: #ccc } .ethernet { stroke: #fff } }
 """
 
@@ -93,6 +95,8 @@ def _board(tile: Tile, centre: Point) -> str:
     title = f"<title>{escape(tile.title)}</title>" if tile.title else ""
     mark = tile.condition.value
     text = f'<text class="mark" x="{x:.1f}" y="{y + 5:.1f}">{mark}</text>' if mark else ""
+    if tile.text and not mark:
+        text = f'<text class="text" x="{x:.1f}" y="{y + 3:.1f}">{escape(tile.text)}</text>'
     return (f'<use href="#h" {at}>{title}</use>' if title else f'<use href="#h" {at}/>') + text
 
 
