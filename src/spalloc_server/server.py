@@ -324,7 +324,8 @@ class Server:
     def _act(self, effects: Effects) -> None:
         for switch in effects.switches:
             self._hardware.switch(switch)
-        self._service.notify(effects.jobs, effects.machines)
+        ended = [row.job_id for row in effects.changes.jobs.values() if row.ended_at is not None]
+        self._service.notify(effects.jobs, effects.machines, ended)
         if self._job_log is not None and effects.events:
             self._append_to_job_log(effects.events)
 

@@ -38,6 +38,18 @@ async def test_watchers_hear_of_what_they_watch_and_of_nothing_else() -> None:
         assert await machine.receive() == {"machines_changed": ["a"]}
 
 
+async def test_jobs_that_have_ended_are_told_of_and_then_count_no_longer_as_watched() -> None:
+    async with running(Limits(watches_per_connection=2)) as run:
+        line = await watcher(run, "notify_job", 1)
+        await line.ask("notify_job", 2)
+        assert "exception" in await line.ask("notify_job", 3)
+        run.service.notify({1, 2}, set(), [1])
+        assert await line.receive() == {"jobs_changed": [1, 2]}
+        assert await line.ask("notify_job", 3) == {"return": None}
+        run.service.notify({1, 2, 3}, set())
+        assert await line.receive() == {"jobs_changed": [2, 3]}
+
+
 async def test_a_client_that_stops_watching_hears_no_more() -> None:
     async with running() as run:
         line = await watcher(run, "notify_job", 2)

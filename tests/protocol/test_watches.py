@@ -19,7 +19,7 @@ def told(watches: Watches[str, int], keys: set[int]) -> dict[str, set[int]]:
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["watch", "unwatch", "forget"]),
+        st.sampled_from(["watch", "unwatch", "forget", "drop"]),
         st.sampled_from("abc"),
         st.one_of(st.none(), st.integers(0, 3)),
     )
@@ -36,6 +36,9 @@ def test_watches_do_what_a_plain_table_does(steps: list[tuple[str, str, int | No
         if action == "forget":
             watches.forget(client)
             table[client] = set()
+        elif action == "drop":
+            watches.drop([] if key is None else [key])
+            table = {each: watched and watched - {key} for each, watched in table.items()}
         elif action == "watch":
             watches.watch(client, key)
             table[client] = None if key is None or held is None else held | {key}

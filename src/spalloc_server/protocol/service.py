@@ -179,11 +179,18 @@ class Service:
         while self._waiting and self._waiting[0][0] <= ticket:
             self._waiting.popleft()[1].release(ticket, line)
 
-    def notify(self, jobs: Collection[int], machines: Collection[str]) -> None:
-        """Tell everybody who watches `jobs` and `machines` that they changed."""
+    def notify(self, jobs: Collection[int], machines: Collection[str], ended: Iterable[int] = ()) -> None:
+        """Tell everybody who watches `jobs` and `machines` that they changed.
+
+        Args:
+            jobs: numbers of the jobs.
+            machines: names of the machines.
+            ended: those of the jobs that will not change again, so that nobody need watch them any longer.
+        """
         for client, job_ids in self.commands.watched_jobs.affected(jobs):
             client.changed_jobs.update(job_ids)
             self._tell(client)
+        self.commands.watched_jobs.drop(ended)
         for client, names in self.commands.watched_machines.affected(machines):
             client.changed_machines.update(names)
             self._tell(client)

@@ -7,7 +7,7 @@ indexed, so that a change costs as much as it has watchers, and a client that le
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 __all__ = ["Watches"]
@@ -50,6 +50,12 @@ class Watches(Generic[C, K]):
         self._of_all.discard(client)
         for key in self._keys.pop(client, ()):
             self._leave(client, key)
+
+    def drop(self, keys: Iterable[K]) -> None:
+        """Nobody watches these by name any longer: they will not change again."""
+        for key in keys:
+            for client in self._clients.pop(key, ()):
+                self._keys[client].remove(key)
 
     def affected(self, keys: Collection[K]) -> Iterator[tuple[C, Collection[K]]]:
         """(client, keys of interest) of everybody who is to hear that `keys` changed; a client may come repeatedly."""
