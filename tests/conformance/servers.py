@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import signal
 import socket
 import struct
@@ -26,6 +27,8 @@ STOP_SECONDS = 20.0
 POLL_SECONDS = 0.01
 SVER = struct.pack("<2x8B2H3I", 0x87, 0xFF, 0, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0, 0)
 """A request for a BMP's version, to learn whether it answers yet."""
+_ports = iter(random.SystemRandom().sample(range(20_000, 30_000), 10_000))
+"""Below the ports that systems give to outgoing connections."""
 LAUNCHER = Path(__file__).with_name("published_server.py")
 COMMANDS = Path(sys.executable).parent
 
@@ -106,10 +109,11 @@ def _process(command: list[str], directory: Path, log: Path) -> Iterator[subproc
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.create_server((HOST, 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+    """A port that nobody listens at, and that no connection of a client gets by chance before the server has it."""
+    for port in _ports:
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 def _listens(port: int) -> bool:
