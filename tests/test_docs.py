@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from importlib import import_module
@@ -38,7 +39,7 @@ def page(name: str) -> str:
 
 def cells(text: str, column: int = 0) -> list[str]:
     """What stands in backticks in this column of all tables."""
-    rows = [re.split(r"(?<!\\)\|", line)[1:] for line in text.splitlines() if line.startswith("| `")]
+    rows = [re.split(r"(?<!\\)\|", line)[1:] for line in text.splitlines() if line.startswith("| ")]
     spans = [span for row in rows for span in re.findall(r"`` (.+?) ``|`([^`]+)`", row[column])]
     return [double or single for double, single in spans]
 
@@ -227,3 +228,15 @@ def test_pages_are_named_in_the_index() -> None:
     named = set(re.findall(r"^([\w/-]+)$", page("index.md"), re.MULTILINE))
     there = {str(path.relative_to(DOCS).with_suffix("")) for path in PAGES if DOCS in path.parents}
     assert there - {"index"} == named
+
+
+def test_the_layers_are_those_that_are_enforced() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    text = section(page("architecture.md"), "## Layers")
+    drawn = [re.split(r" {2,}", line.strip())[0] for line in text.splitlines() if line.startswith("    ")]
+    assert drawn == [layer.replace("spalloc_server.", "") for layer in contracts[0]["layers"]]
+
+
+def test_the_modules_that_architecture_names_exist() -> None:
+    for name in cells(section(page("architecture.md"), "## Where to look"), column=1):
+        assert find_spec(f"spalloc_server.{name}") is not None, name
