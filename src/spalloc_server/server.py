@@ -47,6 +47,9 @@ __all__ = ["Server", "state_path"]
 READ_GRACE = 0.1
 """Seconds between noting that leases have run out and ending their jobs, in which commands that wait are read."""
 
+READ_TURNS = 10
+"""Turns of the event loop that follow, should it have stood still for all of `READ_GRACE`: timers come before sockets."""
+
 DRAIN_SECONDS = 30.0
 """How long a graceful stop waits for BMPs to finish what they are doing."""
 
@@ -373,6 +376,8 @@ class Server:
             await asyncio.sleep(self._configuration.timeout_check_interval)
             noted = steady_time()
             await asyncio.sleep(READ_GRACE)
+            for _ in range(READ_TURNS):
+                await asyncio.sleep(0)
             self._tick(noted)
 
     def _refuse(self, reason: str | None) -> None:
