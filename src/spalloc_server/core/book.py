@@ -1,24 +1,28 @@
 """What a policy reads and writes: machines and their boards, who waits and who runs.
 
 Theory of operation. A `Book` is the scheduler's state without any idea of who should go next. It knows on which
-machines a request could ever be served, tries to place a job now, and starts it. A policy (`Policy`) decides whom to
-try, in which order and under which conditions.
+machines a request could ever be served, tries to place a job now, and starts it. A policy decides whom to try, in
+which order and under which conditions.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 from spalloc_server.configuration import Machine
 from spalloc_server.core.messages import Allocation, Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place, place
-from spalloc_server.core.runtime import RunTimes
+from spalloc_server.core.runtime import Past, predicted_end
 from spalloc_server.core.torus import Planes
 
-__all__ = ["Book", "Policy", "Running", "Waiting", "allows"]
+__all__ = ["Book", "Running", "Turn", "Waiting", "allows", "first_come"]
+
+Turn: TypeAlias = tuple[float, float, int]
+"""A job's place in the line: lower ones go first. (minus its priority, time by which it is due, job id)."""
 
 
 @dataclass(slots=True)
@@ -30,6 +34,10 @@ class Waiting:
     since: float
     machines: tuple[str, ...]
     """Machines that could serve it if they were empty, highest priority first."""
+    predicted: float = 0.0
+    """How long it will probably run, seconds."""
+    turn: Turn = (0.0, 0.0, 0)
+    """Its place in the line: lower goes first."""
 
 
 @dataclass(slots=True)
@@ -43,7 +51,11 @@ class Running:
     planes: Planes
     """Its boards."""
     predicted: float
-    """How long it will probably run, seconds."""
+    """How long it would probably run when it started, seconds."""
+
+    def predicted_end(self, now: float) -> float:
+        """When it will probably end."""
+        return predicted_end(self.request, self.started_at, self.predicted, now)
 
 
 class Book:
@@ -56,20 +68,44 @@ class Book:
         self.line: list[Waiting] = []
         """Those waiting, higher priorities first, and then in order of submission."""
         self.running: dict[int, Running] = {}
-        self.run_times = RunTimes()
+        self.past = Past(half_life=604800.0)
+        self.seconds_before_free = 0.0
+        self._turn_of: Callable[[Book, Waiting], Turn] = first_come
+
+    def line_up(self, turn_of: Callable[[Book, Waiting], Turn]) -> None:
+        """Order the line anew, by turns given by this function."""
+        self._turn_of = turn_of
+        line, self.line = self.line, []
+        for job in line:
+            self._queue(job)
 
     def join(self, job: Waiting) -> None:
         """Put a job into the line."""
         assert job.job_id not in self.waiting, f"job {job.job_id} waits already"
         assert job.job_id not in self.running, f"job {job.job_id} runs already"
         self.waiting[job.job_id] = job
-        insort(self.line, job, key=_turn)
+        self._queue(job)
 
     def leave(self, job_id: int) -> Waiting:
         """Take a job out of the line."""
         job = self.waiting.pop(job_id)
-        del self.line[bisect_left(self.line, _turn(job), key=_turn)]
+        self._unqueue(job)
         return job
+
+    def learn(self, job: Running, now: float) -> None:
+        """A job is over: think again of its owner's other ones."""
+        self.past.learn(job.request, len(job.allocation.boards), now - job.started_at, now)
+        for waiting in [waiting for waiting in self.line if waiting.request.owner == job.request.owner]:
+            self._unqueue(waiting)
+            self._queue(waiting)
+
+    def _queue(self, job: Waiting) -> None:
+        job.predicted = self.past.predict(job.request)
+        job.turn = self._turn_of(self, job)
+        insort(self.line, job, key=_turn)
+
+    def _unqueue(self, job: Waiting) -> None:
+        del self.line[bisect_left(self.line, job.turn, key=_turn)]
 
     def place(self, request: Request, machine: str) -> Place | None:
         """Where a request fits on a machine now; None where it does not."""
@@ -92,7 +128,7 @@ class Book:
         occupancy = self.machines[allocation.machine]
         occupancy.hold(allocation.boards, job_id)
         planes = occupancy.torus.planes(allocation.boards)
-        predicted = self.run_times.predict(request)
+        predicted = self.past.predict(request)
         self.running[job_id] = Running(job_id, request, allocation, since, planes, predicted)
 
     def suitable(self, request: Request) -> tuple[str, ...]:
@@ -124,13 +160,10 @@ def allows(request: Request, machine: Machine) -> bool:
     return request.tags <= machine.tags
 
 
-def _turn(job: Waiting) -> tuple[int, float, int]:
+def first_come(book: Book, job: Waiting) -> Turn:  # noqa: ARG001 - as other policies' turns
+    """Turn by priority and age alone."""
     return -job.request.priority, job.since, job.job_id
 
 
-class Policy(Protocol):
-    """Decides which waiting jobs start now, and where."""
-
-    def run(self, book: Book, now: float) -> list[tuple[int, Allocation]]:
-        """Start what may start. Called when something has changed since the last time."""
-        ...
+def _turn(job: Waiting) -> Turn:
+    return job.turn

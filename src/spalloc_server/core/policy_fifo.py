@@ -8,14 +8,19 @@ boards that are out of service. A job of higher priority stands before those of 
 
 from __future__ import annotations
 
-from spalloc_server.core.book import Book
+from spalloc_server.core.book import Book, Turn, Waiting, first_come
 from spalloc_server.core.messages import Allocation
+from spalloc_server.core.torus import Planes
 
 __all__ = ["FirstComeFirstServed"]
 
 
 class FirstComeFirstServed:
     """The strict policy."""
+
+    def turn(self, book: Book, job: Waiting) -> Turn:
+        """By priority and age."""
+        return first_come(book, job)
 
     def run(self, book: Book, now: float) -> list[tuple[int, Allocation]]:
         """Start jobs in order, each unless an earlier one waits for the same machine."""
@@ -32,3 +37,11 @@ class FirstComeFirstServed:
             else:
                 heads.difference_update(machines)
         return started
+
+    def reservation(self, job_id: int) -> None:  # noqa: ARG002 - as other policies
+        """None: the head of a queue needs none."""
+        return
+
+    def reserved(self, machine: str) -> Planes:  # noqa: ARG002 - as other policies
+        """None: nobody goes before the head of a queue."""
+        return 0, 0, 0

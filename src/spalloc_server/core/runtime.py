@@ -1,40 +1,120 @@
-"""How long a job will probably run: nobody says so, but people do similar things again.
+"""What the past says of an owner's next job: how long it will probably run, and how much the owner has had lately.
 
-Theory of operation. The prediction is the mean of the run times of the owner's last two jobs of the same size; where
-there are none, of the owner's last two of any size; where there are none either, of everybody's last ones. A job that
-says how long it may run at most is not predicted to run longer.
+Theory of operation. Nobody states a run time, but people do similar things again. The prediction is the mean of the
+run times of the owner's last two jobs of the same size (Tsafrir, Etsion and Feitelson, 2007); where there are none,
+of the owner's last two of any size; where there are none either, of everybody's last ones. A job that says how long
+it may run at most is not predicted to run longer. A job that runs longer than predicted is predicted anew, to run on
+for a fraction of what it has run already.
+
+An owner's use is counted in board-seconds, of which half are forgotten after every half-life. An owner's share is
+that of all owners' use.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
 from spalloc_server.core.messages import Request
 
-__all__ = ["RunTimes"]
+__all__ = ["Past", "predicted_end"]
+
+UNKNOWN = 600.0
+"""Seconds predicted while nothing is known of anybody."""
+
+OVERRUN = 0.3
+"""A job that has run longer than predicted is expected to run on for this part of the time that it has run."""
+
+SIMILAR = 2
+"""Jobs of an owner whose mean predicts the next."""
+
+EVERYBODY = 50
+"""Jobs, whoever's, whose mean predicts the first job of a new owner."""
+
+MAX_SIZES = 16
+"""Sizes of jobs of which an owner's run times are kept; those used last."""
 
 
-class RunTimes:
-    """What is known of the run times of past jobs."""
+class Owner(msgspec.Struct):
+    """What is kept of an owner. Run times in seconds, oldest first."""
 
-    def __init__(self) -> None:
-        self._last: dict[tuple[str, object], list[float]] = {}
-        self._owner: dict[str, list[float]] = {}
-        self._all: list[float] = []
+    last: list[float] = []
+    sizes: dict[str, list[float]] = {}
+    """By size, the one used last at the end."""
+    used: float = 0.0
+    """Board-seconds, as they counted at `at`."""
+    at: float = 0.0
 
-    def learn(self, request: Request, seconds: float) -> None:
-        """A job that asked for this ran so many seconds."""
-        key = (request.owner, _size(request))
-        self._last[key] = [*self._last.get(key, ()), seconds][-2:]
-        self._owner[request.owner] = [*self._owner.get(request.owner, ()), seconds][-2:]
-        self._all = [*self._all, seconds][-50:]
+
+class Past:
+    """All owners' past."""
+
+    def __init__(self, half_life: float) -> None:
+        self.half_life = half_life
+        self._owners: dict[str, Owner] = {}
+        self._everybody = Owner()
+        self._changed: set[str] = set()
+
+    def learn(self, request: Request, boards: int, seconds: float, now: float) -> None:
+        """A job that asked for this had so many boards for so long."""
+        owner = self._owners.setdefault(request.owner, Owner())
+        size = _size(request)
+        owner.sizes[size] = [*owner.sizes.pop(size, ()), seconds][-SIMILAR:]
+        if len(owner.sizes) > MAX_SIZES:
+            del owner.sizes[next(iter(owner.sizes))]
+        owner.last = [*owner.last, seconds][-SIMILAR:]
+        self._everybody.last = [*self._everybody.last, seconds][-EVERYBODY:]
+        for one in (owner, self._everybody):
+            one.used, one.at = self._used(one, now) + boards * seconds, now
+        self._changed |= {f"owner/{request.owner}", "everybody"}
 
     def predict(self, request: Request) -> float:
         """Seconds that a job that asks for this will probably run."""
-        known = (
-            self._last.get((request.owner, _size(request))) or self._owner.get(request.owner) or self._all or [600.0]
-        )
+        owner = self._owners.get(request.owner, Owner())
+        known = owner.sizes.get(_size(request)) or owner.last or self._everybody.last or [UNKNOWN]
         mean = sum(known) / len(known)
         return mean if request.max_runtime is None else min(mean, request.max_runtime)
 
+    def share(self, owner: str, now: float) -> float:
+        """An owner's part of all use, 0 to 1."""
+        total = self._used(self._everybody, now)
+        return self._used(self._owners[owner], now) / total if owner in self._owners and total > 0 else 0.0
 
-def _size(request: Request) -> object:
-    return request.boards or request.triads or request.board
+    def facts(self) -> dict[str, Any]:
+        """What has changed since the last call, as plain JSON."""
+        changed, self._changed = self._changed, set()
+        return {
+            name: msgspec.to_builtins(
+                self._everybody if name == "everybody" else self._owners[name.removeprefix("owner/")]
+            )
+            for name in changed
+        }
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Take back what `facts` gave, ever; other facts are left alone."""
+        for name, fact in facts.items():
+            if name == "everybody":
+                self._everybody = msgspec.convert(fact, Owner)
+            elif name.startswith("owner/"):
+                self._owners[name.removeprefix("owner/")] = msgspec.convert(fact, Owner)
+
+    def _used(self, owner: Owner, now: float) -> float:
+        halvings = max(0.0, now - owner.at) / self.half_life
+        return owner.used * math.pow(0.5, halvings)
+
+
+def predicted_end(request: Request, started_at: float, predicted: float, now: float) -> float:
+    """When a job that runs will probably end, now that it has run so long."""
+    seconds = max(predicted, (now - started_at) * (1 + OVERRUN))
+    if request.max_runtime is not None:
+        seconds = min(seconds, request.max_runtime)
+    return started_at + seconds
+
+
+def _size(request: Request) -> str:
+    if request.triads is not None:
+        return f"{request.triads[0]}x{request.triads[1]}"
+    return str(request.boards or 1)

@@ -12,34 +12,23 @@ for what cannot come. Boards that are out of service are expected back, and end 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
-
-import msgspec
 
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
-from spalloc_server.core.book import Book, Policy, Waiting, allows
+from spalloc_server.core.book import Book, Waiting, allows
+from spalloc_server.core.explanation import Explanation, explain
 from spalloc_server.core.messages import Allocation, Request
 from spalloc_server.core.occupancy import Occupancy
+from spalloc_server.core.policy import Policy
+from spalloc_server.core.policy_backfill import Backfill
 from spalloc_server.core.policy_fifo import FirstComeFirstServed
 from spalloc_server.options import Scheduling
 
 __all__ = ["Explanation", "Scheduler"]
 
-
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a job waits."""
-
-    position: int
-    """Place in the line, from 1."""
-    text: str
-    """The whole answer in words."""
-    waits_for: Allocation | None = None
-    """The region that will be free soonest, as far as can be predicted."""
-    held_by: tuple[int, ...] = ()
-    """Jobs that hold boards of this region now."""
-    predicted_start: float | None = None
+POLICIES: dict[str, type[Policy]] = {"backfill": Backfill, "fifo": FirstComeFirstServed}
 
 
 class Scheduler:
@@ -60,7 +49,10 @@ class Scheduler:
 
     def set_policy(self, scheduling: Scheduling, seconds_before_free: float) -> None:
         """Change what a configuration may change while jobs wait and run."""
-        self._policy = FirstComeFirstServed()
+        self._policy = POLICIES[scheduling.policy]()
+        self._book.past.half_life = scheduling.half_life
+        self._book.seconds_before_free = seconds_before_free
+        self._book.line_up(self._policy.turn)
         self._changed = True
 
     def set_machines(self, machines: Mapping[str, Machine], now: float) -> None:
@@ -126,13 +118,15 @@ class Scheduler:
             now: the time.
             learn: whether its run time tells anything of its owner's next ones.
         """
-        self._book.running.pop(job_id)
+        running = self._book.running.pop(job_id)
+        if learn:
+            self._book.learn(running, now)
 
-    def hold(self, machine: str, boards: Iterable[Board], job_id: int) -> None:
+    def hold(self, machine: str, boards: Collection[Board], job_id: int) -> None:
         """After a restart: boards of an ended job that have not been powered off yet."""
         self._book.machines[machine].hold(boards, job_id)
 
-    def free(self, machine: str, boards: Iterable[Board], *, rest_until: float | None, now: float) -> None:
+    def free(self, machine: str, boards: Collection[Board], *, rest_until: float | None, now: float) -> None:
         """Boards that were held are powered off: they rest, and then are free. `None` where they need no rest."""
         if rest_until is not None and rest_until <= now:
             rest_until = None
@@ -181,16 +175,16 @@ class Scheduler:
 
     def explain(self, job_id: int, now: float) -> Explanation:
         """Why a queued job waits. `KeyError` where it is not queued."""
-        job = self._book.waiting[job_id]
-        position = 1 + self._book.line.index(job)
-        return Explanation(position=position, text=f"number {position} in the queue for {', '.join(job.machines)}")
+        taken = {name: self._policy.reserved(name) for name in self._book.machines}
+        return explain(self._book, self._book.waiting[job_id], self._policy.reservation(job_id), taken, now)
 
     def facts(self) -> dict[str, Any]:
         """Named values to keep, plain JSON, that have changed since the last call."""
-        return {}
+        return self._book.past.facts()
 
     def restore_facts(self, facts: Mapping[str, Any]) -> None:
         """Take back what `facts` gave, ever."""
+        self._book.past.restore(facts)
 
     def check(self) -> None:
         """Assert every invariant."""

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from spalloc_server.coordinates import Board
 
-__all__ = ["BOARDS_PER_TRIAD", "Block", "Planes", "Torus", "count", "origins", "union", "without"]
+__all__ = ["BOARDS_PER_TRIAD", "Block", "Planes", "Torus", "count", "origins", "overlap", "union", "without"]
 
 Planes: TypeAlias = tuple[int, int, int]
 """A set of boards: for each z, the triads (x, y) that have it, as bits y * width + x."""
@@ -34,6 +34,11 @@ def count(planes: Planes) -> int:
 def union(one: Planes, other: Planes) -> Planes:
     """The boards of either set."""
     return one[0] | other[0], one[1] | other[1], one[2] | other[2]
+
+
+def overlap(one: Planes, other: Planes) -> Planes:
+    """The boards in both sets."""
+    return one[0] & other[0], one[1] & other[1], one[2] & other[2]
 
 
 def without(one: Planes, other: Planes) -> Planes:

@@ -1,0 +1,176 @@
+"""Later jobs go ahead where that delays nobody before them: reservations, and backfill in space and time.
+
+Theory of operation. Jobs are tried in order of their turn. The first that cannot start gets a *reservation*: the
+boards on which, by the predicted ends of the jobs that run, it can start soonest. A later job may start on boards that
+are not reserved, or on reserved ones if it is predicted to end before they are needed.
+
+A turn is the time by which a job is *due*: the later, the more work it is predicted to be, because many small jobs
+that wait for a large one wait longer, all together, than a large one that waits for a few small ones; and the later,
+the larger its owner's share of the use of late. But never later than `MAX_YIELD` and `MAX_FAIR_SHARE` seconds after it
+was submitted, so nobody who comes later than that goes ahead of it.
+
+Predictions can be wrong, and jobs that were to end in time may not. So a job that has had a reservation for `PATIENCE`
+seconds and still waits has its boards to itself: its reservation stays where it is, and nobody starts on it any more.
+The longest wait follows; docs/scheduling.md tells it.
+
+A pass over the whole line is made when boards have become free, or something else has changed that could let any job
+start. Where only new jobs have come, they alone are tried, under the reservations that there are. A job is not tried
+where one that asked for no more and was to end no later has just failed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import reduce
+
+from spalloc_server.core.book import Book, Turn, Waiting
+from spalloc_server.core.ground import Ground
+from spalloc_server.core.messages import Allocation, Request
+from spalloc_server.core.occupancy import Occupancy
+from spalloc_server.core.placement import Place, place
+from spalloc_server.core.reservation import Reservation, releases, soonest
+from spalloc_server.core.torus import BOARDS_PER_TRIAD, Planes, overlap, union, without
+
+__all__ = ["Backfill"]
+
+STRETCH = 0.1
+"""Seconds by which a job is due later for each board-second that it is predicted to take."""
+
+MAX_YIELD = 14400.0
+"""Most seconds by which a job is due later because of its size."""
+
+MAX_FAIR_SHARE = 3600.0
+"""Seconds by which the job of an owner who has had everything is due later than that of one who has had nothing."""
+
+PATIENCE = 7200.0
+"""Seconds after which a job that is next has its reserved boards to itself."""
+
+RESERVATIONS = 1
+"""Reservations on each machine."""
+
+NOTHING: Planes = (0, 0, 0)
+
+
+class Backfill:
+    """The policy that keeps a machine full."""
+
+    def __init__(self) -> None:
+        self._reserved: dict[str, list[Reservation]] = {}
+        self._failed: dict[tuple[object, ...], list[tuple[float, int]]] = {}
+        """By machine and kind of request: (predicted end, boards) that found no place in this pass."""
+        self._tried: set[int] = set()
+        self._before: dict[str, tuple[Occupancy, bool, Planes]] = {}
+
+    def turn(self, book: Book, job: Waiting) -> Turn:
+        """By priority and due time."""
+        request = job.request
+        boards = BOARDS_PER_TRIAD * request.triads[0] * request.triads[1] if request.triads else request.boards or 1
+        later = min(MAX_YIELD, STRETCH * boards * job.predicted)
+        later += MAX_FAIR_SHARE * book.past.share(request.owner, job.since)
+        return -request.priority, job.since + later, job.job_id
+
+    def run(self, book: Book, now: float) -> list[tuple[int, Allocation]]:
+        """Start what may start."""
+        started = []
+        everybody = self._more_is_free(book)
+        before = {reservation.job_id: reservation for some in self._reserved.values() for reservation in some}
+        if everybody:
+            self._reserved = {name: [] for name in book.machines}
+            self._failed.clear()
+            self._tried.clear()
+        for job in tuple(book.line):
+            if job.job_id in self._tried:
+                continue
+            self._tried.add(job.job_id)
+            if found := self._find(book, job, now):
+                started.append((job.job_id, book.start(job, *found, now)))
+                self._tried.discard(job.job_id)
+            elif everybody:
+                self._reserve(book, job, now, before.get(job.job_id))
+        self._before = {name: (machine, machine.closed, machine.free) for name, machine in book.machines.items()}
+        return started
+
+    def reservation(self, job_id: int) -> Reservation | None:
+        """The boards that are reserved for a job."""
+        every = (reservation for some in self._reserved.values() for reservation in some)
+        return next((reservation for reservation in every if reservation.job_id == job_id), None)
+
+    def reserved(self, machine: str) -> Planes:
+        """All boards of a machine that are reserved."""
+        return reduce(union, (reservation.boards for reservation in self._reserved.get(machine, ())), NOTHING)
+
+    def _more_is_free(self, book: Book) -> bool:
+        """Whether anything has changed since the last pass that could let a job start that could not then."""
+        if book.machines.keys() != self._before.keys():
+            return True
+        if any(one.job_id not in book.waiting for some in self._reserved.values() for one in some):
+            return True
+        for name, machine in book.machines.items():
+            before, closed, free = self._before[name]
+            if before is not machine or closed != machine.closed or any(without(machine.free, free)):
+                return True
+        return False
+
+    def _find(self, book: Book, job: Waiting, now: float) -> tuple[str, Place] | None:
+        end = now + job.predicted
+        boards = job.request.boards or 1
+        for name in job.machines:
+            machine = book.machines[name]
+            kind = _kind(name, job.request)
+            failed = self._failed.get(kind, [])
+            if machine.closed or _hopeless(end, boards, failed):
+                continue
+            free = machine.free
+            for reservation in self._reserved[name]:
+                if end > reservation.start or _alone(reservation, now):
+                    free = without(free, reservation.boards)
+            ground = machine.ground if free == machine.free else Ground(machine.topology, free)
+            if found := place(job.request, ground):
+                return name, found
+            self._failed[kind] = [*failed, (end, boards)]
+        return None
+
+    def _reserve(self, book: Book, job: Waiting, now: float, before: Reservation | None) -> None:
+        """Reserve boards for a job that cannot start now, on the machine on which it can start soonest."""
+        best: Reservation | None = None
+        for name in job.machines:
+            machine = book.machines[name]
+            if len(self._reserved[name]) >= RESERVATIONS or not machine.serves_now(job.request):
+                continue
+            taken = self.reserved(name)
+            ends = releases(book, name, now)
+            found = None
+            if before and before.machine == name and not any(overlap(before.boards, taken)):
+                start = max((end for end, boards in ends if any(overlap(boards, before.boards))), default=now)
+                # Looking for better boards takes time, and pays only if these come later than was thought
+                if start <= before.start or _alone(before, now):
+                    found = replace(before, start=start)
+            if found is None and (new := soonest(job.request, machine, ends, taken)):
+                found = Reservation(job.job_id, name, new[1], new[0], before.since if before else now)
+            if found and (best is None or found.start < best.start):
+                best = found
+        if best:
+            self._reserved[best.machine].append(best)
+
+
+def _kind(machine: str, request: Request) -> tuple[object, ...]:
+    """What two requests must have in common so that one for more boards cannot be easier to place."""
+    return (
+        machine,
+        request.triads,
+        request.board,
+        request.min_ratio,
+        request.max_dead_boards,
+        request.max_dead_links,
+        request.require_torus,
+        request.single,
+    )
+
+
+def _hopeless(end: float, boards: int, failed: list[tuple[float, int]]) -> bool:
+    return any(end >= failed_end and boards >= failed_boards for failed_end, failed_boards in failed)
+
+
+def _alone(reservation: Reservation, now: float) -> bool:
+    """Whether a job has been next for so long that nobody else may have its boards even for a short time."""
+    return now > reservation.since + PATIENCE
