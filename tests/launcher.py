@@ -1,4 +1,4 @@
-"""A server as a process, quick with simulated hardware: `python -m tests.launcher CONFIG`.
+"""`spalloc_server` as a process, but quick with simulated hardware: `python -m tests.launcher CONFIG [OPTION]...`.
 
 Prints a line of JSON whenever it serves: its process number and its address. A successor (see `upgrade`) fails in the
 way that the file `fault` beside CONFIG names, if there is one. SHORT_UPGRADE in the environment shortens deadlines.
@@ -6,20 +6,18 @@ way that the file `fault` beside CONFIG names, if there is one. SHORT_UPGRADE in
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import signal
 import sqlite3
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from spalloc_server import upgrade
-from spalloc_server.cli import logs, process
-from spalloc_server.server import Server, state_path
+from spalloc_server import server, upgrade
+from spalloc_server.cli import serve
 from tests.house import HASTE
 
 
@@ -31,16 +29,15 @@ def main() -> None:
     if "SHORT_UPGRADE" in os.environ:
         upgrade.WARM_SECONDS = float(os.environ["SHORT_UPGRADE"])
         upgrade.HANDOVER_SECONDS = 0.3
-    logs.configure(log_format="json")
-    process.run("launcher", serve(Server(config, port=0, timings=replace(HASTE, reply_s=0.5))))
+    announce = serve._ready
 
+    def ready(it: server.Server) -> None:
+        announce(it)
+        print(json.dumps([os.getpid(), *it.address]), flush=True)  # noqa: T201
 
-async def serve(server: Server) -> None:
-    loop = asyncio.get_running_loop()
-    process.on_stop_signals(server.stop)
-    loop.add_signal_handler(signal.SIGHUP, server.reload)
-    loop.add_signal_handler(signal.SIGUSR2, server.upgrade)
-    await server.run(on_ready=lambda: print(json.dumps([os.getpid(), *server.address]), flush=True))  # noqa: T201
+    mock.patch.object(server, "Server", partial(server.Server, timings=replace(HASTE, reply_s=0.5))).start()
+    mock.patch.object(serve, "_ready", ready).start()
+    serve.main([str(config), "--port", "0", "--log-format", "json", *sys.argv[2:]])
 
 
 def fail(how: str) -> None:
@@ -73,7 +70,7 @@ def hang(*_: object) -> None:
 def newer_schema() -> None:
     """What migrations of a newer version would do, and then the end."""
     config = Path(sys.argv[1])
-    with sqlite3.connect(state_path(config)) as connection:
+    with sqlite3.connect(server.state_path(config)) as connection:
         connection.execute("PRAGMA user_version = 99")
     sys.exit(3)
 

@@ -25,11 +25,11 @@ class ServerProcess:
         self.address = ("", 0)
 
     @classmethod
-    async def start(cls, place: Place, **environment: str) -> ServerProcess:
-        """Start a server, and wait until it serves."""
+    async def start(cls, place: Place, *options: str, **environment: str) -> ServerProcess:
+        """Start a server with these options of the command line, and wait until it serves."""
         with (place.folder / "log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.launcher", str(place.config),
+                sys.executable, "-m", "tests.launcher", str(place.config), *options,
                 cwd=ROOT, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE, stderr=log,
             )  # fmt: skip
         server = cls(process)
@@ -61,6 +61,11 @@ class ServerProcess:
             self.signal(signal.SIGKILL)
         await self.ended()
 
+    async def stop(self) -> None:
+        """Stop gracefully, and wait for the end of all processes."""
+        self.signal(signal.SIGTERM)
+        await self.ended()
+
     async def ended(self) -> None:
         """Wait for the end of all processes."""
         assert self._process.stdout is not None
@@ -70,9 +75,9 @@ class ServerProcess:
 
 
 @asynccontextmanager
-async def running(place: Place, **environment: str) -> AsyncIterator[ServerProcess]:
+async def running(place: Place, *options: str, **environment: str) -> AsyncIterator[ServerProcess]:
     """A server process; killed at the end."""
-    server = await ServerProcess.start(place, **environment)
+    server = await ServerProcess.start(place, *options, **environment)
     try:
         yield server
     finally:

@@ -16,17 +16,20 @@ from contextlib import suppress
 
 __all__ = ["WATCHDOG_PID", "feed_watchdog", "notify", "reloading"]
 
+SEND_SECONDS = 0.1
+"""At most so long the server stands still where systemd is busy."""
+
 WATCHDOG_PID = "WATCHDOG_PID"
 """Environment variable that says which process the watchdog watches; without it, any."""
 
 
 def notify(*lines: str) -> None:
-    """Send lines such as `READY=1`. Never blocks; what systemd does not take is lost."""
+    """Send lines such as `READY=1`; what systemd does not take at once is lost."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, suppress(OSError):
-        sock.setblocking(False)
+        sock.settimeout(SEND_SECONDS)
         sock.connect("\0" + address[1:] if address.startswith("@") else address)
         sock.send("\n".join(lines).encode())
 

@@ -167,4 +167,4 @@ async def test_a_server_killed_a_thousand_times_in_all(
             f" {statistics.median(campaign.starts):.2f} s, longest {max(campaign.starts):.2f} s",
             end=" ",
         )
-    assert statistics.median(campaign.starts) < 1
+    assert campaign.acknowledged > 100

@@ -49,6 +49,9 @@ def main(config_file: Path, *, quiet: bool, log_format: LogFormat, **options: ob
     A file whose name ends in .toml is declarative; any other is a Python script. ctrl+c stops gracefully: jobs keep
     their boards, and a restart goes on with them. A second ctrl+c stops at once.
     """
+    import gc
+
+    gc.disable()  # until all jobs are read, of which nothing is garbage
     from spalloc_server.cli import logs, process
     from spalloc_server.server import Server
 
@@ -89,9 +92,9 @@ def _ready(server: Server) -> None:
 
     import structlog
 
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
+    gc.enable()
     boards = {name: len(machine.live_boards) for name, machine in server.controller.machines.items()}
     structlog.get_logger().info(
         "serving",

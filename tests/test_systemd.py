@@ -1,0 +1,129 @@
+"""What systemd is told, and that the example of a unit goes with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from configparser import RawConfigParser
+from pathlib import Path
+
+import pytest
+
+from spalloc_server import systemd
+from tests.house import PATIENCE, Place
+from tests.processes import running
+
+UNIT = Path(__file__).parents[1] / "examples" / "spalloc_server.service"
+
+
+class Manager:
+    """As much of systemd as its services see."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(address)
+        self.socket.settimeout(PATIENCE)
+
+    def told(self) -> list[str]:
+        return self.socket.recv(4096).decode().splitlines()
+
+    async def until(self, line: str) -> list[str]:
+        """Everything up to this line, but for the watchdog's; everything is read as it comes."""
+        lines: list[str] = []
+        while line not in lines:
+            async with asyncio.timeout(PATIENCE):
+                lines += [told for told in await self._queue.get() if told != "WATCHDOG=1"]
+        return lines
+
+    def listen(self) -> None:
+        """Read for `until`, in the event loop: few datagrams may wait in a socket."""
+        self._queue: asyncio.Queue[list[str]] = asyncio.Queue()
+        asyncio.get_running_loop().add_reader(self.socket, lambda: self._queue.put_nowait(self.told()))
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
+    address = str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    manager = Manager(address)
+    with manager.socket:
+        yield manager
+
+
+def test_lines_are_sent_in_one_datagram(manager: Manager) -> None:
+    systemd.notify("READY=1", "STATUS=serving")
+    assert manager.told() == ["READY=1", "STATUS=serving"]
+
+
+def test_an_address_may_be_abstract(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"spalloc_server-test-{os.getpid()}"
+    monkeypatch.setenv("NOTIFY_SOCKET", "@" + name)
+    manager = Manager("\0" + name)
+    with manager.socket:
+        systemd.notify("READY=1")
+        assert manager.told() == ["READY=1"]
+
+
+def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    systemd.notify("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    systemd.notify("READY=1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reload_begins_with_its_time(manager: Manager) -> None:
+    systemd.reloading()
+    first, second = manager.told()
+    name, _, microseconds = second.partition("=")
+    assert (first, name) == ("RELOADING=1", "MONOTONIC_USEC")
+    assert int(microseconds) > 0
+
+
+async def test_the_watchdog_is_fed_twice_in_its_time(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "20000")
+    feeding = asyncio.create_task(systemd.feed_watchdog())
+    assert await asyncio.to_thread(manager.told) == await asyncio.to_thread(manager.told) == ["WATCHDOG=1"]
+    feeding.cancel()
+
+
+@pytest.mark.parametrize("environment", [{}, {"WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"}])
+async def test_nobody_feeds_a_watchdog_that_is_not_there(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    async with asyncio.timeout(PATIENCE):
+        await systemd.feed_watchdog()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_server_tells_of_its_start_reloads_upgrades_and_its_stop(tmp_path: Path, manager: Manager) -> None:
+    place = Place(tmp_path)
+    place.configure()
+    manager.listen()
+    async with place.simulator(), running(place, WATCHDOG_USEC="100000") as server:
+        assert (await manager.until("READY=1"))[-1] == f"STATUS=serving at port {server.address[1]}"
+        server.signal(signal.SIGHUP)
+        assert (await manager.until("READY=1"))[0] == "RELOADING=1"
+        server.signal(signal.SIGUSR2)
+        pid = await server.serves()
+        assert await manager.until(f"MAINPID={pid}") == [f"MAINPID={pid}"]
+        await manager.until("READY=1")
+        await server.stop()
+        assert await manager.until("STOPPING=1") == ["STOPPING=1"]
+    asyncio.get_running_loop().remove_reader(manager.socket)
+
+
+def test_the_example_of_a_unit_goes_with_what_the_server_tells() -> None:
+    unit = RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment]
+    unit.read_string(UNIT.read_text())
+    service = unit["Service"]
+    assert service["Type"] == "notify-reload"
+    assert int(service["WatchdogSec"]) > 0
+    assert "spalloc_server" in service["ExecStart"]

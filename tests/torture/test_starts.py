@@ -1,0 +1,86 @@
+"""How long a start takes, from starting the process to serving: with many live jobs, and with much or no history."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from spalloc_server.config_file import load
+from spalloc_server.controller import Controller
+from spalloc_server.core.messages import Changes, Outcome
+from spalloc_server.storage.sqlite import SqliteJournal
+from tests.house import Client
+from tests.processes import ServerProcess
+from tests.storage.journals import stored
+from tests.storage.workload import a_job
+from tests.torture.halls import Hall
+
+CHUNK = 10_000
+"""Rows written at once."""
+
+
+async def fill(hall: Hall, *, live: int, history: int) -> None:
+    """Begin a state with so many live jobs, as many of them running as there are boards, and lines of history."""
+    core = Controller(next_id=history + 1)
+    core.configure(load(hall.config))
+    for number in range(live):
+        core.create_job(owner=f"user {number % 50}", keepalive=None)
+    for switch in core.take_switches():
+        core.switched(Outcome(switch.operation))
+    core.check()
+    journal = SqliteJournal.open(hall.state, loop=asyncio.get_running_loop())
+    await stored(journal, core.take_changes())
+    yesterday = time.time() - 86400
+    for begin in range(1, history + 1, CHUNK):
+        jobs = range(begin, min(begin + CHUNK, history + 1))
+        await stored(
+            journal, Changes(jobs={job_id: a_job(job_id, ended_at=yesterday + job_id / 100) for job_id in jobs})
+        )
+    await journal.close()
+
+
+async def starts(hall: Hall, *, live: int, times: int) -> float:
+    """Median of the seconds that a start takes. Every other one follows a kill -9, after which the log is read, too."""
+    seconds = []
+    for number in range(times):
+        begun = time.monotonic()
+        server = await ServerProcess.start(hall)
+        client = await Client.connect(server.address)
+        seconds.append(time.monotonic() - begun)
+        try:
+            assert len(await client.call("list_jobs")) == live
+            await client.create(1)
+            live += 1
+        finally:
+            await client.close()
+            await (server.stop() if number % 2 else server.kill())
+    return statistics.median(seconds)
+
+
+async def measured(folder: Path, *, frames: int, live: int, history: int, times: int) -> float:
+    hall = Hall(folder, frames=frames)
+    await fill(hall, live=live, history=history)
+    async with hall.simulator():
+        return await starts(hall, live=live, times=times)
+
+
+async def test_a_start_finds_all_live_jobs_behind_much_history(tmp_path: Path) -> None:
+    assert await measured(tmp_path, frames=2, live=200, history=2000, times=2) < 10
+
+
+@pytest.mark.torture
+async def test_ten_thousand_jobs_start_within_a_second_whatever_the_history(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "young").mkdir()
+    (tmp_path / "old").mkdir()
+    young = await measured(tmp_path / "young", frames=50, live=10_000, history=0, times=7)
+    old = await measured(tmp_path / "old", frames=50, live=10_000, history=1_000_000, times=7)
+    with capsys.disabled():
+        print(f"\n10,000 live jobs: {young:.2f} s without history, {old:.2f} s with 1,000,000 lines", end=" ")  # noqa: T201
+    assert old < 1
+    assert old < young + 0.3
