@@ -7,7 +7,7 @@ DEV := $(VENV)/.dev
 DOCS := $(VENV)/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs conformance torture bench clean
+.PHONY: help demo test lint format docs conformance torture fuzz bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,6 +58,9 @@ conformance: $(DEV) ## the published clients and server, each in an environment 
 
 torture: $(DEV) ## kill -9, faults and load: long, bounded, reproducible by seed
 	@$(BIN)/python -m pytest tests --run-torture -m torture --timeout 3600 $(ARGS)
+
+fuzz: $(DEV) ## damaged input of every kind, each for FUZZ_SECONDS (60)
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/python -m pytest tests/test_fuzz.py --timeout 3600 $(ARGS)
 
 bench: $(DEV) ## the benchmarks, side by side with the published server
 	@$(BIN)/python -m benchmarks $(ARGS)
