@@ -73,7 +73,7 @@ def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
         )
     except NoServerError as exc:
         stored = state or (None if config is None else state_path(config))
-        if stored is None:
+        if stored is None or not stored.exists():
             raise
         core = Controller()
         core.restore(read_state(stored))
