@@ -17,9 +17,11 @@ import pytest
 
 from spalloc_server.cli.admin import main as admin
 from spalloc_server.cli.serve import main as serve
+from spalloc_server.controller import Controller, Outcome
 from spalloc_server.core import replies
 from spalloc_server.core.request import KEYWORDS
 from spalloc_server.hardware.timings import Timings
+from spalloc_server.machine import Machine
 from spalloc_server.options import Limits
 from spalloc_server.protocol.commands import COMMANDS, PROTOCOL_VERSION
 from spalloc_server.storage.rows import TABLES
@@ -200,6 +202,20 @@ def test_the_reference_lists_every_event_of_the_log() -> None:
 def test_the_reference_lists_every_column_of_the_state(table: str) -> None:
     text = page("reference/state-schema.md").partition(f"## `{table}`")[2].partition("\n## ")[0]
     assert set(cells(text)) == set(TABLES[table])
+
+
+def test_the_reference_lists_every_fact_of_the_state() -> None:
+    controller = Controller()
+    controller.machines = {"NAME": Machine.single_board("NAME", bmp_ip="bmp", spinnaker_ip="board")}
+    job_id = controller.create_job(owner="OWNER")
+    for switch in controller.take_switches():
+        controller.switched(Outcome(switch.operation))
+    controller.destroy_job(job_id)
+    controller.drain("NAME", reason="why", by="who")
+    controller.disable_frame("NAME", (0, 0), reason="why", by="who")
+    controller.emergency_stop(reason="why", by="who")
+    listed = set(cells(section(page("reference/state-schema.md"), "## `facts`: all else"))) - {"name", "value"}
+    assert set(controller.snapshot().facts) == {name.replace("CABINET/FRAME", "0/0") for name in listed}
 
 
 def test_history_has_the_columns_of_jobs() -> None:
