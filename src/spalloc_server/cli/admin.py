@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": ("demo", "A simulated million-core machine and a server, ready for real clients."),
     "check-config": ("check_config", "Check a config file, and tell what it would change."),
     "simulate-hardware": ("simulate_hardware", "BMPs on this computer, for a server without machines."),
+    "simulate": ("simulate", "A trace of jobs through the scheduler, in virtual time."),
     "status": ("operators", "How a running server is, at one glance."),
     "machines": ("operators", "Its machines: size, load, and what is not in service."),
     "boards": ("operators", "Its boards; --bad: those out of service or with failures."),
