@@ -21,7 +21,6 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from threading import Thread
 
-import msgspec
 import structlog
 
 from spalloc_server import systemd
@@ -29,10 +28,11 @@ from spalloc_server.batches import Batches, Effects
 from spalloc_server.config_file import compare, load, watch
 from spalloc_server.configuration import Configuration
 from spalloc_server.controller import Controller, steady_time
-from spalloc_server.core.messages import JobEvent, Outcome
+from spalloc_server.core.messages import Outcome
 from spalloc_server.errors import ConfigurationError, ListenError, StorageError, UpgradeError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
+from spalloc_server.job_log import JobLog
 from spalloc_server.operators.service import Operators
 from spalloc_server.protocol.listener import listening_sockets, tls_context
 from spalloc_server.protocol.service import Service
@@ -96,7 +96,7 @@ class Server:
         self._state = state or state_path(config)
         self._cold_start = cold_start
         self._watch_config = watch_config
-        self._job_log = job_log
+        self._job_log = JobLog(job_log)
         self._allow_unsafe_config = allow_unsafe_config
         self._timings = timings
         self._configuration = Configuration()
@@ -329,17 +329,7 @@ class Server:
             self._hardware.switch(switch)
         ended = [row.job_id for row in effects.changes.jobs.values() if row.ended_at is not None]
         self._service.notify(effects.jobs, effects.machines, ended)
-        if self._job_log is not None and effects.events:
-            self._append_to_job_log(effects.events)
-
-    def _append_to_job_log(self, events: list[JobEvent]) -> None:
-        assert self._job_log is not None
-        lines = b"".join(msgspec.json.encode(event) + b"\n" for event in events)
-        try:
-            with self._job_log.open("ab") as file:
-                file.write(lines)
-        except OSError as exc:
-            log.error("job log cannot be written", file=str(self._job_log), error=str(exc))
+        self._job_log.append(effects.events)
 
     # ---------------------------------------------------------------- from the world to the core
 

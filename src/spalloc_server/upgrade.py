@@ -308,8 +308,12 @@ class Predecessor:
             hardware: paused until then; at BMPs that are busy, until `await_commands` knows that they are not.
         """
         hardware.pause()
-        self._channel.send(Ready())
-        self._channel.receive(Go)
+        try:
+            self._channel.send(Ready())
+            self._channel.receive(Go)
+        except BaseException:
+            self._channel.socket.close()  # so that the other process does not wait for the end of this one
+            raise
         batches.stopped = False
         hardware.resume(hardware.frames())
         hardware.pause(self._busy)

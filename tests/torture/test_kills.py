@@ -103,7 +103,8 @@ class Campaign:
         """Let users work until the server dies, after holding what it says against the ledger."""
         clients: list[Client] = []
         try:
-            clients = [await Client.connect(server.address) for _ in range(USERS)]
+            for _ in range(USERS):
+                clients.append(await Client.connect(server.address))  # noqa: PERF401 - all are to be closed
             self._ledger.check(await clients[0].call("list_jobs"))
             jobs = sorted(self._ledger.live)
             users = [
