@@ -76,6 +76,8 @@ def test_a_job_that_no_machine_could_take_is_cancelled_at_once() -> None:
         ((1,), {"machine": "x"}),
         ((1,), {"tags": ["x"]}),
         ((5, 5, 5), {}),
+        ((3,), {"max_dead_boards": -1}),
+        ((1, 1), {"max_dead_links": -1}),
     ]
     for args, kwargs in impossible:
         job_id = house.create(*args, **kwargs)

@@ -41,6 +41,8 @@ def place(request: Request, ground: Ground) -> Place | None:
     """
     if request.single:
         return _single(request, ground)
+    if min(request.max_dead_boards or 0, request.max_dead_links or 0) < 0:
+        return None
     if request.boards is not None and request.boards < 1:
         return None
     torus = ground.torus
