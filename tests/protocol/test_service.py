@@ -13,7 +13,7 @@ from spalloc_server.configuration import Limits
 from spalloc_server.errors import ListenError
 from spalloc_server.protocol.connection import PENDING_BYTES
 from spalloc_server.protocol.listener import listening_sockets
-from spalloc_server.protocol.service import SLICE
+from spalloc_server.protocol.service import COMPLAINTS, SLICE
 from tests.protocol.stand_in import Line, Running, request, running
 
 
@@ -148,6 +148,21 @@ async def test_connections_over_a_limit_are_refused_until_others_leave(limit: st
         await first.close()
         await run.until(lambda: len(run.service.connections) == 1)
         assert await (await run.connect()).ask("version") == {"return": "1.0.0"}
+
+
+async def test_clients_that_do_wrong_do_not_flood_the_log() -> None:
+    now = 100.0
+    async with running(clock=lambda: now) as run:
+        with capture_logs() as logs:
+            for _ in range(COMPLAINTS + 30):
+                run.service.complain("client disconnected")
+            assert len(logs) == COMPLAINTS
+            now += 1
+            run.service.complain("client disconnected")
+        assert [(line["event"].split()[0], line.get("more")) for line in logs[COMPLAINTS:]] == [
+            ("more", 30),
+            ("client", None),
+        ]
 
 
 async def test_limits_may_be_assigned_anew() -> None:

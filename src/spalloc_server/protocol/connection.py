@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
         _set_options(transport.get_extra_info("socket"))
         transport.set_write_buffer_limits(high=0)
         if refusal := self._service.admit(self, adopted=self._adopted is not None):
-            log.warning("connection refused", peer=self.peer, reason=refusal)
+            self._service.complain("connection refused", peer=self.peer, reason=refusal)
             self._closed = True
             transport.abort()
         elif self._adopted:
@@ -308,7 +308,7 @@ class Connection(asyncio.Protocol):
 
     def _reject(self, garbage: GarbageError) -> None:
         """Read no more; what was asked before is answered."""
-        log.warning("client disconnected", peer=self.peer, reason=str(garbage), line=garbage.line)
+        self._service.complain("client disconnected", peer=self.peer, reason=str(garbage), line=garbage.line)
         self._receive(False)
         self._ended = True
         self._lines = LineReader(0)
@@ -325,7 +325,7 @@ class Connection(asyncio.Protocol):
 
     def _give_up(self) -> None:
         reason = "it does not read, and more waits for it than write_buffer_bytes allows"
-        log.warning("client disconnected", peer=self.peer, reason=reason)
+        self._service.complain("client disconnected", peer=self.peer, reason=reason)
         self.abort()
 
     def _adopt(self, state: ConnectionState) -> None:

@@ -38,6 +38,9 @@ SLICE = 64
 HANDSHAKE_SECONDS = 10.0
 """Time for a client to agree on encryption."""
 
+COMPLAINTS = 20
+"""Lines a second that the log tells of clients that did wrong."""
+
 NOT_ALLOWED = "its address is in none of the networks that may connect (access.clients)"
 
 BURST_SECONDS = 2.0
@@ -94,6 +97,7 @@ class Service:
         self._listener: Listener | None = None
         self._arriving: set[asyncio.Task[None]] = set()
         self._gone = asyncio.Event()
+        self._complaints = self._complaints_in = 0
 
     @property
     def limits(self) -> Limits:
@@ -114,7 +118,7 @@ class Service:
         self.commands.access = access
         for connection in tuple(self.connections):
             if not access.may_connect(connection.host):
-                log.warning("client disconnected", peer=connection.peer, reason=NOT_ALLOWED)
+                self.complain("client disconnected", peer=connection.peer, reason=NOT_ALLOWED)
                 connection.abort()
 
     @property
@@ -237,6 +241,17 @@ class Service:
             if self._listener is not None:
                 self._listener.resume()
 
+    def complain(self, event: str, **facts: object) -> None:
+        """Log what a client did wrong; at most `COMPLAINTS` lines a second, so that no client can flood the log."""
+        second = int(self._clock())
+        if second != self._complaints_in:
+            self._complaints_in, self._complaints, untold = second, 0, self._complaints - COMPLAINTS
+            if untold > 0:
+                log.warning("more clients did wrong than were logged", more=untold)
+        self._complaints += 1
+        if self._complaints <= COMPLAINTS:
+            log.warning(event, **facts)
+
     def awaits(self, connection: Connection, ticket: int) -> None:
         """Replies of `connection` wait for the commit of `ticket`."""
         self._waiting.append((ticket, connection))
@@ -275,7 +290,7 @@ class Service:
                 lambda: Connection(self), sock, ssl=self.tls, ssl_handshake_timeout=patience
             )
         except (OSError, ssl.SSLError) as exc:
-            log.info("no TLS with a client", reason=str(exc))
+            self.complain("no TLS with a client", reason=str(exc))
             sock.close()
 
     def _forget_address(self, host: str) -> None:
