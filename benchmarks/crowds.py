@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from benchmarks.generator import Generator
 from benchmarks.subjects import Subject, request
 
-__all__ = ["LIVE_JOBS", "Sizes", "list_polling", "run"]
+__all__ = ["ATTACKS", "LIVE_JOBS", "Sizes", "list_polling", "notice", "run"]
 
 LIVE_JOBS = 5_000
 """At which many clients poll `list_jobs`."""
@@ -68,8 +68,12 @@ def run(subject: Subject, generator: Generator, sizes: Sizes) -> None:
         watch(subject, count)
     idle(subject, generator, sizes)
     for name, attack in ATTACKS.items():
-        with notice(subject, generator, name, sizes):
+        with notice(subject, generator, sizes) as noticed:
             attack(subject, sizes)
+        print(
+            f"{subject.name}: {name}: others' p99 {noticed.p99_ms:.2f} ms, longest {noticed.longest_ms:.1f} ms, "
+            f"{noticed.errors} errors, memory {noticed.growth_mib:+.1f} MiB"
+        )
 
 
 def reconnect(subject: Subject, count: int) -> None:
@@ -109,17 +113,27 @@ def idle(subject: Subject, generator: Generator, sizes: Sizes) -> None:
         print(f"{subject.name}: others' p99 beside them {load.lines[0].p99 * 1e3:.2f} ms")
 
 
+@dataclass
+class Noticed:
+    """What others noticed of an attack."""
+
+    p99_ms: float = 0.0
+    longest_ms: float = 0.0
+    errors: int = 0
+    growth_mib: float = 0.0
+    """By how much the server's memory grew."""
+
+
 @contextlib.contextmanager
-def notice(subject: Subject, generator: Generator, attack: str, sizes: Sizes) -> Iterator[None]:
-    """Tell what others notice meanwhile, and how the server's memory grows."""
+def notice(subject: Subject, generator: Generator, sizes: Sizes) -> Iterator[Noticed]:
+    """What others notice meanwhile, known afterwards."""
+    noticed = Noticed()
     before = subject.memory()
     load = generator.begin(subject.port, STATE, clients=20, rate=200, seconds=sizes.seconds)
-    yield
+    yield noticed
     seen = generator.end(load)
-    print(
-        f"{subject.name}: {attack}: others' p99 {seen.lines[0].p99 * 1e3:.2f} ms, longest {seen.lines[0].max * 1e3:.1f}"
-        f" ms, {seen.errors} errors, {(subject.memory() - before) / 2**20:+.1f} MiB"
-    )
+    noticed.p99_ms, noticed.longest_ms = seen.lines[0].p99 * 1e3, seen.lines[0].max * 1e3
+    noticed.errors, noticed.growth_mib = seen.errors, (subject.memory() - before) / 2**20
 
 
 def slow_reader(subject: Subject, sizes: Sizes) -> None:
@@ -155,6 +169,12 @@ def fuzzed_lines(subject: Subject, sizes: Sizes) -> None:
             sock.sendall(lines)
 
 
+def nothing(subject: Subject, sizes: Sizes) -> None:
+    """A thousand connections that do nothing."""
+    with crowd(subject, 1_000, b""):
+        time.sleep(sizes.seconds)
+
+
 def damaged(line: bytes) -> bytes:
     """`line` with one byte changed, which four times of five is noticed."""
     place, value = os.urandom(2)
@@ -164,6 +184,7 @@ def damaged(line: bytes) -> bytes:
 ATTACKS: dict[str, Callable[[Subject, Sizes], None]] = {
     "a client that reads nothing": slow_reader,
     "half a line": half_line,
+    "1,000 connections that do nothing": nothing,
     "a line without an end": endless_line,
     "fuzzed lines": fuzzed_lines,
 }

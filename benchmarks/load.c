@@ -81,7 +81,7 @@ static int answered(Connection *c) {
     c->head[c->head_bytes < HEAD ? c->head_bytes : HEAD - 1] = 0;
     if (strncmp(c->head, "{\"jobs_", 7) == 0 || strncmp(c->head, "{\"mach", 6) == 0) return 0;
     const char *value = strchr(c->head, ':');
-    if (strncmp(c->head, "{\"return\"", 9) != 0) errors++;
+    if (strncmp(c->head, "{\"return\"", 9) != 0 && errors++ == 0) fprintf(stderr, "answer: %s\n", c->head);
     else if (value && line_count > 1) c->number = strtol(value + 1, NULL, 10);
     Samples *s = &samples[c->step];
     if (s->count < MAX_SAMPLES) s->seconds[s->count] = now() - c->begun[c->received];

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -65,10 +66,10 @@ class Subject:
                 return int(line.split()[1]) * 1024
         raise ProcessLookupError(self.name)
 
-    def stalls(self) -> list[int]:
-        """Milliseconds of each stall of its event loop that it has logged."""
-        words = self.log.read_text(errors="replace").split()
-        return [int(word.removeprefix("stalled_ms=")) for word in words if word.startswith("stalled_ms=")]
+    def stalls(self) -> list[tuple[int, int]]:
+        """(milliseconds, those of them in which it worked) of stalls of its event loop that it has logged."""
+        stalls = re.findall(r"stalled_ms=(\d+) +cpu_ms=(\d+)", self.log.read_text(errors="replace"))
+        return [(int(stalled), int(worked)) for stalled, worked in stalls]
 
     def connect(self, host: str = HOST) -> socket.socket:
         """A connection from the loopback address `host`."""
