@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import structlog
 
-from spalloc_server.errors import ConfigurationError, SpallocServerError
+from spalloc_server.errors import ConfigurationError, DamagedStateError, SpallocServerError
 from spalloc_server.server import Server, state_path
 from tests.house import PATIENCE, Client, Place
 from tests.processes import ServerProcess
+from tests.storage.disk import Disk, Operation
 
 QUEUED, POWER, READY, DESTROYED = 1, 2, 3, 4
 
@@ -240,3 +243,55 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - simulated hardware tells nobody when it has acted
             await asyncio.sleep(0.01)
+
+
+async def test_a_damaged_state_is_left_alone_until_an_operator_says_what_to_do(place: Place, clients: Clients) -> None:
+    async with place.simulator():
+        async with place.serving() as server:
+            job_id = await (await clients.connect(server)).create()
+        damaged = place.state.read_bytes()[:5000] + b"damage" * 1000
+        place.state.write_bytes(damaged)
+        with pytest.raises(DamagedStateError, match=f"{place.state} is damaged.* put a backup in its place, or"):
+            async with place.serving():
+                pass
+        assert place.state.read_bytes() == damaged
+        async with place.serving(cold_start=True) as server:
+            assert await (await clients.connect(server)).create() >= 1
+        aside = place.state.with_name(f"{place.state.name}.aside-1")
+        assert aside.read_bytes() == damaged
+        assert job_id == 1
+
+
+async def test_with_a_disk_that_refuses_reads_go_on_changes_are_refused_and_all_recovers(
+    place: Place, clients: Clients
+) -> None:
+    def full(operation: Operation) -> int:
+        return sqlite3.SQLITE_FULL if operation.kind == "write" else 0
+
+    with Disk() as disk, structlog.testing.capture_logs() as log:
+        async with place.simulator() as simulator, place.serving() as server:
+            client = await clients.connect(server)
+            job_id = await client.create(3, keepalive=60.0)
+            await client.until(job_id, READY)
+            on = simulator.boards_on()
+            disk.fault = full
+            with pytest.raises(RuntimeError, match="could not store this"):
+                await client.create(3)
+            for change in ("create_job", "destroy_job", "power_off_job_boards"):
+                with pytest.raises(RuntimeError, match="cannot store anything at present"):
+                    await client.call(change, *([job_id] if change != "create_job" else []), owner="me")
+            assert [job["job_id"] for job in await client.call("list_jobs")] == [job_id]
+            assert await client.call("job_keepalive", job_id) is None
+            assert (await client.call("get_job_state", job_id))["state"] == READY
+            assert simulator.boards_on() == on
+            disk.fault = lambda _: 0
+            async with asyncio.timeout(PATIENCE):
+                while server._service.refusal is not None:  # noqa: ASYNC110 - nobody is told
+                    await asyncio.sleep(0.05)
+            await client.call("destroy_job", job_id)
+            await until(lambda: not simulator.boards_on())
+        async with place.simulator(), place.serving() as server:
+            assert await (await clients.connect(server)).call("list_jobs") == []
+    events = [entry["event"] for entry in log]
+    assert events.count("state cannot be written: changes are refused until it can") == 1
+    assert events.count("state can be written again: nothing was lost") == 1

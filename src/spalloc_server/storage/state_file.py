@@ -72,13 +72,20 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except msgspec.MsgspecError as exc:
-        raise DamagedStateError(f"the state in {path} is damaged: {exc}") from exc
+        raise _damaged(path, exc) from exc
     except sqlite3.Error as exc:
         if getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _DAMAGE:
-            raise DamagedStateError(f"the state in {path} is damaged: {exc}") from exc
+            raise _damaged(path, exc) from exc
         raise StorageError(f"the state in {path} cannot be used: {exc}") from exc
     except OSError as exc:
         raise StorageError(f"the state in {path} cannot be used: {exc}") from exc
+
+
+def _damaged(path: Path, finding: object) -> DamagedStateError:
+    return DamagedStateError(
+        f"the state in {path} is damaged: {finding}; nothing was changed: put a backup in its place, or start with "
+        "--cold-start, which moves it aside and begins anew"
+    )
 
 
 @contextmanager
@@ -203,7 +210,7 @@ def _create(path: Path) -> None:
     """An empty file that only its owner may read; SQLite gives the log the same permissions."""
     log = _beside(path, "-wal")
     if log.exists() and log.stat().st_size:
-        raise DamagedStateError(f"the state in {path} is damaged: the file is missing or empty, its log {log} is not")
+        raise _damaged(path, f"the file is missing or empty, its log {log} is not")
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
@@ -241,7 +248,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         for (finding,) in connection.execute(f"PRAGMA quick_check({table})"):
             if finding != "ok":
                 words = " ".join(finding.split())  # one line
-                raise DamagedStateError(f"the state in {path} is damaged: table {table}: {words}")
+                raise _damaged(path, f"table {table}: {words}")
 
 
 def set_aside(path: Path) -> Path | None:
