@@ -33,7 +33,7 @@ def main() -> None:
 
     def ready(it: server.Server) -> None:
         announce(it)
-        print(json.dumps([os.getpid(), *it.address]), flush=True)  # noqa: T201
+        print(json.dumps([os.getpid(), *it.address]), flush=True)
 
     mock.patch.object(server, "Server", partial(server.Server, timings=replace(HASTE, reply_s=0.5))).start()
     mock.patch.object(serve, "_ready", ready).start()

@@ -124,7 +124,7 @@ def test_random_commands_are_answered_alike(servers: tuple[Server, Server], bloc
                 steps += _run(pair, seed, used)
             except AssertionError as exc:
                 failures.append(str(exc))
-    print(f"{steps} steps; accepted: {dict(used.most_common())}")  # noqa: T201 (shown with -s)
+    print(f"{steps} steps; accepted: {dict(used.most_common())}")
     assert not failures, f"{len(failures)} sequences differ, the first of them:\n" + "\n\n".join(failures[:5])
 
 

@@ -50,7 +50,7 @@ async def write(path: Path, seed: int, operations: int) -> None:
 def tell(number: int, acknowledged: asyncio.Event, error: StorageError | None) -> None:
     """What the parent process reads."""
     assert error is None
-    print(number, flush=True)  # noqa: T201
+    print(number, flush=True)
     acknowledged.set()
 
 
