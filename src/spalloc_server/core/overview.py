@@ -159,9 +159,7 @@ class ObservableEngine(RecoverableEngine):
                 job.allocation is not None and job.allocation.machine == machine.name for job in self._jobs.values()
             ),
             boards=dict(sorted(states.items())),
-            out_of_service=sum(
-                self._boards.out_of_service(machine, board) is not None for board in machine.live_boards
-            ),
+            out_of_service=len(out),
             frames=[view for frame in sorted(machine.frames) if (view := self._frame_view(machine, frame))],
             drained=self._drained.get(machine.name),
         )
