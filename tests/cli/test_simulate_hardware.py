@@ -56,8 +56,8 @@ def test_it_serves_with_faults_until_it_is_stopped(tmp_path: Path, stop: signal.
         text=True,
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == f"{host}:17893  1 boards\n"
-        assert process.stdout.readline() == "1 boards in 1 frames are simulated; ctrl+c stops\n"
+        assert process.stdout.readline() == f"{host}:17893  1 board\n"
+        assert process.stdout.readline() == "simulated: 1 board in 1 frame; ctrl+c stops\n"
         version = version_of(host)
         process.send_signal(stop)
         output, errors = process.communicate(timeout=20)

@@ -6,14 +6,12 @@ Runs until ctrl+c (or SIGTERM). A server with the same config file then finds it
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
 from pathlib import Path
 
 import click
 
 from spalloc_server import config_file
-from spalloc_server.errors import SpallocServerError
+from spalloc_server.cli.process import count, on_stop_signals, one_line_errors, run
 from spalloc_server.hardware.faults import Faults, read_faults
 from spalloc_server.hardware.scp import SCP_PORT
 from spalloc_server.hardware.simulated_frame import REAL_TIMINGS
@@ -21,6 +19,7 @@ from spalloc_server.hardware.simulator import Simulator
 
 __all__ = ["simulate_hardware"]
 
+PROGRAM = "spalloc-admin simulate-hardware"
 PATH = click.Path(path_type=Path)
 
 
@@ -33,27 +32,23 @@ PATH = click.Path(path_type=Path)
 @click.option("--allow-unsafe-config", is_flag=True, help="Execute CONFIG even if others may write to it.")
 def simulate_hardware(config: Path, fault_file: Path | None, real_timings: bool, allow_unsafe_config: bool) -> None:
     """Simulate the BMPs of the machines in CONFIG, whose addresses must be loopback ones (127.x.y.z)."""
-    try:
+    with one_line_errors(PROGRAM):
         simulator = Simulator.of_configuration(
             config_file.load(config, allow_unsafe=allow_unsafe_config),
             faults=read_faults(fault_file) if fault_file else Faults(),
             timings=REAL_TIMINGS if real_timings else None,
         )
-        asyncio.run(_simulate(simulator))
-    except SpallocServerError as error:
-        print(f"spalloc-admin simulate-hardware: {error}", file=sys.stderr)
-        sys.exit(1)
+    run(PROGRAM, _simulate(simulator))
 
 
 async def _simulate(simulator: Simulator) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    on_stop_signals(stop.set)
     async with simulator:
         for host, frame in simulator.frames.items():
-            print(f"{host}:{SCP_PORT}  {len(frame.boards)} boards")
-        boards = sum(len(frame.boards) for frame in simulator.frames.values())
-        print(f"{boards} boards in {len(simulator.frames)} frames are simulated; ctrl+c stops", flush=True)
+            print(f"{host}:{SCP_PORT}  {count(len(frame.boards), 'board')}")
+        boards = count(sum(len(frame.boards) for frame in simulator.frames.values()), "board")
+        print(f"simulated: {boards} in {count(len(simulator.frames), 'frame')}; ctrl+c stops", flush=True)
         await stop.wait()
     counters = simulator.counters
     print(f"stopped after {counters.datagrams} datagrams, {counters.overlaps} of them while a BMP was busy")
