@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from spalloc_server.core.messages import JobRow, Snapshot
-from spalloc_server.storage.rows import read_boards, read_facts, read_jobs, read_releases
+from spalloc_server.storage.rows import read_jobs, read_snapshot
 from spalloc_server.storage.state_file import connect_to_read, explained
 
 __all__ = ["read_history", "read_state"]
@@ -23,12 +23,7 @@ PAGE = 1000
 def read_state(path: Path) -> Snapshot:
     """All that a core needs to be where the server is; jobs that have ended are not in it. Raises as `read_history`."""
     with explained(path), closing(connect_to_read(path)) as connection:
-        return Snapshot(
-            jobs=list(read_jobs(connection, "jobs")),
-            boards=read_boards(connection),
-            releases=read_releases(connection),
-            facts=read_facts(connection),
-        )
+        return read_snapshot(connection)
 
 
 def read_history(path: Path, *, since: float = 0.0, until: float = float("inf")) -> Iterator[JobRow]:

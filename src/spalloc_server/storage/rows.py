@@ -18,10 +18,10 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from spalloc_server.core.messages import Allocation, BoardRow, Changes, JobRow, ReleaseRow
+from spalloc_server.core.messages import Allocation, BoardRow, Changes, JobRow, ReleaseRow, Snapshot
 from spalloc_server.errors import StorageError
 
-__all__ = ["TABLES", "Line", "Rows", "encode", "read_boards", "read_facts", "read_jobs", "read_releases"]
+__all__ = ["TABLES", "Line", "Rows", "encode", "read_facts", "read_jobs", "read_snapshot"]
 
 Line: TypeAlias = tuple[str | int | float | None, ...]
 """A line of a table, or the leading columns of one."""
@@ -155,12 +155,12 @@ def read_jobs(connection: sqlite3.Connection, table: str, rest: str = "", parame
         yield _decode({**line, "allocation": None if place["machine"] is None else place}, JobRow)
 
 
-def read_boards(connection: sqlite3.Connection) -> list[BoardRow]:
+def _read_boards(connection: sqlite3.Connection) -> list[BoardRow]:
     """All boards, in order of machine and place; raises as `read_jobs`."""
     return [_decode(line, BoardRow) for line in _select(connection, "boards", "ORDER BY machine, x, y, z")]
 
 
-def read_releases(connection: sqlite3.Connection) -> list[ReleaseRow]:
+def _read_releases(connection: sqlite3.Connection) -> list[ReleaseRow]:
     """All releases, in order of their numbers; raises as `read_jobs`."""
     return [_decode(line, ReleaseRow) for line in _select(connection, "releases", "ORDER BY release_id")]
 
@@ -168,6 +168,18 @@ def read_releases(connection: sqlite3.Connection) -> list[ReleaseRow]:
 def read_facts(connection: sqlite3.Connection) -> dict[str, Any]:
     """All facts; raises as `read_jobs`."""
     return {line["name"]: _parse(line["value"]) for line in _select(connection, "facts")}
+
+
+def read_snapshot(connection: sqlite3.Connection, *, max_retired: int = 0) -> Snapshot:
+    """All but history, of which only the `max_retired` jobs that ended last; raises as `read_jobs`."""
+    last = "ORDER BY ended_at DESC, job_id DESC LIMIT ?"
+    jobs = [*read_jobs(connection, "jobs"), *read_jobs(connection, "history", last, (max_retired,))]
+    return Snapshot(
+        jobs=sorted(jobs, key=lambda job: job.job_id),
+        boards=_read_boards(connection),
+        releases=_read_releases(connection),
+        facts=read_facts(connection),
+    )
 
 
 def _select(

@@ -26,7 +26,7 @@ import structlog
 from spalloc_server.core.messages import Changes, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.journal import Committed, Health, OnHealth
-from spalloc_server.storage.rows import Rows, encode, read_boards, read_facts, read_jobs, read_releases
+from spalloc_server.storage.rows import Rows, encode, read_snapshot
 from spalloc_server.storage.state_file import Lock, connect, explained, newest_schema, rename, transaction
 
 __all__ = ["SqliteJournal"]
@@ -109,15 +109,7 @@ class SqliteJournal:
     def load(self, *, max_retired: int) -> Snapshot:
         """See `Journal.load`."""
         with explained(self._path):
-            jobs = list(read_jobs(self._connection, "jobs"))
-            last = "ORDER BY ended_at DESC, job_id DESC LIMIT ?"
-            jobs += read_jobs(self._connection, "history", last, (max_retired,))
-            return Snapshot(
-                jobs=sorted(jobs, key=lambda job: job.job_id),
-                boards=read_boards(self._connection),
-                releases=read_releases(self._connection),
-                facts=read_facts(self._connection),
-            )
+            return read_snapshot(self._connection, max_retired=max_retired)
 
     def write(self, changes: Changes, committed: Committed) -> None:
         """See `Journal.write`."""
