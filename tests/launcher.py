@@ -35,7 +35,8 @@ def main() -> None:
         announce(it)
         print(json.dumps([os.getpid(), *it.address]), flush=True)
 
-    mock.patch.object(server, "Server", partial(server.Server, timings=replace(HASTE, reply_s=0.5, power_reply_s=10.0))).start()
+    timings = replace(HASTE, reply_s=0.5, power_reply_s=10.0)
+    mock.patch.object(server, "Server", partial(server.Server, timings=timings)).start()
     mock.patch.object(serve, "_ready", ready).start()
     serve.main([str(config), "--port", "0", "--log-format", "json", *sys.argv[2:]])
 

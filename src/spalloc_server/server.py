@@ -48,7 +48,7 @@ READ_GRACE = 0.1
 """Seconds between noting that leases have run out and ending their jobs, in which commands that wait are read."""
 
 READ_TURNS = 10
-"""Turns of the event loop that follow, should it have stood still for all of `READ_GRACE`: timers come before sockets."""
+"""Turns of the event loop that follow, should it have stood still for all of `READ_GRACE`: timers precede sockets."""
 
 DRAIN_SECONDS = 30.0
 """How long a graceful stop waits for BMPs to finish what they are doing."""

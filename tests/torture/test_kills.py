@@ -162,7 +162,7 @@ async def test_a_server_killed_a_thousand_times_in_all(
     campaign = Campaign(tmp_path, killer, seed)
     await campaign.run(kills=100)
     with capsys.disabled():
-        print(  # noqa: T201
+        print(
             f"\nseed {seed}: 100 kills ({', '.join(f'{count} {how}' for how, count in campaign.deaths.items())}),"
             f" {campaign.acknowledged} acknowledged changes, 0 violations; starts: median"
             f" {statistics.median(campaign.starts):.2f} s, longest {max(campaign.starts):.2f} s",

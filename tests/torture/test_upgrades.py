@@ -85,5 +85,5 @@ async def test_fifty_upgrades_under_two_hundred_users(
 ) -> None:
     changes, longest = await torture(tmp_path, users=200, upgrades=50, faults=faults)
     with capsys.disabled():
-        print(f"\n50 upgrades, 200 users, {changes} power changes, longest wait {1000 * longest:.0f} ms", end=" ")  # noqa: T201
+        print(f"\n50 upgrades, 200 users, {changes} power changes, longest wait {1000 * longest:.0f} ms", end=" ")
     assert longest < 0.5
