@@ -30,6 +30,10 @@ EPOCH = 1_000_000.0
 """The core's time at the loop's second 0."""
 
 
+ROUNDING_S = 1e-6
+"""Virtual time does not pass by itself: what is due must be due when it is looked at."""
+
+
 @dataclass
 class Floor:
     """One machine, everything that switches it, and a record of what happened."""
@@ -90,7 +94,7 @@ class Floor:
         if self._wake is not None:
             self._wake.cancel()
         wake_at = self.controller.wake_at()
-        self._wake = None if wake_at is None else self.loop.call_at(wake_at - EPOCH, self._tick)
+        self._wake = None if wake_at is None else self.loop.call_at(wake_at - EPOCH + ROUNDING_S, self._tick)
         news, self._news = self._news, asyncio.Event()
         news.set()
 

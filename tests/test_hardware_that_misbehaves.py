@@ -6,6 +6,7 @@ The long versions are in tests/torture.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -46,6 +47,17 @@ async def test_a_silent_frame_costs_jobs_a_wait_and_comes_back_by_itself(floor: 
     await floor.ready(late)
     assert 100 < floor.loop.now < 131
     assert floor.out_of_service() == 0
+
+
+@on_floor(two_frames, timings=PATIENT)
+async def test_boards_wait_for_no_frame_but_their_own_to_be_given_again(floor: Floor) -> None:
+    across = floor.create(4, 4)
+    await floor.ready(across)
+    floor.loop.frames["bmp-m-1"].silence()
+    floor.destroy(across)
+    await floor.ready(floor.create(24), within_s=10)
+    states = Counter(view.state for view in floor.controller.board_views())
+    assert states == {"in use": 24, "switching off": 24}
 
 
 @on_floor(two_frames, timings=Timings(verify_s=2))

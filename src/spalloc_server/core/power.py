@@ -2,14 +2,14 @@
 
 Theory of operation. Every change of power is an *operation* with a number of its own. A job has at most one under way:
 a newer one supersedes it, and the outcome of the older one then means nothing. Boards that leave a job make a
-*release*: they are switched off by an operation that nothing supersedes, then they rest, then they are free. Releases
-are stored, so that a restart drives power-offs to their end and keeps boards resting.
+*release* for each frame: they are switched off by an operation that nothing supersedes, then they rest, then they are
+free. Releases are stored, so that a restart drives power-offs to their end and keeps boards resting.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from copy import copy
 
 from spalloc_server.configuration import Machine
@@ -55,16 +55,24 @@ class Power:
         self._switches.append(Switch(operation, job_id=0, on=True, frames=frames))
         return operation
 
-    def release(self, job_id: int, machine: Machine, boards: Sequence[Board]) -> None:
-        """Switch boards off, for good as far as the job is concerned that had them."""
-        row = ReleaseRow(
-            release_id=self._new_operation(),
-            job_id=job_id,
-            machine=machine.name,
-            boards=list(boards),
-            frames=frame_work(machine, boards),
-        )
-        self._drive(row)
+    def release(self, job_id: int, machine: Machine, boards: Iterable[Board]) -> None:
+        """Switch boards off, for good as far as the job is concerned that had them.
+
+        Each frame is a release of its own, so that boards never wait for another frame, which may be silent.
+        """
+        frames: dict[str, list[Board]] = {}
+        for board in boards:
+            cabinet, frame, _ = machine.board_locations[board]
+            frames.setdefault(machine.bmp_ips[cabinet, frame], []).append(board)
+        for of_frame in frames.values():
+            row = ReleaseRow(
+                release_id=self._new_operation(),
+                job_id=job_id,
+                machine=machine.name,
+                boards=of_frame,
+                frames=frame_work(machine, of_frame),
+            )
+            self._drive(row)
 
     def restore(self, row: ReleaseRow, now: float) -> bool:
         """Go on with a release of an earlier run of the server; False where its rest is over and the row goes."""
