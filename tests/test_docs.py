@@ -8,6 +8,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import reduce
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -282,3 +283,26 @@ def test_toml_in_the_docs_has_keys_that_exist(where: str, code: str) -> None:
     machines = tomllib.loads(code).get("machine", [])
     keys = {"form"}.union(*(form.__struct_fields__ for form in (_Explicit, _SingleBoard, _StandardIps)))
     assert all(machine.keys() <= keys for machine in machines), where
+
+
+def test_the_functions_on_a_jobs_way_exist() -> None:
+    names = re.findall(r"`([a-z_]+\.[\w.]+)`", page("explanation/one-job.md"))
+    assert len(names) > 30
+    for name in names:
+        assert resolved(f"spalloc_server.{name}") is not None, name
+
+
+def resolved(name: str) -> object:
+    """The module, class or function of this dotted name."""
+    for dots in range(name.count(".")):
+        module, *rest = name.rsplit(".", dots)
+        if find_spec_or_none(module):
+            return reduce(getattr, rest, import_module(module))
+    return None
+
+
+def find_spec_or_none(module: str) -> object:
+    try:
+        return find_spec(module)
+    except ModuleNotFoundError:
+        return None
