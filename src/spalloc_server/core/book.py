@@ -3,12 +3,17 @@
 Theory of operation. A `Book` is the scheduler's state without any idea of who should go next. It knows on which
 machines a request could ever be served, tries to place a job now, and starts it. A policy decides whom to try, in
 which order and under which conditions.
+
+Those who wait stand in one line for each set of machines that could serve them. So whoever looks for candidates for
+some machines pays nothing for all who wait for others.
 """
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -65,18 +70,57 @@ class Book:
         self.machines: dict[str, Occupancy] = {}
         """In order of priority, highest first."""
         self.waiting: dict[int, Waiting] = {}
-        self.line: list[Waiting] = []
-        """Those waiting, higher priorities first, and then in order of submission."""
+        self._lines: dict[tuple[str, ...], list[Waiting]] = {}
+        """Those waiting, by the machines that could serve them, each line in order of turn."""
+        self._owned: dict[str, set[int]] = {}
+        """Jobs that wait, by owner."""
+        self._joined: list[int] = []
         self.running: dict[int, Running] = {}
         self.past = Past(half_life=604800.0)
         self.seconds_before_free = 0.0
         self._turn_of: Callable[[Book, Waiting], Turn] = first_come
 
-    def line_up(self, turn_of: Callable[[Book, Waiting], Turn]) -> None:
-        """Order the line anew, by turns given by this function."""
-        self._turn_of = turn_of
-        line, self.line = self.line, []
-        for job in line:
+    @property
+    def line(self) -> list[Waiting]:
+        """All who wait, in order of turn. Costs as much as there are."""
+        return list(heapq.merge(*self._lines.values(), key=_turn))
+
+    def candidates(self, machines: AbstractSet[str]) -> Iterator[Waiting]:
+        """Those whom one of `machines` could serve, in order of turn.
+
+        Costs only as much as is taken. Meanwhile `machines` may shrink, and the job that was given last may leave.
+        """
+        heads = [(line[0].turn, names, 0) for names, line in self._lines.items()]
+        heapq.heapify(heads)
+        while heads:
+            _, names, index = heapq.heappop(heads)
+            if machines.isdisjoint(names):
+                continue
+            line = self._lines[names]
+            job = line[index]
+            yield job
+            if index < len(line) and line[index] is job:
+                index += 1
+            if index < len(line):
+                heapq.heappush(heads, (line[index].turn, names, index))
+
+    def joined(self) -> list[Waiting]:
+        """Those who have joined since this was last called and still wait, in order of turn."""
+        joined, self._joined = self._joined, []
+        return sorted((self.waiting[job_id] for job_id in joined if job_id in self.waiting), key=_turn)
+
+    def connected(self, machines: AbstractSet[str]) -> set[str]:
+        """`machines`, and all for which somebody waits who could be served by one of these as well, and so on."""
+        found = set(machines)
+        while more := {name for names in self._lines if not found.isdisjoint(names) for name in names} - found:
+            found |= more
+        return found
+
+    def line_up(self, turn_of: Callable[[Book, Waiting], Turn] | None = None) -> None:
+        """Order the line anew, by turns given by this function, or by the same as before."""
+        self._turn_of = turn_of or self._turn_of
+        self._lines.clear()
+        for job in self.waiting.values():
             self._queue(job)
 
     def join(self, job: Waiting) -> None:
@@ -84,28 +128,38 @@ class Book:
         assert job.job_id not in self.waiting, f"job {job.job_id} waits already"
         assert job.job_id not in self.running, f"job {job.job_id} runs already"
         self.waiting[job.job_id] = job
+        self._owned.setdefault(job.request.owner, set()).add(job.job_id)
+        self._joined.append(job.job_id)
         self._queue(job)
 
     def leave(self, job_id: int) -> Waiting:
         """Take a job out of the line."""
         job = self.waiting.pop(job_id)
+        owned = self._owned[job.request.owner]
+        owned.remove(job_id)
+        if not owned:
+            del self._owned[job.request.owner]
         self._unqueue(job)
         return job
 
     def learn(self, job: Running, now: float) -> None:
         """A job is over: think again of its owner's other ones."""
         self.past.learn(job.request, len(job.allocation.boards), now - job.started_at, now)
-        for waiting in [waiting for waiting in self.line if waiting.request.owner == job.request.owner]:
+        for job_id in self._owned.get(job.request.owner, ()):
+            waiting = self.waiting[job_id]
             self._unqueue(waiting)
             self._queue(waiting)
 
     def _queue(self, job: Waiting) -> None:
         job.predicted = self.past.predict(job.request)
         job.turn = self._turn_of(self, job)
-        insort(self.line, job, key=_turn)
+        insort(self._lines.setdefault(job.machines, []), job, key=_turn)
 
     def _unqueue(self, job: Waiting) -> None:
-        del self.line[bisect_left(self.line, job.turn, key=_turn)]
+        line = self._lines[job.machines]
+        del line[bisect_left(line, job.turn, key=_turn)]
+        if not line:
+            del self._lines[job.machines]
 
     def place(self, request: Request, machine: str) -> Place | None:
         """Where a request fits on a machine now; None where it does not."""
@@ -141,6 +195,10 @@ class Book:
 
     def check(self) -> None:
         """Assert that what is kept agrees with itself."""
+        assert all(job.machines == names for names, line in self._lines.items() for job in line)
+        assert self._owned == {
+            owner: {job.job_id for job in self.waiting.values() if job.request.owner == owner} for owner in self._owned
+        }
         assert [job.job_id for job in self.line] == [job.job_id for job in sorted(self.waiting.values(), key=_turn)]
         assert not self.waiting.keys() & self.running.keys(), "a job both waits and runs"
         for job in self.waiting.values():

@@ -13,8 +13,8 @@ Predictions can be wrong, and jobs that were to end in time may not. So a job th
 seconds and still waits has its boards to itself: its reservation stays where it is, and nobody starts on it any more.
 The longest wait follows; docs/scheduling.md tells it.
 
-A pass over the whole line is made when boards have become free, or something else has changed that could let any job
-start. Where only new jobs have come, they alone are tried, under the reservations that there are. A job is not tried
+Where boards have become free, or something else has changed that could let any job start, all who wait for these
+machines are tried. Elsewhere only new jobs are, under the reservations that there are. A job is not tried
 where one that asked for no more and was to end no later has just failed.
 """
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import reduce
+from itertools import chain
 
 from spalloc_server.core.book import Book, Turn, Waiting
 from spalloc_server.core.ground import Ground
@@ -58,7 +59,6 @@ class Backfill:
         self._reserved: dict[str, list[Reservation]] = {}
         self._failed: dict[tuple[object, ...], list[tuple[float, int]]] = {}
         """By machine and kind of request: (predicted end, boards) that found no place in this pass."""
-        self._tried: set[int] = set()
         self._before: dict[str, tuple[Occupancy, bool, Planes]] = {}
 
     def turn(self, book: Book, job: Waiting) -> Turn:
@@ -72,21 +72,17 @@ class Backfill:
     def run(self, book: Book, now: float) -> list[tuple[int, Allocation]]:
         """Start what may start."""
         started = []
-        everybody = self._more_is_free(book)
-        before = {reservation.job_id: reservation for some in self._reserved.values() for reservation in some}
-        if everybody:
-            self._reserved = {name: [] for name in book.machines}
-            self._failed.clear()
-            self._tried.clear()
-        for job in tuple(book.line):
-            if job.job_id in self._tried:
-                continue
-            self._tried.add(job.job_id)
+        everybody = book.connected(self._more_is_free(book))
+        before = {one.job_id: one for name in everybody for one in self._reserved.get(name, ())}
+        self._reserved = {name: [] if name in everybody else self._reserved[name] for name in book.machines}
+        self._failed = {kind: failed for kind, failed in self._failed.items() if kind[0] not in everybody}
+        newcomers = [job for job in book.joined() if everybody.isdisjoint(job.machines)]
+        for job in chain(newcomers, book.candidates(everybody)):
             if found := self._find(book, job, now):
                 started.append((job.job_id, book.start(job, *found, now)))
-                self._tried.discard(job.job_id)
-            elif everybody:
+            elif not everybody.isdisjoint(job.machines):
                 self._reserve(book, job, now, before.get(job.job_id))
+            everybody.difference_update([name for name in job.machines if self._is_full(book.machines[name])])
         self._before = {name: (machine, machine.closed, machine.free) for name, machine in book.machines.items()}
         return started
 
@@ -99,17 +95,26 @@ class Backfill:
         """All boards of a machine that are reserved."""
         return reduce(union, (reservation.boards for reservation in self._reserved.get(machine, ())), NOTHING)
 
-    def _more_is_free(self, book: Book) -> bool:
-        """Whether anything has changed since the last pass that could let a job start that could not then."""
+    def _more_is_free(self, book: Book) -> set[str]:
+        """Machines where something has changed since the last pass that could let a job start that could not then."""
         if book.machines.keys() != self._before.keys():
-            return True
-        if any(one.job_id not in book.waiting for some in self._reserved.values() for one in some):
-            return True
+            return set(book.machines)
+        changed = set()
         for name, machine in book.machines.items():
             before, closed, free = self._before[name]
-            if before is not machine or closed != machine.closed or any(without(machine.free, free)):
-                return True
-        return False
+            if (
+                before is not machine
+                or closed != machine.closed
+                or any(without(machine.free, free))
+                or any(one.job_id not in book.waiting for one in self._reserved[name])
+            ):
+                changed.add(name)
+        return changed
+
+    def _is_full(self, machine: Occupancy) -> bool:
+        """Whether there is no point in trying any more jobs there."""
+        reserved = len(self._reserved[machine.machine.name]) >= RESERVATIONS
+        return machine.closed or (reserved and not any(machine.free))
 
     def _find(self, book: Book, job: Waiting, now: float) -> tuple[str, Place] | None:
         end = now + job.predicted

@@ -25,10 +25,8 @@ class FirstComeFirstServed:
     def run(self, book: Book, now: float) -> list[tuple[int, Allocation]]:
         """Start jobs in order, each unless an earlier one waits for the same machine."""
         started = []
-        heads = set(book.machines)
-        for job in tuple(book.line):
-            if not heads:
-                break
+        heads = {name for name, machine in book.machines.items() if not machine.closed}
+        for job in book.candidates(heads):
             machines = [name for name in job.machines if name in heads and book.machines[name].serves_now(job.request)]
             for name in machines:
                 if found := book.place(job.request, name):

@@ -87,8 +87,9 @@ class Scheduler:
         if not self._topology_changed:
             return []
         self._topology_changed = False
-        for job in self._book.line:
+        for job in self._book.waiting.values():
             job.machines = self._book.suitable(job.request)
+        self._book.line_up()
         return [(job.job_id, self._why_none(job.request)) for job in self._book.line if not job.machines]
 
     def submit(self, job_id: int, request: Request, now: float) -> None:
