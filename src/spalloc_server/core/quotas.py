@@ -20,7 +20,7 @@ class Quotas:
 
     def __init__(self) -> None:
         self.limits = Limits()
-        self._owners: Counter[str] = Counter()
+        self._owners: Counter[str | None] = Counter()
         self._addresses: Counter[str | None] = Counter()
 
     def admit(self, owner: str, address: str | None, queued: int) -> None:
