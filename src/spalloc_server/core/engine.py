@@ -86,7 +86,7 @@ class Engine:
 
     @property
     def machines(self) -> Mapping[str, Machine]:
-        """{name: machine}, highest priority first. Assign to it to change the machines as a reload does."""
+        """Machines by name, highest priority first. Assign to it to change the machines as a reload does."""
         return MappingProxyType(self._machines)
 
     @machines.setter
