@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from spalloc_server import config_file
@@ -54,6 +56,17 @@ def test_jobs_are_letters_and_boards_that_cannot_be_used_are_marked(config: Path
     assert (picture.count("a"), picture.count("!"), picture.count("~")) == (6, 1, 1)
     assert "job 1 of retina" in legend
     assert "(3, 1, 2) is out of service: smells (by ann)" in legend
+
+
+@pytest.mark.parametrize(("columns", "wide"), [(80, 2), (10, 1)])
+def test_with_colours_boards_are_blocks_as_wide_as_there_is_room(config: Path, columns: int, wide: int) -> None:
+    store(config, busy(config).take_changes())
+    colours = {"FORCE_COLOR": "1", "COLORTERM": "truecolor", "TERM": "xterm-256color", "COLUMNS": str(columns)}
+    result = CliRunner().invoke(map_command, ["frame", "--config", str(config)], env=colours)
+    assert result.exit_code == 0, result.output
+    picture = re.sub(r"\x1b\[[\d;]*m", "", result.stdout).splitlines()[:4]
+    assert [len(line) for line in picture] == [8 * wide] * 4
+    assert set("".join(picture)) == {" ", "▀", "▄"}
 
 
 def test_a_picture_goes_to_a_file_with_every_board_named(config: Path, tmp_path: Path) -> None:
