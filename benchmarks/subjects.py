@@ -139,7 +139,10 @@ def _server(name: str, command: list[str], config: Path, directory: Path) -> Ite
 @contextlib.contextmanager
 def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        # In its folder, because the published server writes a log of jobs into its working directory
+        process = subprocess.Popen(
+            command, cwd=log.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
     try:
         yield process
     finally:
