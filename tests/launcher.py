@@ -1,7 +1,8 @@
 """`spalloc_server` as a process, but quick with simulated hardware: `python -m tests.launcher CONFIG [OPTION]...`.
 
 Prints a line of JSON whenever it serves: its process number and its address. A successor (see `upgrade`) fails in the
-way that the file `fault` beside CONFIG names, if there is one. SHORT_UPGRADE in the environment shortens deadlines.
+way that the file `fault` beside CONFIG names, if there is one. WARM_SECONDS and
+HANDOVER_SECONDS in the environment change what `upgrade` has by these names.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ def main() -> None:
     fault = config.with_name("fault")
     if upgrade.VARIABLE in os.environ and fault.exists() and (how := fault.read_text()):
         fail(how)
-    if "SHORT_UPGRADE" in os.environ:
-        upgrade.WARM_SECONDS = float(os.environ["SHORT_UPGRADE"])
-        upgrade.HANDOVER_SECONDS = 0.3
+    for name in {"WARM_SECONDS", "HANDOVER_SECONDS"} & os.environ.keys():
+        setattr(upgrade, name, float(os.environ[name]))
     announce = serve._ready
 
     def ready(it: server.Server) -> None:

@@ -258,12 +258,13 @@ class Successor:
     async def finish_commands(self, hardware: Hardware) -> None:
         """See the commands at BMPs to their end, and tell which BMPs are free."""
         busy = set(hardware.in_flight())
-        with self._channel.socket, suppress(OSError):
-            while busy:
-                free = busy.difference(hardware.in_flight())
-                self._channel.socket.sendall("".join(f"{host}\n" for host in free).encode())
-                busy -= free
-                await asyncio.sleep(0.01)
+        with self._channel.socket, suppress(OSError):  # which a timeout is, too
+            async with asyncio.timeout(COMMAND_SECONDS):
+                while busy:
+                    free = busy.difference(hardware.in_flight())
+                    self._channel.socket.sendall("".join(f"{host}\n" for host in free).encode())
+                    busy -= free
+                    await asyncio.sleep(0.01)
 
 
 class Predecessor:

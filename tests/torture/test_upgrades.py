@@ -26,7 +26,7 @@ async def torture(
     """Upgrade a server under load; (power changes, longest wait of a client in seconds)."""
     hall = Hall(folder, frames=-(-users // 24))
     rng = random.Random(seed)
-    haste = {"SHORT_UPGRADE": "3"} if faults else {}
+    haste = {"WARM_SECONDS": "3"} if faults else {}
     async with hall.simulator(SLOW_ENOUGH) as simulator, running(hall, **haste) as server:
         everybody = [await User.arrive(server.address) for _ in range(users)]
         for user in everybody:
