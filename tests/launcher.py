@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from spalloc_server import server, upgrade
+from spalloc_server import handover, server, upgrade
 from spalloc_server.cli import serve
 from tests.house import HASTE
 
@@ -53,9 +53,9 @@ def fail(how: str) -> None:
     elif how == "is of another format":
         mock.patch.object(upgrade, "FORMAT", 99).start()
     elif how == "exits once warm":
-        mock.patch.object(upgrade._Channel, "receive", side_effect=SystemExit(3)).start()
+        mock.patch.object(handover.Channel, "receive", side_effect=SystemExit(3)).start()
     elif how == "hangs once warm":
-        mock.patch.object(upgrade._Channel, "receive", side_effect=hang).start()
+        mock.patch.object(handover.Channel, "receive", side_effect=hang).start()
     elif how == "exits instead of being ready":
         mock.patch.object(upgrade, "Ready", side_effect=SystemExit(3)).start()
     elif how == "brings the state to a newer schema":

@@ -2,8 +2,7 @@
 
 Theory of operation. Published clients take a closed connection for the end of their job, so a new version must take
 over the connections, too. The old process starts the new one with the same arguments, at the other end of a pair of
-sockets. What each says is a message of the classes below, encoded as MessagePack behind its length and the number of
-file descriptors that come with it:
+sockets. They talk in messages (`handover`):
 
     old, still serving                            new
                                                   imports everything, reads the config
@@ -27,8 +26,7 @@ and the new process drives them anew as after any restart; so no two processes e
 and boards of jobs that are ready are left alone.
 
 The right to the state is an open file that both share (`storage.state_file.Lock`), so there is no moment at which a
-third process could have it. `FORMAT` is the version of all this: a process that is warm says which formats it
-understands. Fields may be added without a new format, since unknown ones are passed over.
+third process could have it.
 """
 
 from __future__ import annotations
@@ -37,30 +35,25 @@ import asyncio
 import os
 import signal
 import socket
-import struct
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
-import msgspec
 import structlog
 
 from spalloc_server import __version__, systemd
 from spalloc_server.batches import Batches
 from spalloc_server.core.messages import Snapshot
 from spalloc_server.errors import UpgradeError
+from spalloc_server.handover import FORMAT, Channel, Clients, Go, Heritage, Ready, Warm
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.protocol.connection import ConnectionState
 from spalloc_server.protocol.service import Service
 from spalloc_server.storage.sqlite import SqliteJournal
 
-__all__ = ["FORMAT", "Heritage", "Predecessor", "Successor", "pass_on"]
-
-FORMAT: Final = 1
-"""Version of the messages between the two processes."""
+__all__ = ["Predecessor", "Successor", "pass_on"]
 
 VARIABLE: Final = "SPALLOC_SERVER_UPGRADE"
 """Environment variable that tells a new process which file descriptor leads to its predecessor."""
@@ -80,119 +73,10 @@ COMMAND_SECONDS = 30.0
 CHUNK = 100
 """Connections in one message; systems pass 253 descriptors at once, at most."""
 
-MAX_BYTES = 2**30
-"""Of one message; a longer one is nonsense."""
-
 ACCEPTED_TURNS = 10
 """After so many turns of the event loop, whoever was accepted before is a connection of the service."""
 
-_ENDED = "the other process has ended"
-
-_HEADER = struct.Struct("!II")
-
 log = structlog.get_logger(__name__)
-
-
-class _Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    pass
-
-
-class Warm(_Message, frozen=True):
-    """The new process has read the config, and could begin."""
-
-    formats: list[int]
-    version: str
-
-
-class Heritage(_Message, frozen=True):
-    """What the new process gets besides connections; comes with the state's lock and the listening sockets."""
-
-    format: int
-    listening: tuple[str, int]
-    """(ip, port) that the sockets listen at, as the configuration or the command line had them."""
-    clients: int
-    """How many connections follow."""
-    busy: list[str]
-    """Hosts of the BMPs at which a command is in flight."""
-
-
-class Clients(_Message, frozen=True):
-    """Connections; comes with as many sockets."""
-
-    states: list[ConnectionState]
-
-
-class Ready(_Message, frozen=True):
-    """The new process has everything, and waits for the word."""
-
-
-class Go(_Message, frozen=True):
-    """The new process is the server from here on."""
-
-
-M = TypeVar("M", bound=_Message)
-
-
-class _Channel:
-    """Messages and file descriptors, both ways. Everything blocks, up to a deadline; raises `UpgradeError`.
-
-    After an error the process that receives must end, or have killed the other one: what was sent is not taken back.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.socket = sock
-        self._deadline = 0.0
-
-    def allow(self, seconds: float) -> None:
-        """From now on, everything has to happen within so many seconds."""
-        self._deadline = time.monotonic() + seconds
-
-    def send(self, message: _Message, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, and copies of these file descriptors."""
-        data = msgspec.msgpack.encode(message)
-        data = _HEADER.pack(len(data), len(descriptors)) + data
-        try:
-            self._wait_for_no_longer()
-            sent = socket.send_fds(self.socket, [data], descriptors)
-            while sent < len(data):
-                self._wait_for_no_longer()
-                sent += self.socket.send(memoryview(data)[sent:])
-        except ConnectionError as exc:
-            raise UpgradeError(_ENDED) from exc
-        except OSError as exc:
-            raise UpgradeError(f"the other process does not listen: {exc}") from exc
-
-    def receive(self, kind: type[M]) -> tuple[M, list[int]]:
-        """The next message, which must be of this kind, and the file descriptors that came with it."""
-        descriptors: list[int] = []
-        try:
-            size, expected = _HEADER.unpack(self._read(_HEADER.size, descriptors))
-            message = msgspec.msgpack.decode(self._read(min(size, MAX_BYTES), descriptors), type=kind)
-        except ConnectionError as exc:
-            raise UpgradeError(_ENDED) from exc
-        except OSError as exc:
-            raise UpgradeError(f"the other process says nothing: {exc}") from exc
-        except msgspec.MsgspecError as exc:
-            raise UpgradeError(f"the other process sends nonsense: {exc}") from exc
-        if len(descriptors) != expected:
-            raise UpgradeError(f"{len(descriptors)} of {expected} open files arrived; this process may have too few")
-        return message, descriptors
-
-    def _read(self, size: int, descriptors: list[int]) -> bytes:
-        parts = bytearray()
-        while len(parts) < size:
-            self._wait_for_no_longer()
-            part, more, _, _ = socket.recv_fds(self.socket, min(size - len(parts), 2**20), 253)
-            for descriptor in more:
-                os.set_inheritable(descriptor, False)
-            descriptors += more
-            if not part:
-                raise UpgradeError(_ENDED)
-            parts += part
-        return bytes(parts)
-
-    def _wait_for_no_longer(self) -> None:
-        self.socket.settimeout(max(0.001, self._deadline - time.monotonic()))
 
 
 class Successor:
@@ -205,7 +89,7 @@ class Successor:
     def __init__(self) -> None:
         self._serves = False
         ours, theirs = socket.socketpair()
-        self._channel = _Channel(ours)
+        self._channel = Channel(ours)
         environment = {name: value for name, value in os.environ.items() if name != systemd.WATCHDOG_PID}
         environment[VARIABLE] = str(theirs.fileno())
         with theirs:
@@ -274,7 +158,7 @@ class Predecessor:
         UpgradeError: from every method; this process must end.
     """
 
-    def __init__(self, channel: _Channel) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
         channel.allow(WARM_SECONDS)
         channel.send(Warm(formats=[FORMAT], version=__version__))
@@ -299,7 +183,7 @@ class Predecessor:
         if number is None:
             return None
         os.set_inheritable(int(number), False)
-        return cls(_Channel(socket.socket(fileno=int(number))))
+        return cls(Channel(socket.socket(fileno=int(number))))
 
     def claim(self, batches: Batches, hardware: Hardware) -> None:
         """Say that this process is ready, and wait for the word. Blocks.
@@ -383,7 +267,7 @@ async def pass_on(
             successor.go()
         except BaseException:
             successor.kill()
-            if aside := journal.reclaim(snapshot()):
+            if aside := journal.reclaim(snapshot):
                 log.warning("the new process had changed the state's schema: it is set aside", kept_as=str(aside))
             systemd.notify(f"MAINPID={os.getpid()}")
             await service.listen(sockets)

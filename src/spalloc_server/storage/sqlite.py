@@ -16,7 +16,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,10 +132,10 @@ class SqliteJournal:
         self._queue.put(_Batch(Rows()))
         await self._closed.wait()
 
-    def reclaim(self, snapshot: Snapshot) -> Path | None:
+    def reclaim(self, snapshot: Callable[[], Snapshot]) -> Path | None:
         """Go on with the state after another process, which shared the right to it, has failed to take over.
 
-        Where that has brought the state to a newer schema, it is set aside, and a new one begins with `snapshot`.
+        Where that has brought the state to a newer schema, it is set aside, and a new one begins with `snapshot()`.
 
         Returns:
             The name under which it was set aside; None where it was not.
@@ -152,7 +152,7 @@ class SqliteJournal:
             aside = rename(self._path)
             self._connection = connect(self._path)
             with transaction(self._connection):
-                encode(_as_changes(snapshot)).store(self._connection)
+                encode(_as_changes(snapshot())).store(self._connection)
             return aside
 
     def _run(self) -> None:
