@@ -25,6 +25,8 @@ class Timings:
     """Least time from the end of one command to the start of the next."""
     resent_pace_s: float = 0.005
     """The same, after a command that was sent more than once."""
+    consider_s: float = 0.05
+    """Before boards are touched for a power-on: those of a job that is ended at once never are."""
     power_reply_s: float = 10.0
     """From a power command to taking it, or its answer, for lost. Longer than boards take to come up."""
     power_losses: int = 12
