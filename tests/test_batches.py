@@ -91,3 +91,14 @@ async def test_effects_that_were_withheld_follow_in_order_once_the_disk_recovers
     await house.batches.settle()
     assert [entry for entry in house.log if entry[0] == "switch"] == [("switch", job_id), ("switch", other)]
     assert house.controller.get_job_state(other).state == JobState.power
+
+
+async def test_once_another_process_has_taken_over_nothing_is_stored_or_done(house: House) -> None:
+    assert house.batches.settled()
+    house.batches.stop()
+    house.controller.create_job(owner="me")
+    assert not house.batches.settled()
+    house.batches.flush()
+    await asyncio.sleep(0)
+    assert house.journal.load(max_retired=0).jobs == []
+    assert house.log == []

@@ -228,3 +228,18 @@ def test_a_request_to_the_bmp_says_what_the_command_says() -> None:
 
     body()
     assert seen == [Request(3, Command.FPGA_WRITE, 1, 0x5C, 4, 2, b"\1\0\0\0")]
+
+
+@on_bench(frames=slow_frame)
+async def test_a_paused_bmp_ends_what_is_in_flight_and_begins_nothing(bench: Bench) -> None:
+    bmp, _ = bmp_of()
+    async with asyncio.TaskGroup() as group:
+        first, second = (group.create_task(bmp.command(board, Command.LED, ONE_LED, 1 << board)) for board in (0, 1))
+        await asyncio.sleep(0.1)
+        assert bmp.in_flight
+        bmp.pause()
+        await asyncio.sleep(10)
+        assert (first.done(), second.done(), bmp.in_flight) == (True, False, False)
+        assert len(bench.commands()) == 1
+        bmp.resume()
+    assert len(bench.commands()) == 2
