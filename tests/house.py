@@ -15,7 +15,7 @@ from spalloc_server.hardware.timings import Timings
 from spalloc_server.server import Server
 from tests.hardware.addresses import loopback_hosts
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds after which a test that waits for something has failed."""
 
 HASTE = Timings(reply_s=0.05, poll_s=0.005, power_reply_s=1.0, probe_first_s=0.05, probe_longest_s=0.2)

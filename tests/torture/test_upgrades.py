@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from spalloc_server.hardware.simulated_frame import SimulatedTimings
+from tests.house import PATIENCE
 from tests.processes import ServerProcess, events, running
 from tests.torture.halls import Hall
 from tests.torture.users import User
@@ -26,7 +27,7 @@ async def torture(
     """Upgrade a server under load; (power changes, longest wait of a client in seconds)."""
     hall = Hall(folder, frames=-(-users // 24))
     rng = random.Random(seed)
-    haste = {"WARM_SECONDS": "3"} if faults else {}
+    haste = {"WARM_SECONDS": "3"} if "hangs" in faults else {}
     async with hall.simulator(SLOW_ENOUGH) as simulator, running(hall, **haste) as server:
         everybody = [await User.arrive(server.address) for _ in range(users)]
         for user in everybody:
@@ -63,7 +64,7 @@ async def _upgrade(hall: Hall, server: ServerProcess, fault: str | None) -> None
     if fault is None:
         assert await server.serves() != before
         return
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while len(_failures(hall)) == failures:  # noqa: ASYNC110 - the log tells nobody when it grows
             await asyncio.sleep(0.05)
 
@@ -72,6 +73,7 @@ def _failures(hall: Hall) -> list[dict[str, str]]:
     return [event for event in events(hall) if event["event"].startswith("upgrade failed")]
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("faults", [(), FAULTS[:1] + FAULTS[2:]], ids=["", "failing"])
 async def test_upgrades_go_unnoticed(tmp_path: Path, faults: tuple[str, ...]) -> None:
     changes, _ = await torture(tmp_path, users=20, upgrades=3, faults=faults)

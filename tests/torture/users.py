@@ -11,10 +11,7 @@ import asyncio
 import random
 from typing import Any, Self
 
-from tests.house import Client
-
-PATIENCE = 20.0
-"""Seconds after which a notification counts as missed."""
+from tests.house import PATIENCE, Client
 
 READY = 3
 
@@ -44,7 +41,10 @@ class User:
         await self.until(power=on)
 
     async def until(self, *, power: bool) -> None:
-        """Wait, only by way of notifications, until the job is ready with its boards on or off."""
+        """Wait, only by way of notifications, until the job is ready with its boards on or off.
+
+        Raises `TimeoutError` where a notification is missed.
+        """
         async with asyncio.timeout(PATIENCE):
             while (status := await self.status())["state"] != READY or status["power"] is not power:
                 if not self._watcher.notifications:
