@@ -218,7 +218,8 @@ class Frame:
         """Power off until the BMP confirms it."""
         boards = work.todo.boards
         for _ in range(self._timings.power_losses):
-            await self.bmp.command(0, Command.VERSION)
+            if self.bmp.silence_s() > self._timings.fresh_s:
+                await self.bmp.command(0, Command.VERSION)
             if await self._power(boards, on=False):
                 self._off.update(boards)
                 self._marked.difference_update(boards)

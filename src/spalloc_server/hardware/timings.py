@@ -25,6 +25,8 @@ class Timings:
     """Least time from the end of one command to the start of the next."""
     resent_pace_s: float = 0.005
     """The same, after a command that was sent more than once."""
+    fresh_s: float = 1.0
+    """A BMP that was heard so lately is not asked for a sign of life before a power-off."""
     consider_s: float = 0.05
     """Before boards are touched for a power-on: those of a job that is ended at once never are."""
     power_reply_s: float = 10.0
