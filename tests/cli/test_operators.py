@@ -148,3 +148,15 @@ async def test_boards_are_power_cycled_and_their_temperatures_read(place: Place)
         shown = await words(place, "read-temperatures", "m", 0, 0)
         assert "1,1,2 0/0/11 30.0 30.0" in shown
         assert "give both CABINET and FRAME" in await complaint(place, "read-temperatures", "m", 0)
+
+
+async def test_a_blacklist_is_shown_and_set(place: Place) -> None:
+    async with serving(place) as (_, client):
+        assert await words(place, "blacklist", "show", "m", 0, 0, 1) == ""
+        file = place.folder / "blacklist"
+        file.write_text("chip 1 2 dead\n\nchip 3 4 core 1 link 2\n")
+        assert "2 lines written" in await words(place, "blacklist", "set", "m", 0, 0, 1, file)
+        assert await data(place, "blacklist", "show", "m", 0, 0, 1) == ["chip 1 2 dead", "chip 3 4 core 1 link 2"]
+        job_id = await client.create(0, 0, 1)
+        assert f"job {job_id} has board" in await complaint(place, "blacklist", "set", "m", 0, 0, 1, file)
+        assert "no board (9, 9, 9)" in await complaint(place, "blacklist", "show", "m", 9, 9, 9)

@@ -39,6 +39,7 @@ from spalloc_server.hardware.scp import (
     Version,
     stop_register,
 )
+from spalloc_server.hardware.simulated_flash import SimulatedFlash
 from spalloc_server.links import Links
 
 __all__ = [
@@ -117,6 +118,7 @@ class SimulatedBoard:
 
     version: tuple[int, int, int] = (2, 1, 2)
     adc: Adc = field(default_factory=Adc)
+    flash: SimulatedFlash = field(default_factory=SimulatedFlash)
     on: bool = False
     up_at: float = math.inf
     """When its FPGAs are (or were) loaded, on the frame's clock."""
@@ -322,6 +324,8 @@ class SimulatedFrame:
                 self._set_leds(request)
             case Command.INFO:
                 code, payload = self._info(request, board)
+            case Command.READ | Command.WRITE | Command.FLASH_WRITE | Command.SERIAL_FLASH:
+                code, payload = board.flash.do(request)
             case _:
                 return ResponseCode.CMD, b""
         self.counters.commands[Command(request.command).name] += 1
@@ -382,6 +386,8 @@ class SimulatedFrame:
             case InfoType.ADC:
                 off = replace(board.adc, volts_1v2=(0.0, 0.0, 0.0), volts_1v8=0.0, volts_3v3=0.0)
                 return ResponseCode.OK, (board.adc if board.on else off).encode()
+            case InfoType.SERIAL:
+                return ResponseCode.OK, board.flash.information()
             case InfoType.CAN_STATUS:
                 return ResponseCode.OK, bytes(number in self.boards for number in range(BOARDS_PER_FRAME))
         return ResponseCode.ARG, b""

@@ -17,6 +17,7 @@ import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +31,7 @@ from spalloc_server.controller import Controller, steady_time
 from spalloc_server.coordinates import Board
 from spalloc_server.core.overview import BoardView
 from spalloc_server.errors import HardwareError, RequestError, SpallocServerError, StorageError
+from spalloc_server.hardware.blacklist import Ask, read_blacklist, write_blacklist
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.operators import messages as ask
 from spalloc_server.operators.messages import ServerView, TemperaturesView, socket_path
@@ -47,6 +49,9 @@ POWER_CYCLE_SECONDS = 120.0
 
 READ_AT_ONCE = 16
 """Boards whose sensors are read at the same time; `Hardware` bounds what may wait for it."""
+
+LOOKING = (ask.Status, ask.Machines, ask.Boards, ask.Jobs, ask.ShowJob, ask.Temperatures, ask.Blacklist)
+"""Requests that change nothing; all others are logged."""
 
 _decode = msgspec.json.Decoder(ask.Ask).decode
 _encode = msgspec.json.Encoder().encode
@@ -149,7 +154,7 @@ class Operators:
             ticket = self._hold()
             if ticket is not None:
                 await self._commits.setdefault(ticket, asyncio.get_running_loop().create_future())
-            if not isinstance(request, ask.Status | ask.Machines | ask.Boards | ask.Jobs | ask.ShowJob):
+            if not isinstance(request, LOOKING):
                 log.info("operator", by=by, **msgspec.to_builtins(request))
             return _encode({"return": answer})
         except (SpallocServerError, msgspec.ValidationError, msgspec.DecodeError) as exc:
@@ -194,8 +199,10 @@ class Operators:
                 return await self._power_cycle(request.machine, _board(request))
             case ask.Temperatures():
                 return await self._temperatures(request)
-            case ask.Blacklist() | ask.SetBlacklist():
-                raise RequestError("blacklists are not supported yet")
+            case ask.Blacklist():
+                return await read_blacklist(self._asker(request))
+            case ask.SetBlacklist():
+                return await write_blacklist(self._asker(request), request.lines)
 
     def _status(self) -> ServerView:
         jobs = Counter(job.state for job in self._controller.job_views())
@@ -225,6 +232,16 @@ class Operators:
         except TimeoutError:
             raise HardwareError(f"board {board} of {machine} is still being tried; look again later") from None
         return view
+
+    def _asker(self, request: ask.Blacklist | ask.SetBlacklist) -> Ask:
+        """How to have commands done by a board that no job has."""
+        board = request.x, request.y, request.z
+        view = next((v for v in self._controller.board_views(request.machine) if (v.x, v.y, v.z) == board), None)
+        if view is None or view.bmp is None or view.board is None:
+            raise RequestError(f"{request.machine} has no board {board} with a place in a frame")
+        if isinstance(request, ask.SetBlacklist) and view.job_id is not None:
+            raise RequestError(f"job {view.job_id} has board {board} of {request.machine}")
+        return partial(self._hardware.ask, view.bmp, view.board)
 
     async def _temperatures(self, request: ask.Temperatures) -> list[TemperaturesView]:
         machine = self._controller.machines.get(request.machine)
