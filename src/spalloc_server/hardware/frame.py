@@ -191,9 +191,7 @@ class Frame:
         # A lost answer to this costs little, and finds a dead BMP sooner than power commands would
         await self.bmp.command(0, Command.VERSION)
         await asyncio.sleep(self._timings.consider_s)
-        if work.void:
-            return {}
-        failing = dict.fromkeys(work.todo.boards, "")
+        failing = {} if work.void else dict.fromkeys(work.todo.boards, "")
         for board in failing:
             await self._mark(board)
         answered = lost = 0
