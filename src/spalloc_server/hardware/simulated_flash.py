@@ -11,7 +11,7 @@ __all__ = ["SimulatedFlash"]
 SECTOR, SECTOR_BYTES = 0x1000, 0x1000
 BUFFER = 0x10001000
 """Address of the buffer from which the sector is written."""
-SERIAL_BYTES = 0x1000
+SERIAL_BYTES = 0x200
 
 
 class SimulatedFlash:
