@@ -7,6 +7,8 @@ start afresh, since clients could not renew them meanwhile. Power operations tha
 
 from __future__ import annotations
 
+import msgspec
+
 from spalloc_server.core.engine import Engine
 from spalloc_server.core.job import Job, JobState
 from spalloc_server.core.machine_facts import machine_from_fact
@@ -68,7 +70,7 @@ class RecoverableEngine(Engine):
         request = parse_request(
             row.args, {**row.kwargs, "owner": row.owner}, max_priority=row.kwargs.get("priority") or 0
         )
-        job = Job(**{name: getattr(row, name) for name in row.__struct_fields__}, request=request)
+        job = Job(**msgspec.structs.asdict(row), request=request)
         self._jobs[job.job_id] = job
         self._quotas.add(job)
         job.operation = None
