@@ -16,10 +16,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
-from threading import Thread
 
 import structlog
 
@@ -32,6 +30,7 @@ from spalloc_server.core.messages import Outcome
 from spalloc_server.errors import ConfigurationError, ListenError, StorageError, UpgradeError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
+from spalloc_server.in_thread import InThread
 from spalloc_server.job_log import JobLog
 from spalloc_server.operators.service import Operators
 from spalloc_server.protocol.listener import listening_sockets, tls_context
@@ -63,7 +62,7 @@ def state_path(config: Path) -> Path:
     return config.with_name(f".{config.name}.state.db")
 
 
-class Server:
+class Server(InThread):
     """One server: its core, and the shells around it.
 
     In an asyncio program, `await run()`; elsewhere, `start()` and `stop_and_join()`.
@@ -107,8 +106,6 @@ class Server:
         self._chores: list[asyncio.Task[None]] = []
         self._upgrading: asyncio.Task[None] | None = None
         self._upkeep = Upkeep(self._refuse)
-        self._thread: Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self.controller = Controller()
         """The core, once the server is ready."""
         self.stalls = StallDetector()
@@ -146,26 +143,7 @@ class Server:
             stack.push_async_callback(self._say_goodbye)
             self._configure(self._configuration)
             self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            if predecessor is None:
-                await self._listen(sockets, address)
-            else:
-                predecessor.claim(self._batches, self._hardware)
-                await self._listen(sockets, predecessor.listening)
-                await predecessor.go_on(self._service)
-            self._changed()
-            if address != self._listening:
-                self.reload()
-            chores = [
-                self._judge_leases(),
-                self._upkeep.run(self._journal, lambda: self._configuration.history_days),
-                systemd.feed_watchdog(),
-                self.stalls.run(),
-            ]
-            if self._watch_config:
-                chores.append(watch(self._config, self.reload))
-            if predecessor is not None:
-                chores.append(predecessor.await_commands(self._hardware))
-            self._chores += [self._tasks.create_task(chore) for chore in chores]
+            await self._begin(sockets, address, predecessor)
             await stack.enter_async_context(self._operators)
             systemd.notify("READY=1", f"STATUS=serving at port {self.address[1]}")
             if on_ready is not None:
@@ -173,33 +151,6 @@ class Server:
             await self._stop_asked.wait()
             for task in self._chores:
                 task.cancel()
-
-    def start(self) -> None:
-        """Run in a thread of its own, and return when clients can connect.
-
-        Raises:
-            SpallocServerError: it cannot start.
-        """
-        ready: Future[None] = Future()
-        self._thread = Thread(target=self._run_in_thread, args=(ready,), name="spalloc_server")
-        self._thread.start()
-        ready.result()
-
-    def stop_and_join(self) -> None:
-        """Stop the server that `start` started, gracefully, and wait for its end. Harmless when repeated."""
-        if self._loop is not None and self.is_alive():
-            with suppress(RuntimeError):  # it has ended meanwhile
-                self._loop.call_soon_threadsafe(self.stop)
-        self.join()
-
-    def is_alive(self) -> bool:
-        """Whether the thread of `start` is running."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the end of the thread of `start`, for at most `timeout` seconds."""
-        if self._thread is not None:
-            self._thread.join(timeout)
 
     def stop(self) -> None:
         """Stop gracefully; at once, where it was told before. For the event loop's own thread."""
@@ -257,17 +208,29 @@ class Server:
 
     # ---------------------------------------------------------------- starting
 
-    def _run_in_thread(self, ready: Future[None]) -> None:
-        async def run() -> None:
-            self._loop = asyncio.get_running_loop()
-            await self.run(on_ready=lambda: ready.set_result(None))
-
-        try:
-            asyncio.run(run())
-        except BaseException as exc:
-            if ready.done():
-                raise
-            ready.set_exception(exc)
+    async def _begin(
+        self, sockets: list[socket.socket], address: tuple[str, int], predecessor: Predecessor | None
+    ) -> None:
+        """Serve: anew, or where another process left off."""
+        chores = [
+            self._judge_leases(),
+            self._upkeep.run(self._journal, lambda: self._configuration.history_days),
+            systemd.feed_watchdog(),
+            self.stalls.run(),
+        ]
+        if self._watch_config:
+            chores.append(watch(self._config, self.reload))
+        if predecessor is None:
+            await self._listen(sockets, address)
+        else:
+            predecessor.claim(self._batches, self._hardware)
+            await self._listen(sockets, predecessor.listening)
+            await predecessor.go_on(self._service)
+            chores.append(predecessor.await_commands(self._hardware))
+        self._changed()
+        if address != self._listening:
+            self.reload()
+        self._chores += [self._tasks.create_task(chore) for chore in chores]
 
     def _load(self) -> Configuration:
         configuration = load(self._config, allow_unsafe=self._allow_unsafe_config)
