@@ -14,7 +14,7 @@ while its address sends commands faster than it may, or after `TURN_COMMANDS` li
 
 Notifications are not queued but merged: while the client does not read, the names of what changed gather in a set. None
 is ever dropped, because published clients wait for ever for a lost one; where the set outgrows `write_buffer_bytes`,
-the client is disconnected instead, which it does notice. So is one that reads nothing, for `STALL_SECONDS`, of a reply
+the client is disconnected instead, which it does notice. So is one that reads nothing, for `UNREAD_SECONDS`, of a reply
 that is longer than that. Thus a connection holds at most its longest reply and about `write_buffer_bytes` besides.
 """
 
@@ -45,7 +45,7 @@ TURN_BYTES = 65536
 PENDING_BYTES = 64
 """What the name of one changed job or machine costs in memory until the client reads it."""
 
-STALL_SECONDS = 30.0
+UNREAD_SECONDS = 30.0
 """Time after which a client that has read nothing of a long reply is disconnected."""
 
 LINGER_SECONDS = 10.0
@@ -321,7 +321,7 @@ class Connection(asyncio.Protocol):
             if before is not None and unsent >= before:
                 self._give_up()
             else:
-                self._stall = self._service.loop.call_later(STALL_SECONDS, self._await_progress, unsent)
+                self._stall = self._service.loop.call_later(UNREAD_SECONDS, self._await_progress, unsent)
 
     def _give_up(self) -> None:
         reason = "it does not read, and more waits for it than write_buffer_bytes allows"
