@@ -27,7 +27,7 @@ CYCLE = (
     request("create_job", 1, owner="benchmark", keepalive=60.0),
     '{"command":"destroy_job","args":[%d]}',
 )
-FILL_SECONDS = 240.0
+FILL_SECONDS = 180.0
 """A server is not filled any further after this time."""
 
 LAST_SHARED = 100_000
@@ -179,7 +179,7 @@ def ratios(rows: list[Row]) -> str:
 
 def main(*, quick: bool) -> None:
     """Print all figures."""
-    seconds = 1.0 if quick else 4.0
+    seconds = 1.0 if quick else 2.0
     levels = (0, 5_000) if quick else (0, 1_000, 5_000, 10_000, 100_000)
     with tempfile.TemporaryDirectory(prefix="spalloc-bench-") as name:
         directory = Path(name)
@@ -193,11 +193,12 @@ def main(*, quick: bool) -> None:
         rows = []
         with contextlib.ExitStack() as stack:
             subjects = [start(stack, each, directory) for each in (published, ours)]
-            crowds.run(subjects[-1], generator, crowds.Sizes.quick() if quick else crowds.Sizes())
+            this_one = subjects[-1]
+            crowds.run(this_one, generator, crowds.Sizes.quick() if quick else crowds.Sizes())
             for level in levels:
-                subjects = fill(subjects if level < LAST_SHARED else subjects[-1:], level)
+                subjects = fill(subjects if level < LAST_SHARED else [this_one], level)
                 rows += measure(subjects, generator, level, seconds)
-            report_stalls(subjects[-1])
+            report_stalls(this_one)
     print(table(rows))
     print(ratios(rows))
 
