@@ -45,9 +45,7 @@ def parse_request(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_priorit
     if kwargs.get("owner") is None:
         raise RequestError("owner must be specified for all jobs: give the owner's name or e-mail address as owner=...")
     if unknown := sorted(set(kwargs) - KEYWORDS):
-        raise RequestError(
-            f"unknown argument {unknown[0]!r}: create_job takes sizes and {', '.join(sorted(KEYWORDS))}"
-        )
+        raise RequestError(f"unknown argument {unknown[0]!r}: create_job takes sizes and {', '.join(sorted(KEYWORDS))}")
     sizes = _sizes(args)
     machine, tags = _machine_and_tags(kwargs.get("machine"), kwargs.get("tags"))
     single = len(sizes) == 3 or sizes == (1,)
