@@ -106,14 +106,14 @@ class Engine:
             self._set_fact(f"machine/{name}", None)
         kept = {name: machine for name, machine in self._machines.items() if name not in gone}
         if gone:
-            self._scheduler.set_machines(kept, now)
+            self._scheduler.set_machines(kept)
         self._changed_machines.update(gone, (name for name in machines if kept.get(name) != machines[name]))
         for name, machine in machines.items():
             if kept.get(name) != machine:
                 self._set_fact(f"machine/{name}", machine_to_fact(machine))
         self._set_fact("machines", list(machines))
         self._machines = dict(machines)
-        self._scheduler.set_machines(self._machines, now)
+        self._scheduler.set_machines(self._machines)
         for machine in machines.values():
             self._boards.apply(machine)
         self._schedule(now)

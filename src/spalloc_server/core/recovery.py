@@ -43,7 +43,7 @@ class RecoverableEngine(Engine):
         self._next_id = max([self._next_id, self._facts.get("next_id", 1), *(1 + row.job_id for row in snapshot.jobs)])
         names = self._facts.get("machines", [])
         self._machines = {name: machine_from_fact(self._facts[f"machine/{name}"]) for name in names}
-        self._scheduler.set_machines(self._machines, now)
+        self._scheduler.set_machines(self._machines)
         for record in snapshot.boards:
             self._boards.restore(record)
         for machine in self._machines.values():

@@ -55,7 +55,7 @@ class Scheduler:
         self._book.line_up(self._policy.turn)
         self._changed = True
 
-    def set_machines(self, machines: Mapping[str, Machine], now: float) -> None:
+    def set_machines(self, machines: Mapping[str, Machine]) -> None:
         """Take over a configuration's machines, in order of priority.
 
         A machine that is the same hardware as before keeps who has its boards. No job runs on one that goes.

@@ -71,7 +71,7 @@ class Simulation:
     def run(self) -> Iterator[int]:
         """Run it to its end, and yield now and then how many jobs have ended or been cancelled."""
         scheduler = Scheduler(self.scheduling, self.cool_down)
-        scheduler.set_machines(self.machines, 0.0)
+        scheduler.set_machines(self.machines)
         ends: list[tuple[float, int, Allocation]] = []
         arriving = 0
         in_use = waiting = ended = 0
