@@ -75,7 +75,7 @@ def _soonest(book: Book, job: Waiting, taken: dict[str, Planes], now: float) -> 
     """Where the job could start soonest, beside what is reserved if that is possible at all."""
     for spared in (taken, {}):
         found = [
-            Reservation(job.job_id, name, place, start, now)
+            Reservation(job.job_id, name, place, start, start, now)
             for name in job.machines
             if book.machines[name].serves_now(job.request)
             for start, place in [

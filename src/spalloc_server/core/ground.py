@@ -31,38 +31,29 @@ class Ground:
         self.torus = topology.torus
         self.free = free
         self._columns: dict[int, int] = {}
+        self._lump: tuple[int, Planes] = (0, (0, 0, 0))
+        """The largest connected lump found so far, with its number of boards."""
+        self._unknown = free
+        """Boards of which it has not been looked yet which lumps they are in."""
 
     @cached_property
     def size(self) -> int:
         """Number of boards."""
         return count(self.free)
 
-    @cached_property
-    def lumps(self) -> list[tuple[int, Planes]]:
-        """The boards in connected lumps, largest first, each with its number of boards."""
-        everywhere = (0, 0, self.torus.width, self.torus.height)
-        lumps = []
-        left = self.free
-        while any(left):
-            z, plane = next((z, plane) for z, plane in enumerate(left) if plane)
+    def connected(self, boards: int) -> Ground | None:
+        """It without some of its connected lumps that have fewer boards than this; None where all have fewer."""
+        while self._lump[0] < boards:
+            if count(self._unknown) < boards:
+                return None
+            z, plane = next((z, plane) for z, plane in enumerate(self._unknown) if plane)
             seed = [0, 0, 0]
             seed[z] = plane & -plane
-            lump = self.topology.flooded((seed[0], seed[1], seed[2]), left, everywhere)
-            lumps.append((count(lump), lump))
-            left = without(left, lump)
-        return sorted(lumps, key=lambda lump: -lump[0])
-
-    def largest(self, boards: int) -> Ground | None:
-        """The part of it that is in connected lumps of at least so many boards; None where there are none."""
-        if self.size < boards:
-            return None
-        lumps = [lump for size, lump in self.lumps if size >= boards]
-        if len(lumps) == len(self.lumps):
-            return self
-        free: Planes = (0, 0, 0)
-        for lump in lumps:
-            free = union(free, lump)
-        return Ground(self.topology, free) if lumps else None
+            everywhere = (0, 0, self.torus.width, self.torus.height)
+            lump = self.topology.flooded((seed[0], seed[1], seed[2]), self._unknown, everywhere)
+            self._unknown = without(self._unknown, lump)
+            self._lump = max(self._lump, (count(lump), lump))
+        return Ground(self.topology, union(self._lump[1], self._unknown))
 
     def origins(self, width: int, height: int, boards: int) -> Iterator[int]:
         """Bit numbers of the origins, rising, of blocks with at least so many boards, the bottom-left one included."""

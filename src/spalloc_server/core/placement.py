@@ -26,7 +26,7 @@ from spalloc_server.core.topology import Topology
 from spalloc_server.core.torus import BOARDS_PER_TRIAD, Block, Planes, Torus, count, origins, union, without
 from spalloc_server.links import Links
 
-__all__ = ["Place", "place"]
+__all__ = ["Place", "fits", "place"]
 
 Place: TypeAlias = tuple[Block, Planes]
 """A block, and the boards in it that are given."""
@@ -59,6 +59,17 @@ def place(request: Request, ground: Ground) -> Place | None:
     return None
 
 
+def fits(request: Request, ground: Ground) -> bool:
+    """Whether there is any place for a request: what `place` tells, sooner."""
+    if request.boards is None or request.boards < 2 or request.require_torus:
+        return place(request, ground) is not None
+    large_lump = ground.connected(request.boards)
+    largest = growing_shapes(request.boards, ground.torus.width, ground.torus.height, request.min_ratio)[-1:]
+    if large_lump and any(True for shape in largest for _ in _with_enough(request, large_lump, shape)):
+        return True
+    return request.max_dead_boards != 0 and place(request, ground) is not None
+
+
 def _part(request: Request, ground: Ground) -> Place | None:
     """The most compact place with as many connected free boards as asked for."""
     assert request.boards is not None
@@ -67,7 +78,7 @@ def _part(request: Request, ground: Ground) -> Place | None:
     for shape in tight_shapes(request, ground.torus.width, ground.torus.height):
         if found := next(_with_enough(request, ground, shape), None):
             return found
-    large_lumps = ground.largest(request.boards)
+    large_lumps = ground.connected(request.boards)
     if large_lumps is None:
         return None
     looser = growing_shapes(request.boards, ground.torus.width, ground.torus.height, request.min_ratio)

@@ -46,6 +46,9 @@ MAX_FAIR_SHARE = 3600.0
 PATIENCE = 7200.0
 """Seconds after which a job that is next has its reserved boards to itself."""
 
+SLIP = 120.0
+"""Seconds by which reserved boards may come later than was thought before others are looked for."""
+
 RESERVATIONS = 1
 """Reservations on each machine."""
 
@@ -148,10 +151,10 @@ class Backfill:
             if before and before.machine == name and not any(overlap(before.boards, taken)):
                 start = max((end for end, boards in ends if any(overlap(boards, before.boards))), default=now)
                 # Looking for better boards takes time, and pays only if these come later than was thought
-                if start <= before.start or _alone(before, now):
+                if start <= before.promised + SLIP or _alone(before, now):
                     found = replace(before, start=start)
             if found is None and (new := soonest(job.request, machine, ends, taken)):
-                found = Reservation(job.job_id, name, new[1], new[0], before.since if before else now)
+                found = Reservation(job.job_id, name, new[1], new[0], new[0], before.since if before else now)
             if found and (best is None or found.start < best.start):
                 best = found
         if best:

@@ -15,7 +15,7 @@ from spalloc_server.core.book import Book
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
 from spalloc_server.core.occupancy import Occupancy
-from spalloc_server.core.placement import Place, place
+from spalloc_server.core.placement import Place, fits, place
 from spalloc_server.core.torus import Planes, count, overlap, union, without
 
 __all__ = ["Reservation", "releases", "soonest"]
@@ -30,6 +30,8 @@ class Reservation:
     place: Place
     start: float
     """Predicted, seconds on the scheduler's axis."""
+    promised: float
+    """What `start` was when these boards were chosen."""
     since: float
     """When the job first had a reservation."""
 
@@ -72,20 +74,19 @@ def soonest(
         if count(free) >= (request.boards or 1):
             steps.append((end, free))
 
-    def at_step(step: int) -> tuple[float, Place] | None:
-        end, free = steps[step]
-        found = place(request, Ground(occupancy.topology, free))
-        return found and (end, found)
+    def fits_at(step: int) -> bool:
+        return fits(request, Ground(occupancy.topology, steps[step][1]))
 
-    found, failed, step, stride = None, -1, 0, 1
-    while step < len(steps) and (found := at_step(step)) is None:
-        failed, step, stride = step, min(step + stride, len(steps) - 1), 2 * stride
-        if failed == step:
+    failed, step, stride = -1, 0, 1
+    while step < len(steps) and not fits_at(step):
+        if step == len(steps) - 1:
             return None
-    while found and failed + 1 < step:
+        failed, step, stride = step, min(step + stride, len(steps) - 1), 2 * stride
+    while failed + 1 < step < len(steps):
         middle = (failed + step) // 2
-        if sooner := at_step(middle):
-            found, step = sooner, middle
-        else:
-            failed = middle
-    return found
+        failed, step = (failed, middle) if fits_at(middle) else (middle, step)
+    if step >= len(steps):
+        return None
+    end, free = steps[step]
+    found = place(request, Ground(occupancy.topology, free))
+    return found and (end, found)

@@ -99,18 +99,19 @@ class Topology:
         torus = self.torus
         x, y, width, height = block
         spans = width == torus.width or height == torus.height
-        move = torus.rolled if spans else torus.shifted
         window = torus.window(width, height)
         cut = {key: dead for key, plane in self._cut.items() if (dead := torus.rolled(plane, x, y) & window)}
+        move = torus.rolled if spans else torus.shifted
+        right, up, left, down = torus.unit_moves if spans else torus.unit_shifts
 
         def all_links(boards: Planes) -> Planes:
             # The links of `link_to_vector`, those that go to triads in one direction together
             a, b, c = boards
-            right, up, down_left = move(b, -1, 0), move(c, 0, -1), move(a, 1, 1)
+            b_right, c_up, a_down_left = right(b), up(c), down(left(a))
             return (
-                b | c | right | up | move(b | c, -1, -1),
-                a | c | down_left | up | move(a | c, 1, 0),
-                a | b | down_left | right | move(a | b, 0, 1),
+                b | c | b_right | c_up | up(right(b | c)),
+                a | c | a_down_left | c_up | left(a | c),
+                a | b | a_down_left | b_right | down(a | b),
             )
 
         def working_links(boards: Planes) -> Planes:

@@ -9,7 +9,7 @@ a microsecond at 1,200 boards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from spalloc_server.coordinates import Board
@@ -21,6 +21,8 @@ Planes: TypeAlias = tuple[int, int, int]
 
 Block: TypeAlias = tuple[int, int, int, int]
 """(x, y, width, height): a block of triads, from (x, y) rightwards and upwards over the machine's edges."""
+
+Move: TypeAlias = Callable[[int], int]
 
 BOARDS_PER_TRIAD = 3
 
@@ -86,7 +88,35 @@ class Torus(Rolling):
     def __init__(self, width: int, height: int) -> None:
         super().__init__(width, height, 1)
         self.size = width * height
+        self.unit_moves = self._unit_moves()
+        """Sets moved by one triad: to the right, up, to the left, down; what leaves at an edge comes in opposite."""
+        self.unit_shifts: tuple[Move, Move, Move, Move] = (
+            lambda triads: triads << 1,
+            lambda triads: triads << width,
+            lambda triads: triads >> 1,
+            lambda triads: triads >> width,
+        )
+        """The same without the wrapping: for sets inside a block narrower than the machine, to be masked by it."""
         self.wide = Counters(width, height)
+
+    def _unit_moves(self) -> tuple[Move, Move, Move, Move]:
+        width, around, full = self.width, self.size - self.width, self.full
+        first, last = self._left_of[1], self.full ^ self._left_of[width - 1]
+        row = (1 << width) - 1
+
+        def right(triads: int) -> int:
+            return (triads & ~last) << 1 | (triads & last) >> width - 1
+
+        def up(triads: int) -> int:
+            return triads << width & full | triads >> around
+
+        def left(triads: int) -> int:
+            return (triads & ~first) >> 1 | (triads & first) << width - 1
+
+        def down(triads: int) -> int:
+            return triads >> width | (triads & row) << around
+
+        return right, up, left, down
 
     def triad(self, x: int, y: int) -> int:
         """The set of the one triad (x, y), which must be inside the machine."""
