@@ -75,11 +75,13 @@ class Simulation:
         ends: list[tuple[float, int, Allocation]] = []
         arriving = 0
         in_use = waiting = ended = 0
-        while arriving < len(self.jobs) or ends:
+        while True:
             times = [ends[0][0]] if ends else []
             times += [self.jobs[arriving].submit] if arriving < len(self.jobs) else []
             if (wake := scheduler.wake_at()) is not None:
                 times.append(wake)
+            if not times:
+                return
             now = min(times)
             while ends and ends[0][0] <= now:
                 _, number, allocation = heapq.heappop(ends)

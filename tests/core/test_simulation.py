@@ -1,0 +1,113 @@
+"""Traces in virtual time: what the figures say, and that nobody waits for ever."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spalloc_server.configuration import Scheduling
+from spalloc_server.core.messages import Request
+from spalloc_server.core.policy_backfill import MAX_FAIR_SHARE, MAX_YIELD, PATIENCE
+from spalloc_server.core.request import DEFAULT_TAGS
+from spalloc_server.core.simulation import Simulation, TraceJob
+from tests.core.machines import a_machine
+
+POLICIES = ["fifo", "backfill"]
+
+
+def a_job(submit: float, duration: float, boards: int, owner: str = "me") -> TraceJob:
+    return TraceJob(submit, duration, Request(owner=owner, boards=boards, tags=DEFAULT_TAGS))
+
+
+def run(
+    jobs: list[TraceJob], policy: str = "backfill", width: int = 4, height: int = 4, cool_down: float = 0.0
+) -> Simulation:
+    simulation = Simulation(
+        {"m": a_machine("m", width, height)},
+        jobs,
+        Scheduling(policy=policy),
+        cool_down,  # type: ignore[arg-type]
+    )
+    for _ in simulation.run():
+        pass
+    return simulation
+
+
+def waits(simulation: Simulation) -> list[float]:
+    return [at - simulation.jobs[number].submit for number, at in sorted(simulation.started.items())]
+
+
+def test_the_figures_of_a_trace_that_can_be_worked_out_by_hand() -> None:
+    simulation = run([a_job(0, 100, 48), a_job(10, 100, 48)], "fifo")
+    assert waits(simulation) == [0, 90]
+    figures = simulation.figures()
+    assert (figures["jobs"], figures["started"], figures["cancelled"]) == (2, 2, 0)
+    assert (figures["mean_wait_s"], figures["max_wait_s"], figures["makespan_s"]) == (45.0, 90.0, 200.0)
+    assert (figures["useful"], figures["utilisation"]) == (1.0, 1.0)
+    assert (figures["mean_wait_large_s"], figures["max_wait_large_s"]) == (None, None)
+
+
+def test_boards_rest_between_jobs() -> None:
+    assert waits(run([a_job(0, 100, 48), a_job(10, 100, 48)], cool_down=30)) == [0, 120]
+
+
+def test_jobs_that_no_machine_can_take_are_counted_and_hold_up_nobody() -> None:
+    simulation = run([a_job(0, 10, 49), a_job(0, 10, 48)])
+    assert simulation.cancelled == {0}
+    assert simulation.figures()["started"] == 1
+
+
+def test_an_empty_trace_has_no_figures_to_tell() -> None:
+    figures = run([]).figures()
+    assert (figures["jobs"], figures["mean_wait_s"], figures["useful"], figures["fairness"]) == (0, None, None, None)
+
+
+def test_first_come_first_served_lets_nobody_overtake() -> None:
+    simulation = run([a_job(0, 100, 40), a_job(1, 100, 48), a_job(2, 10, 3)], "fifo")
+    assert waits(simulation) == [0, 99, 198]
+
+
+def test_backfill_lets_those_overtake_who_delay_nobody_before_them() -> None:
+    known = [a_job(time, 10, 3) for time in (0, 20)] + [a_job(0, 100, 36, "you")]
+    simulation = run([*known, a_job(110, 100, 36, "you"), a_job(111, 100, 48, "you"), a_job(112, 10, 3)])
+    assert waits(simulation)[3:] == [0, 99, 0]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_job_of_a_busy_trace_is_started_and_no_sooner_than_it_came(policy: str) -> None:
+    rng = random.Random(5)
+    jobs = [
+        a_job(rng.uniform(0, 3000), rng.expovariate(1 / 200), rng.choice([1, 1, 2, 3, 6, 12, 30]), f"user {n % 5}")
+        for n in range(300)
+    ]
+    simulation = run(jobs, policy)
+    assert len(simulation.started) == len(jobs)
+    assert min(waits(simulation)) >= 0
+    assert all(0 <= in_use <= 48 for _, in_use, _ in simulation.timeline)
+    assert simulation.timeline[-1][1:] == (0, 0)
+
+
+def test_backfill_makes_a_busy_machine_wait_less_than_first_come_first_served() -> None:
+    rng = random.Random(7)
+    jobs = [
+        a_job(rng.uniform(0, 5000), rng.expovariate(1 / 200), rng.choice([1, 1, 1, 3, 6, 24, 48]), f"user {n % 5}")
+        for n in range(300)
+    ]
+    means = {policy: run(jobs, policy).figures()["mean_wait_s"] for policy in POLICIES}
+    assert means["backfill"] < means["fifo"] / 2
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 1000), boards=st.sampled_from([24, 36, 48]))
+def test_a_large_job_among_endless_small_ones_starts_within_the_bound_that_is_promised(seed: int, boards: int) -> None:
+    """The small ones run far longer than their owners' last jobs let expect, so that every prediction is wrong."""
+    rng = random.Random(seed)
+    longest = 3000.0
+    small = [a_job(time * 20, rng.choice([30.0, longest]), 1, f"user {time % 7}") for time in range(2500)]
+    simulation = run([*small, a_job(5000, 100, boards, "patient")])
+    number = next(number for number, job in enumerate(simulation.jobs) if job.request.owner == "patient")
+    wait = simulation.started[number] - 5000
+    assert wait <= MAX_YIELD + MAX_FAIR_SHARE + PATIENCE + longest
