@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,12 +26,8 @@ def a_job(submit: float, duration: float, boards: int, owner: str = "me") -> Tra
 def run(
     jobs: list[TraceJob], policy: str = "backfill", width: int = 4, height: int = 4, cool_down: float = 0.0
 ) -> Simulation:
-    simulation = Simulation(
-        {"m": a_machine("m", width, height)},
-        jobs,
-        Scheduling(policy=policy),
-        cool_down,  # type: ignore[arg-type]
-    )
+    scheduling = msgspec.convert({"policy": policy}, Scheduling)
+    simulation = Simulation({"m": a_machine("m", width, height)}, jobs, scheduling, cool_down)
     for _ in simulation.run():
         pass
     return simulation

@@ -1,0 +1,111 @@
+"""`spalloc-admin simulate`: traces of every form, its figures, and what it says of bad ones."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from click.testing import CliRunner
+
+from spalloc_server.cli.simulate import simulate
+from spalloc_server.controller import Controller, Outcome
+from spalloc_server.storage.rows import encode
+from spalloc_server.storage.state_file import connect, transaction
+from tests.cli.commands import one_line_of
+from tests.core.machines import a_machine
+
+CSV = "submit_s,duration_s,owner,request\n0,100,ann,2x2\n10,50,bob,12\n20,10,ann,1\n"
+SWF = (
+    "; MaxProcs: 12\n"
+    "1 0 -1 100 12 -1 -1 12 -1 -1 1 3 -1 -1 -1 -1 -1 -1\n"
+    "2 10 -1 50 12 -1 -1 -1 -1 -1 1 4 -1 -1 -1 -1 -1 -1\n"
+    "3 15 -1 -1 12 -1 -1 -1 -1 -1 0 4 -1 -1 -1 -1 -1 -1\n"
+)
+
+
+def trace(folder: Path, text: str, name: str = "trace.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def figures(*arguments: object) -> dict[str, Any]:
+    result = CliRunner().invoke(simulate, [*map(str, arguments), "--json"])
+    assert result.exit_code == 0, result.output
+    return dict(json.loads(result.stdout))
+
+
+def test_a_trace_in_csv_on_a_machine_of_so_many_triads(tmp_path: Path) -> None:
+    told = figures(trace(tmp_path, CSV), "--machine", "2x2", "--cool-down", 0, "--policy", "fifo")
+    assert (told["policy"], told["jobs"], told["started"], told["cancelled"]) == ("fifo", 3, 3, 0)
+    assert (told["mean_wait_s"], told["max_wait_s"], told["makespan_s"]) == (73.3, 130.0, 160.0)
+
+
+def test_boards_rest_as_the_config_file_says_unless_told_otherwise(tmp_path: Path) -> None:
+    one = trace(tmp_path, "submit_s,duration_s,owner,request\n0,100,ann,2x2\n0,100,bob,2x2\n")
+    assert figures(one, "--machine", "2x2")["max_wait_s"] == 130.0
+    assert figures(one, "--machine", "2x2", "--cool-down", 5)["max_wait_s"] == 105.0
+
+
+def test_the_standard_workload_format_counts_processors_as_boards(tmp_path: Path) -> None:
+    told = figures(trace(tmp_path, SWF, "trace.swf"), "--machine", "2x2", "--cool-down", 0)
+    assert (told["jobs"], told["max_wait_s"], told["makespan_s"]) == (2, 90.0, 150.0)
+
+
+def test_a_servers_own_history_can_be_tried_again(tmp_path: Path) -> None:
+    now = [1000.0]
+    core = Controller(clock=lambda: now[0])
+    core.machines = {"m": a_machine("m", 2, 2)}
+    for _ in range(2):
+        job_id = core.create_job(12, owner="ann")
+        for switch in core.take_switches():
+            core.switched(Outcome(switch.operation))
+        now[0] += 100
+        core.destroy_job(job_id)
+        now[0] += 100
+        for switch in core.take_switches():
+            core.switched(Outcome(switch.operation))
+        now[0] += 100
+        core.tick()
+    core.create_job(12, owner="ann")
+    with closing(connect(tmp_path / "state.db")) as connection, transaction(connection):
+        encode(core.take_changes()).store(connection)
+    told = figures("--from-history", tmp_path / "state.db", "--machine", "2x2", "--cool-down", 0)
+    assert (told["jobs"], told["makespan_s"], told["max_wait_s"]) == (2, 400.0, 0.0)
+
+
+def test_people_get_a_table_and_a_picture(tmp_path: Path) -> None:
+    picture = tmp_path / "out.svg"
+    arguments = [str(trace(tmp_path, CSV)), "--machine", "2x2", "--plot", str(picture)]
+    result = CliRunner().invoke(simulate, arguments)
+    assert result.exit_code == 0, result.output
+    assert "mean wait" in result.stdout
+    assert ET.fromstring(picture.read_text()).tag.endswith("svg")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("a.csv", "when,what\n1,2\n", "lacks the column duration_s"),
+        ("a.csv", "submit_s,duration_s,owner,request\n0,1,me,many\n", "line 2"),
+        ("a.csv", "submit_s,duration_s,owner,request\n0,soon,me,1\n", "line 2"),
+        ("a.swf", "1 2 3\n", "line 1"),
+    ],
+)
+def test_a_bad_trace_is_refused_with_its_line(tmp_path: Path, name: str, text: str, complaint: str) -> None:
+    assert complaint in one_line_of(simulate, trace(tmp_path, text, name), "--machine", "2x2")
+
+
+def test_a_trace_that_is_not_there_and_a_machine_of_no_size_are_refused(tmp_path: Path) -> None:
+    assert "cannot be read" in one_line_of(simulate, tmp_path / "none.csv", "--machine", "2x2")
+    assert "at least one triad" in one_line_of(simulate, trace(tmp_path, CSV), "--machine", "0x2")
+
+
+def test_a_trace_or_a_history_must_be_given() -> None:
+    result = CliRunner().invoke(simulate, ["--machine", "2x2"])
+    assert result.exit_code == 2
+    assert "either a TRACE or --from-history" in result.stderr
