@@ -1,12 +1,12 @@
-"""`python -m benchmarks [service] [--quick]`: the benchmarks, side by side with the published server."""
+"""`python -m benchmarks [schedule] [policies] [service] [--quick]`: the benchmarks; the service beside the published server."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import service
+from benchmarks import policies, schedule, service
 
-KINDS = {"service": service.main}
+KINDS = {"schedule": schedule.main, "policies": policies.main, "service": service.main}
 
 
 def main() -> None:

@@ -120,7 +120,7 @@ def ours(config: Path, directory: Path) -> Iterator[Subject]:
 def published(config: Path, directory: Path) -> Iterator[Subject]:
     """The published server, version 7.0.0, without its sleeps between commands to a BMP."""
     python = environment("spalloc-server-7.0.0", "spalloc-server==1!7.0.0")
-    with _server("7.0.0", [str(python), str(LAUNCHER)], config, directory) as subject:
+    with _server("7.0.0", [str(python), "-E", str(LAUNCHER)], config, directory) as subject:
         yield subject
 
 
