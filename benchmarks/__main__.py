@@ -1,4 +1,4 @@
-"""`python -m benchmarks [schedule] [policies] [service] [--quick]`: the benchmarks; the service beside the published server."""
+"""`python -m benchmarks [schedule] [policies] [service] [--quick]`: the service is measured beside the published one."""
 
 from __future__ import annotations
 
