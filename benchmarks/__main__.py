@@ -1,4 +1,4 @@
-"""`python -m benchmarks [schedule] [policies] [service] [--quick]`: the service is measured beside the published one."""
+"""`python -m benchmarks [schedule] [policies] [service] [--quick]`: the service beside the published one."""
 
 from __future__ import annotations
 

@@ -111,6 +111,10 @@ def idle(subject: Subject, generator: Generator, sizes: Sizes) -> None:
         print(f"{subject.name}: {sizes.idle:,} idle connections cost {each:.1f} KiB each")
         load = generator.run(subject.port, STATE, clients=20, rate=200, seconds=sizes.seconds)
         print(f"{subject.name}: others' p99 beside them {load.lines[0].p99 * 1e3:.2f} ms")
+        others = generator.begin(subject.port, STATE, clients=20, rate=200, seconds=2.0)
+        time.sleep(0.5)
+    left = generator.end(others)
+    print(f"{subject.name}: when they all leave at once, others wait {left.lines[0].max * 1e3:.0f} ms at the longest")
 
 
 @dataclass

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spalloc_server.configuration import Scheduling
+from spalloc_server.core import policy_backfill
 from spalloc_server.core.messages import Request
-from spalloc_server.core.policy_backfill import MAX_FAIR_SHARE, MAX_YIELD, PATIENCE
 from spalloc_server.core.request import DEFAULT_TAGS
 from spalloc_server.core.simulation import Simulation, TraceJob
 from tests.core.machines import a_machine
 
 POLICIES = ["fifo", "backfill"]
+MAX_YIELD, PATIENCE = 3600.0, 1800.0
+"""Short ones, so that a trace need not be long to show them."""
 
 
 def a_job(submit: float, duration: float, boards: int, owner: str = "me") -> TraceJob:
@@ -104,7 +106,10 @@ def test_a_large_job_among_endless_small_ones_starts_within_the_bound_that_is_pr
     rng = random.Random(seed)
     longest = 3000.0
     small = [a_job(time * 20, rng.choice([30.0, longest]), 1, f"user {time % 7}") for time in range(2500)]
-    simulation = run([*small, a_job(5000, 100, boards, "patient")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy_backfill, "PATIENCE", PATIENCE)
+        patch.setattr(policy_backfill, "MAX_YIELD", MAX_YIELD)
+        simulation = run([*small, a_job(5000, 100, boards, "patient")])
     number = next(number for number, job in enumerate(simulation.jobs) if job.request.owner == "patient")
     wait = simulation.started[number] - 5000
-    assert wait <= MAX_YIELD + MAX_FAIR_SHARE + PATIENCE + longest
+    assert wait <= MAX_YIELD + policy_backfill.MAX_FAIR_SHARE + PATIENCE + longest

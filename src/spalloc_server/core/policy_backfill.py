@@ -34,7 +34,7 @@ from spalloc_server.core.torus import BOARDS_PER_TRIAD, Planes, overlap, union, 
 
 __all__ = ["Backfill"]
 
-STRETCH = 0.1
+STRETCH = 0.02
 """Seconds by which a job is due later for each board-second that it is predicted to take."""
 
 MAX_YIELD = 14400.0
@@ -43,7 +43,7 @@ MAX_YIELD = 14400.0
 MAX_FAIR_SHARE = 3600.0
 """Seconds by which the job of an owner who has had everything is due later than that of one who has had nothing."""
 
-PATIENCE = 7200.0
+PATIENCE = 28800.0
 """Seconds after which a job that is next has its reserved boards to itself."""
 
 SLIP = 120.0
