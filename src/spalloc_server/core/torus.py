@@ -99,6 +99,9 @@ class Torus(Rolling):
         """The same without the wrapping: for sets inside a block narrower than the machine, to be masked by it."""
         self.wide = Counters(width, height)
 
+    def __reduce__(self) -> tuple[type[Torus], tuple[int, int]]:
+        return Torus, (self.width, self.height)  # all else follows from these, and functions cannot be pickled
+
     def _unit_moves(self) -> tuple[Move, Move, Move, Move]:
         width, around, full = self.width, self.size - self.width, self.full
         first, last = self._left_of[1], self.full ^ self._left_of[width - 1]
