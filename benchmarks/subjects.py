@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.conformance.environments import environment
 from tests.conformance.machines import TestMachine, bmp_hosts, write_config
+from tests.conformance.servers import free_port
 
 __all__ = ["HOST", "LIVE", "Subject", "hardware", "ours", "published", "request"]
 
@@ -126,8 +127,7 @@ def published(config: Path, directory: Path) -> Iterator[Subject]:
 
 @contextlib.contextmanager
 def _server(name: str, command: list[str], config: Path, directory: Path) -> Iterator[Subject]:
-    with socket.create_server((HOST, 0)) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     log = directory / f"{name}.log"
     with _process([*command, str(config), "--cold-start", "--port", str(port)], log) as process:
         subject = Subject(name, port, process, log)

@@ -110,6 +110,18 @@ async def test_connections_are_encrypted_where_there_is_a_certificate(certificat
         assert [connection.export() for connection in run.service.connections] == [None]
 
 
+async def test_a_client_with_tls_hears_of_changes_while_it_says_nothing(certificate: Path) -> None:
+    async with running() as run:
+        run.service.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
+        trusting = ssl.create_default_context(cafile=certificate / "cert.pem")
+        line = Line(*await asyncio.open_connection("127.0.0.1", run.port, ssl=trusting))
+        run.lines.append(line)
+        await line.ask("notify_job")
+        for job_id in range(5):
+            run.service.notify({job_id}, set())
+            assert await line.receive() == {"jobs_changed": [job_id]}
+
+
 async def test_a_client_that_does_not_speak_tls_is_disconnected_and_the_log_says_so(certificate: Path) -> None:
     async with running() as run:
         run.service.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)

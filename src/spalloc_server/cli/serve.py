@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-GARBAGE_THRESHOLDS = (5_000, 8, 5_000)
+GARBAGE_THRESHOLDS = (2_000, 10, 10_000)
 """New objects are looked at often, a few milliseconds each time; old ones when 200 million more have piled up."""
 
 PATH = click.Path(path_type=Path)

@@ -84,9 +84,10 @@ class Controller(OperableEngine):
         if job is None:
             row = self._retired.get(job_id)
             return _UNKNOWN if row is None else JobStatus(JobState.destroyed, reason=row.reason)
+        state = job.reported
         return JobStatus(
-            job.reported,
-            job.power if job.reported != JobState.queued else None,
+            state,
+            job.power if state != JobState.queued else None,
             job.keepalive,
             job.warning,
             job.created_at,
@@ -185,13 +186,14 @@ class Controller(OperableEngine):
 
 
 def _describe(job: Job) -> JobDescription:
+    state = job.reported
     return JobDescription(
         job.job_id,
         job.owner,
         job.created_at,
         job.keepalive,
-        job.reported,
-        job.power if job.reported != JobState.queued else None,
+        state,
+        job.power if state != JobState.queued else None,
         job.args,
         job.kwargs,
         job.allocation.machine if job.allocation else None,

@@ -10,7 +10,8 @@ thread is spent on a client. Three queues lie between a line and the wire, and e
   so what the transport has not sent yet is always the tail of `_written`; that is what makes `export` possible.
 
 A connection is blocked while the client does not read (the transport has bytes left), while too many replies are held,
-while its address sends commands faster than it may, or after `TURN_COMMANDS` lines, when other clients have their turn.
+while its address sends commands faster than it may, or when other clients have their turn: after `TURN_COMMANDS` lines,
+or when the event loop has served clients for long enough (`turns`).
 
 Notifications are not queued but merged: while the client does not read, the names of what changed gather in a set. None
 is ever dropped, because published clients wait for ever for a lost one; where the set outgrows `write_buffer_bytes`,
@@ -93,9 +94,15 @@ class Connection(asyncio.Protocol):
         self._held_bytes = 0
         self._writable = True
         self._receiving = True
+        self._encrypted = False
         self._ended = False
         self._closed = False
-        self._wait: asyncio.Handle | None = None
+        self._flushing = False
+        """Whether what is in `_out` will be sent at the end of the turn."""
+        self._queued = False
+        """Whether it is in the line of those who wait for their turn."""
+        self._delay: asyncio.TimerHandle | None = None
+        """Until its address may send another command."""
         self._linger: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
 
@@ -106,8 +113,10 @@ class Connection(asyncio.Protocol):
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's derives from nothing
         if address := transport.get_extra_info("peername"):
             self.host, self.peer = address[0], f"{address[0]}:{address[1]}"
+        self._encrypted = transport.get_extra_info("sslcontext") is not None
         _set_options(transport.get_extra_info("socket"))
-        transport.set_write_buffer_limits(high=0)
+        # So that writing pauses while any byte is unsent: TLS pauses at the limit, others above it
+        transport.set_write_buffer_limits(high=1 if self._encrypted else 0)
         if refusal := self._service.admit(self, adopted=self._adopted is not None):
             self._service.complain("connection refused", peer=self.peer, reason=refusal)
             self._closed = True
@@ -117,18 +126,18 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer what has arrived."""
-        if self._ended:
-            return
-        self._lines.receive(data)
-        if self._wait is None:
-            self._answer_lines()
+        if not self._ended:
+            self._lines.receive(data)
+            self._go_on()
 
     def eof_received(self) -> bool:
         """Answer what is left of a client that sends no more, then close."""
         self._ended = True
-        if self._wait is None:
-            self._answer_lines()
-        return self._transport.get_extra_info("sslcontext") is None  # TLS has no half-closed connections
+        if self._encrypted:
+            self._answer_lines()  # at once, because TLS has no half-closed connections
+        else:
+            self._take_turn()
+        return not self._encrypted
 
     def pause_writing(self) -> None:
         """The client does not read, or not so fast."""
@@ -142,14 +151,13 @@ class Connection(asyncio.Protocol):
             self._stall.cancel()
         self._written = b""
         self.send_notifications()
-        if self._wait is None:
-            self._answer_lines()
+        self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the client."""
         log.debug("client gone", peer=self.peer, reason=exc and str(exc))
         self._closed = True
-        for handle in (self._wait, self._linger, self._stall):
+        for handle in (self._delay, self._linger, self._stall):
             if handle is not None:
                 handle.cancel()
         self._held.clear()
@@ -168,12 +176,13 @@ class Connection(asyncio.Protocol):
             waited_for, reply = self._held.popleft()
             self._held_bytes -= len(reply)
             self._send(error if error and waited_for else reply)
-        self._flush()
-        if self._wait is None and (self._ended or not self._receiving):
-            self._take_turns()
+        self._flush_soon()
+        if self._ended or not self._receiving:
+            self._take_turn()
 
     def send_notifications(self) -> None:
         """Tell the client what has changed, unless it still has to read what was sent before."""
+        self.notifying = False
         if self._closed:
             return
         if self._writable:
@@ -192,6 +201,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Disconnect the client once it has taken what was sent, or after `LINGER_SECONDS`."""
         if not self._closed:
+            self.send_notifications()
             self._flush()
             self._closed = True
             self._transport.close()
@@ -204,7 +214,7 @@ class Connection(asyncio.Protocol):
 
     def thaw(self) -> None:
         """Go on answering after the service was frozen."""
-        self._take_turns()
+        self._take_turn()
 
     def export(self) -> tuple[int, ConnectionState] | None:
         """(file descriptor of the socket, the rest) for another process to go on with.
@@ -216,7 +226,7 @@ class Connection(asyncio.Protocol):
             None where the connection is coming to its end anyway, or is encrypted.
         """
         assert not self._held, "replies wait for a commit"
-        if self._closed or self._linger is not None or self._transport.get_extra_info("sslcontext") is not None:
+        if self._closed or self._linger is not None or self._encrypted:
             return None
         sent = len(self._written) - self._transport.get_write_buffer_size()
         jobs, machines = self._service.watched(self)
@@ -231,9 +241,22 @@ class Connection(asyncio.Protocol):
 
     # -- the three queues
 
+    def _go_on(self) -> None:
+        """Answer lines now, or when it is this client's turn."""
+        if self._service.turns.over():
+            self._take_turn()
+        elif not self._queued and self._delay is None:
+            self._answer_lines()
+
+    def _take_turn(self) -> None:
+        if not self._queued and self._delay is None:
+            self._queued = True
+            turns = self._service.turns
+            (turns.leave if self._ended else turns.put)(self._answer_lines)
+
     def _answer_lines(self) -> None:
         """Answer lines until none is left, or the connection is blocked; close it after the last line of all."""
-        self._wait = None
+        self._queued, self._delay = False, None
         all_answered = False
         try:
             for _ in range(TURN_COMMANDS):
@@ -246,11 +269,11 @@ class Connection(asyncio.Protocol):
                 if line and not line.isspace():
                     self._answer(line)
             else:
-                self._take_turns()
+                self._take_turn()
         except GarbageError as exc:
             self._reject(exc)
             all_answered = True
-        self._flush()
+        self._flush_soon()
         if self._ended and all_answered and self._writable and not self._held and not self._closed:
             self.close()
         self._receive(all_answered)
@@ -260,9 +283,12 @@ class Connection(asyncio.Protocol):
             self._closed
             or self._service.frozen
             or not self._writable
-            or self._wait is not None
-            or self._held_bytes > TURN_BYTES
-            or len(self._held) >= self._service.limits.pending_replies
+            or self._queued
+            or self._delay is not None
+            or (
+                bool(self._held)
+                and (self._held_bytes > TURN_BYTES or len(self._held) >= self._service.limits.pending_replies)
+            )
         )
 
     def _answer(self, line: bytearray) -> None:
@@ -278,18 +304,23 @@ class Connection(asyncio.Protocol):
         else:
             self._send(reply)
         if delay := self._service.charge(self.host, call.command):
-            self._wait = self._service.loop.call_later(delay, self._answer_lines)
+            self._delay = self._service.loop.call_later(delay, self._answer_lines)
         elif self._out_bytes > TURN_BYTES:
-            self._take_turns()
-
-    def _take_turns(self) -> None:
-        self._wait = self._wait or self._service.loop.call_soon(self._answer_lines)
+            self._take_turn()
 
     def _send(self, line: bytes) -> None:
         self._out.append(line)
         self._out_bytes += len(line)
 
+    def _flush_soon(self) -> None:
+        if self._out_bytes > TURN_BYTES:
+            self._flush()
+        elif self._out and not self._flushing:
+            self._flushing = True
+            self._service.turns.send(self._flush)
+
     def _flush(self) -> None:
+        self._flushing = False
         if self._out and self._writable and not self._closed:
             self._written = b"".join(self._out)
             self._out.clear()

@@ -27,7 +27,7 @@ __all__ = ["Listener", "is_loopback", "listening_sockets", "tls_context"]
 BACKLOG = 4096
 """Clients that may wait to be accepted (the system may allow fewer): all reconnect at once after a restart."""
 
-ACCEPTED = 64
+ACCEPTED = 32
 """Clients that are accepted before others have their turn."""
 
 RESERVED_FILES = 128

@@ -6,8 +6,8 @@ for). Tickets rise. Its reply, and all replies behind it, wait in the connection
 `committed(ticket)`, which ends the wait for that ticket and all before it. The service remembers who waits for which
 ticket, so a commit costs as much as it has replies. After a commit the server also tells what has changed (`notify`).
 
-Clients are told of changes in slices of `SLICE` clients, between which the event loop serves others; changes that come
-meanwhile are merged into what is still to be told. So a change that a thousand clients watch stalls nobody.
+Clients are told of changes when it is their turn (`turns`); changes that come meanwhile are merged into what is still
+to be told. So a change that a thousand clients watch stalls nobody.
 
 An address that sends more than `commands_per_second` is not refused anything: its connections are read more slowly.
 Keepalives are counted apart, so that a busy script does not lose its jobs.
@@ -29,11 +29,9 @@ from spalloc_server.controller import Controller
 from spalloc_server.protocol.commands import Commands, exception_reply
 from spalloc_server.protocol.connection import Connection, ConnectionState
 from spalloc_server.protocol.listener import Listener, is_loopback
+from spalloc_server.protocol.turns import Turns
 
 __all__ = ["Service"]
-
-SLICE = 64
-"""Clients that are told of changes before others have their turn."""
 
 HANDSHAKE_SECONDS = 10.0
 """Time for a client to agree on encryption."""
@@ -83,6 +81,7 @@ class Service:
         """Whether connections wait, so that they can be handed over."""
         self.hold = hold
         self.loop = asyncio.get_running_loop()
+        self.turns = Turns(self.loop, clock)
         self.connections: set[Connection] = set()
         self.refusal: str | None = None
         """While set, the answer to every command that would change something."""
@@ -92,8 +91,6 @@ class Service:
         self._clock = clock
         self._addresses: dict[str, _Address] = {}
         self._waiting: deque[tuple[int, Connection]] = deque()
-        self._to_tell: deque[Connection] = deque()
-        self._telling: asyncio.Handle | None = None
         self._listener: Listener | None = None
         self._arriving: set[asyncio.Task[None]] = set()
         self._gone = asyncio.Event()
@@ -198,8 +195,6 @@ class Service:
         for client, names in self.commands.watched_machines.affected(machines):
             client.changed_machines.update(names)
             self._tell(client)
-        if self._telling is None:
-            self._tell_some()
 
     async def stop(self) -> None:
         """Disconnect all clients, once they have taken what was sent; takes at most `LINGER_SECONDS`.
@@ -306,13 +301,4 @@ class Service:
     def _tell(self, connection: Connection) -> None:
         if not connection.notifying:
             connection.notifying = True
-            self._to_tell.append(connection)
-
-    def _tell_some(self) -> None:
-        self._telling = None
-        for _ in range(min(SLICE, len(self._to_tell))):
-            connection = self._to_tell.popleft()
-            connection.notifying = False
-            connection.send_notifications()
-        if self._to_tell:
-            self._telling = self.loop.call_soon(self._tell_some)
+            self.turns.put(connection.send_notifications)

@@ -1,0 +1,105 @@
+"""Crowds are served in slices, and their replies leave together."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from spalloc_server.protocol.turns import TURN_CLIENTS, TURN_LEAVING, TURN_SECONDS, Turns
+
+
+class Crowd:
+    """Clients each of whom takes a quarter of a turn; `told` are those that had theirs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.told: list[int] = []
+        self.turns = Turns(asyncio.get_running_loop(), lambda: self.now)
+
+    def serve(self, client: int) -> None:
+        self.now += TURN_SECONDS / 4
+        self.told.append(client)
+
+    async def come(self, clients: int) -> None:
+        for client in range(clients):
+            self.turns.put(partial(self.serve, client))
+
+    def send(self, client: int) -> None:
+        self.told.append(client)
+
+
+async def test_a_crowd_is_served_in_order_and_the_event_loop_comes_around_meanwhile() -> None:
+    crowd = Crowd()
+    await crowd.come(12)
+    served = []
+    while len(crowd.told) < 12:
+        await asyncio.sleep(0)
+        served.append(len(crowd.told))
+    assert served == [5, 10, 12]
+    assert crowd.told == list(range(12))
+
+
+async def test_those_who_leave_go_a_few_at_a_time_and_after_all_others() -> None:
+    crowd = Crowd()
+    for client in range(TURN_LEAVING + 1):
+        crowd.turns.leave(partial(crowd.send, client))
+    crowd.turns.put(partial(crowd.send, -1))
+    await asyncio.sleep(0)
+    assert crowd.told == [-1, *range(TURN_LEAVING)]
+    await asyncio.sleep(0)
+    assert crowd.told[-1] == TURN_LEAVING
+
+
+async def test_a_turn_is_over_after_its_time_and_begins_anew_when_the_event_loop_comes_around() -> None:
+    crowd = Crowd()
+    assert crowd.turns.over()
+    await crowd.come(1)
+    await asyncio.sleep(0)
+    assert not crowd.turns.over()
+    crowd.now += TURN_SECONDS
+    assert crowd.turns.over()
+
+
+async def test_replies_to_a_crowd_leave_together_once_all_of_its_turn_are_answered() -> None:
+    crowd = Crowd()
+    for client in (1, 2, 1):
+        crowd.turns.send(partial(crowd.send, client))
+    crowd.turns.put(partial(crowd.serve, 0))
+    assert crowd.told == []
+    await asyncio.sleep(0)
+    assert crowd.told == [0, 1, 2, 1]
+
+
+async def test_only_so_many_are_answered_in_a_turn() -> None:
+    crowd = Crowd()
+    await crowd.come(1)
+    await asyncio.sleep(0)
+    for client in range(TURN_CLIENTS):
+        assert not crowd.turns.over()
+        crowd.turns.send(partial(crowd.send, client))
+    assert crowd.turns.over()
+
+
+async def test_replies_to_one_who_asks_alone_leave_at_once() -> None:
+    crowd = Crowd()
+    alone = partial(crowd.send, 1)
+    crowd.turns.send(alone)
+    await asyncio.sleep(0)
+    crowd.turns.send(alone)
+    assert crowd.told == [1, 1]
+
+
+def broken() -> None:
+    raise ZeroDivisionError
+
+
+async def test_a_defect_in_one_turn_leaves_the_others_theirs() -> None:
+    crowd = Crowd()
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    crowd.turns.put(broken)
+    await crowd.come(2)
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert crowd.told == [0, 1]
+    assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
