@@ -14,11 +14,11 @@ import heapq
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from spalloc_server.configuration import Machine
-from spalloc_server.core.messages import Allocation, Request
+from spalloc_server.core.messages import Allocation, Kind, Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place, place
 from spalloc_server.core.runtime import Past, predicted_end
@@ -43,6 +43,10 @@ class Waiting:
     """How long it will probably run, seconds."""
     turn: Turn = (0.0, 0.0, 0)
     """Its place in the line: lower goes first."""
+    kind: Kind = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kind = self.request.kind
 
 
 @dataclass(slots=True)
@@ -94,15 +98,15 @@ class Book:
         heapq.heapify(heads)
         while heads:
             _, names, index = heapq.heappop(heads)
-            if machines.isdisjoint(names):
-                continue
             line = self._lines[names]
-            job = line[index]
-            yield job
-            if index < len(line) and line[index] is job:
-                index += 1
-            if index < len(line):
-                heapq.heappush(heads, (line[index].turn, names, index))
+            while index < len(line) and not machines.isdisjoint(names):
+                job = line[index]
+                if heads and heads[0][0] < job.turn:
+                    heapq.heappush(heads, (job.turn, names, index))
+                    break
+                yield job
+                if index < len(line) and line[index] is job:
+                    index += 1
 
     def joined(self) -> list[Waiting]:
         """Those who have joined since this was last called and still wait, in order of turn."""

@@ -8,7 +8,7 @@ An `Outcome` is the hardware's answer. The rows are what a restart needs, and wh
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,7 @@ __all__ = [
     "FrameWork",
     "JobEvent",
     "JobRow",
+    "Kind",
     "Note",
     "Outcome",
     "ReleaseRow",
@@ -31,6 +32,10 @@ __all__ = [
     "Snapshot",
     "Switch",
 ]
+
+
+Kind: TypeAlias = tuple[object, ...]
+"""All of a request that bears on its place, but the number of boards."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +72,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     def single(self) -> bool:
         """Whether this asks for one board, and so for no rectangle."""
         return self.boards == 1 or self.board is not None
+
+    @property
+    def kind(self) -> Kind:
+        """What two requests must have in common so that the one for more boards cannot be easier to place."""
+        return (
+            self.triads,
+            self.board,
+            self.min_ratio,
+            self.max_dead_boards,
+            self.max_dead_links,
+            self.require_torus,
+            self.single,
+        )
 
 
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):

@@ -71,15 +71,7 @@ class Occupancy:
         return not self.closed and self._serves(request, self.topology, self._serves_now)
 
     def _serves(self, request: Request, topology: Topology, known: dict[tuple[object, ...], bool]) -> bool:
-        kind = (
-            request.boards,
-            request.triads,
-            request.board,
-            request.min_ratio,
-            request.max_dead_boards,
-            request.max_dead_links,
-            request.require_torus,
-        )
+        kind = request.boards, request.kind
         if kind not in known:
             if len(known) >= MAX_REMEMBERED_REQUESTS:
                 known.clear()

@@ -20,13 +20,14 @@ where one that asked for no more and was to end no later has just failed.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import replace
 from functools import reduce
 from itertools import chain
 
 from spalloc_server.core.book import Book, Turn, Waiting
 from spalloc_server.core.ground import Ground
-from spalloc_server.core.messages import Allocation, Request
+from spalloc_server.core.messages import Allocation, Kind
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place, place
 from spalloc_server.core.reservation import Reservation, releases, soonest
@@ -55,13 +56,36 @@ RESERVATIONS = 1
 NOTHING: Planes = (0, 0, 0)
 
 
+class Failures:
+    """Requests of one kind that found no place: none for as many boards or more that ends as late or later can.
+
+    Only those are kept that tell something: the more boards, the sooner the end.
+    """
+
+    def __init__(self) -> None:
+        self._boards: list[int] = []
+        self._ends: list[float] = []
+
+    def add(self, boards: int, end: float) -> None:
+        """A request for so many boards, until then, has failed; `tell` did not say so before."""
+        first = last = bisect_left(self._boards, boards)
+        while last < len(self._ends) and self._ends[last] >= end:
+            last += 1
+        self._boards[first:last], self._ends[first:last] = [boards], [end]
+
+    def tell(self, boards: int, end: float) -> bool:
+        """Whether a request must fail as well."""
+        fewer = bisect_right(self._boards, boards)
+        return fewer > 0 and self._ends[fewer - 1] <= end
+
+
 class Backfill:
     """The policy that keeps a machine full."""
 
     def __init__(self) -> None:
         self._reserved: dict[str, list[Reservation]] = {}
-        self._failed: dict[tuple[object, ...], list[tuple[float, int]]] = {}
-        """By machine and kind of request: (predicted end, boards) that found no place in this pass."""
+        self._failed: dict[str, dict[Kind, Failures]] = {}
+        """By machine and kind of request, those that found no place since anything became free there."""
         self._before: dict[str, tuple[Occupancy, bool, Planes]] = {}
 
     def turn(self, book: Book, job: Waiting) -> Turn:
@@ -78,14 +102,20 @@ class Backfill:
         everybody = book.connected(self._more_is_free(book))
         before = {one.job_id: one for name in everybody for one in self._reserved.get(name, ())}
         self._reserved = {name: [] if name in everybody else self._reserved[name] for name in book.machines}
-        self._failed = {kind: failed for kind, failed in self._failed.items() if kind[0] not in everybody}
+        self._failed = {name: {} if name in everybody else self._failed[name] for name in book.machines}
         newcomers = [job for job in book.joined() if everybody.isdisjoint(job.machines)]
+        unreserved = {name for name in everybody if RESERVATIONS and not book.machines[name].closed}
+        everybody &= unreserved
         for job in chain(newcomers, book.candidates(everybody)):
             if found := self._find(book, job, now):
                 started.append((job.job_id, book.start(job, *found, now)))
-            elif not everybody.isdisjoint(job.machines):
-                self._reserve(book, job, now, before.get(job.job_id))
-            everybody.difference_update([name for name in job.machines if self._is_full(book.machines[name])])
+            elif unreserved.isdisjoint(job.machines) or not self._reserve(book, job, now, before.get(job.job_id)):
+                continue
+            for name in job.machines:
+                if len(self._reserved[name]) >= RESERVATIONS:
+                    unreserved.discard(name)
+                    if not any(book.machines[name].free):
+                        everybody.discard(name)
         self._before = {name: (machine, machine.closed, machine.free) for name, machine in book.machines.items()}
         return started
 
@@ -114,19 +144,13 @@ class Backfill:
                 changed.add(name)
         return changed
 
-    def _is_full(self, machine: Occupancy) -> bool:
-        """Whether there is no point in trying any more jobs there."""
-        reserved = len(self._reserved[machine.machine.name]) >= RESERVATIONS
-        return machine.closed or (reserved and not any(machine.free))
-
     def _find(self, book: Book, job: Waiting, now: float) -> tuple[str, Place] | None:
         end = now + job.predicted
         boards = job.request.boards or 1
         for name in job.machines:
             machine = book.machines[name]
-            kind = _kind(name, job.request)
-            failed = self._failed.get(kind, [])
-            if machine.closed or _hopeless(end, boards, failed):
+            failures = self._failed[name].get(job.kind)
+            if machine.closed or (failures and failures.tell(boards, end)):
                 continue
             free = machine.free
             for reservation in self._reserved[name]:
@@ -135,11 +159,11 @@ class Backfill:
             ground = machine.ground if free == machine.free else Ground(machine.topology, free)
             if found := place(job.request, ground):
                 return name, found
-            self._failed[kind] = [*failed, (end, boards)]
+            self._failed[name].setdefault(job.kind, Failures()).add(boards, end)
         return None
 
-    def _reserve(self, book: Book, job: Waiting, now: float, before: Reservation | None) -> None:
-        """Reserve boards for a job that cannot start now, on the machine on which it can start soonest."""
+    def _reserve(self, book: Book, job: Waiting, now: float, before: Reservation | None) -> bool:
+        """Reserve boards for a job that cannot start now, on the machine on which it can start soonest, if any."""
         best: Reservation | None = None
         for name in job.machines:
             machine = book.machines[name]
@@ -159,24 +183,7 @@ class Backfill:
                 best = found
         if best:
             self._reserved[best.machine].append(best)
-
-
-def _kind(machine: str, request: Request) -> tuple[object, ...]:
-    """What two requests must have in common so that one for more boards cannot be easier to place."""
-    return (
-        machine,
-        request.triads,
-        request.board,
-        request.min_ratio,
-        request.max_dead_boards,
-        request.max_dead_links,
-        request.require_torus,
-        request.single,
-    )
-
-
-def _hopeless(end: float, boards: int, failed: list[tuple[float, int]]) -> bool:
-    return any(end >= failed_end and boards >= failed_boards for failed_end, failed_boards in failed)
+        return best is not None
 
 
 def _alone(reservation: Reservation, now: float) -> bool:
