@@ -1,12 +1,18 @@
-"""`python -m benchmarks [schedule] [policies] [service] [--quick]`: the service beside the published one."""
+"""`python -m benchmarks [KIND ...] [--quick]`: what is measured, of this server and of the published one beside it."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import policies, schedule, service
+from benchmarks import policies, queues, schedule, service, storage
 
-KINDS = {"schedule": schedule.main, "policies": policies.main, "service": service.main}
+KINDS = {
+    "schedule": schedule.main,
+    "queues": queues.main,
+    "policies": policies.main,
+    "storage": storage.main,
+    "service": service.main,
+}
 
 
 def main() -> None:

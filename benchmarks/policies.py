@@ -1,100 +1,134 @@
 """`python -m benchmarks policies`: the policy as it is, and what was tried instead, on the same traces.
 
-People work in campaigns: an owner submits a run of jobs alike, of one size, whose run times vary by about a third
-around a median of the campaign's own, more of them by day than by night. Two mixes of sizes: `lab` has many single
-boards and few large jobs, `large` hardly any single boards. The machine has 1,200 boards, which rest no time.
-
-Each row is one change of the policy. Figures are geometric means over the traces, but for the longest wait.
+Each row is one change of how jobs are ordered, or of where they are placed. Figures are geometric means over the
+traces, but for the longest wait. The machine has 1,200 boards, which rest no time.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
-import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from benchmarks.schedule import a_machine
+from benchmarks.workload import JOBS, Trace
 from spalloc_server.configuration import Scheduling
-from spalloc_server.core import policy_backfill
+from spalloc_server.core import placement
+from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
-from spalloc_server.core.request import DEFAULT_TAGS
-from spalloc_server.core.simulation import Simulation, TraceJob
+from spalloc_server.core.placement import Place
+from spalloc_server.core.shapes import Shape, tight_shapes
+from spalloc_server.core.simulation import Simulation
+from spalloc_server.core.torus import BOARDS_PER_TRIAD, count, origins, overlap, without
 
-MIXES = {
-    "lab": {1: 50, 3: 15, 6: 10, 12: 8, 24: 7, 48: 5, 120: 3, 300: 1.5, 600: 0.5},
-    "large": {3: 15, 12: 20, 24: 20, 60: 17, 120: 16, 300: 8, 600: 3.5, 1200: 0.5},
-}
-"""{boards: how many of 100 campaigns ask for so many}."""
+# -- other ways to place jobs
 
-LOADS = (0.9, 1.2)
-"""Board-seconds asked for, by those that there are while jobs come."""
+LOOKED_AT = 64
+"""Places of one shape among which the most snug is looked for."""
 
-JOBS, OWNERS, BOARDS, DAY = 4000, 40, 1200, 86400.0
+first_with_enough = placement._with_enough  # noqa: SLF001 - what is tried is another one
+choose_single = placement._single  # noqa: SLF001
 
-VARIANTS: dict[str, tuple[str, dict[str, float]]] = {
+
+def most_snug(request: Request, ground: Ground, shape: Shape) -> Iterator[Place]:
+    """The place of a shape that the fewest free boards are next to."""
+    torus = ground.torus
+    everywhere = (0, 0, torus.width, torus.height)
+
+    def free_around(place: Place) -> int:
+        start = place[1]
+        _, around, *_ = (*ground.topology.layers(start, ground.topology.live, everywhere), start)
+        return count(overlap(without(around, start), ground.free))
+
+    if places := list(islice(first_with_enough(request, ground, shape), LOOKED_AT)):
+        yield min(places, key=free_around)
+
+
+def whole_triads(request: Request, ground: Ground) -> Place | None:
+    """The first rectangle of free triads, and all boards of it."""
+    torus = ground.torus
+    free = ground.free[0] & ground.free[1] & ground.free[2]
+    for width, height in tight_shapes(request, torus.width, torus.height):
+        if at := torus.full & ~torus.touching(torus.full ^ free, width, height):
+            x, y = (lowest := next(origins(at))) % torus.width, lowest // torus.width
+            boards = [
+                ((x + right) % torus.width, (y + up) % torus.height, z)
+                for right in range(width)
+                for up in range(height)
+                for z in range(BOARDS_PER_TRIAD)
+            ]
+            return (x, y, width, height), torus.planes(boards)
+    return None
+
+
+def first_single(request: Request, ground: Ground) -> Place | None:
+    """A single board from the first triad that has one, broken into or not."""
+    free, torus = ground.free, ground.torus
+    if request.board is not None:
+        return choose_single(request, ground)
+    for at in origins(free[0] | free[1] | free[2]):
+        x, y = at % torus.width, at // torus.width
+        z = next(z for z, plane in enumerate(free) if plane >> at & 1)
+        return (x, y, 1, 1), torus.planes([(x, y, z)])
+    return None
+
+
+# -- what is tried
+
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "backfill, as it is": ("backfill", {}),
     "strictly first come, first served (`fifo`)": ("fifo", {}),
-    "no reservations: whoever fits goes": ("backfill", {"RESERVATIONS": 0}),
-    "two reservations a machine": ("backfill", {"RESERVATIONS": 2}),
-    "in order of submission": ("backfill", {"STRETCH": 0.0, "MAX_FAIR_SHARE": 0.0}),
-    "large jobs yield a fifth as much": ("backfill", {"STRETCH": 0.004}),
-    "large jobs yield five times as much": ("backfill", {"STRETCH": 0.1}),
-    "large jobs yield up to 8 hours": ("backfill", {"MAX_YIELD": 28800.0}),
-    "no fair share": ("backfill", {"MAX_FAIR_SHARE": 0.0}),
-    "2 hours of patience": ("backfill", {"PATIENCE": 7200.0}),
-    "no patience: reserved boards are never shared": ("backfill", {"PATIENCE": -1.0}),
-    "better boards are looked for in every pass": ("backfill", {"SLIP": float("-inf")}),
+    "no reservations: whoever fits goes": ("backfill", {"policy_backfill.RESERVATIONS": 0}),
+    "two reservations a machine": ("backfill", {"policy_backfill.RESERVATIONS": 2}),
+    "in order of submission": ("backfill", {"policy_backfill.STRETCH": 0.0, "policy_backfill.MAX_FAIR_SHARE": 0.0}),
+    "large jobs yield a fifth as much": ("backfill", {"policy_backfill.STRETCH": 0.004}),
+    "large jobs yield five times as much": ("backfill", {"policy_backfill.STRETCH": 0.1}),
+    "large jobs yield up to 8 hours": ("backfill", {"policy_backfill.MAX_YIELD": 28800.0}),
+    "no fair share": ("backfill", {"policy_backfill.MAX_FAIR_SHARE": 0.0}),
+    "2 hours of patience": ("backfill", {"policy_backfill.PATIENCE": 7200.0}),
+    "no patience: reserved boards are never shared": ("backfill", {"policy_backfill.PATIENCE": -1.0}),
+    "better boards are looked for in every pass": ("backfill", {"policy_backfill.SLIP": float("-inf")}),
+    "predictions that fail are doubled": ("backfill", {"runtime.OVERRUN": 1.0}),
+    "predictions that fail grow by a tenth": ("backfill", {"runtime.OVERRUN": 0.1}),
+    "the most snug place, not the first": ("backfill", {"placement._with_enough": most_snug}),
+    "whole rectangles of whole triads": ("backfill", {"placement._part": whole_triads}),
+    "single boards from any triad": ("backfill", {"placement._single": first_single}),
 }
-"""{what is changed: (policy, constants of the policy)}."""
+"""{what is changed: (policy, {what of the core stands for something else: that})}."""
 
 
-def trace(mix: str, load: float, seed: int, jobs: int) -> list[TraceJob]:
-    """So many jobs of a mix."""
-    rng = random.Random(f"{mix} {seed}")
-    sizes, weights = zip(*MIXES[mix].items(), strict=True)
-    campaigns = []
-    while sum(len(runs) for *_, runs in campaigns) < jobs:
-        base = rng.choices(sizes, weights)[0]
-        boards = base if base <= 3 or base == BOARDS else round(base * rng.uniform(0.7, 1.3))
-        median = min(7200.0, max(30.0, rng.lognormvariate(6.0, 1.0)))
-        runs = [min(14400.0, max(10.0, rng.lognormvariate(math.log(median), 0.35))) for _ in range(rng.randint(1, 25))]
-        campaigns.append((f"owner {rng.randrange(OWNERS)}", boards, median, runs))
-    span = sum(boards * sum(runs) for _, boards, _, runs in campaigns) / (BOARDS * load)
-    made = []
-    for owner, boards, median, runs in campaigns:
-        at = _by_day(rng, span)
-        for seconds in runs:
-            made.append(TraceJob(at % span, seconds, Request(owner=owner, boards=boards, tags=DEFAULT_TAGS)))
-            at += rng.expovariate(2 / median)
-    return made
+@contextmanager
+def changed(changes: Mapping[str, object]) -> Iterator[None]:
+    """Let names of the core stand for something else meanwhile."""
+    before = []
+    for name, value in changes.items():
+        module_name, attribute = name.split(".")
+        module = importlib.import_module(f"spalloc_server.core.{module_name}")
+        before.append((module, attribute, getattr(module, attribute)))
+        setattr(module, attribute, value)
+    try:
+        yield
+    finally:
+        for module, attribute, value in before:
+            setattr(module, attribute, value)
 
 
-def _by_day(rng: random.Random, span: float) -> float:
-    """A moment of the span; by day (8 to 20) three times as likely as by night."""
-    while True:
-        at = rng.uniform(0, span)
-        if 8 <= at % DAY / 3600 < 20 or rng.random() < 1 / 3:
-            return at
-
-
-def figures(task: tuple[str, str, float, int, int]) -> Mapping[str, Any]:
+def figures(task: tuple[str, Trace]) -> Mapping[str, Any]:
     """One variant on one trace."""
-    variant, mix, load, seed, jobs = task
-    policy, constants = VARIANTS[variant]
-    before = {name: getattr(policy_backfill, name) for name in constants}
-    for name, value in constants.items():
-        setattr(policy_backfill, name, value)
+    variant, trace = task
+    policy, changes = VARIANTS[variant]
     scheduling = msgspec.convert({"policy": policy}, Scheduling)
-    simulation = Simulation({"m": a_machine(20, 20)}, trace(mix, load, seed, jobs), scheduling, 0.0)
-    for _ in simulation.run():
-        pass
-    for name, value in before.items():
-        setattr(policy_backfill, name, value)
+    simulation = Simulation({"m": a_machine(20, 20)}, trace.trace_jobs(), scheduling, 0.0)
+    with changed(changes):
+        for _ in simulation.run():
+            pass
     return simulation.figures()
 
 
@@ -107,8 +141,8 @@ def _mean(values: list[float | None]) -> float:
 def main(*, quick: bool = False) -> None:
     """Print a table."""
     jobs, seeds = (1000, (1,)) if quick else (JOBS, (1, 2))
-    traces = [(mix, load, seed, jobs) for mix in MIXES for load in LOADS for seed in seeds]
-    tasks = [(variant, *one) for variant in VARIANTS for one in traces]
+    traces = [Trace(mix, load, seed, jobs) for mix in ("lab", "large") for load in (0.9, 1.2) for seed in seeds]
+    tasks = [(variant, trace) for variant in VARIANTS for trace in traces]
     print("| policy | mean wait s | of jobs of 120 boards and more | longest wait s | useful | fairness |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     with ProcessPoolExecutor(os.cpu_count()) as pool:

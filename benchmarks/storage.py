@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import tempfile
@@ -117,15 +116,12 @@ def starts(path: Path, live: int, history: int) -> None:
         )
 
 
-def main() -> None:
+def main(*, quick: bool = False) -> None:
     """Print all figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--live", type=int, default=10_000, help="live jobs")
-    parser.add_argument("--history", type=int, default=1_000_000, help="lines of history")
-    options = parser.parse_args()
+    live, history = (1_000, 20_000) if quick else (10_000, 1_000_000)
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(commits(Path(directory) / "commits.db"))
-        starts(Path(directory) / "starts.db", options.live, options.history)
+        starts(Path(directory) / "starts.db", live, history)
 
 
 if __name__ == "__main__":

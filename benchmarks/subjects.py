@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conformance.environments import environment
+from tests.conformance.environments import published_server
 from tests.conformance.machines import TestMachine, bmp_hosts, write_config
 from tests.conformance.servers import free_port
 
@@ -120,7 +120,7 @@ def ours(config: Path, directory: Path) -> Iterator[Subject]:
 @contextlib.contextmanager
 def published(config: Path, directory: Path) -> Iterator[Subject]:
     """The published server, version 7.0.0, without its sleeps between commands to a BMP."""
-    python = environment("spalloc-server-7.0.0", "spalloc-server==1!7.0.0")
+    python = published_server()
     with _server("7.0.0", [str(python), "-E", str(LAUNCHER)], config, directory) as subject:
         yield subject
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["ROOT", "environment"]
+__all__ = ["ROOT", "environment", "published_server"]
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project's root."""
@@ -41,6 +41,11 @@ def environment(name: str, *requirements: str) -> Path:
             _run(str(python), "-m", "pip", "install", "--quiet", *requirements)
             done.touch()
     return python
+
+
+def published_server() -> Path:
+    """The Python of an environment that has the published spalloc_server, 7.0.0."""
+    return environment("spalloc-server-7.0.0", "spalloc-server==1!7.0.0")
 
 
 def _run(*command: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.conformance.environments import environment
+from tests.conformance.environments import published_server
 from tests.conformance.wire import Connection
 
 __all__ = ["Server", "free_port", "ours", "published", "simulated_hardware", "until"]
@@ -64,7 +64,7 @@ def ours(config: Path, directory: Path, port: int) -> Iterator[Server]:
 @contextlib.contextmanager
 def published(config: Path, directory: Path, port: int) -> Iterator[Server]:
     """The published server, version 7.0.0."""
-    python = environment("spalloc-server-7.0.0", "spalloc-server==1!7.0.0")
+    python = published_server()
     with _server("published", [str(python), str(LAUNCHER)], config, directory, port) as server:
         yield server
 

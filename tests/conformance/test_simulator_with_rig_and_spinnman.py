@@ -11,7 +11,7 @@ import pytest
 
 from spalloc_server.hardware.simulator import Simulator
 from spalloc_server.links import Links
-from tests.conformance.environments import environment
+from tests.conformance.environments import environment, published_server
 from tests.hardware.addresses import loopback_hosts
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(900)]
@@ -55,7 +55,7 @@ async def test_rig_drives_the_simulator() -> None:
 
 
 async def test_spinnman_drives_the_simulator_but_cannot_pack_its_own_request_for_temperatures() -> None:
-    python = environment("spalloc-server-7.0.0", "spalloc-server==1!7.0.0")
+    python = published_server()
     (host,) = loopback_hosts(1)
     async with Simulator({host: range(24)}) as simulator:
         seen = await drive(python, "drive_spinnman.py", host)

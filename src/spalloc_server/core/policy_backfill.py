@@ -104,8 +104,8 @@ class Backfill:
         self._reserved = {name: [] if name in everybody else self._reserved[name] for name in book.machines}
         self._failed = {name: {} if name in everybody else self._failed[name] for name in book.machines}
         newcomers = [job for job in book.joined() if everybody.isdisjoint(job.machines)]
-        unreserved = {name for name in everybody if RESERVATIONS and not book.machines[name].closed}
-        everybody &= unreserved
+        everybody = {name for name in everybody if not book.machines[name].closed}
+        unreserved = set(everybody)
         for job in chain(newcomers, book.candidates(everybody)):
             if found := self._find(book, job, now):
                 started.append((job.job_id, book.start(job, *found, now)))
