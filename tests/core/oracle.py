@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import combinations
 
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board, board_down_link, link_to_vector
@@ -90,22 +91,48 @@ def blocks(machine: Machine, request: Request) -> Iterator[BlockAt]:
                         yield x, y, width, height
 
 
-def serves(machine: Machine, free: Collection[Board], request: Request, block: BlockAt) -> set[Board] | None:
-    """The boards of a block that could all be given to a request together; None where it does not serve."""
+def serves(machine: Machine, free: Collection[Board], request: Request, block: BlockAt) -> bool:
+    """Whether boards of a block could be given to a request."""
     usable = boards_of(machine, block) - machine.dead_boards
-    working = reached(machine, block, usable)
-    available = reached(machine, block, usable & set(free))
     asked = request.boards or 3 * block[2] * block[3]
-    whole = request.triads is not None or request.require_torus
-    if not working:
-        return None
-    if (whole or len(available) < asked) and available != working:
-        return None
+    if request.triads is None and not request.require_torus and has_lump(machine, free, request, block):
+        return True
+    working = reached(machine, block, usable)
+    if not working or not usable <= set(free):
+        return False
     if request.max_dead_boards is not None and asked - len(working) > request.max_dead_boards:
-        return None
-    if request.require_torus and not goes_around(machine, block, available):
-        return None
-    dead_links = dead_links_in(machine, block, available, with_wraps=request.require_torus)
-    if request.max_dead_links is not None and dead_links > request.max_dead_links:
-        return None
-    return available
+        return False
+    if request.require_torus and not goes_around(machine, block, working):
+        return False
+    if not links_suffice(machine, request, block, working):
+        return False
+    if request.triads is not None or request.require_torus or request.max_dead_boards is not None:
+        return True
+    everything = boards_of(machine, (0, 0, machine.width, machine.height)) - machine.dead_boards
+    return not any(has_lump(machine, everything, request, other) for other in blocks(machine, request))
+
+
+def has_lump(machine: Machine, free: Collection[Board], request: Request, block: BlockAt) -> bool:
+    """Whether as many boards as asked for, all free, are connected in a block, with few enough dead links between."""
+    assert request.boards is not None
+    available = reached(machine, block, (boards_of(machine, block) - machine.dead_boards) & set(free))
+    if len(available) < request.boards or links_suffice(machine, request, block, available):
+        return len(available) >= request.boards
+    ends = {
+        board
+        for x, y, z, link in machine.dead_links
+        for board in ((x, y, z), board_down_link(x, y, z, link, machine.width, machine.height)[:3])
+    }
+    for number in range(1, len(ends & available) + 1):
+        for left_out in combinations(sorted(ends & available), number):
+            lump = reached(machine, block, available - set(left_out))
+            if len(lump) >= request.boards and links_suffice(machine, request, block, lump):
+                return True
+    return False
+
+
+def links_suffice(machine: Machine, request: Request, block: BlockAt, boards: Collection[Board]) -> bool:
+    """Whether no more dead links lie between boards than a request tolerates."""
+    if request.max_dead_links is None:
+        return True
+    return dead_links_in(machine, block, boards, with_wraps=request.require_torus) <= request.max_dead_links

@@ -24,12 +24,14 @@ class Ground:
     Args:
         topology: the machine's working boards and links.
         free: the boards that may be given, all of them working ones.
+        lately: boards that were used not long ago, whether or not they may be given; others are given first.
     """
 
-    def __init__(self, topology: Topology, free: Planes) -> None:
+    def __init__(self, topology: Topology, free: Planes, lately: Planes = (0, 0, 0)) -> None:
         self.topology = topology
         self.torus = topology.torus
         self.free = free
+        self.lately = lately
         self._columns: dict[int, int] = {}
         self._lump: tuple[int, Planes] = (0, (0, 0, 0))
         """The largest connected lump found so far, with its number of boards."""
@@ -40,6 +42,12 @@ class Ground:
     def size(self) -> int:
         """Number of boards."""
         return count(self.free)
+
+    @cached_property
+    def preferred(self) -> tuple[Ground, ...]:
+        """It without the boards that were used lately, if there are such, and then it as a whole."""
+        rested = without(self.free, self.lately)
+        return (self,) if rested == self.free else (Ground(self.topology, rested), self)
 
     def connected(self, boards: int) -> Ground | None:
         """It without some of its connected lumps that have fewer boards than this; None where all have fewer."""

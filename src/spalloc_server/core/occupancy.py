@@ -51,6 +51,8 @@ class Occupancy:
         self._serves_now: dict[tuple[object, ...], bool] = {}
         self.free: Planes = self.topology.live
         """Boards that may be given, were the machine not closed."""
+        self.lately: Planes = (0, 0, 0)
+        """The boards whose rest has ended last, up to half of the machine: others are given first."""
         self._ends_of_rest: list[tuple[float, Board]] = []
 
     @property
@@ -112,8 +114,12 @@ class Occupancy:
     def ground(self) -> Ground:
         """The free boards, as placement takes them."""
         if self._ground is None or self._ground.free != self.free:
-            self._ground = Ground(self.topology, self.free)
+            self._ground = self.ground_of(self.free)
         return self._ground
+
+    def ground_of(self, boards: Planes) -> Ground:
+        """Some of the free boards, likewise."""
+        return Ground(self.topology, boards, self.lately)
 
     def hold(self, boards: Collection[Board], job_id: int) -> None:
         """Give boards to a job."""
@@ -141,8 +147,11 @@ class Occupancy:
             if self.resting.get(board) == until:
                 del self.resting[board]
                 woken.append(board)
+        if not woken:
+            return False
         self._set_free(woken)
-        return bool(woken)
+        self._note_used_lately(woken)
+        return True
 
     def next_wake(self) -> float | None:
         """When the first rest ends, as far as known; None while no board rests."""
@@ -157,6 +166,13 @@ class Occupancy:
         expected = tuple(live & ~taken for live, taken in zip(self.topology.live, unfree, strict=True))
         assert self.free == expected, f"free boards of {self.machine.name} are not those that nobody has"
         assert self.resting.items() <= {(board, until) for until, board in self._ends_of_rest}
+
+    def _note_used_lately(self, boards: Collection[Board]) -> None:
+        # In two ages, which costs nothing to keep: when half of the boards are young, those before the last are old
+        young = self.torus.planes(boards)
+        more = union(self.lately, young)
+        self.lately = more if 2 * count(more) <= count(self.topology.live) else young
+        self._ground = None
 
     def _set_free(self, boards: Iterable[Board]) -> None:
         """Nobody has these any more: those that are in service may be given."""

@@ -2,13 +2,17 @@
 
 Theory of operation. A block serves a request for n boards when n free boards in it, its bottom-left one among them,
 are connected by working links inside it. The search knows, for all origins at once, which blocks of a shape have
-enough free boards (`Torus.crowded`); the candidates are then looked at one by one, in order. Where nothing in the
-block is busy or broken it is connected, and taken; otherwise a flood tells. Of the boards reached only the n nearest
-to the bottom-left one are given, so that the others stay free for small jobs.
+enough free boards (`Ground.origins`); the candidates are then looked at one by one, in order. A flood from the
+bottom-left board tells whether it reaches n, and ends there: the n nearest to it are given, so that the others
+stay free for small jobs.
 
 Some blocks have fewer than n working boards, or must be whole (asked for as width by height, or as a torus). Such a
-block serves when all the working boards that its bottom-left board reaches are free, and those that are missing are
-no more than the request tolerates.
+block serves when all its working boards are free, and those that its bottom-left board does not reach, or that are
+dead, are no more than the request tolerates. A request that tolerates any number does not settle for fewer than n
+boards, though, on a machine that has n in one piece, when nobody uses it.
+
+Where dead links are counted and too many lie between the boards chosen, others are tried: for each dead link in the
+block, without the board at the one end, or at the other.
 
 A single board comes from a triad that is broken into already, so that whole triads stay whole.
 """
@@ -16,20 +20,24 @@ A single board comes from a triad that is broken into already, so that whole tri
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice, product
 from typing import TypeAlias
 
 from spalloc_server.coordinates import Board, board_down_link, link_to_vector
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
 from spalloc_server.core.shapes import Shape, every_shape, growing_shapes, tight_shapes
-from spalloc_server.core.topology import Topology
+from spalloc_server.core.topology import MAX_REMEMBERED, Topology
 from spalloc_server.core.torus import BOARDS_PER_TRIAD, Block, Planes, Torus, count, origins, union, without
 from spalloc_server.links import Links
 
-__all__ = ["Place", "fits", "place"]
+__all__ = ["Place", "fewest", "fits", "place"]
 
 Place: TypeAlias = tuple[Block, Planes]
 """A block, and the boards in it that are given."""
+
+MAX_DETOURS = 81
+"""Choices of boards to leave out, because of dead links, that are tried in a block: all there are for four links."""
 
 
 def place(request: Request, ground: Ground) -> Place | None:
@@ -49,14 +57,37 @@ def place(request: Request, ground: Ground) -> Place | None:
     if request.triads is None and not request.require_torus:
         if found := _part(request, ground):
             return found
-        if request.max_dead_boards == 0 or not ground.topology.blemishes:
+        if fewest(request, ground.topology) == request.boards:
             return None
     # What a larger block has more of, working boards and ways around the machine, matters to few requests
     which = every_shape if request.require_torus or request.max_dead_boards else tight_shapes
+    full: list[Shape] = []
     for shape in which(request, torus.width, torus.height):
-        if found := next(_with_all_there_is(request, ground, shape), None):
+        if any(shape[0] >= width and shape[1] >= height for width, height in full):
+            continue  # no block of a shape inside this one has all its working boards free
+        candidates = _free_throughout(ground, shape)
+        if not candidates:
+            full.append(shape)
+        elif found := next(_with_all_there_is(request, ground, shape, candidates), None):
             return found
     return None
+
+
+def fewest(request: Request, topology: Topology) -> int:
+    """The fewest boards that a place for a request has."""
+    if request.boards is None or request.single or request.require_torus:
+        return 1
+    if not topology.blemishes or request.max_dead_boards == 0:
+        return request.boards
+    if request.max_dead_boards is not None:
+        return max(1, request.boards - request.max_dead_boards)
+    key = (request.boards, request.kind)
+    known = topology.remembered
+    if key not in known:
+        if len(known) >= MAX_REMEMBERED:
+            known.clear()
+        known[key] = _part(request, Ground(topology, topology.live)) is not None
+    return request.boards if known[key] else 1
 
 
 def fits(request: Request, ground: Ground) -> bool:
@@ -67,7 +98,7 @@ def fits(request: Request, ground: Ground) -> bool:
     largest = growing_shapes(request.boards, ground.torus.width, ground.torus.height, request.min_ratio)[-1:]
     if large_lump and any(True for shape in largest for _ in _with_enough(request, large_lump, shape)):
         return True
-    return request.max_dead_boards != 0 and place(request, ground) is not None
+    return fewest(request, ground.topology) < request.boards and place(request, ground) is not None
 
 
 def _part(request: Request, ground: Ground) -> Place | None:
@@ -76,8 +107,9 @@ def _part(request: Request, ground: Ground) -> Place | None:
     if request.boards > ground.size:
         return None
     for shape in tight_shapes(request, ground.torus.width, ground.torus.height):
-        if found := next(_with_enough(request, ground, shape), None):
-            return found
+        for preferred in ground.preferred:
+            if found := next(_with_enough(request, preferred, shape), None):
+                return found
     large_lumps = ground.connected(request.boards)
     if large_lumps is None:
         return None
@@ -107,11 +139,13 @@ def _single(request: Request, ground: Ground) -> Place | None:
     all_three = a & b & c
     two_or_more = a & b | b & c | a & c
     for triads in ((a | b | c) & ~two_or_more, two_or_more & ~all_three, all_three):
-        if triads:
-            at = next(origins(triads))
-            z = next(z for z, plane in enumerate(free) if plane >> at & 1)
-            x, y = at % torus.width, at // torus.width
-            return (x, y, 1, 1), torus.planes([(x, y, z)])
+        for preferred in ground.preferred:
+            a, b, c = preferred.free
+            if some := triads & (a | b | c):
+                at = next(origins(some))
+                z = next(z for z, plane in enumerate(preferred.free) if plane >> at & 1)
+                x, y = at % torus.width, at // torus.width
+                return (x, y, 1, 1), torus.planes([(x, y, z)])
     return None
 
 
@@ -122,29 +156,50 @@ def _with_enough(request: Request, ground: Ground, shape: Shape) -> Iterator[Pla
     width, height = shape
     for at in ground.origins(width, height, request.boards):
         block = (at % torus.width, at // torus.width, width, height)
-        boards = _nearest(topology, block, free, request.boards)
-        if boards and _links_suffice(request, topology, block, boards):
+        if boards := _chosen(request, topology, block, free):
             yield block, boards
 
 
-def _with_all_there_is(request: Request, ground: Ground, shape: Shape) -> Iterator[Place]:
-    """Blocks of a shape whose working boards are all free, and that lack no more boards than is tolerated."""
-    torus, topology, free = ground.torus, ground.topology, ground.free
+def _free_throughout(ground: Ground, shape: Shape) -> int:
+    """Origins of the blocks of a shape whose working boards are all free, the bottom-left one being one of them."""
+    a, b, c = without(ground.topology.live, ground.free)
+    return ground.free[0] & ~ground.torus.touching(a | b | c, *shape)
+
+
+def _with_all_there_is(request: Request, ground: Ground, shape: Shape, candidates: int) -> Iterator[Place]:
+    """Blocks with these origins that lack no more boards than is tolerated."""
+    torus, topology = ground.torus, ground.topology
     width, height = shape
     asked = request.boards or BOARDS_PER_TRIAD * width * height
-    busy = torus.full ^ (free[0] & free[1] & free[2])
-    in_the_way = torus.touching(busy, width, height) & ~torus.touching(topology.blemishes, width, height)
-    for at in origins(free[0] & ~in_the_way):
+    for at in origins(candidates):
         block = (at % torus.width, at // torus.width, width, height)
         working = topology.reach(block)
-        missing = asked - count(working)
-        if request.max_dead_boards is not None and missing > request.max_dead_boards:
-            continue
-        if any(without(working, topology.seen(free, block))):
+        if request.max_dead_boards is not None and asked - count(working) > request.max_dead_boards:
             continue
         boards = topology.placed(working, block)
         if _links_suffice(request, topology, block, boards):
             yield block, boards
+
+
+def _chosen(request: Request, topology: Topology, block: Block, free: Planes) -> Planes | None:
+    """As many connected free boards of a block as asked for, with no more dead links between them than is tolerated."""
+    assert request.boards is not None
+    boards = _nearest(topology, block, free, request.boards)
+    if boards is None or _links_suffice(request, topology, block, boards):
+        return boards
+    torus = topology.torus
+    inside = set(torus.boards(topology.placed(topology.seen(free, block), block)))
+    dead = {
+        frozenset({(x, y, z), board_down_link(x, y, z, link, torus.width, torus.height)[:3]})
+        for x, y, z, link in topology.dead_links
+    }
+    choices = product(*((None, *sorted(ends)) for ends in dead if ends <= inside))
+    for left_out in islice(choices, MAX_DETOURS):
+        allowed = without(free, torus.planes(board for board in left_out if board))
+        boards = _nearest(topology, block, allowed, request.boards)
+        if boards and _links_suffice(request, topology, block, boards):
+            return boards
+    return None
 
 
 def _nearest(topology: Topology, block: Block, free: Planes, wanted: int) -> Planes | None:

@@ -14,8 +14,8 @@ seconds and still waits has its boards to itself: its reservation stays where it
 The longest wait follows; docs/scheduling.md tells it.
 
 Where boards have become free, or something else has changed that could let any job start, all who wait for these
-machines are tried. Elsewhere only new jobs are, under the reservations that there are. A job is not tried
-where one that asked for no more and was to end no later has just failed.
+machines are tried. Elsewhere only new jobs are, under the reservations that there are; the first that cannot start
+gets one. A job is not tried where one that asked for no more and was to end no later has just failed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from itertools import chain
 
 from spalloc_server.core.book import Book, Turn, Waiting
 from spalloc_server.core.ground import Ground
-from spalloc_server.core.messages import Allocation, Kind
+from spalloc_server.core.messages import Allocation, Kind, Request
 from spalloc_server.core.occupancy import Occupancy
-from spalloc_server.core.placement import Place, place
-from spalloc_server.core.reservation import Reservation, releases, soonest
+from spalloc_server.core.placement import Place, fits, place
+from spalloc_server.core.reservation import Reservation, all_free, releases, soonest
 from spalloc_server.core.torus import BOARDS_PER_TRIAD, Planes, overlap, union, without
 
 __all__ = ["Backfill"]
@@ -104,8 +104,9 @@ class Backfill:
         self._reserved = {name: [] if name in everybody else self._reserved[name] for name in book.machines}
         self._failed = {name: {} if name in everybody else self._failed[name] for name in book.machines}
         newcomers = [job for job in book.joined() if everybody.isdisjoint(job.machines)]
-        everybody = {name for name in everybody if not book.machines[name].closed}
-        unreserved = set(everybody)
+        opened = {name for name, machine in book.machines.items() if not machine.closed}
+        everybody &= opened
+        unreserved = {name for name in opened if len(self._reserved[name]) < RESERVATIONS}
         for job in chain(newcomers, book.candidates(everybody)):
             if found := self._find(book, job, now):
                 started.append((job.job_id, book.start(job, *found, now)))
@@ -156,7 +157,7 @@ class Backfill:
             for reservation in self._reserved[name]:
                 if end > reservation.start or _alone(reservation, now):
                     free = without(free, reservation.boards)
-            ground = machine.ground if free == machine.free else Ground(machine.topology, free)
+            ground = machine.ground if free == machine.free else machine.ground_of(free)
             if found := place(job.request, ground):
                 return name, found
             self._failed[name].setdefault(job.kind, Failures()).add(boards, end)
@@ -172,8 +173,8 @@ class Backfill:
             taken = self.reserved(name)
             ends = releases(book, name, now)
             found = None
-            if before and before.machine == name and not any(overlap(before.boards, taken)):
-                start = max((end for end, boards in ends if any(overlap(boards, before.boards))), default=now)
+            if before and before.machine == name and _stands(before, job.request, machine, taken):
+                start = all_free(before.boards, ends, now)
                 # Looking for better boards takes time, and pays only if these come later than was thought
                 if start <= before.promised + SLIP or _alone(before, now):
                     found = replace(before, start=start)
@@ -184,6 +185,14 @@ class Backfill:
         if best:
             self._reserved[best.machine].append(best)
         return best is not None
+
+
+def _stands(reservation: Reservation, request: Request, machine: Occupancy, taken: Planes) -> bool:
+    """Whether a job could still have the boards that were reserved for it; some may have died, or be another's."""
+    boards = reservation.boards
+    if any(overlap(boards, taken)) or any(without(boards, machine.topology.live)):
+        return False
+    return fits(request, Ground(machine.topology, boards))
 
 
 def _alone(reservation: Reservation, now: float) -> bool:

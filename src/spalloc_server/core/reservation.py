@@ -15,10 +15,10 @@ from spalloc_server.core.book import Book
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
 from spalloc_server.core.occupancy import Occupancy
-from spalloc_server.core.placement import Place, fits, place
+from spalloc_server.core.placement import Place, fewest, fits, place
 from spalloc_server.core.torus import Planes, count, overlap, union, without
 
-__all__ = ["Reservation", "releases", "soonest"]
+__all__ = ["Reservation", "all_free", "releases", "soonest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,11 @@ def releases(book: Book, machine: str, now: float) -> list[tuple[float, Planes]]
     return sorted(ends)
 
 
+def all_free(boards: Planes, ends: Sequence[tuple[float, Planes]], now: float) -> float:
+    """When all of these boards will probably be free, by the `releases` of their machine."""
+    return max((end for end, freed in ends if any(overlap(freed, boards))), default=now)
+
+
 def soonest(
     request: Request, occupancy: Occupancy, ends: Sequence[tuple[float, Planes]], taken: Planes
 ) -> tuple[float, Place] | None:
@@ -68,10 +73,11 @@ def soonest(
         taken: boards that are meant for others, and do not count.
     """
     free = without(occupancy.free, taken)
+    least = fewest(request, occupancy.topology)
     steps = []
     for end, boards in ends:
         free = union(free, without(boards, taken))
-        if count(free) >= (request.boards or 1):
+        if count(free) >= least:
             steps.append((end, free))
 
     def fits_at(step: int) -> bool:

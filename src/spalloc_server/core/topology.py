@@ -13,7 +13,11 @@ from spalloc_server.coordinates import Board, BoardLink, board_down_link, link_t
 from spalloc_server.core.torus import Block, Planes, Torus
 from spalloc_server.links import Links
 
-__all__ = ["Topology"]
+__all__ = ["MAX_REMEMBERED", "Topology"]
+
+
+MAX_REMEMBERED = 4096
+"""Blocks, and requests, of which a topology remembers what has been found out."""
 
 
 class Topology:
@@ -39,6 +43,8 @@ class Topology:
                 self._cut[key] = self._cut.get(key, 0) | triad
                 self.blemishes |= triad
         self._reach: dict[Block, Planes] = {}
+        self.remembered: dict[object, bool] = {}
+        """What placement has found out about it as a whole."""
 
     def works(self, x: int, y: int, z: int, link: Links) -> bool:
         """Whether a link works in both directions, as far as the link itself is concerned."""
@@ -62,6 +68,8 @@ class Topology:
     def reach(self, block: Block) -> Planes:
         """The working boards of a block that its bottom-left board reaches inside it, seen from its origin."""
         if block not in self._reach:
+            if len(self._reach) >= MAX_REMEMBERED:
+                self._reach.clear()
             working = self.seen(self.live, block)
             self._reach[block] = self.flooded((working[0] & 1, 0, 0), working, block)
         return self._reach[block]

@@ -158,15 +158,13 @@ class Torus(Rolling):
 
 
 class Counters(Rolling):
-    """Numbers of boards, one for each triad: fields of `BITS` bits, whose top bit is for comparisons."""
-
-    field_bytes = 2
-    top_bit = 8 * field_bytes - 1
-    top = 1 << top_bit
+    """Numbers of boards, one for each triad: fields of `field_bytes` bytes, whose top bit is for comparisons."""
 
     def __init__(self, width: int, height: int) -> None:
+        self.field_bytes = 2 if BOARDS_PER_TRIAD * width * height < 1 << 15 else 4
+        self.top_bit = 8 * self.field_bytes - 1
+        self.top = 1 << self.top_bit
         super().__init__(width, height, 8 * self.field_bytes)
-        assert BOARDS_PER_TRIAD * width * height < self.top, "a field is too small for so many boards"
         self.ones = self.full // (2 * self.top - 1)
 
     def spread(self, triads: int) -> int:
