@@ -15,6 +15,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeAlias
 
 from spalloc_server.configuration import Machine
@@ -28,6 +29,10 @@ __all__ = ["Book", "Running", "Turn", "Waiting", "allows", "first_come"]
 
 Turn: TypeAlias = tuple[float, float, int]
 """A job's place in the line: lower ones go first. (minus its priority, time by which it is due, job id)."""
+
+
+THOUGHT_OF_AGAIN = 256
+"""An owner's first waiting jobs whose predictions change when a job of the owner has ended; others are not next."""
 
 
 @dataclass(slots=True)
@@ -76,8 +81,8 @@ class Book:
         self.waiting: dict[int, Waiting] = {}
         self._lines: dict[tuple[str, ...], list[Waiting]] = {}
         """Those waiting, by the machines that could serve them, each line in order of turn."""
-        self._owned: dict[str, set[int]] = {}
-        """Jobs that wait, by owner."""
+        self._owned: dict[str, dict[int, None]] = {}
+        """Jobs that wait, by owner, each owner's in the order in which they joined."""
         self._joined: list[int] = []
         self.running: dict[int, Running] = {}
         self.past = Past(half_life=604800.0)
@@ -132,7 +137,7 @@ class Book:
         assert job.job_id not in self.waiting, f"job {job.job_id} waits already"
         assert job.job_id not in self.running, f"job {job.job_id} runs already"
         self.waiting[job.job_id] = job
-        self._owned.setdefault(job.request.owner, set()).add(job.job_id)
+        self._owned.setdefault(job.request.owner, {})[job.job_id] = None
         self._joined.append(job.job_id)
         self._queue(job)
 
@@ -140,16 +145,16 @@ class Book:
         """Take a job out of the line."""
         job = self.waiting.pop(job_id)
         owned = self._owned[job.request.owner]
-        owned.remove(job_id)
+        del owned[job_id]
         if not owned:
             del self._owned[job.request.owner]
         self._unqueue(job)
         return job
 
     def learn(self, job: Running, now: float) -> None:
-        """A job is over: think again of its owner's other ones."""
+        """A job is over: think again of its owner's other ones, as many as that may take time for."""
         self.past.learn(job.request, len(job.allocation.boards), now - job.started_at, now)
-        for job_id in self._owned.get(job.request.owner, ()):
+        for job_id in list(islice(self._owned.get(job.request.owner, ()), THOUGHT_OF_AGAIN)):
             waiting = self.waiting[job_id]
             self._unqueue(waiting)
             self._queue(waiting)
@@ -201,7 +206,8 @@ class Book:
         """Assert that what is kept agrees with itself."""
         assert all(job.machines == names for names, line in self._lines.items() for job in line)
         assert self._owned == {
-            owner: {job.job_id for job in self.waiting.values() if job.request.owner == owner} for owner in self._owned
+            owner: {job.job_id: None for job in self.waiting.values() if job.request.owner == owner}
+            for owner in self._owned
         }
         assert [job.job_id for job in self.line] == [job.job_id for job in sorted(self.waiting.values(), key=_turn)]
         assert not self.waiting.keys() & self.running.keys(), "a job both waits and runs"

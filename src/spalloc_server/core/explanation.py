@@ -10,8 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from spalloc_server.core.book import Book, Waiting
-from spalloc_server.core.messages import Allocation
-from spalloc_server.core.reservation import Reservation, releases, soonest
+from spalloc_server.core.messages import NO_JOB, Allocation
+from spalloc_server.core.reservation import Reservation, all_free, releases, soonest
 from spalloc_server.core.torus import Planes
 
 __all__ = ["Explanation", "explain"]
@@ -56,19 +56,19 @@ def explain(
     (x, y, width, height), planes = next_up.place
     machine = book.machines[next_up.machine]
     boards = machine.torus.boards(planes)
-    held_by = tuple(sorted({machine.holders[board] for board in boards if board in machine.holders}))
+    holders = {machine.holders.get(board, NO_JOB) for board in boards}
+    held_by = tuple(sorted(holders - {NO_JOB}))
     text += f"; it waits for {len(boards)} boards of {width}x{height} triads at ({x}, {y}) of {next_up.machine}"
     if held_by:
         named = ", ".join(str(job_id) for job_id in held_by[:NAMED_JOBS])
         more = len(held_by) - NAMED_JOBS
         text += f", held by job{'s' if len(held_by) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
-    text += f"; predicted to start {'' if reservation else 'at the soonest '}in {_duration(next_up.start - now)}"
+    start = all_free(planes, releases(book, next_up.machine, now), now)
+    text += f"; predicted to start {'' if reservation else 'at the soonest '}in {_duration(start - now)}"
     allocation = Allocation(
         machine=next_up.machine, x=x, y=y, width=width, height=height, boards=boards, single=job.request.single
     )
-    return Explanation(
-        position=position, text=text, waits_for=allocation, held_by=held_by, predicted_start=max(now, next_up.start)
-    )
+    return Explanation(position=position, text=text, waits_for=allocation, held_by=held_by, predicted_start=start)
 
 
 def _soonest(book: Book, job: Waiting, taken: dict[str, Planes], now: float) -> Reservation | None:

@@ -16,6 +16,7 @@ from spalloc_server.coordinates import Board
 from spalloc_server.links import Links
 
 __all__ = [
+    "NO_JOB",
     "Allocation",
     "BoardFailure",
     "BoardReport",
@@ -33,6 +34,9 @@ __all__ = [
     "Switch",
 ]
 
+
+NO_JOB = 0
+"""The number under which boards are held and switched that no job has."""
 
 Kind: TypeAlias = tuple[object, ...]
 """All of a request that bears on its place, but the number of boards."""

@@ -17,9 +17,8 @@ import msgspec
 
 from spalloc_server.configuration import Frame
 from spalloc_server.coordinates import Board
-from spalloc_server.core.messages import BoardReport, Note, Snapshot
+from spalloc_server.core.messages import NO_JOB, BoardReport, Note, Snapshot
 from spalloc_server.core.overview import BoardView, ObservableEngine
-from spalloc_server.core.trials import NO_JOB
 from spalloc_server.errors import RequestError
 
 __all__ = ["OperableEngine"]

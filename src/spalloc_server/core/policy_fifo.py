@@ -24,6 +24,7 @@ class FirstComeFirstServed:
 
     def run(self, book: Book, now: float) -> list[tuple[int, Allocation]]:
         """Start jobs in order, each unless an earlier one waits for the same machine."""
+        book.joined()  # nobody is tried as a newcomer here
         started = []
         heads = {name for name, machine in book.machines.items() if not machine.closed}
         for job in book.candidates(heads):

@@ -80,6 +80,7 @@ class Past:
 
     def share(self, owner: str, now: float) -> float:
         """An owner's part of all use, 0 to 1."""
+        now = max(now, self._everybody.at)  # what the two were, they were at different times
         total = self._used(self._everybody, now)
         return self._used(self._owners[owner], now) / total if owner in self._owners and total > 0 else 0.0
 

@@ -17,13 +17,11 @@ from collections.abc import Iterator, Mapping
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.boards import BoardRecords, address
+from spalloc_server.core.messages import NO_JOB
 from spalloc_server.core.power import Power
 from spalloc_server.core.schedule import Scheduler
 
-__all__ = ["NO_JOB", "Trials"]
-
-NO_JOB = 0
-"""The number under which boards are held and switched that no job has."""
+__all__ = ["Trials"]
 
 
 class Trials:
