@@ -15,6 +15,7 @@ from spalloc_server.core.messages import Request
 from spalloc_server.core.placement import place
 from spalloc_server.core.request import DEFAULT_TAGS
 from spalloc_server.core.schedule import Scheduler
+from spalloc_server.links import Links
 
 SIZES = (1, 1, 1, 2, 3, 6, 12, 24, 48, 120)
 """Boards that jobs ask for."""
@@ -26,14 +27,21 @@ MAX_QUEUE = 20
 """Jobs that may wait while a machine is filled."""
 
 
-def a_machine(width: int, height: int) -> Machine:
-    """A machine of width x height triads."""
+DEAD = 0.01
+"""Part of the boards of a blemished machine that are dead, and half as many links."""
+
+
+def a_machine(width: int, height: int, *, blemished: bool = False) -> Machine:
+    """A machine of width x height triads, all of it working or with some boards and links dead."""
     boards = [(x, y, z) for x in range(width) for y in range(height) for z in range(3)]
+    dead = random.Random(3).sample(boards, int(DEAD * len(boards)) if blemished else 0)
     locations = {board: (0, number // 24, number % 24) for number, board in enumerate(boards)}
     return Machine(
         "m",
         width=width,
         height=height,
+        dead_boards=set(dead),
+        dead_links={(x, y, (z + 1) % 3, Links.north) for x, y, z in dead[::2]},
         board_locations=locations,
         bmp_ips={(0, frame): f"bmp-{frame}" for _, frame, _ in locations.values()},
         spinnaker_ips={board: "board-{}-{}-{}".format(*board) for board in boards},
@@ -43,11 +51,11 @@ def a_machine(width: int, height: int) -> Machine:
 class Hall:
     """A scheduler with one machine in use."""
 
-    def __init__(self, width: int, height: int, seed: int, policy: Scheduling) -> None:
+    def __init__(self, machine: Machine, seed: int, policy: Scheduling) -> None:
         self.random = random.Random(seed)
         self.scheduler = Scheduler(policy, 0.0)
-        self.scheduler.set_machines({"m": a_machine(width, height)})
-        self.boards = 3 * width * height
+        self.scheduler.set_machines({"m": machine})
+        self.boards = len(machine.live_boards)
         self.now = 0.0
         self.running: dict[int, tuple[tuple[int, int, int], ...]] = {}
         self.in_use = 0
@@ -96,9 +104,9 @@ class Hall:
             self.run()
 
 
-def placements(width: int, height: int, rounds: int) -> list[float]:
+def placements(on: Machine, rounds: int) -> list[float]:
     """Seconds of each decision where to place a job, or that there is no place for it, free boards being scattered."""
-    hall = Hall(width, height, seed=1, policy=Scheduling(policy="fifo"))
+    hall = Hall(on, seed=1, policy=Scheduling(policy="fifo"))
     hall.fill()
     hall.settle(rounds // 2)
     seconds = []
@@ -114,9 +122,9 @@ def placements(width: int, height: int, rounds: int) -> list[float]:
     return seconds
 
 
-def passes(queue: int, rounds: int) -> list[float]:
-    """Seconds of each pass over so many queued jobs on 1,200 boards, when a job has just ended."""
-    hall = Hall(20, 20, seed=2, policy=Scheduling())
+def passes(on: Machine, queue: int, rounds: int) -> list[float]:
+    """Seconds of each pass over so many queued jobs, when a job has just ended."""
+    hall = Hall(on, seed=2, policy=Scheduling())
     hall.fill()
     hall.settle(300)
     while hall.scheduler.queued < queue:
@@ -135,10 +143,13 @@ def passes(queue: int, rounds: int) -> list[float]:
 def main(*, quick: bool = False) -> None:
     """Print a table."""
     rounds = 300 if quick else 2000
+    sound, blemished, large = a_machine(20, 20), a_machine(20, 20, blemished=True), a_machine(100, 100)
     measured: list[tuple[str, Callable[[], list[float]]]] = [
-        ("a placement on 1,200 boards", lambda: placements(20, 20, rounds)),
-        ("a placement on 30,000 boards", lambda: placements(100, 100, rounds)),
-        ("a pass over 1,000 queued jobs, 1,200 boards", lambda: passes(1000, rounds // 5)),
+        ("a placement on 1,200 boards", lambda: placements(sound, rounds)),
+        ("a placement on 1,200 boards, 1 % dead", lambda: placements(blemished, rounds)),
+        ("a placement on 30,000 boards", lambda: placements(large, rounds)),
+        ("a pass over 1,000 queued jobs, 1,200 boards", lambda: passes(sound, 1000, rounds // 5)),
+        ("a pass over 1,000 queued jobs, 1,200 boards, 1 % dead", lambda: passes(blemished, 1000, rounds // 5)),
     ]
     print("| decision | p50 ms | p99 ms | longest ms |")
     print("| --- | ---: | ---: | ---: |")

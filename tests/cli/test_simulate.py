@@ -93,7 +93,12 @@ def test_people_get_a_table_and_a_picture(tmp_path: Path) -> None:
         ("a.csv", "when,what\n1,2\n", "lacks the column duration_s"),
         ("a.csv", "submit_s,duration_s,owner,request\n0,1,me,many\n", "line 2"),
         ("a.csv", "submit_s,duration_s,owner,request\n0,soon,me,1\n", "line 2"),
+        ("a.csv", "submit_s,duration_s,owner,request\n0,nan,me,1\n", "nan is no number of seconds"),
+        ("a.csv", "submit_s,duration_s,owner,request\ninf,1,me,1\n", "inf is no number of seconds"),
+        ("a.csv", "submit_s,duration_s,owner,request\n0,-1,me,1\n", "-1 is no number of seconds"),
+        ("a.csv", "submit_s,duration_s,owner,request\n0,1\n", "line 2: it has too few columns"),
         ("a.swf", "1 2 3\n", "line 1"),
+        ("a.swf", SWF.replace(" 100 ", " nan "), "nan is no number of seconds"),
     ],
 )
 def test_a_bad_trace_is_refused_with_its_line(tmp_path: Path, name: str, text: str, complaint: str) -> None:
@@ -103,6 +108,32 @@ def test_a_bad_trace_is_refused_with_its_line(tmp_path: Path, name: str, text: s
 def test_a_trace_that_is_not_there_and_a_machine_of_no_size_are_refused(tmp_path: Path) -> None:
     assert "cannot be read" in one_line_of(simulate, tmp_path / "none.csv", "--machine", "2x2")
     assert "at least one triad" in one_line_of(simulate, trace(tmp_path, CSV), "--machine", "0x2")
+
+
+def test_a_byte_order_mark_and_an_ending_in_capitals_are_no_obstacle(tmp_path: Path) -> None:
+    assert figures(trace(tmp_path, "\ufeff" + CSV), "--machine", "2x2")["jobs"] == 3
+    assert figures(trace(tmp_path, SWF, "TRACE.SWF"), "--machine", "2x2")["jobs"] == 2
+
+
+def test_a_picture_that_could_not_be_stored_is_refused_before_the_run(tmp_path: Path) -> None:
+    arguments = [str(trace(tmp_path, CSV)), "--machine", "2x2", "--plot", str(tmp_path / "nowhere" / "out.svg")]
+    result = CliRunner().invoke(simulate, arguments)
+    assert result.exit_code == 2
+    assert "there is no folder" in result.stderr
+
+
+def test_figures_have_the_names_that_other_tools_know(tmp_path: Path) -> None:
+    assert list(figures(trace(tmp_path, CSV), "--machine", "2x2")) == [
+        *("policy", "jobs", "started", "cancelled", "utilisation", "useful", "makespan_s", "mean_wait_s"),
+        *("p95_wait_s", "max_wait_s", "mean_wait_large_s", "max_wait_large_s", "mean_slowdown", "fairness", "wall_s"),
+    ]
+
+
+def test_jobs_of_120_boards_and_more_are_told_apart(tmp_path: Path) -> None:
+    rows = "0,100,ann,120\n1,10,bob,119\n2,10,cid,120\n"
+    told = figures(trace(tmp_path, CSV.splitlines()[0] + "\n" + rows), "--machine", "8x5", "--policy", "fifo")
+    assert told["max_wait_large_s"] == told["max_wait_s"]
+    assert told["mean_wait_large_s"] == pytest.approx(told["max_wait_large_s"] / 2)
 
 
 def test_a_trace_or_a_history_must_be_given() -> None:

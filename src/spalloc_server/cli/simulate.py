@@ -49,6 +49,8 @@ def simulate(
     """Run TRACE (.csv with submit_s, duration_s, owner, request; or .swf) through the scheduler, in virtual time."""
     if (trace is None) == (history is None):
         raise click.UsageError("give either a TRACE or --from-history")
+    if picture is not None and not picture.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {picture.parent}", param_hint="--plot")
     with one_line_errors("spalloc-admin simulate"):
         configuration = _configuration(machine)
         jobs = from_trace(trace) if trace is not None else from_history(history) if history is not None else []

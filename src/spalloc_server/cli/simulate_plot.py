@@ -17,7 +17,7 @@ def plot(simulation: Simulation) -> str:
     """An SVG document with two panels, one above the other, over the same hours."""
     capacity = sum(len(machine.live_boards) for machine in simulation.machines.values())
     timeline = simulation.timeline[:: max(1, len(simulation.timeline) // POINTS)] or [(0.0, 0, 0)]
-    hours = [at / 3600 for at, _, _ in timeline]
+    hours = [(at - timeline[0][0]) / 3600 for at, _, _ in timeline]
     panels = (
         ("boards in use", [float(boards) for _, boards, _ in timeline], float(capacity), "#3572b0"),
         (
@@ -44,12 +44,12 @@ def _panel(
     top: int, title: str, hours: Sequence[float], values: Sequence[float], highest: float, colour: str
 ) -> list[str]:
     """One panel: a frame, its scales, and a curve of steps."""
-    first, length = hours[0], max(hours[-1] - hours[0], 1e-9)
+    length = max(hours[-1], 1e-9)
     bottom = top + HEIGHT
     points = []
     before = values[0]
     for hour, value in zip(hours, values, strict=True):
-        x = LEFT + WIDTH * (hour - first) / length
+        x = LEFT + WIDTH * hour / length
         points += [
             f"{x:.1f},{bottom - HEIGHT * before / highest:.1f}",
             f"{x:.1f},{bottom - HEIGHT * value / highest:.1f}",
@@ -59,7 +59,7 @@ def _panel(
         f'<rect x="{LEFT}" y="{top}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#999"/>',
         f'<text x="{LEFT - 8}" y="{top + 12}" text-anchor="end">{highest:.0f}</text>',
         f'<text x="{LEFT - 8}" y="{bottom}" text-anchor="end">0</text>',
-        f'<text x="{LEFT}" y="{bottom + 18}">{first:.1f} h</text>',
+        f'<text x="{LEFT}" y="{bottom + 18}">0 h</text>',
         f'<text x="{LEFT + WIDTH}" y="{bottom + 18}" text-anchor="end">{hours[-1]:.1f} h</text>',
         f'<text x="{LEFT + 8}" y="{top + 16}" fill="{colour}">{title}</text>',
         f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}"/>',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,10 @@ def from_trace(path: Path) -> list[TraceJob]:
         TraceError: it cannot be read, or a line of it cannot be understood.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(_from_swf(file, path) if path.suffix == ".swf" else _from_csv(file, path))
+        with path.open(
+            encoding="utf-8-sig", newline=""
+        ) as file:  # some spreadsheets begin a CSV with a byte order mark
+            return list(_from_swf(file, path) if path.suffix.lower() == ".swf" else _from_csv(file, path))
     except (OSError, UnicodeDecodeError) as error:
         raise TraceError(f"{path} cannot be read: {error}") from error
 
@@ -39,8 +42,8 @@ def from_history(path: Path) -> list[TraceJob]:
     """The jobs in a server's state file that have ended, as they were asked for and for as long as they had boards."""
     jobs = []
     for row in read_history(path):
-        if row.allocated_at is None or row.ended_at is None:
-            continue
+        if row.allocation is None or row.allocated_at is None or row.ended_at is None:
+            continue  # it never had boards, or lost them and waited for others
         try:
             highest = row.kwargs.get("priority") or 0
             request = parse_request(row.args, {**row.kwargs, "owner": row.owner}, max_priority=highest)
@@ -58,11 +61,13 @@ def _from_csv(lines: Iterator[str], path: Path) -> Iterator[TraceJob]:
             f"{path} lacks the column {min(missing)}: its first line names submit_s,duration_s,owner,request"
         )
     for row in reader:
+        if None in row.values():
+            raise TraceError(f"{path}, line {reader.line_num}: it has too few columns")
         try:
             sizes = [int(number) for number in row["request"].split("x")]
             request = parse_request(sizes, {"owner": row["owner"]})
-            yield TraceJob(float(row["submit_s"]), float(row["duration_s"]), request)
-        except (ValueError, AttributeError, TypeError) as error:
+            yield TraceJob(_seconds(row["submit_s"]), _seconds(row["duration_s"]), request)
+        except (ValueError, RequestError) as error:
             raise TraceError(
                 f"{path}, line {reader.line_num}: {error}; right would be seconds, seconds, a name, and boards (24) or "
                 "triads (4x2)"
@@ -77,8 +82,17 @@ def _from_swf(lines: Iterator[str], path: Path) -> Iterator[TraceJob]:
             continue
         try:
             boards = max(int(fields[SWF_REQUESTED]), int(fields[SWF_PROCESSORS]))
-            submit, duration, owner = float(fields[SWF_SUBMIT]), float(fields[SWF_RUN_TIME]), fields[SWF_USER]
+            submit, owner = _seconds(fields[SWF_SUBMIT]), fields[SWF_USER]
+            duration = _seconds(fields[SWF_RUN_TIME]) if fields[SWF_RUN_TIME] != "-1" else 0.0  # -1 is unknown
         except (ValueError, IndexError) as error:
             raise TraceError(f"{path}, line {number}: {error}; right would be the 18 numbers of a job") from error
         if boards > 0 and duration > 0:
             yield TraceJob(submit, duration, Request(owner=f"user {owner}", boards=boards, tags=DEFAULT_TAGS))
+
+
+def _seconds(text: str) -> float:
+    """A time or a span: finite, and not negative."""
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"{text} is no number of seconds")
+    return seconds

@@ -122,7 +122,13 @@ class Topology:
                 a | b | a_down_left | b_right | down(a | b),
             )
 
+        ends = [0, 0, 0]
+        for (z, _), dead in cut.items():
+            ends[z] |= dead
+
         def working_links(boards: Planes) -> Planes:
+            if not (boards[0] & ends[0] or boards[1] & ends[1] or boards[2] & ends[2]):
+                return all_links(boards)
             there = [0, 0, 0]
             for (z, link), (dx, dy, dz) in link_to_vector.items():
                 there[z + dz] |= move(boards[z] & ~cut.get((z, link), 0), -dx, -dy)
