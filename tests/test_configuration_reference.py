@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ import pytest
 
 from spalloc_server import config_toml
 from spalloc_server.config_file import load
-from spalloc_server.configuration import Access, Configuration, Health, Limits, Scheduling
+from spalloc_server.configuration import Access, Configuration, Health, Limits, Machine, Scheduling
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "configuration.md").read_text()
@@ -53,7 +55,29 @@ def test_the_reference_lists_every_option_with_its_default(group: type[Schedulin
     }
 
 
-def test_the_reference_names_every_key_of_a_machine() -> None:
-    forms = (config_toml._SingleBoard, config_toml._StandardIps, config_toml._Explicit)
-    keys = {name for form in forms for name in form.__struct_fields__}
-    assert {name for name in keys if f"`{name}`" not in TEXT and f"{name} = " not in TEXT} == set()
+FORMS: dict[Callable[..., Machine], type[msgspec.Struct]] = {
+    Machine.single_board: config_toml._SingleBoard,
+    Machine.with_standard_ips: config_toml._StandardIps,
+    Machine: config_toml._Explicit,
+}
+
+
+def test_the_reference_lists_the_keys_of_machines_of_many_boards_and_no_others() -> None:
+    listed = set(rows(TEXT.partition("### Many boards")[2].partition("## Python files")[0]))
+    listed |= set(re.findall(r"^\| `width`, `(\w+)` \|", TEXT, re.MULTILINE)) | {"width"}
+    listed |= set(re.findall(r"^\| `(\w+)` \(explicit\) \|", TEXT, re.MULTILINE))
+    forms = (config_toml._StandardIps, config_toml._Explicit)
+    assert listed == {name for form in forms for name in form.__struct_fields__} - {"name", "tags"}
+
+
+def test_the_reference_tells_the_addresses_that_follow_by_default() -> None:
+    listed = rows(TEXT.partition("### The rule of `standard_ips`")[2].partition("```")[0])
+    parameters = signature(Machine.with_standard_ips).parameters
+    assert {name: f'"{parameters[name].default}"' for name in listed} == listed
+
+
+def test_machines_have_the_same_keys_in_toml_and_in_python() -> None:
+    for constructor, form in FORMS.items():
+        assert set(signature(constructor).parameters) == set(form.__struct_fields__)
+    (arguments,) = re.findall(r"`Machine\.single_board\((.+?)\)`", TEXT)
+    assert arguments.split(", ") == list(signature(Machine.single_board).parameters)

@@ -149,7 +149,7 @@ def compare(old: Configuration, new: Configuration) -> Comparison:
 
 
 def _settings(configuration: Configuration) -> Iterator[tuple[str, object]]:
-    """Every setting by name; those of a group as `group.setting`."""
+    """Every setting by name; those of a group as `limits.connections`."""
     for field in fields(configuration):
         value = getattr(configuration, field.name)
         if isinstance(value, msgspec.Struct):

@@ -13,7 +13,7 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": ("demo", "A simulated million-core machine and a server, ready for real clients."),
     "check-config": ("check_config", "Check a config file, and tell what it would change."),
-    "simulate-hardware": ("simulate_hardware", "BMPs on this computer, for a server without machines."),
+    "simulate-hardware": ("simulate_hardware", "Simulated BMPs on this computer, so that a server needs no hardware."),
     "simulate": ("simulate", "A trace of jobs through the scheduler, in virtual time."),
     "status": ("operators", "How a running server is, at one glance."),
     "machines": ("operators", "Its machines: size, load, and what is not in service."),

@@ -1,9 +1,10 @@
 """The nouns that the core's modules and the shells share: what is asked, what is given, what must be done.
 
-Theory of operation. All of these are immutable data. A `Request` is what a user asked for, parsed and validated
-once (`request.parse`). An `Allocation` is the piece of a machine that answers it. A `Switch` asks the hardware
+Theory of operation. All of these are plain data. A `Request` is what a user asked for, parsed and validated once
+(`request.parse_request`). An `Allocation` is the piece of a machine that answers it. A `Switch` asks the hardware
 shell to switch a job's boards, already in the hardware's own terms: hosts of BMPs and board numbers within a frame.
-An `Outcome` is the hardware's answer. The rows are what a restart needs, and what the storage shell keeps.
+An `Outcome` is the hardware's answer. These do not change once they are made. The rows are what a restart needs, and
+what the storage shell keeps, as `Changes` and as a `Snapshot`; whoever makes one of them fills it, and hands it on.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class Scheduler:
             self._book.learn(running, now)
 
     def hold(self, machine: str, boards: Collection[Board], job_id: int) -> None:
-        """After a restart: boards of an ended job that have not been powered off yet."""
+        """Give these boards to nobody until they are freed: a job that has ended, or a trial (`NO_JOB`), has them."""
         self._book.machines[machine].hold(boards, job_id)
 
     def free(self, machine: str, boards: Collection[Board], *, rest_until: float | None, now: float) -> None:

@@ -1,13 +1,13 @@
 """Which rectangles of triads serve a request.
 
 Theory of operation. For n boards every width has one least height that holds n boards, and every height one least
-width. Those of them that are square enough, and have no other inside them, are the `tight` shapes: nothing smaller
-serves. They are tried from the smallest area up, and among equal areas from the squarest, because short ways between
-boards are worth having and a square leaves the least edge behind.
+width. Those of them that are square enough, and have no other inside them, are the tight shapes (`tight_shapes`):
+nothing smaller serves. They are tried from the smallest area up, and among equal areas from the squarest, because
+short ways between boards are worth having and a square leaves the least edge behind.
 
-Where none of them finds room, `growing` shapes do: each is inside the next, from the least square up to the one that
-has every other allowed shape inside it. So if the last of them does not serve at any origin, no rectangle does, and
-the least one that serves is found by bisection.
+Where none of them finds room, growing shapes may (`growing_shapes`): each is inside the next, from the least square
+up to the one that has every other allowed shape inside it. So if the last of them does not serve at any origin, no
+rectangle does, and the least one that serves is found by bisection.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ Memory has moved on by then, so the rows are not thrown away: the journal keeps 
 them together with the next attempt, which is the next `write` or `retry`. So the disk catches up by itself as soon
 as it can, and a caller that was told of an error knows only that nothing was promised: the rows may still come.
 
-`Journal` is the interface. `SqliteJournal` is the one on disk; `MemoryJournal` here is its twin for tests and
-for servers without a disk, with the same semantics and commits that a test may hold back or make fail.
+`Journal` is the interface. `SqliteJournal` is the one on disk; `MemoryJournal` here is its twin for tests,
+with the same semantics and commits that a test may hold back or make fail.
 """
 
 from __future__ import annotations
