@@ -8,8 +8,15 @@ from collections.abc import Iterator
 from dataclasses import fields
 from importlib import import_module
 
+import msgspec
+import pytest
+
+from spalloc_server.core.messages import JobEvent, Note
+from spalloc_server.core.overview import BoardView, FrameView, JobView, MachineView
+from spalloc_server.core.simulation import Simulation
 from spalloc_server.hardware.timings import Timings
-from spalloc_server.options import Limits
+from spalloc_server.operators.messages import ServerView, TemperaturesView
+from spalloc_server.options import Limits, Scheduling
 from tests.pages import SOURCES, cells, module_name, page, section, spans, table_rows
 
 # -------------------------------------------------------------------- limits
@@ -154,3 +161,49 @@ def test_the_reference_names_the_values_of_every_event() -> None:
     for text, (_, listed) in listed_events().items():
         assert values[text] - {"**"} <= set(spans(listed)), text
         assert "**" in values[text] or values[text] == set(spans(listed)), text
+
+
+# -------------------------------------------------------------------- what programs read
+
+VIEWS: dict[str, type[msgspec.Struct]] = {
+    "### The server": ServerView,
+    "### Machines": MachineView,
+    "### Frames": FrameView,
+    "### Boards": BoardView,
+    "### Jobs": JobView,
+    "### Temperatures": TemperaturesView,
+    "### Notes": Note,
+}
+
+
+@pytest.mark.parametrize("heading", VIEWS)
+def test_the_reference_lists_every_field_of_the_answers_to_operators(heading: str) -> None:
+    listed = cells(section(page("reference/formats.md"), heading))
+    assert sorted(listed) == sorted(VIEWS[heading].__struct_fields__)
+
+
+def test_the_reference_tells_the_answer_of_every_command_that_asks_a_running_server() -> None:
+    listed = cells(section(page("reference/formats.md"), "## Answers as JSON"))
+    asking = re.findall(r"^### `(.+)`\n\n.*\[WHICH\]$", page("command-line.md"), re.MULTILINE)
+    assert sorted(listed) == sorted(asking)
+
+
+def test_the_reference_lists_the_fields_and_events_of_the_job_log() -> None:
+    fields_table, events_table = section(page("reference/formats.md"), "## The job log").split("| event |")
+    assert cells(fields_table) == list(JobEvent.__struct_fields__)
+    told = set()
+    for path in (SOURCES / "core").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "self._changed":
+                told.add(ast.literal_eval(node.args[1]))
+    assert set(cells(events_table)) == told
+
+
+def test_the_example_of_the_job_log_is_a_line_of_it() -> None:
+    (line,) = re.findall(r"^    (\{.+\})$", section(page("reference/formats.md"), "## The job log"), re.MULTILINE)
+    assert msgspec.json.encode(msgspec.json.decode(line, type=JobEvent)).decode() == line
+
+
+def test_the_reference_lists_the_figures_of_a_simulation() -> None:
+    figures = Simulation({}, [], Scheduling(), 0.0).figures()
+    assert cells(section(page("reference/formats.md"), "### `simulate`")) == [*figures, "wall_s"]
