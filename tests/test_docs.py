@@ -101,6 +101,12 @@ def test_pages_are_named_in_the_index() -> None:
     assert there - {"index"} == named
 
 
+def test_every_page_has_a_link_in_the_index_that_readers_see() -> None:
+    seen = page("index.md").partition("```{toctree}")[0]
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", seen))
+    assert {str(path.relative_to(DOCS)) for path in PAGES if DOCS in path.parents} - {"index.md"} == linked
+
+
 def test_the_layers_are_those_that_are_enforced() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     text = section(page("architecture.md"), "## Layers")
