@@ -5,7 +5,7 @@ from pathlib import Path
 configuration = Configuration(
     machines=[
         Machine.with_standard_ips(
-            name="frame",
+            name="hall",
             tags={"default", "24-boards"},
             # Written by: spinner-ethernet-chips -n 24
             board_locations=board_locations_from_spinner(Path(__file__).parent / "spinner-24.csv"),
