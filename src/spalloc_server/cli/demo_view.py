@@ -2,7 +2,8 @@
 
 `Events` tells what happened between two looks at the core. `picture` draws the first machine as a map with two
 characters a triad, as the triads lie (the first one bottom left), in one colour a job, beside the jobs and the latest
-events.
+events. (The map of `drawing.terminal`, which shows single boards, takes more lines than a terminal usually has; and a
+job's colour there depends on its neighbours, so it would change while one looks.)
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rich.text import Text
 from spalloc_server.cli.process import count
 from spalloc_server.controller import Controller, JobState
 from spalloc_server.core.replies import JobDescription
+from spalloc_server.drawing.hexagons import PALETTE
 from spalloc_server.hardware.simulator import Simulator
 from spalloc_server.machine import Machine
 from spalloc_server.server import Server
@@ -33,20 +35,6 @@ JOBS = 11
 EVENTS = 6
 """Latest events that stay in sight."""
 BAR_WIDTH = 32
-COLOURS = (
-    "red",
-    "green",
-    "yellow",
-    "blue",
-    "magenta",
-    "cyan",
-    "bright_red",
-    "bright_green",
-    "bright_yellow",
-    "bright_blue",
-    "bright_magenta",
-    "bright_cyan",
-)
 
 
 async def show(server: Server, simulator: Simulator, *, live: bool, console: Console | None = None) -> None:
@@ -134,7 +122,7 @@ def _table(jobs: Sequence[JobDescription]) -> Table:
 
 
 def _colour(job: JobDescription) -> str:
-    return COLOURS[job.job_id % len(COLOURS)]
+    return PALETTE[job.job_id % len(PALETTE)]
 
 
 def _state(job: JobDescription) -> str:
