@@ -30,9 +30,9 @@ def frame() -> str:
     (machine,) = config_file.load(ROOT / "examples" / "simulated-24.toml").machines
     conditions = {(3, 1, 2): Condition.dead, (3, 0, 1): Condition.out_of_service, (2, 1, 0): Condition.resting}
     marked = {board: Tile(condition=condition) for board, condition in conditions.items()}
-    return machine_svg(
-        machine.name, (machine.width, machine.height), {**marked, **_jobs(machine, [(0, 0, 2, 1), (0, 1, 1, 1)])}
-    )
+    tiles = {**marked, **_jobs(machine, [(0, 0, 2, 1), (0, 1, 1, 1)])}
+    legend = {1: "1: retina, 6 boards", 2: "2: cochlea, 3 boards"}
+    return machine_svg(machine.name, (machine.width, machine.height), tiles, legend)
 
 
 def coordinates() -> str:

@@ -58,6 +58,17 @@ def test_jobs_are_letters_and_boards_that_cannot_be_used_are_marked(config: Path
     assert "(3, 1, 2) is out of service: smells (by ann)" in legend
 
 
+def test_boards_of_a_frame_that_are_out_of_service_for_one_reason_are_one_line(config: Path) -> None:
+    core = busy(config)
+    for board in ((0, 1, 0), (0, 1, 1), (2, 1, 0)):
+        core.disable_board("frame", board, reason="a wet shelf", by="bob")
+    store(config, core.take_changes())
+    assert drawn("frame", "--config", config).splitlines()[-2:] == [
+        "(0, 1, 0), (0, 1, 1), (2, 1, 0) are out of service: a wet shelf (by bob)",
+        "(3, 1, 2) is out of service: smells (by ann)",
+    ]
+
+
 @pytest.mark.parametrize(("columns", "wide"), [(80, 2), (10, 1)])
 def test_with_colours_boards_are_blocks_as_wide_as_there_is_room(config: Path, columns: int, wide: int) -> None:
     store(config, busy(config).take_changes())
@@ -90,7 +101,7 @@ async def test_a_running_server_is_asked(tmp_path: Path) -> None:
     assert result.stderr == ""
     assert result.stdout.partition("free ")[0].count("!") == 12
     assert "job 1 of ann" in result.stdout
-    assert "(1, 1, 2) is out of service: it is silent" in result.stdout
+    assert result.stdout.splitlines()[-1] == "cabinet 0, frame 0, 12 boards, is out of service: it is silent"
 
 
 def test_a_machine_that_there_is_not_is_one_line(config: Path) -> None:

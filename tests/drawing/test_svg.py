@@ -47,14 +47,31 @@ def test_what_users_say_is_text_and_never_markup() -> None:
     tiles = {(0, 0, 0): Tile(job_id=1, title="<script>&")}
     root = ET.fromstring(machine_svg("m", (1, 1), tiles, {1: "1: <b>&amp;</b>"}))
     assert [title.text for title in root.iter(f"{SVG}title")] == ["m: 1 x 1 triads", "<script>&"]
-    assert [text.text for text in root.iter(f"{SVG}text")] == ["1: <b>&amp;</b>"]
+    assert [text.text for text in root.iter(f"{SVG}text")] == ["free", "1: <b>&amp;</b>"]
+
+
+def test_the_legend_says_what_the_marks_mean_that_there_are() -> None:
+    tiles = {
+        (0, 0, 0): Tile(job_id=1, condition=Condition.out_of_service),
+        (0, 0, 1): Tile(condition=Condition.dead),
+        (0, 0, 2): Tile(job_id=1),
+    }
+    root = ET.fromstring(machine_svg("m", (1, 1), tiles, {1: "job 1"}))
+    words = [text.text for text in root.iter(f"{SVG}text")]
+    assert words[-5:] == ["!", "out of service, or in a silent frame", "×", "dead", "job 1"]  # noqa: RUF001 - as above
+
+
+def test_a_picture_is_as_high_as_its_legend() -> None:
+    root = ET.fromstring(machine_svg("m", (1, 1), {}, {number: f"job {number}" for number in range(12)}))
+    lowest = max(float(text.get("y", 0)) for text in root.iter(f"{SVG}text"))
+    assert lowest < float(root.get("height", 0))
 
 
 def test_a_long_legend_is_cut_short() -> None:
     tiles = {board: Tile(job_id=1 + number) for number, board in enumerate(boards_of((2, 2)))}
-    root = ET.fromstring(machine_svg("m", (2, 2), tiles, {number: f"job {number}" for number in range(1, 13)}))
+    root = ET.fromstring(machine_svg("m", (2, 2), tiles, {number: f"job {number}" for number in range(1, 41)}))
     lines = [text.text for text in root.iter(f"{SVG}text")]
-    assert lines[-1] == f"and {13 - len(lines)} more"
+    assert lines[-1] == f"and {41 - len(lines)} more"
 
 
 @pytest.mark.parametrize("name", ["triad.svg", "machine.svg", "frame.svg", "coordinates.svg"])

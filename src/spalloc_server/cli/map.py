@@ -6,7 +6,8 @@ over and is asked the same. It starts nothing and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from spalloc_server.cli.running_server import NoServerError, RunningServer, find
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
 from spalloc_server.core.overview import BoardView, JobView, MachineView
-from spalloc_server.drawing.hexagons import Condition, Size, Tile, columns_and_rows, job_colours
+from spalloc_server.drawing.hexagons import MEANINGS, Condition, Size, Tile, columns_and_rows, job_colours
 from spalloc_server.drawing.svg import machine_svg
 from spalloc_server.drawing.terminal import CONDITION_COLOURS, FREE_LETTER, coloured_map, job_letters, plain_map
 from spalloc_server.errors import SpallocServerError
@@ -119,11 +120,24 @@ def _show(size: Size, boards: Iterable[BoardView], jobs: Iterable[JobView], tile
     for condition, colour in CONDITION_COLOURS.items():
         number = sum(tile.condition is condition and tile.job_id is None for tile in tiles.values())
         sign = Text("██", colour) if coloured else Text(condition.value or FREE_LETTER)
-        table.add_row(sign, "free" if condition is Condition.usable else condition.name.replace("_", " "), str(number))
+        table.add_row(sign, MEANINGS[condition], str(number))
     for job in jobs:
         table.add_row(signs.get(job.job_id, ""), Text(f"job {job.job_id} of {job.owner}"), str(len(job.boards)))
     console.print(table)
+    for line in _out_of_service(boards):
+        console.print(line, markup=False)
+
+
+def _out_of_service(boards: Iterable[BoardView]) -> Iterator[str]:
+    """Which boards are out of service and why: one line for those of a frame that are so for the same reason."""
+    alike: dict[tuple[object, ...], list[BoardView]] = {}
+    live: Counter[tuple[object, ...]] = Counter()
     for view in boards:
+        live[view.cabinet, view.frame] += view.state != "dead"
         if view.out_of_service is not None:
-            by = f" (by {view.by})" if view.by else ""
-            console.print(f"({view.x}, {view.y}, {view.z}) is out of service: {view.out_of_service}{by}", markup=False)
+            alike.setdefault((view.cabinet, view.frame, view.out_of_service, view.by), []).append(view)
+    for (cabinet, frame, reason, by), views in alike.items():
+        which = ", ".join(f"({view.x}, {view.y}, {view.z})" for view in views) + (" is" if len(views) == 1 else " are")
+        if len(views) == live[cabinet, frame] > 1:
+            which = f"cabinet {cabinet}, frame {frame}, {count(len(views), 'board')}, is"
+        yield f"{which} out of service: {reason}" + (f" (by {by})" if by else "")

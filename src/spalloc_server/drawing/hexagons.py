@@ -21,7 +21,8 @@ from typing import TypeAlias
 from spalloc_server.coordinates import Board, board_down_link
 from spalloc_server.links import Links
 
-__all__ = ["PALETTE", "Cell", "Condition", "Size", "Tile", "boards_of", "cell", "columns_and_rows", "job_colours"]
+__all__ = ["MEANINGS", "PALETTE", "Cell", "Condition", "Size", "Tile", "boards_of", "cell", "columns_and_rows"]
+__all__ += ["job_colours"]
 
 Size: TypeAlias = tuple[int, int]
 """(width, height) of a machine in triads."""
@@ -46,6 +47,15 @@ class Condition(Enum):
     out_of_service = "!"
     """In quarantine, or taken out by an operator."""
     dead = "×"  # noqa: RUF001 - it shall look like a cross
+
+
+MEANINGS = {
+    Condition.usable: "free",
+    Condition.resting: "resting after a job",
+    Condition.out_of_service: "out of service, or in a silent frame",
+    Condition.dead: "dead",
+}
+"""What legends say of boards that no job has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ Lengths are pixels; y points down. Colours of lines and letters suit a light and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from math import cos, pi, sin, sqrt
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from spalloc_server.coordinates import BOARD_CHIPS, CHIPS_PER_TRIAD, Board, Chip, board_to_chip, chip_to_board
 from spalloc_server.drawing.hexagons import (
+    MEANINGS,
     PALETTE,
     Condition,
     Size,
@@ -29,9 +30,11 @@ RADIUS = 12.8
 """From the centre of a board to its corners."""
 
 MARGIN = 16.0
-LINE = 18.0
+LINE = 22.0
 """Height of a line of the legend."""
 LEGEND_WIDTH = 260.0
+LEGEND_LINES = 16
+"""For so many there is room beside a small machine, too."""
 
 GAP = 0.94
 """Boards are drawn a little smaller than they are, so that one sees where each ends."""
@@ -61,7 +64,7 @@ def machine_svg(name: str, size: Size, tiles: Mapping[Board, Tile], legend: Mapp
         name: of the machine.
         size: of the machine.
         tiles: what is known of its boards; those left out are free.
-        legend: {job: what is said of it beside the picture}; no legend where it is None.
+        legend: {job: what is said of it beside the picture, below what marks mean}; no legend where it is None.
     """
     columns, rows = columns_and_rows(size)
     colours = job_colours(size, tiles)
@@ -77,16 +80,23 @@ def machine_svg(name: str, size: Size, tiles: Mapping[Board, Tile], legend: Mapp
     parts = [_hexagon(RADIUS * GAP, pointed=False)]
     parts += [f"<g {group}>{''.join(boards)}</g>" for group, boards in sorted(groups.items())]
     if legend is not None:
-        parts += _legend(legend, colours, width, int((height - 2 * MARGIN) / LINE))
+        lines = _legend(size, tiles, legend, colours)
+        most = max(LEGEND_LINES, int((height - 2 * MARGIN) / LINE))
+        if len(lines) > most:
+            lines[most - 1 :] = [_Line("", "", f"and {len(lines) - most + 1} more")]
+        parts += [part for number, line in enumerate(lines) for part in _drawn(line, number, width)]
         width += LEGEND_WIDTH
+        height = max(height, LINE * len(lines) + 2 * MARGIN)
     return _document(width, height, f"{name}: {size[0]} x {size[1]} triads", parts)
 
 
 def _group(tile: Tile, colour: str) -> str:
     """What the hexagons of all such tiles have in common."""
-    if colour:
-        return f'class="job" fill="{colour}"'
-    return f'class="{"free" if tile.condition is Condition.usable else tile.condition.name}"'
+    return f'class="job" fill="{colour}"' if colour else f'class="{_class(tile.condition)}"'
+
+
+def _class(condition: Condition) -> str:
+    return "free" if condition is Condition.usable else condition.name
 
 
 def _board(tile: Tile, centre: Point) -> str:
@@ -100,16 +110,38 @@ def _board(tile: Tile, centre: Point) -> str:
     return (f'<use href="#h" {at}>{title}</use>' if title else f'<use href="#h" {at}/>') + text
 
 
-def _legend(legend: Mapping[int, str], colours: Mapping[int, str], left: float, most: int) -> list[str]:
-    lines = [(colours.get(job_id, "none"), text) for job_id, text in legend.items()]
-    if len(lines) > most:
-        lines[most - 1 :] = [("none", f"and {len(lines) - most + 1} more")]
-    parts = []
-    for number, (colour, text) in enumerate(lines):
-        y = MARGIN + LINE * (number + 0.5)
-        parts.append(f'<use href="#h" class="job" fill="{colour}" x="{left:.1f}" y="{y:.1f}"/>' * (colour != "none"))
-        parts.append(f'<text class="legend" x="{left + 2 * RADIUS:.1f}" y="{y + 5:.1f}">{escape(text)}</text>')
-    return parts
+class _Line(NamedTuple):
+    """A line of the legend."""
+
+    hexagon: str
+    """Attributes of the hexagon before it; none where it is empty."""
+    mark: str
+    text: str
+
+
+def _legend(
+    size: Size, tiles: Mapping[Board, Tile], jobs: Mapping[int, str], colours: Mapping[int, str]
+) -> list[_Line]:
+    """What marks mean, those that there are, and whose the jobs are."""
+    every = (tiles.get(board, Tile()) for board in boards_of(size))
+    there = {tile.condition for tile in every if tile.job_id is None or tile.condition.value}
+    conditions = [condition for condition in Condition if condition in there]
+    return [
+        *(_Line(f'class="{_class(one)}"', one.value, MEANINGS[one]) for one in conditions),
+        *(
+            _Line(f'class="job" fill="{colours[job_id]}"' if job_id in colours else "", "", text)
+            for job_id, text in jobs.items()
+        ),
+    ]
+
+
+def _drawn(line: _Line, number: int, left: float) -> Iterator[str]:
+    y = MARGIN + LINE * (number + 0.5)
+    if line.hexagon:
+        yield f'<use href="#h" {line.hexagon} x="{left:.1f}" y="{y:.1f}"/>'
+    if line.mark:
+        yield f'<text class="mark" x="{left:.1f}" y="{y + 5:.1f}">{line.mark}</text>'
+    yield f'<text class="legend" x="{left + 2 * RADIUS:.1f}" y="{y + 5:.1f}">{escape(line.text)}</text>'
 
 
 def triad_svg() -> str:
