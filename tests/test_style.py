@@ -1,0 +1,28 @@
+"""The figures that CONTRIBUTING gives are kept."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pages import SOURCES, module_name
+
+MODULE_LINES = 400
+BODY_LINES = 40
+
+
+def bodies(path: Path) -> Iterator[tuple[str, int]]:
+    """(name, lines of the body, its docstring apart) of every function."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            yield node.name, (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES.rglob("*.py")), ids=module_name)
+def test_modules_and_functions_are_no_longer_than_a_reader_likes(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MODULE_LINES
+    assert {name: lines for name, lines in bodies(path) if lines > BODY_LINES} == {}
