@@ -8,6 +8,9 @@ version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
+default_role = "code"
+"""Names in backticks in docstrings are code."""
+
 myst_heading_anchors = 3
 """Links such as configuration.md#machines work here as they do in a repository's viewer."""
 
