@@ -185,6 +185,17 @@ async def test_the_job_log_tells_a_jobs_life_a_line_an_event(place: Place, clien
     assert (events[-1]["reason"], len(events[1]["boards"])) == ("enough", 3)
 
 
+async def test_a_board_in_quarantine_comes_back_by_itself_to_a_server_that_nobody_uses(place: Place) -> None:
+    settings = "health=Health(quarantine_seconds=0.3), ip='127.0.0.1'"
+    place.config.write_text(place.config.read_text().replace("ip='127.0.0.1'", settings))
+    async with place.simulator() as simulator, place.serving() as server:
+        for reporter in ("here", "there"):
+            server.controller.report_problem("board-0-0-0", "it is dead", reporter=reporter)
+        assert server.controller.machine_views()[0].out_of_service == 1
+        await until(lambda: server.controller.machine_views()[0].boards == {"free": 12})
+        assert simulator.power_cycles()[place.hosts[0], 0] == (1, 1)
+
+
 async def test_a_second_server_is_refused_the_same_state(place: Place) -> None:
     async with place.simulator(), place.serving():
         with pytest.raises(SpallocServerError, match=str(place.state)):

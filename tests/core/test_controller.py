@@ -407,6 +407,17 @@ def test_stored_changes_add_up_to_a_snapshot() -> None:
     assert not house.controller.take_changes()
 
 
+def test_a_rest_that_is_over_is_a_change_to_store() -> None:
+    house = House(a_machine("m", 1, 1), seconds_before_free=30)
+    house.controller.destroy_job(house.create(3))
+    house.hardware()
+    changed = []
+    for seconds in (29, 1, 1):
+        house.after(seconds)
+        changed.append(house.controller.changed)
+    assert changed == [False, True, False]
+
+
 def test_a_priority_is_bounded_by_the_configuration() -> None:
     house = House(a_machine("m", 1, 1), scheduling=Scheduling(max_priority=2))
     assert house.create(priority=2)

@@ -172,7 +172,8 @@ class Engine:
     @property
     def changed(self) -> bool:
         """Whether there is anything to fetch."""
-        return bool(self._stale or self._changed_jobs or self._changed_machines or self._changed_facts)
+        told = self._changed_jobs or self._changed_machines
+        return bool(self._stale or told or self._changed_facts or self._power.changed or self._boards.changed)
 
     @property
     def next_id(self) -> int:
@@ -232,7 +233,7 @@ class Engine:
             self._changed_machines.add(allocation.machine)
             self._power.switch(job, self._machines[allocation.machine], on=True)
             self._changed(job, "allocated", now)
-        self._trials.begin_due(self._machines, now)
+        self._changed_machines.update(self._trials.begin_due(self._machines, now))
 
     def _job_switched(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
         self._power.forget(job)

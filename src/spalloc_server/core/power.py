@@ -121,6 +121,11 @@ class Power:
             if self._releases.pop(release_id, None) is not None:
                 self._changed.add(release_id)
 
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to take."""
+        return bool(self._changed or self._switches)
+
     def held(self) -> Iterable[tuple[str, Board, int]]:
         """(machine, board, job) of every board whose power-off is not confirmed."""
         for row in self._releases.values():

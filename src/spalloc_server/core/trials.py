@@ -38,8 +38,8 @@ class Trials:
         self.paused = False
         """No trial begins by itself."""
 
-    def begin_due(self, machines: Mapping[str, Machine], now: float) -> None:
-        """Begin the trials that are due and possible. To be called when anything has changed."""
+    def begin_due(self, machines: Mapping[str, Machine], now: float) -> Iterator[str]:
+        """Begin the trials that are due and possible; the names of their machines. To be called at every change."""
         if self.paused:
             self._first = None
             return
@@ -49,6 +49,7 @@ class Trials:
             for (name, x, y, z), time in sorted(self._boards.trial_at.items()):
                 if time <= now and name in machines and self.possible(machines[name], (x, y, z)) is None:
                     self.begin(machines[name], (x, y, z))
+                    yield name
 
     def possible(self, machine: Machine, board: Board) -> str | None:
         """Why a board cannot be tried now; None where it can."""
