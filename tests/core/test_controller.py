@@ -201,6 +201,18 @@ def test_a_job_ends_with_the_names_of_the_boards_after_too_many_failures() -> No
     assert "(0, 0, 1) of m: no FPGA" in (status.reason or "")
 
 
+def test_a_job_that_was_ready_ends_where_its_boards_do_not_come_back_rather_than_move_to_others() -> None:
+    house = House(a_machine("m", 2, 1))
+    job_id = house.create(3)
+    house.hardware()
+    house.bad = {("bmp-m-0", 1): "no FPGA"}
+    house.controller.power_on_job_boards(job_id)
+    house.hardware()
+    status = house.controller.get_job_state(job_id)
+    assert status.state == JobState.destroyed
+    assert status.reason == "Machine configuration failed. (0, 0, 1) of m: no FPGA"
+
+
 def test_a_queued_job_that_became_impossible_is_told_so() -> None:
     house = House(a_machine("m", 1, 1), seconds_before_free=0)
     house.create(3, keepalive=None)

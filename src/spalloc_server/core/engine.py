@@ -265,14 +265,19 @@ class Engine:
         self._changed_jobs.add(job.job_id)
 
     def _place_again(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
-        """Take the boards that could not be switched on away from the job, and find it others."""
+        """Take the boards that could not be switched on away from the job, and find it others.
+
+        Not once it has been ready: its user has its boards' addresses, and published clients ask for them only once.
+        """
         assert job.allocation is not None
         machine = self._machines[job.allocation.machine]
         failed = self._boards.failed(machine, job.allocation.boards, failures, now)
-        if job.placements >= self._configuration.health.max_placements:
+        if job.ready_at is not None:
+            self._end(job, f"Machine configuration failed. {failed}", now)
+        elif job.placements >= self._configuration.health.max_placements:
             self._end(job, f"Boards failed in each of {job.placements} places, last {failed}.", now)
-            return
-        self._requeue(job, failed, now)
+        else:
+            self._requeue(job, failed, now)
 
     def _requeue(self, job: Job, reason: str, now: float) -> None:
         """Take the boards of a job that was never ready away, and let it wait for others."""
