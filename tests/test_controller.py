@@ -58,6 +58,31 @@ def test_a_power_operation_under_way_ends_in_the_unpickled_controller() -> None:
     assert states(controller)[0] == JobState.ready
 
 
+class Clock:
+    """A clock that can be pickled."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return Clock.now
+
+
+def test_a_job_outlives_the_hour_for_which_its_controller_was_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = Controller(clock=Clock())
+    controller.machines = {"desk": Machine.single_board("desk", bmp_ip="bmp", spinnaker_ip="board")}
+    controller.create_job(owner="ann", keepalive=60)
+    pickled = pickle.dumps(controller)
+    monkeypatch.setattr(Clock, "now", 4600.0)
+    controller = pickle.loads(pickled)
+    live = []
+    for now in (4600.0, 4659.0, 4661.0):
+        monkeypatch.setattr(Clock, "now", now)
+        controller.tick()
+        controller.check()
+        live.append(len(controller.list_jobs()))
+    assert live == [1, 1, 0]
+
+
 def test_a_controller_goes_on_where_a_snapshot_of_another_was_taken() -> None:
     before = controller_with_jobs()
     after = Controller(seconds_before_free=0)

@@ -7,6 +7,8 @@ start afresh, since clients could not renew them meanwhile. Power operations tha
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from spalloc_server.core.engine import Engine
@@ -55,6 +57,18 @@ class RecoverableEngine(Engine):
             self._restore_job(row, now)
         self._forget_retired()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on where a pickled controller left off; leases start afresh, as after `restore`."""
+        self.__dict__.update(state)
+        now = self._clock()
+        for job in self._jobs.values():
+            self._begin_lease(job, now)
+
+    def _begin_lease(self, job: Job, now: float) -> None:
+        if job.keepalive is not None:
+            job.deadline = now + job.keepalive
+        self._leases.add(job)
+
     def _restore_release(self, release: ReleaseRow, now: float) -> None:
         if release.rest_until is not None:  # no longer than a rest, should the wall clock have been set back
             release.rest_until = min(release.rest_until, now + self._rest)
@@ -74,9 +88,7 @@ class RecoverableEngine(Engine):
         self._jobs[job.job_id] = job
         self._quotas.add(job)
         job.operation = None
-        if job.keepalive is not None:
-            job.deadline = now + job.keepalive
-        self._leases.add(job)
+        self._begin_lease(job, now)
         self._bound_runtime(job)
         if job.allocation is None:
             self._scheduler.submit(job.job_id, request, job.created_at)
