@@ -6,6 +6,7 @@ import pickle
 import runpy
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from spalloc_server.controller import Controller, JobState, Outcome, steady_time
@@ -91,6 +92,30 @@ def test_a_controller_goes_on_where_a_snapshot_of_another_was_taken() -> None:
     assert states(after) == states(before)
     assert after.list_jobs() == before.list_jobs()
     assert after.next_id == before.next_id
+
+
+def test_one_snapshot_serves_two_controllers_that_then_go_their_own_ways() -> None:
+    before = controller_with_jobs()
+    before.report_problem("board", "no chip (3, 3)", reporter="hub")
+    before.destroy_job(1)
+    snapshot = before.snapshot()
+    stored = msgspec.json.encode(snapshot)
+    one, other = Controller(seconds_before_free=30), Controller(seconds_before_free=30)
+    one.restore(snapshot)
+    switch(one)
+    one.disable_board("desk", (0, 0, 0), reason="smells", by="eve")
+    assert msgspec.json.encode(snapshot) == stored
+    other.restore(snapshot)
+    other.check()
+    assert [each.on for each in other.take_switches()] == [False]
+    assert other.machine_views()[0].out_of_service == 0
+
+
+def test_a_controller_that_is_in_use_is_not_restored_over() -> None:
+    controller = controller_with_jobs()
+    with pytest.raises(RuntimeError, match="only a new controller"):
+        controller.restore(controller.snapshot())
+    assert states(controller)[0] == JobState.ready
 
 
 def test_without_a_clock_of_its_own_it_reads_the_systems() -> None:

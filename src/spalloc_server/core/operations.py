@@ -17,7 +17,7 @@ import msgspec
 
 from spalloc_server.configuration import Frame
 from spalloc_server.coordinates import Board
-from spalloc_server.core.messages import BoardReport, Note, Snapshot
+from spalloc_server.core.messages import BoardReport, Note
 from spalloc_server.core.overview import BoardView, ObservableEngine
 from spalloc_server.core.trials import NO_JOB
 from spalloc_server.errors import RequestError
@@ -33,9 +33,9 @@ _STOPPED = "stopped"
 class OperableEngine(ObservableEngine):
     """An engine that operators can command. Every command raises `RequestError` for what there is not."""
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go on where another left off, with everything closed that was closed."""
-        for name, value in snapshot.facts.items():
+    def _restore_facts(self, facts: dict[str, Any]) -> None:
+        super()._restore_facts(facts)
+        for name, value in facts.items():
             kind, _, rest = name.partition("/")
             if kind == "disabled":
                 cabinet, frame, machine = rest.split("/", 2)
@@ -45,7 +45,6 @@ class OperableEngine(ObservableEngine):
             elif name == _STOPPED:
                 self.stopped = _note(value)
         self._close()
-        super().restore(snapshot)
 
     # ---------------------------------------------------------------- boards and frames
 
