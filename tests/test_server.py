@@ -225,9 +225,13 @@ def test_a_server_can_run_in_a_thread(place: Place) -> None:
     with socket.create_connection(server.address, timeout=PATIENCE) as client:
         client.sendall(b'{"command": "version"}\n')
         assert client.recv(100) == b'{"return":"1.0.0"}\n'
+    with pytest.raises(RuntimeError, match="this Server runs already"):
+        server.start()
     server.stop_and_join()
     assert not server.is_alive()
     server.stop_and_join()
+    with pytest.raises(RuntimeError, match="a Server runs once; make another"):
+        server.start()
 
 
 def test_a_server_in_a_thread_that_cannot_start_says_why(place: Place) -> None:

@@ -65,7 +65,7 @@ def state_path(config: Path) -> Path:
 class Server(InThread):
     """One server: its core, and the shells around it.
 
-    In an asyncio program, `await run()`; elsewhere, `start()` and `stop_and_join()`.
+    In an asyncio program, `await run()`; elsewhere, `start()` and `stop_and_join()`. It runs once.
 
     Args:
         config: the config file, Python or TOML.
@@ -107,7 +107,7 @@ class Server(InThread):
         self._upgrading: asyncio.Task[None] | None = None
         self._upkeep = Upkeep(self._refuse)
         self.controller = Controller()
-        """The core, once the server is ready."""
+        """The core, once the server is ready. It belongs to the event loop's thread: touch it from no other."""
         self.stalls = StallDetector()
         """How often the event loop stood still."""
         self.address = ("", 0)
