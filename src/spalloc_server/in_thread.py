@@ -1,8 +1,8 @@
 """An asyncio program in a thread of its own, for programs that are not asyncio themselves.
 
 Theory of operation. `start` runs the program's `run` in an event loop in a new thread, and waits until it says that it
-is ready or has failed. Everything else reaches it through its event loop. It runs once: what `run` has used up (sockets,
-events, whatever its class makes when it is constructed) is not made anew.
+is ready or has failed. Everything else reaches it through its event loop. It runs once: what it has used up is not
+made anew.
 """
 
 from __future__ import annotations
