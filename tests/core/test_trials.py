@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 
 from spalloc_server.configuration import Configuration, Health
 from spalloc_server.core.boards import COUNTED_SECONDS
 from spalloc_server.core.controller import Controller
 from spalloc_server.core.job import JobState
 from spalloc_server.core.messages import BoardFailure, BoardRow, Outcome, Snapshot
+from spalloc_server.errors import RequestError
 from tests.core.house import House
 from tests.core.machines import a_machine
 
 BMP = "bmp-m-0"
+WHY = {"reason": "fans", "by": "eve"}
 
 
 def a_house(width: int = 2, *, seconds_before_free: float = 0, **health: Any) -> House:
@@ -170,6 +174,41 @@ def test_a_trial_waits_for_a_silent_frame_and_its_silence_is_no_verdict() -> Non
     house.controller.switched(Outcome(off.operation))
     house.hardware()
     house.controller.check()
+
+
+@pytest.mark.parametrize(
+    ("close", "open_again"),
+    [
+        (lambda core: core.disable_frame("m", (0, 0), **WHY), lambda core: core.enable_frame("m", (0, 0))),
+        (lambda core: core.drain("m", **WHY), lambda core: core.undrain("m")),
+    ],
+)
+def test_no_trial_begins_by_itself_in_what_an_operator_has_closed(
+    close: Callable[[Controller], object], open_again: Callable[[Controller], object]
+) -> None:
+    house = a_house()
+    quarantined(house, 0)
+    close(house.controller)
+    house.after(100)
+    assert not house.asked()
+    assert house.controller.power_cycle("m", (0, 0, 1)).state == "on trial", "an operator may"
+    assert len(house.hardware()) == 2
+    open_again(house.controller)
+    (on,) = house.asked()
+    assert on.frames[0].boards == (0,)
+
+
+def test_a_board_is_not_switched_on_for_a_trial_before_it_has_rested() -> None:
+    house = a_house(seconds_before_free=300)
+    quarantined(house, 0)
+    house.after(100)
+    assert not house.asked()
+    with pytest.raises(RequestError, match="it was on lately, and rests for another 200 s"):
+        house.controller.power_cycle("m", (0, 0, 0))
+    assert house.controller.wake_at() == house.clock.now + 200
+    house.after(200)
+    (on,) = house.asked()
+    assert (on.on, on.frames[0].boards) == (True, (0,))
 
 
 def test_a_machine_that_goes_takes_its_trials_with_it_and_leaves_no_board_on() -> None:

@@ -73,7 +73,7 @@ class OperableEngine(ObservableEngine):
         there = self._live(machine, board)
         if self.stopped is not None:
             raise RequestError("nothing is switched on until the emergency stop is over: `resume`")
-        obstacle = self._trials.possible(self._machines[machine], there)
+        obstacle = self._trials.possible(self._machines[machine], there, self._clock())
         if obstacle is not None:
             raise RequestError(f"board {there} of {machine} cannot be power-cycled now: {obstacle}")
         self._trials.begin(self._machines[machine], there)
@@ -192,7 +192,7 @@ class OperableEngine(ObservableEngine):
 
     def _close(self) -> None:
         self._scheduler.close(self._drained, everything=self.stopped is not None)
-        self._trials.paused = self.stopped is not None
+        self._trials.paused, self._trials.drained = self.stopped is not None, self._drained
 
     def check(self) -> None:
         """Assert every invariant."""
