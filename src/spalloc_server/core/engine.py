@@ -23,7 +23,7 @@ from spalloc_server.core.boards import BoardRecords
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.job import Event, Job, JobState
 from spalloc_server.core.machine_facts import machine_to_fact
-from spalloc_server.core.messages import Changes, JobEvent, JobRow, Note, Outcome, Switch
+from spalloc_server.core.messages import Changes, JobEvent, JobRow, Note, Outcome, ReleaseRow, Switch
 from spalloc_server.core.power import Power
 from spalloc_server.core.quotas import Quotas
 from spalloc_server.core.schedule import Scheduler
@@ -114,7 +114,9 @@ class Engine:
         self._set_fact("machines", list(machines))
         self._machines = dict(machines)
         self._scheduler.set_machines(self._machines)
-        for machine in machines.values():
+        for name, machine in machines.items():
+            for release in () if name in kept else self._power.machine_came(machine):
+                self._wait_for(release, now)
             self._boards.apply(machine)
         self._schedule(now)
 
@@ -296,6 +298,12 @@ class Engine:
         self._boards.failed(self._machines[release.machine], release.boards, failures, now)
         self._scheduler.free(release.machine, release.boards, rest_until=rest_until, now=now)
         self._changed_machines.add(release.machine)
+
+    def _wait_for(self, release: ReleaseRow, now: float) -> None:
+        """Give the boards of a release to nobody before they are off and have rested."""
+        self._scheduler.hold(release.machine, release.boards, release.job_id)
+        if release.rest_until is not None:
+            self._scheduler.free(release.machine, release.boards, rest_until=release.rest_until, now=now)
 
     def _end(self, job: Job, reason: str | None, now: float) -> None:
         """The job is over: it gives its boards back and is history."""

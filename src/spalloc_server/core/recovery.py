@@ -82,9 +82,7 @@ class RecoverableEngine(Engine):
         if release.rest_until is not None:  # no longer than a rest, should the wall clock have been set back
             release.rest_until = min(release.rest_until, now + self._rest)
         if self._power.restore(release, now) and release.boards:
-            self._scheduler.hold(release.machine, release.boards, release.job_id)
-            if release.rest_until is not None:
-                self._scheduler.free(release.machine, release.boards, rest_until=release.rest_until, now=now)
+            self._wait_for(release, now)
 
     def _restore_job(self, row: JobRow, now: float) -> None:
         if row.ended_at is not None:
