@@ -1,6 +1,6 @@
 """What operators ask of a running server, and what it answers.
 
-Theory of operation. A connection to the Unix socket `<state>.sock` carries one JSON object a line: an `Ask` there, its
+Theory of operation. A connection to the Unix socket `<state>.sock` carries one JSON object a line: `AnyRequest` there, its
 `command` field telling which, and `{"return": ...}` or `{"exception": "..."}` back. Whoever may connect may do
 everything: the socket's permissions admit the server's own user only. Who it was is known from the operating system,
 not from what is said.
@@ -17,7 +17,7 @@ from spalloc_server.core.messages import Note
 from spalloc_server.core.overview import MachineView
 
 __all__ = [
-    "Ask",
+    "AnyRequest",
     "Blacklist",
     "Boards",
     "DisableBoard",
@@ -165,7 +165,7 @@ class SetBlacklist(_OfBoard, tag="set blacklist"):
     lines: list[str]
 
 
-Ask: TypeAlias = (
+AnyRequest: TypeAlias = (
     Status
     | Machines
     | Boards
