@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from spalloc_server.cli.admin import main
+from spalloc_server.controller import BoardFailure, Outcome
 from spalloc_server.operators.messages import socket_path
 from spalloc_server.server import Server
 from tests.house import Client, Place
@@ -144,15 +145,42 @@ async def test_an_emergency_stop_needs_a_yes(place: Place) -> None:
 
 async def test_boards_are_power_cycled_and_their_temperatures_read(place: Place) -> None:
     async with serving(place):
-        assert "m 1,1,2" in await words(place, "power-cycle", "m", 1, 1, 2)
+        shown = await words(place, "power-cycle", "m", 1, 1, 2)
+        assert "m 1,1,2" in shown
+        assert "board 1,1,2 of m: passed" in shown
         shown = await words(place, "read-temperatures", "m", 0, 0)
         assert "1,1,2 0/0/11 30.0 30.0" in shown
         assert "give both CABINET and FRAME" in await complaint(place, "read-temperatures", "m", 0)
 
 
+async def test_a_power_cycle_of_a_disabled_board_tells_whether_its_repair_has_helped(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(place) as (server, _):
+        await words(place, "board", "disable", "m", 0, 0, 1, "--reason", "smells")
+        for options in ([], ["--json"]):
+            result = await admin(place, "power-cycle", "m", 0, 0, 1, *options)
+            assert result.exit_code == 0, result.output
+            assert "passed" in result.output
+            assert "smells" in result.output
+        switched = server.controller.switched
+
+        def no_fpga(outcome: Outcome) -> None:
+            switched(Outcome(outcome.operation, (BoardFailure(place.hosts[0], 1, "no FPGA"),)))
+
+        monkeypatch.setattr(server.controller, "switched", no_fpga)
+        for options in ([], ["--json"]):
+            result = await admin(place, "power-cycle", "m", 0, 0, 1, *options)
+            assert result.exit_code == 1, result.output
+            assert "failed: no FPGA" in result.output
+
+
 async def test_a_blacklist_is_shown_and_set(place: Place) -> None:
     async with serving(place) as (_, client):
-        assert await words(place, "blacklist", "show", "m", 0, 0, 1) == ""
+        assert await words(place, "blacklist", "show", "m", 0, 0, 1) == (
+            "the blacklist is empty: nothing is known to be broken"
+        )
+        assert await data(place, "blacklist", "show", "m", 0, 0, 1) == []
         file = place.folder / "blacklist"
         file.write_text("chip 1 2 dead\n\nchip 3 4 core 1 link 2\n")
         assert "2 lines written" in await words(place, "blacklist", "set", "m", 0, 0, 1, file)

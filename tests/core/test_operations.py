@@ -183,7 +183,7 @@ def test_an_emergency_stop_breaks_a_trial_off_without_a_verdict() -> None:
     house.controller.emergency_stop(**WHY)
     house.controller.check()
     assert [switch.on for switch in house.hardware() if switch.job_id == 0][:2] == [True, False]
-    assert board(house).strikes == 0
+    assert (board(house).strikes, board(house).last_trial) == (0, "cut off before its end")
 
 
 def test_power_cycling_puts_a_failing_board_in_quarantine() -> None:
@@ -193,6 +193,38 @@ def test_power_cycling_puts_a_failing_board_in_quarantine() -> None:
     house.hardware()
     view = board(house)
     assert (view.state, view.out_of_service) == ("out of service", "failed when it was tried: no FPGA")
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_the_verdict_of_a_power_cycle_is_told_whoever_has_closed_the_board(disabled: bool) -> None:
+    house = a_house()
+    if disabled:
+        house.controller.disable_board("m", (0, 0, 0), **WHY)
+    verdicts = []
+    for bad in ({}, {(BMP, 0): "no FPGA"}):
+        house.bad = bad
+        assert house.controller.power_cycle("m", (0, 0, 0)).last_trial is None
+        house.hardware()
+        verdicts.append(house.controller.board_view("m", (0, 0, 0)).last_trial)
+    assert verdicts == ["passed", "failed: no FPGA"]
+
+
+def test_a_power_cycle_in_a_frame_that_falls_silent_is_no_verdict() -> None:
+    house = a_house()
+    house.controller.power_cycle("m", (0, 0, 0))
+    (on,) = house.controller.take_switches()
+    house.controller.frame_changed(BMP, "no answer")
+    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "no answer"),)))
+    assert board(house).last_trial == "cut off: no answer"
+
+
+def test_a_machine_that_goes_and_comes_back_has_no_verdicts() -> None:
+    house = a_house()
+    house.controller.power_cycle("m", (0, 0, 0))
+    house.hardware()
+    house.configure()
+    house.configure(a_machine("m", 2, 1), seconds_before_free=0)
+    assert board(house).last_trial is None
 
 
 def test_a_board_that_a_job_has_is_not_power_cycled_under_it() -> None:

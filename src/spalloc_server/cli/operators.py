@@ -16,6 +16,7 @@ from spalloc_server.cli.process import count
 from spalloc_server.cli.running_server import OperatorError, RunningServer, of_a_server
 from spalloc_server.cli.tables import ago, asked, clock, noted, show, show_boards, show_machines, span
 from spalloc_server.core.overview import BoardView, JobView, MachineView
+from spalloc_server.core.trials import PASSED
 from spalloc_server.operators import messages
 from spalloc_server.operators.messages import ServerView, TemperaturesView
 
@@ -243,10 +244,12 @@ def undrain(server: RunningServer, machine: str) -> None:
 @_board_arguments
 @of_a_server
 def power_cycle(server: RunningServer, machine: str, x: int, y: int, z: int) -> None:
-    """Switch a board that nobody has on, verify it, and switch it off; exit status 1 where it fails."""
-    view = server.ask(messages.PowerCycle(machine=machine, x=x, y=y, z=z), BoardView)
+    """Switch a board that nobody has on, verify it, and switch it off; exit status 1 unless it passes."""
+    request = messages.PowerCycle(machine=machine, x=x, y=y, z=z)
+    view = server.ask(request, BoardView, good=lambda view: view.last_trial == PASSED)
     show_boards([view])
-    if view.out_of_service is not None:
+    print(f"board {x},{y},{z} of {machine}: {view.last_trial}")
+    if view.last_trial != PASSED:
         raise click.exceptions.Exit(1)
 
 
@@ -281,8 +284,8 @@ def blacklist() -> None:
 @of_a_server
 def show_blacklist(server: RunningServer, machine: str, x: int, y: int, z: int) -> None:
     """Print a board's blacklist, a line a chip."""
-    for line in server.ask(messages.Blacklist(machine=machine, x=x, y=y, z=z), list[str]):
-        print(line)
+    lines = server.ask(messages.Blacklist(machine=machine, x=x, y=y, z=z), list[str])
+    print("\n".join(lines) or "the blacklist is empty: nothing is known to be broken")
 
 
 @blacklist.command("set")

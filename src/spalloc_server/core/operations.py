@@ -152,13 +152,10 @@ class OperableEngine(ObservableEngine):
 
     def _live(self, machine: str, board: Board) -> Board:
         """The board, if it is one that the configuration lets live."""
-        there = self._machine(machine)
-        if board in there.dead_boards:
+        if board in self._machine_with(machine, board).dead_boards:
             raise RequestError(
                 f"board {board} of {machine} is dead in the configuration; nothing else can be said of it"
             )
-        if board not in there.live_boards:
-            raise RequestError(f"{machine} has no board {board}; it has {there.width} x {there.height} triads of 3")
         return board
 
     def _touched(self, machine: str, board: Board) -> BoardView:

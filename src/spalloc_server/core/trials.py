@@ -19,14 +19,17 @@ from collections.abc import Collection, Iterator, Mapping
 
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
-from spalloc_server.core.boards import BoardRecords, address
+from spalloc_server.core.boards import BoardKey, BoardRecords, address
 from spalloc_server.core.power import Power
 from spalloc_server.core.schedule import Scheduler
 
-__all__ = ["NO_JOB", "Trials"]
+__all__ = ["NO_JOB", "PASSED", "Trials"]
 
 NO_JOB = 0
 """The number under which boards are held and switched that no job has."""
+
+PASSED = "passed"
+"""The verdict on a board that works."""
 
 
 class Trials:
@@ -42,6 +45,8 @@ class Trials:
         """No trial begins by itself."""
         self.drained: Collection[str] = ()
         """Machines on which no trial begins by itself."""
+        self.verdicts: dict[BoardKey, str] = {}
+        """What came of each board's last trial, in words, since the server started."""
 
     def begin_due(self, machines: Mapping[str, Machine], now: float) -> Iterator[str]:
         """Begin the trials that are due and possible; the names of their machines. To be called at every change."""
@@ -79,6 +84,7 @@ class Trials:
 
     def begin(self, machine: Machine, board: Board) -> None:
         """Begin to try a board, which must be `possible`."""
+        self.verdicts.pop((machine.name, *board), None)
         self._scheduler.hold(machine.name, [board], NO_JOB)
         self._under_way[self._power.try_board(machine, board)] = machine, board
 
@@ -88,17 +94,24 @@ class Trials:
             return None
         machine, board = self._under_way.pop(operation)
         bmp, number = address(machine, board)
-        if bmp not in self._boards.silent:  # else nothing is known of the board
-            self._boards.tried(machine, board, failures.get((bmp, number)), now)
+        reason, silent = failures.get((bmp, number)), self._boards.silent.get(bmp)
+        if silent is None:  # else nothing is known of the board
+            self._boards.tried(machine, board, reason, now)
+            verdict = PASSED if reason is None else f"failed: {reason}"
+        else:
+            verdict = f"cut off: {silent}"
+        self.verdicts[machine.name, *board] = verdict
         self._power.release(NO_JOB, machine, [board])
         return machine
 
     def break_off(self, machine: str | None = None) -> None:
-        """Switch off without a verdict what is being tried, on this machine or on all."""
+        """Switch off without having judged it what is being tried, on this machine, which goes, or on all."""
         for operation, (on, board) in list(self._under_way.items()):
             if machine in (None, on.name):
                 del self._under_way[operation]
+                self.verdicts[on.name, *board] = "cut off before its end"
                 self._power.release(NO_JOB, on, [board])
+        self.verdicts = {key: verdict for key, verdict in self.verdicts.items() if key[0] != machine}
 
     def tries(self, machine: Machine, board: Board) -> bool:
         """Whether a board is being tried."""

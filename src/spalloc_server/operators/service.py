@@ -237,7 +237,9 @@ class Operators:
                 while view.state == "on trial":
                     self._changed.clear()
                     await self._changed.wait()
-                    view = next(v for v in self._controller.board_views(machine) if (v.x, v.y, v.z) == board)
+                    view = self._controller.board_view(machine, board)
+        except RequestError as exc:
+            raise RequestError(f"the power cycle was cut off: {exc}") from None
         except TimeoutError:
             raise HardwareError(f"board {board} of {machine} is still being tried; look again later") from None
         return view
@@ -245,9 +247,9 @@ class Operators:
     def _asker(self, request: messages.Blacklist | messages.SetBlacklist) -> AskBoard:
         """How to have commands done by a board that no job has."""
         board = request.x, request.y, request.z
-        view = next((v for v in self._controller.board_views(request.machine) if (v.x, v.y, v.z) == board), None)
-        if view is None or view.bmp is None or view.board is None:
-            raise RequestError(f"{request.machine} has no board {board} with a place in a frame")
+        view = self._controller.board_view(request.machine, board)
+        if view.bmp is None or view.board is None:
+            raise RequestError(f"board {board} of {request.machine} has no place in a frame")
         if isinstance(request, messages.SetBlacklist) and view.job_id is not None:
             raise RequestError(f"job {view.job_id} has board {board} of {request.machine}")
         return partial(self._hardware.ask, view.bmp, view.board)
