@@ -176,6 +176,30 @@ def test_an_emergency_stop_switches_every_board_off_and_nothing_on() -> None:
     assert (house.state(coming), house.state(later)) == (JobState.ready, JobState.ready)
 
 
+def test_an_emergency_stop_switches_dead_boards_off_too_and_they_stay_dead() -> None:
+    house = House(a_machine("m", 2, 1, dead_boards={(1, 0, 2)}), seconds_before_free=0)
+    house.controller.emergency_stop(**WHY)
+    (off,) = house.hardware()
+    assert off.frames[0].boards == tuple(range(6))
+    house.controller.resume()
+    assert house.controller.machine_views()[0].boards == {"dead": 1, "free": 5}
+
+
+def test_emergency_stops_do_not_count_as_failures_of_the_boards() -> None:
+    house = House(a_machine("m", 1, 1), seconds_before_free=0, health=Health(max_placements=2))
+    job_id = house.create(1, keepalive=None)
+    for _ in range(3):
+        house.controller.emergency_stop(**WHY)
+        house.hardware()
+        assert house.state(job_id) == JobState.power  # as its user sees it: it only takes longer
+        house.controller.resume()
+    ((_, _, z),) = house.boards(job_id)
+    house.bad = {(BMP, z): "no FPGA"}
+    house.hardware()
+    assert house.state(job_id) == JobState.ready
+    assert house.controller.job_view(job_id).placements == 2
+
+
 def test_an_emergency_stop_breaks_a_trial_off_without_a_verdict() -> None:
     house = a_house()
     house.controller.power_cycle("m", (0, 0, 0))

@@ -194,7 +194,7 @@ class JobRow(msgspec.Struct, kw_only=True):
     operation: int | None = None
     """The power operation that is under way, if any."""
     placements: int = 0
-    """How often boards were given to it: more than once after a failure of hardware."""
+    """How often boards were given to it: more than once after a failure of hardware. Emergency stops do not count."""
     board_seconds: float = 0.0
     """Boards held times seconds held, up to its end."""
     created_from: str | None = None

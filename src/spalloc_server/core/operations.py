@@ -5,7 +5,8 @@ and machines that go and come back. Boards have records of their own (`boards`);
 stop are facts that hold a `Note`: the reason, who, and when. Nothing here takes a running job's boards away, except
 `kill` and the emergency stop.
 
-In an emergency everything is switched off, whether a job has it or not. Jobs that were being used end with the reason;
+In an emergency everything is switched off, whether a job has it or not, and boards that are dead in the configuration
+but have a place in a frame too. Jobs that were being used end with the reason;
 jobs that were not ready yet go back to the queue, where they and all new ones wait for `resume`.
 """
 
@@ -130,8 +131,9 @@ class OperableEngine(ObservableEngine):
                 self._end(job, text, now)
             elif job.allocation is not None:
                 self._requeue(job, text, now)
+                job.placements -= 1  # the hardware did not fail it
         for machine in self._machines.values():
-            idle = [board for board in machine.live_boards if self._scheduler.holder(machine.name, board) is None]
+            idle = [board for board in machine.board_locations if self._scheduler.holder(machine.name, board) is None]
             if idle:
                 self._scheduler.hold(machine.name, idle, NO_JOB)
                 self._power.release(NO_JOB, machine, idle)

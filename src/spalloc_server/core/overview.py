@@ -102,7 +102,7 @@ class JobView(msgspec.Struct, kw_only=True):
     ready_at: float | None
     ended_at: float | None
     placements: int
-    """How often boards were given to it."""
+    """How often boards were given to it; emergency stops do not count."""
     reason: str | None
     """Why it ended; or, where it waits, why it waits."""
 
