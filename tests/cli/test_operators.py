@@ -99,6 +99,10 @@ async def test_jobs_are_listed_explained_and_ended(place: Place) -> None:
         assert f"{job_id} ann ready 12 m 12" in shown
         assert f"{waiting} bob queued 3 machine=m" in shown
         assert "queue" in await words(place, "explain", waiting)
+        explained = await words(place, "explain", waiting, "--json")
+        assert '"position": 1' in explained
+        assert f'"held_by": [ {job_id} ]' in explained
+        assert f"in line number 1 held by job {job_id} predicted to start at" in await words(place, "job", waiting)
         one = await words(place, "job", job_id)
         assert "owner ann, last from 127.0.0.1" in one
         assert "(1,1,2)" in one
@@ -125,6 +129,8 @@ async def test_boards_and_frames_go_out_of_service_and_come_back(place: Place) -
 
 async def test_a_machine_is_drained_and_opened_again(place: Place) -> None:
     async with serving(place):
+        await words(place, "drain", "m")
+        assert "maintenance" in await words(place, "machines")
         await words(place, "drain", "m", "--reason", "moving house")
         assert "moving house" in await words(place, "machines")
         await words(place, "undrain", "m")

@@ -324,12 +324,18 @@ def test_reports_are_kept_short_and_those_of_unknown_boards_are_forgotten() -> N
     assert len(board(house).reports[0].text) == 500
 
 
-def test_what_a_waiting_job_waits_for_is_told_in_words() -> None:
+def test_what_a_waiting_job_waits_for_is_told_in_words_and_in_data() -> None:
     house = a_house(1)
-    house.create(3)
+    first = house.create(3)
     waiting = house.controller.job_view(house.create(3))
     assert waiting.state == "queued"
     assert "1" in (waiting.reason or "")
+    assert (waiting.position, waiting.held_by) == (1, (first,))
+    assert waiting.waits_for is not None
+    assert waiting.waits_for.boards == ((0, 0, 0), (0, 0, 1), (0, 0, 2))
+    assert waiting.predicted_start == 1600.0
+    running = house.controller.job_view(first)
+    assert (running.position, running.held_by, running.predicted_start) == (None, (), None)
 
 
 def test_a_switch_that_fails_is_on_record_with_its_time() -> None:

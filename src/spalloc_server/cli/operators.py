@@ -106,6 +106,9 @@ def job(server: RunningServer, job_id: int) -> None:
             )
         },
         "reason": view.reason,
+        "in line": None if view.position is None else f"number {view.position}",
+        "held by": ", ".join(f"job {each}" for each in view.held_by),
+        "predicted": None if view.predicted_start is None else f"to start at {clock(view.predicted_start)}",
     }
     for name, value in facts.items():
         if value not in (None, ""):
@@ -223,7 +226,7 @@ def enable_frame(server: RunningServer, machine: str, cabinet: int, frame: int) 
 
 @click.command()
 @click.argument("machine")
-@_reason
+@click.option("--reason", default="maintenance", show_default=True, help="Why; shown to operators.")
 @of_a_server
 def drain(server: RunningServer, machine: str, reason: str) -> None:
     """Start no more jobs on MACHINE; those that run go on, others wait."""

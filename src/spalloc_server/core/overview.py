@@ -15,7 +15,7 @@ import msgspec
 from spalloc_server.configuration import Frame, Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.job import Job, JobState
-from spalloc_server.core.messages import BoardReport, BoardRow, JobRow, Note
+from spalloc_server.core.messages import Allocation, BoardReport, BoardRow, JobRow, Note
 from spalloc_server.core.recovery import RecoverableEngine
 from spalloc_server.errors import RequestError
 
@@ -105,6 +105,14 @@ class JobView(msgspec.Struct, kw_only=True):
     """How often boards were given to it; emergency stops do not count."""
     reason: str | None
     """Why it ended; or, where it waits, why it waits."""
+    position: int | None = None
+    """Its place in the line, from 1; this and all below are told of a job that waits, where it is asked for alone."""
+    waits_for: Allocation | None = None
+    """The region that it will probably get."""
+    held_by: tuple[int, ...] = ()
+    """Jobs that have boards of this region, ended ones whose boards are not known to be off included."""
+    predicted_start: float | None = None
+    """When it will probably start."""
 
 
 class ObservableEngine(RecoverableEngine):
@@ -148,7 +156,9 @@ class ObservableEngine(RecoverableEngine):
             raise RequestError(f"no job {job_id} is known, neither a live one nor one that ended lately")
         view = _job_view(job)
         if job.state == JobState.queued:
-            view.reason = self._scheduler.explain(job_id, self._clock()).text
+            why = self._scheduler.explain(job_id, self._clock())
+            view.reason, view.position, view.waits_for = why.text, why.position, why.waits_for
+            view.held_by, view.predicted_start = why.held_by, why.predicted_start
         return view
 
     def _machine(self, name: str) -> Machine:
