@@ -92,6 +92,25 @@ async def test_a_cold_start_forgets_jobs_and_keeps_the_old_state_under_another_n
             assert len(list(place.folder.glob(".config.py.state.db*"))) >= 2
 
 
+async def test_a_cold_start_switches_off_what_was_left_on_and_keeps_closed_what_operators_have_closed(
+    place: Place, clients: Clients
+) -> None:
+    async with place.simulator() as simulator:
+        async with place.serving() as server:
+            client = await clients.connect(server)
+            await client.until(await client.create(12), READY)
+            server.controller.disable_board("m", (0, 0, 0), reason="smells", by="eve")
+        assert len(simulator.boards_on()) == 12
+        async with place.serving(cold_start=True) as server:
+            client = await clients.connect(server)
+            job_id = await client.create(3)
+            await client.until(job_id, READY)
+            info = await client.call("get_job_machine_info", job_id)
+            mine = {(place.hosts[0], await_number(info, board)) for board in map(tuple, info["boards"])}
+            await until(lambda: simulator.boards_on() == mine)
+            assert server.controller.board_view("m", (0, 0, 0)).out_of_service == "smells"
+
+
 async def test_a_silent_job_is_destroyed_and_its_watchers_are_told(place: Place, clients: Clients) -> None:
     async with place.simulator(), place.serving() as server:
         client = await clients.connect(server)

@@ -200,6 +200,36 @@ def test_emergency_stops_do_not_count_as_failures_of_the_boards() -> None:
     assert house.controller.job_view(job_id).placements == 2
 
 
+def test_boards_that_nobody_has_are_switched_off_before_anybody_gets_them_and_hold_up_nobody() -> None:
+    house = a_house()
+    job_id = house.create(1)
+    house.asked()
+    house.controller.switch_off_unused()
+    later = house.create(5)
+    assert house.state(later) == JobState.power
+    off, on = house.asked()
+    assert (off.on, len(off.frames[0].boards), on.on, on.job_id) == (False, 5, True, later)
+    house.waiting = [off, on]
+    house.hardware()
+    assert house.state(later) == JobState.ready
+    assert house.controller.snapshot().releases == []
+    house.controller.destroy_job(job_id)
+    house.controller.check()
+
+
+def test_a_machine_that_comes_back_waits_for_boards_that_are_being_switched_off_twice() -> None:
+    house = House(a_machine("m", 1, 1), seconds_before_free=30)
+    house.controller.switch_off_unused()
+    house.controller.destroy_job(house.create(3))
+    house.configure(seconds_before_free=30)
+    house.configure(a_machine("m", 1, 1), seconds_before_free=30)
+    waiting = house.create(3, keepalive=None)
+    house.hardware()
+    assert house.state(waiting) == JobState.queued
+    house.after(30)
+    assert house.state(waiting) == JobState.power
+
+
 def test_an_emergency_stop_breaks_a_trial_off_without_a_verdict() -> None:
     house = a_house()
     house.controller.power_cycle("m", (0, 0, 0))

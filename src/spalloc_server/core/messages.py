@@ -210,7 +210,7 @@ class ReleaseRow(msgspec.Struct, kw_only=True):
     """The job that had them (it may have ended, or have been placed elsewhere)."""
     machine: str
     boards: list[Board]
-    """Where they are on the machine; empty where the machine itself has gone."""
+    """Where they are on the machine; empty where the machine itself has gone, or nobody need wait for them."""
     frames: tuple[FrameWork, ...] = ()
     """The same for the hardware, so that the power-off can be driven to its end without the machine."""
     rest_until: float | None = None

@@ -139,6 +139,15 @@ class OperableEngine(ObservableEngine):
                 self._power.release(NO_JOB, machine, idle)
             self._changed_machines.add(machine.name)
 
+    def switch_off_unused(self) -> None:
+        """Switch off what nobody has, for a start that knows of no jobs: others may have left boards on.
+
+        Nobody waits for it longer than for its turn in a frame.
+        """
+        for machine in self._machines.values():
+            idle = [board for board in machine.board_locations if self._scheduler.holder(machine.name, board) is None]
+            self._power.release(NO_JOB, machine, idle, held=False)
+
     def resume(self) -> None:
         """The emergency is over: jobs that wait may start."""
         self.stopped = None

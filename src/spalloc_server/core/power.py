@@ -59,10 +59,11 @@ class Power:
         self._switches.append(Switch(operation, job_id=0, on=True, frames=frames))
         return operation
 
-    def release(self, job_id: int, machine: Machine, boards: Iterable[Board]) -> None:
+    def release(self, job_id: int, machine: Machine, boards: Iterable[Board], *, held: bool = True) -> None:
         """Switch boards off, for good as far as the job is concerned that had them.
 
-        Each frame is a release of its own, so that boards never wait for another frame, which may be silent.
+        Each frame is a release of its own, so that boards never wait for another frame, which may be silent. Boards
+        that are not `held` for it may be given meanwhile: what is asked of a frame is done in order.
         """
         frames: dict[str, list[Board]] = {}
         for board in boards:
@@ -73,7 +74,7 @@ class Power:
                 release_id=self._new_operation(),
                 job_id=job_id,
                 machine=machine.name,
-                boards=of_frame,
+                boards=of_frame if held else [],
                 frames=frame_work(machine, of_frame),
             )
             self._drive(row)
