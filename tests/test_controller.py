@@ -128,7 +128,9 @@ def test_without_a_clock_of_its_own_it_reads_the_systems() -> None:
 
 def test_the_example_of_an_embedded_controller_works(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(ROOT / "examples" / "embedded_controller.py"), run_name="__main__")
-    first, second, last = capsys.readouterr().out.splitlines()
+    first, second, resting, third, last = capsys.readouterr().out.splitlines()
+    assert resting == "job 3 is queued and has None"
+    assert third == first.replace("job 1", "job 3")
     assert first.startswith("job 1 is ready and has ")
     assert second.startswith("job 2 is ready and has ")
     assert "lamp-0" not in first + second
