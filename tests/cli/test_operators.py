@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from spalloc_server.cli.admin import main
@@ -26,6 +27,13 @@ def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     place.configure()
     return place
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """The servers' logs are not to get between the words of a command, which shares their standard output here."""
+    with structlog.testing.capture_logs():
+        yield
 
 
 @asynccontextmanager
