@@ -1,10 +1,21 @@
 """A program that shares out boards with the server's core, and switches them by itself.
 
-The boards here are lamps: they go on and off in a dictionary. Run it with `python examples/embedded_controller.py`.
+The boards here are lamps: they go on and off in a set. Time is a number, which this program moves on. Run
+it with `python examples/embedded_controller.py`.
 """
 
 from spalloc_server.controller import BoardFailure, Controller, JobState, Outcome, Switch
 from spalloc_server.machine import Machine
+
+
+class Clock:
+    """A time of one's own, in seconds; a program in earnest leaves it out, and calls `tick` every few seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Lamps:
@@ -32,8 +43,14 @@ def work(controller: Controller, lamps: Lamps) -> None:
             controller.switched(lamps.switch(switch))
 
 
+def show(controller: Controller, job_id: int) -> None:
+    """Tell how a job is, and where."""
+    info = controller.get_job_machine_info(job_id)
+    print(f"job {job_id} is {JobState(controller.get_job_state(job_id).state).name} and has {info.connections}")
+
+
 def main() -> None:
-    """Two jobs on a machine of one triad, one of whose boards is broken."""
+    """Jobs on a machine of one triad, one of whose boards is broken."""
     boards = [(0, 0, z) for z in range(3)]
     machine = Machine(
         "lamps",
@@ -41,19 +58,31 @@ def main() -> None:
         bmp_ips={(0, 0): "the-frame"},
         spinnaker_ips={board: f"lamp-{number}" for number, board in enumerate(boards)},
     )
-    controller = Controller(seconds_before_free=0)
+    clock = Clock()
+    controller = Controller(seconds_before_free=30, clock=clock)
     controller.machines = {machine.name: machine}
     lamps = Lamps(broken={("the-frame", 0)})
 
     one = controller.create_job(owner="ann", keepalive=None)
     two = controller.create_job(owner="bob", keepalive=None)
     work(controller, lamps)
-    for job_id in (one, two):
-        info = controller.get_job_machine_info(job_id)
-        print(f"job {job_id} is {JobState(controller.get_job_state(job_id).state).name} and has {info.connections}")
+    show(controller, one)
+    show(controller, two)
 
     controller.destroy_job(one)
+    three = controller.create_job(owner="cas", keepalive=None)
+    work(controller, lamps)
+    show(controller, three)  # its board is off, and must rest
+
+    wake_at = controller.wake_at()
+    assert wake_at is not None
+    clock.now = wake_at
+    controller.tick()
+    work(controller, lamps)
+    show(controller, three)
+
     controller.destroy_job(two)
+    controller.destroy_job(three)
     work(controller, lamps)
     print(f"{len(lamps.on)} lamps are on")
     controller.check()

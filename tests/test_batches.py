@@ -20,6 +20,7 @@ class House:
         self.controller.configure(Configuration([a_machine("m", 2, 2)]))
         self.journal = MemoryJournal(loop=asyncio.get_running_loop())
         self.log: list[tuple[str, object]] = []
+        self.ons: list[bool] = []
         self.batches = Batches(
             self.controller,
             self.journal,
@@ -29,6 +30,7 @@ class House:
 
     def act(self, effects: Effects) -> None:
         self.log += [("switch", switch.job_id) for switch in effects.switches]
+        self.ons += [switch.on for switch in effects.switches]
         self.log += [("tell", job_id) for job_id in sorted(effects.jobs)]
 
 
@@ -91,6 +93,28 @@ async def test_effects_that_were_withheld_follow_in_order_once_the_disk_recovers
     await house.batches.settle()
     assert [entry for entry in house.log if entry[0] == "switch"] == [("switch", job_id), ("switch", other)]
     assert house.controller.get_job_state(other).state == JobState.power
+
+
+async def test_power_offs_of_an_emergency_stop_do_not_wait_for_a_disk_that_refuses(house: House) -> None:
+    house.controller.create_job(owner="me")
+    await house.batches.settle()
+    house.log.clear()
+    house.ons.clear()
+    house.journal.failure = StorageError("the disk is full")
+    house.controller.create_job(owner="me")
+    house.batches.flush()
+    house.controller.emergency_stop(reason="smoke", by="eve")
+    await house.batches.settle()
+    assert {job_id for kind, job_id in house.log if kind == "switch"} == {0, 1, 2}
+    assert not any(house.ons)
+    assert not [entry for entry in house.log if entry[0] == "tell"]
+    house.log.clear()
+    house.journal.failure = None
+    house.controller.resume()
+    later = house.controller.create_job(owner="me")
+    await house.batches.settle()
+    assert [entry for entry in house.log if entry[0] == "switch"] == []
+    assert house.controller.get_job_state(later).state == JobState.queued
 
 
 async def test_once_another_process_has_taken_over_nothing_is_stored_or_done(house: House) -> None:

@@ -6,6 +6,7 @@ import pickle
 import runpy
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from spalloc_server.controller import Controller, JobState, Outcome, steady_time
@@ -58,6 +59,31 @@ def test_a_power_operation_under_way_ends_in_the_unpickled_controller() -> None:
     assert states(controller)[0] == JobState.ready
 
 
+class Clock:
+    """A clock that can be pickled."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return Clock.now
+
+
+def test_a_job_outlives_the_hour_for_which_its_controller_was_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = Controller(clock=Clock())
+    controller.machines = {"desk": Machine.single_board("desk", bmp_ip="bmp", spinnaker_ip="board")}
+    controller.create_job(owner="ann", keepalive=60)
+    pickled = pickle.dumps(controller)
+    monkeypatch.setattr(Clock, "now", 4600.0)
+    controller = pickle.loads(pickled)
+    live = []
+    for now in (4600.0, 4659.0, 4661.0):
+        monkeypatch.setattr(Clock, "now", now)
+        controller.tick()
+        controller.check()
+        live.append(len(controller.list_jobs()))
+    assert live == [1, 1, 0]
+
+
 def test_a_controller_goes_on_where_a_snapshot_of_another_was_taken() -> None:
     before = controller_with_jobs()
     after = Controller(seconds_before_free=0)
@@ -66,6 +92,30 @@ def test_a_controller_goes_on_where_a_snapshot_of_another_was_taken() -> None:
     assert states(after) == states(before)
     assert after.list_jobs() == before.list_jobs()
     assert after.next_id == before.next_id
+
+
+def test_one_snapshot_serves_two_controllers_that_then_go_their_own_ways() -> None:
+    before = controller_with_jobs()
+    before.report_problem("board", "no chip (3, 3)", reporter="hub")
+    before.destroy_job(1)
+    snapshot = before.snapshot()
+    stored = msgspec.json.encode(snapshot)
+    one, other = Controller(seconds_before_free=30), Controller(seconds_before_free=30)
+    one.restore(snapshot)
+    switch(one)
+    one.disable_board("desk", (0, 0, 0), reason="smells", by="eve")
+    assert msgspec.json.encode(snapshot) == stored
+    other.restore(snapshot)
+    other.check()
+    assert [each.on for each in other.take_switches()] == [False]
+    assert other.machine_views()[0].out_of_service == 0
+
+
+def test_a_controller_that_is_in_use_is_not_restored_over() -> None:
+    controller = controller_with_jobs()
+    with pytest.raises(RuntimeError, match="only a new controller"):
+        controller.restore(controller.snapshot())
+    assert states(controller)[0] == JobState.ready
 
 
 def test_without_a_clock_of_its_own_it_reads_the_systems() -> None:
@@ -78,7 +128,9 @@ def test_without_a_clock_of_its_own_it_reads_the_systems() -> None:
 
 def test_the_example_of_an_embedded_controller_works(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(ROOT / "examples" / "embedded_controller.py"), run_name="__main__")
-    first, second, last = capsys.readouterr().out.splitlines()
+    first, second, resting, third, last = capsys.readouterr().out.splitlines()
+    assert resting == "job 3 is queued and has None"
+    assert third == first.replace("job 1", "job 3")
     assert first.startswith("job 1 is ready and has ")
     assert second.startswith("job 2 is ready and has ")
     assert "lamp-0" not in first + second

@@ -92,6 +92,25 @@ async def test_a_cold_start_forgets_jobs_and_keeps_the_old_state_under_another_n
             assert len(list(place.folder.glob(".config.py.state.db*"))) >= 2
 
 
+async def test_a_cold_start_switches_off_what_was_left_on_and_keeps_closed_what_operators_have_closed(
+    place: Place, clients: Clients
+) -> None:
+    async with place.simulator() as simulator:
+        async with place.serving() as server:
+            client = await clients.connect(server)
+            await client.until(await client.create(12), READY)
+            server.controller.disable_board("m", (0, 0, 0), reason="smells", by="eve")
+        assert len(simulator.boards_on()) == 12
+        async with place.serving(cold_start=True) as server:
+            client = await clients.connect(server)
+            job_id = await client.create(3)
+            await client.until(job_id, READY)
+            info = await client.call("get_job_machine_info", job_id)
+            mine = {(place.hosts[0], await_number(info, board)) for board in map(tuple, info["boards"])}
+            await until(lambda: simulator.boards_on() == mine)
+            assert server.controller.board_view("m", (0, 0, 0)).out_of_service == "smells"
+
+
 async def test_a_silent_job_is_destroyed_and_its_watchers_are_told(place: Place, clients: Clients) -> None:
     async with place.simulator(), place.serving() as server:
         client = await clients.connect(server)
@@ -185,6 +204,17 @@ async def test_the_job_log_tells_a_jobs_life_a_line_an_event(place: Place, clien
     assert (events[-1]["reason"], len(events[1]["boards"])) == ("enough", 3)
 
 
+async def test_a_board_in_quarantine_comes_back_by_itself_to_a_server_that_nobody_uses(place: Place) -> None:
+    settings = "health=Health(quarantine_seconds=0.3), ip='127.0.0.1'"
+    place.config.write_text(place.config.read_text().replace("ip='127.0.0.1'", settings))
+    async with place.simulator() as simulator, place.serving() as server:
+        for reporter in ("here", "there"):
+            server.controller.report_problem("board-0-0-0", "it is dead", reporter=reporter)
+        assert server.controller.machine_views()[0].out_of_service == 1
+        await until(lambda: server.controller.machine_views()[0].boards == {"free": 12})
+        assert simulator.power_cycles()[place.hosts[0], 0] == (1, 1)
+
+
 async def test_a_second_server_is_refused_the_same_state(place: Place) -> None:
     async with place.simulator(), place.serving():
         with pytest.raises(SpallocServerError, match=str(place.state)):
@@ -214,9 +244,13 @@ def test_a_server_can_run_in_a_thread(place: Place) -> None:
     with socket.create_connection(server.address, timeout=PATIENCE) as client:
         client.sendall(b'{"command": "version"}\n')
         assert client.recv(100) == b'{"return":"1.0.0"}\n'
+    with pytest.raises(RuntimeError, match="this Server runs already"):
+        server.start()
     server.stop_and_join()
     assert not server.is_alive()
     server.stop_and_join()
+    with pytest.raises(RuntimeError, match="a Server runs once; make another"):
+        server.start()
 
 
 def test_a_server_in_a_thread_that_cannot_start_says_why(place: Place) -> None:

@@ -6,7 +6,8 @@ once they are durable, the replies that wait for the batch leave, and then its e
 
 Where a commit fails, those who wait are told so. Their jobs would come to life without anybody knowing of them, so jobs
 made in such a batch are ended again. All else in it stands: memory is the authority, the journal keeps the rows and
-writes them as soon as it can. Until then effects are withheld, in order.
+writes them as soon as it can. Until then effects are withheld, in order. Only in an emergency stop power-offs do
+not wait for a disk that refuses.
 """
 
 from __future__ import annotations
@@ -121,9 +122,18 @@ class Batches:
             for ready in withheld:
                 self._act(ready)
         else:
+            self._stop_in_an_emergency()
             for job_id in new_jobs:
                 self._controller.destroy_job(job_id, f"The server could not store this job: {error}")
         self._unsettled -= 1
         if not self._unsettled:
             self._idle.set()
         self.hold()
+
+    def _stop_in_an_emergency(self) -> None:
+        """Let withheld power-offs go. The power-ons among them are void: the stop took all jobs' boards away."""
+        if self._controller.stopped is not None:
+            for effects in self._withheld:
+                offs = [switch for switch in effects.switches if not switch.on]
+                effects.switches.clear()
+                self._act(Effects(Changes(), offs, set(), set(), []))

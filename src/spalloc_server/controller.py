@@ -2,7 +2,8 @@
 
 Theory of operation. `Controller` is `core.controller.Controller` with a clock. Commands are method calls; what the
 world must do is fetched with `take_changes`, `take_switches`, `changed_jobs` and `changed_machines`, and what the world
-answers is told with `switched`, `frame_changed` and `tick`. A program with hardware of its own needs no more than this:
+answers is told with `switched` and `frame_changed`; `tick` tells that time has passed. A program
+with hardware of its own needs no more than this:
 
     controller = Controller()
     controller.machines = {"desk": Machine.single_board("desk", bmp_ip="10.0.0.1", spinnaker_ip="10.0.0.2")}
@@ -22,14 +23,20 @@ from collections.abc import Callable
 
 from spalloc_server.core import controller as core
 from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import BoardFailure, Changes, Outcome, Snapshot, Switch
+from spalloc_server.core.messages import BoardFailure, Changes, FrameWork, Outcome, Snapshot, Switch
+from spalloc_server.core.replies import JobMachineInfo, JobStatus
+from spalloc_server.errors import RequestError
 
 __all__ = [
     "BoardFailure",
     "Changes",
     "Controller",
+    "FrameWork",
+    "JobMachineInfo",
     "JobState",
+    "JobStatus",
     "Outcome",
+    "RequestError",
     "Snapshot",
     "Switch",
     "steady_time",
@@ -53,7 +60,7 @@ class Controller(core.Controller):
         max_retired_jobs: ended jobs that are remembered.
         next_id: number of the first job.
         seconds_before_free: seconds that boards rest between two jobs.
-        clock: seconds since the epoch; never goes back.
+        clock: seconds since the epoch; never goes back. A controller can be pickled if its clock can, so not a lambda.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """An asyncio program in a thread of its own, for programs that are not asyncio themselves.
 
 Theory of operation. `start` runs the program's `run` in an event loop in a new thread, and waits until it says that it
-is ready or has failed. Everything else reaches it through its event loop.
+is ready or has failed. Everything else reaches it through its event loop. It runs once: what it has used up is not
+made anew.
 """
 
 from __future__ import annotations
@@ -31,7 +32,16 @@ class InThread(ABC):
         """Stop gracefully. For the event loop's own thread."""
 
     def start(self) -> None:
-        """Run in a thread of its own, and return when ready; raises what keeps it from becoming so."""
+        """Run in a thread of its own, once, and return when ready.
+
+        Raises:
+            RuntimeError: it has been started before, whether it runs or not.
+            Exception: whatever keeps it from becoming ready.
+        """
+        if self._thread is not None:
+            name = type(self).__name__
+            now = "runs already" if self.is_alive() else "has run"
+            raise RuntimeError(f"this {name} {now}: a {name} runs once; make another")
         ready: Future[None] = Future()
         self._thread = Thread(target=self._run_in_thread, args=(ready,), name=type(self).__module__)
         self._thread.start()

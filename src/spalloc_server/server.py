@@ -52,6 +52,10 @@ READ_TURNS = 10
 DRAIN_SECONDS = 30.0
 """How long a graceful stop waits for BMPs to finish what they are doing."""
 
+KEPT = ("next_id", "disabled", "drained", "stopped")
+"""Facts that outlive a cold start, by the first part of their names: numbers of jobs are never used twice, and what
+operators have closed stays closed."""
+
 DEFAULT_PORT = Configuration().port
 
 log = structlog.get_logger(__name__)
@@ -65,13 +69,13 @@ def state_path(config: Path) -> Path:
 class Server(InThread):
     """One server: its core, and the shells around it.
 
-    In an asyncio program, `await run()`; elsewhere, `start()` and `stop_and_join()`.
+    In an asyncio program, `await run()`; elsewhere, `start()` and `stop_and_join()`. It runs once.
 
     Args:
         config: the config file, Python or TOML.
         port: TCP port to listen on, 0 for any free one; by default the config's.
         state: the state file; by default `state_path(config)`.
-        cold_start: begin anew; the old state is moved aside.
+        cold_start: begin anew: the old state is moved aside, and all boards are switched off.
         watch_config: reload when the config file changes.
         job_log: append what happens to jobs to this file, a JSON object a line (`JobEvent`).
         allow_unsafe_config: execute a Python config file even if others may write to it.
@@ -107,7 +111,7 @@ class Server(InThread):
         self._upgrading: asyncio.Task[None] | None = None
         self._upkeep = Upkeep(self._refuse)
         self.controller = Controller()
-        """The core, once the server is ready."""
+        """The core, once the server is ready. It belongs to the event loop's thread: touch it from no other."""
         self.stalls = StallDetector()
         """How often the event loop stood still."""
         self.address = ("", 0)
@@ -142,6 +146,8 @@ class Server(InThread):
             self._batches.stopped = predecessor is not None
             stack.push_async_callback(self._say_goodbye)
             self._configure(self._configuration)
+            if self._cold_start and predecessor is None:
+                self.controller.switch_off_unused()
             self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
             await self._begin(sockets, address, predecessor)
             await stack.enter_async_context(self._operators)
@@ -258,7 +264,7 @@ class Server(InThread):
             max_retired_jobs=self._configuration.max_retired_jobs,
             seconds_before_free=self._configuration.seconds_before_free,
         )
-        if self._cold_start and lock is None and (kept := cold_start(self._state, keep=["next_id"])):
+        if self._cold_start and lock is None and (kept := cold_start(self._state, keep=KEPT)):
             log.warning("cold start: old state moved aside", kept_as=str(kept))
         self._journal = SqliteJournal.open(
             self._state, loop=asyncio.get_running_loop(), on_health=self._upkeep.on_health, lock=lock

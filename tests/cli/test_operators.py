@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from spalloc_server.cli.admin import main
+from spalloc_server.controller import BoardFailure, Outcome
 from spalloc_server.operators.messages import socket_path
 from spalloc_server.server import Server
 from tests.house import Client, Place
@@ -25,6 +27,13 @@ def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     place.configure()
     return place
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """The servers' logs are not to get between the words of a command, which shares their standard output here."""
+    with structlog.testing.capture_logs():
+        yield
 
 
 @asynccontextmanager
@@ -98,6 +107,10 @@ async def test_jobs_are_listed_explained_and_ended(place: Place) -> None:
         assert f"{job_id} ann ready 12 m 12" in shown
         assert f"{waiting} bob queued 3 machine=m" in shown
         assert "queue" in await words(place, "explain", waiting)
+        explained = await words(place, "explain", waiting, "--json")
+        assert '"position": 1' in explained
+        assert f'"held_by": [ {job_id} ]' in explained
+        assert f"in line number 1 held by job {job_id} predicted to start at" in await words(place, "job", waiting)
         one = await words(place, "job", job_id)
         assert "owner ann, last from 127.0.0.1" in one
         assert "(1,1,2)" in one
@@ -124,6 +137,8 @@ async def test_boards_and_frames_go_out_of_service_and_come_back(place: Place) -
 
 async def test_a_machine_is_drained_and_opened_again(place: Place) -> None:
     async with serving(place):
+        await words(place, "drain", "m")
+        assert "maintenance" in await words(place, "machines")
         await words(place, "drain", "m", "--reason", "moving house")
         assert "moving house" in await words(place, "machines")
         await words(place, "undrain", "m")
@@ -144,15 +159,42 @@ async def test_an_emergency_stop_needs_a_yes(place: Place) -> None:
 
 async def test_boards_are_power_cycled_and_their_temperatures_read(place: Place) -> None:
     async with serving(place):
-        assert "m 1,1,2" in await words(place, "power-cycle", "m", 1, 1, 2)
+        shown = await words(place, "power-cycle", "m", 1, 1, 2)
+        assert "m 1,1,2" in shown
+        assert "board 1,1,2 of m: passed" in shown
         shown = await words(place, "read-temperatures", "m", 0, 0)
         assert "1,1,2 0/0/11 30.0 30.0" in shown
         assert "give both CABINET and FRAME" in await complaint(place, "read-temperatures", "m", 0)
 
 
+async def test_a_power_cycle_of_a_disabled_board_tells_whether_its_repair_has_helped(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(place) as (server, _):
+        await words(place, "board", "disable", "m", 0, 0, 1, "--reason", "smells")
+        for options in ([], ["--json"]):
+            result = await admin(place, "power-cycle", "m", 0, 0, 1, *options)
+            assert result.exit_code == 0, result.output
+            assert "passed" in result.output
+            assert "smells" in result.output
+        switched = server.controller.switched
+
+        def no_fpga(outcome: Outcome) -> None:
+            switched(Outcome(outcome.operation, (BoardFailure(place.hosts[0], 1, "no FPGA"),)))
+
+        monkeypatch.setattr(server.controller, "switched", no_fpga)
+        for options in ([], ["--json"]):
+            result = await admin(place, "power-cycle", "m", 0, 0, 1, *options)
+            assert result.exit_code == 1, result.output
+            assert "failed: no FPGA" in result.output
+
+
 async def test_a_blacklist_is_shown_and_set(place: Place) -> None:
     async with serving(place) as (_, client):
-        assert await words(place, "blacklist", "show", "m", 0, 0, 1) == ""
+        assert await words(place, "blacklist", "show", "m", 0, 0, 1) == (
+            "the blacklist is empty: nothing is known to be broken"
+        )
+        assert await data(place, "blacklist", "show", "m", 0, 0, 1) == []
         file = place.folder / "blacklist"
         file.write_text("chip 1 2 dead\n\nchip 3 4 core 1 link 2\n")
         assert "2 lines written" in await words(place, "blacklist", "set", "m", 0, 0, 1, file)

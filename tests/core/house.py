@@ -42,7 +42,7 @@ class House:
     def hardware(self) -> list[Switch]:
         """Let the hardware do all that it was told; what it did."""
         done = []
-        while switches := self.waiting + self.controller.take_switches():
+        while switches := self.waiting + self.asked():
             self.waiting = []
             for switch in switches:
                 failures = self._failures(switch) if switch.on else []
@@ -51,6 +51,13 @@ class House:
                 done.append(switch)
         return done
 
+    def asked(self) -> list[Switch]:
+        """What the hardware is to do, fetched as by a shell: only where something has changed."""
+        changed = self.controller.changed
+        switches = self.controller.take_switches()
+        assert changed or not switches, "a shell would not look"
+        return switches
+
     def _failures(self, switch: Switch) -> Iterable[BoardFailure]:
         for frame in switch.frames:
             for number in frame.boards:
@@ -58,6 +65,10 @@ class House:
                     yield BoardFailure(frame.bmp, number, self.bad[frame.bmp, number])
 
     def after(self, seconds: float) -> None:
+        """Let time pass, in a shell that has fetched all that had changed before."""
+        self.controller.take_changes()
+        self.controller.changed_jobs.clear()
+        self.controller.changed_machines.clear()
         self.clock.now += seconds
         self.controller.tick()
         self.controller.check()

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from spalloc_server.configuration import Configuration, Health, Scheduling
+from spalloc_server.configuration import Configuration, Health, Machine, Scheduling
 from spalloc_server.core.controller import Controller
 from spalloc_server.core.job import JobState
 from spalloc_server.core.messages import Outcome, Snapshot
@@ -201,6 +201,18 @@ def test_a_job_ends_with_the_names_of_the_boards_after_too_many_failures() -> No
     assert "(0, 0, 1) of m: no FPGA" in (status.reason or "")
 
 
+def test_a_job_that_was_ready_ends_where_its_boards_do_not_come_back_rather_than_move_to_others() -> None:
+    house = House(a_machine("m", 2, 1))
+    job_id = house.create(3)
+    house.hardware()
+    house.bad = {("bmp-m-0", 1): "no FPGA"}
+    house.controller.power_on_job_boards(job_id)
+    house.hardware()
+    status = house.controller.get_job_state(job_id)
+    assert status.state == JobState.destroyed
+    assert status.reason == "Machine configuration failed. (0, 0, 1) of m: no FPGA"
+
+
 def test_a_queued_job_that_became_impossible_is_told_so() -> None:
     house = House(a_machine("m", 1, 1), seconds_before_free=0)
     house.create(3, keepalive=None)
@@ -242,7 +254,57 @@ def test_jobs_of_a_machine_that_goes_or_is_rebuilt_are_ended_and_their_boards_sw
     for job_id in (on_a, on_b):
         assert house.controller.get_job_state(job_id) == JobStatus(JobState.destroyed, reason="Machine removed.")
     assert [(switch.job_id, switch.on) for switch in house.hardware()] == [(on_a, False), (on_b, False)]
-    assert house.state(house.create(6, machine="b")) == JobState.power
+    on_all_of_b = house.create(6, machine="b")
+    assert house.state(on_all_of_b) == JobState.queued, "some of its boards rest"
+    house.after(30)
+    assert house.state(on_all_of_b) == JobState.power
+
+
+def test_boards_that_come_back_under_another_name_go_on_with_their_rest() -> None:
+    house = House(a_machine("a", 1, 1), seconds_before_free=30)
+    house.controller.destroy_job(house.create(3))
+    house.configure(seconds_before_free=30)
+    _, off = house.controller.take_switches()
+    house.after(100)
+    house.configure(renamed("a", "b"), seconds_before_free=30)
+    job_id = house.create(3, keepalive=None)
+    assert house.state(job_id) == JobState.queued, "they are not known to be off"
+    house.controller.switched(Outcome(off.operation))
+    house.after(10)
+    house.configure(seconds_before_free=30)
+    house.configure(renamed("a", "c"), seconds_before_free=30)
+    job_id = house.create(3, keepalive=None)
+    house.after(19)
+    assert house.state(job_id) == JobState.queued, "they rest"
+    house.after(1)
+    assert house.state(job_id) == JobState.power
+
+
+def test_boards_rest_through_a_restart_while_no_machine_has_them() -> None:
+    house = House(a_machine("a", 1, 1), seconds_before_free=30)
+    house.controller.destroy_job(house.create(3))
+    house.configure(seconds_before_free=30)
+    house.hardware()
+    stored = round_trip(house.controller.snapshot())
+    house.controller = Controller(clock=house.clock)
+    house.controller.restore(stored)
+    house.configure(a_machine("a", 1, 1), seconds_before_free=30)
+    job_id = house.create(3, keepalive=None)
+    house.after(29)
+    assert house.state(job_id) == JobState.queued
+    house.after(1)
+    assert house.state(job_id) == JobState.power
+
+
+def renamed(old: str, new: str) -> Machine:
+    """The machine of one triad with the old name's hardware, and the new name."""
+    machine = a_machine(old, 1, 1)
+    return Machine(
+        new,
+        board_locations=dict(machine.board_locations),
+        bmp_ips=dict(machine.bmp_ips),
+        spinnaker_ips=dict(machine.spinnaker_ips),
+    )
 
 
 def test_the_drain_of_an_empty_configuration_ends_everything() -> None:
@@ -405,6 +467,17 @@ def test_stored_changes_add_up_to_a_snapshot() -> None:
     assert stored.releases == snapshot.releases
     assert stored.facts == snapshot.facts
     assert not house.controller.take_changes()
+
+
+def test_a_rest_that_is_over_is_a_change_to_store() -> None:
+    house = House(a_machine("m", 1, 1), seconds_before_free=30)
+    house.controller.destroy_job(house.create(3))
+    house.hardware()
+    changed = []
+    for seconds in (29, 1, 1):
+        house.after(seconds)
+        changed.append(house.controller.changed)
+    assert changed == [False, True, False]
 
 
 def test_a_priority_is_bounded_by_the_configuration() -> None:

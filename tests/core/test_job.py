@@ -6,7 +6,7 @@ from spalloc_server.core.job import TRANSITIONS, Event, Job, JobState
 from spalloc_server.core.messages import Request
 
 
-def a_job(state: JobState, placements: int = 0) -> Job:
+def a_job(state: JobState, allocated_at: float | None = None) -> Job:
     return Job(
         job_id=1,
         owner="me",
@@ -17,7 +17,7 @@ def a_job(state: JobState, placements: int = 0) -> Job:
         state=state,
         power=None,
         created_at=0.0,
-        placements=placements,
+        allocated_at=allocated_at,
         request=Request(owner="me", boards=1),
     )
 
@@ -45,8 +45,8 @@ def test_a_transition_that_cannot_happen_is_an_error() -> None:
 
 def test_a_job_that_lost_its_boards_still_reports_that_it_is_being_switched_on() -> None:
     assert a_job(JobState.queued).reported == JobState.queued
-    assert a_job(JobState.queued, placements=1).reported == JobState.power
-    assert a_job(JobState.ready, placements=1).reported == JobState.ready
+    assert a_job(JobState.queued, allocated_at=1000.0).reported == JobState.power
+    assert a_job(JobState.ready, allocated_at=1000.0).reported == JobState.ready
 
 
 def test_a_row_is_a_copy() -> None:

@@ -176,6 +176,60 @@ def test_an_emergency_stop_switches_every_board_off_and_nothing_on() -> None:
     assert (house.state(coming), house.state(later)) == (JobState.ready, JobState.ready)
 
 
+def test_an_emergency_stop_switches_dead_boards_off_too_and_they_stay_dead() -> None:
+    house = House(a_machine("m", 2, 1, dead_boards={(1, 0, 2)}), seconds_before_free=0)
+    house.controller.emergency_stop(**WHY)
+    (off,) = house.hardware()
+    assert off.frames[0].boards == tuple(range(6))
+    house.controller.resume()
+    assert house.controller.machine_views()[0].boards == {"dead": 1, "free": 5}
+
+
+def test_emergency_stops_do_not_count_as_failures_of_the_boards() -> None:
+    house = House(a_machine("m", 1, 1), seconds_before_free=0, health=Health(max_placements=2))
+    job_id = house.create(1, keepalive=None)
+    for _ in range(3):
+        house.controller.emergency_stop(**WHY)
+        house.hardware()
+        assert house.state(job_id) == JobState.power  # as its user sees it: it only takes longer
+        house.controller.resume()
+    ((_, _, z),) = house.boards(job_id)
+    house.bad = {(BMP, z): "no FPGA"}
+    house.hardware()
+    assert house.state(job_id) == JobState.ready
+    assert house.controller.job_view(job_id).placements == 2
+
+
+def test_boards_that_nobody_has_are_switched_off_before_anybody_gets_them_and_hold_up_nobody() -> None:
+    house = a_house()
+    job_id = house.create(1)
+    house.asked()
+    house.controller.switch_off_unused()
+    later = house.create(5)
+    assert house.state(later) == JobState.power
+    off, on = house.asked()
+    assert (off.on, len(off.frames[0].boards), on.on, on.job_id) == (False, 5, True, later)
+    house.waiting = [off, on]
+    house.hardware()
+    assert house.state(later) == JobState.ready
+    assert house.controller.snapshot().releases == []
+    house.controller.destroy_job(job_id)
+    house.controller.check()
+
+
+def test_a_machine_that_comes_back_waits_for_boards_that_are_being_switched_off_twice() -> None:
+    house = House(a_machine("m", 1, 1), seconds_before_free=30)
+    house.controller.switch_off_unused()
+    house.controller.destroy_job(house.create(3))
+    house.configure(seconds_before_free=30)
+    house.configure(a_machine("m", 1, 1), seconds_before_free=30)
+    waiting = house.create(3, keepalive=None)
+    house.hardware()
+    assert house.state(waiting) == JobState.queued
+    house.after(30)
+    assert house.state(waiting) == JobState.power
+
+
 def test_an_emergency_stop_breaks_a_trial_off_without_a_verdict() -> None:
     house = a_house()
     house.controller.power_cycle("m", (0, 0, 0))
@@ -183,7 +237,7 @@ def test_an_emergency_stop_breaks_a_trial_off_without_a_verdict() -> None:
     house.controller.emergency_stop(**WHY)
     house.controller.check()
     assert [switch.on for switch in house.hardware() if switch.job_id == 0][:2] == [True, False]
-    assert board(house).strikes == 0
+    assert (board(house).strikes, board(house).last_trial) == (0, "cut off before its end")
 
 
 def test_power_cycling_puts_a_failing_board_in_quarantine() -> None:
@@ -193,6 +247,38 @@ def test_power_cycling_puts_a_failing_board_in_quarantine() -> None:
     house.hardware()
     view = board(house)
     assert (view.state, view.out_of_service) == ("out of service", "failed when it was tried: no FPGA")
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_the_verdict_of_a_power_cycle_is_told_whoever_has_closed_the_board(disabled: bool) -> None:
+    house = a_house()
+    if disabled:
+        house.controller.disable_board("m", (0, 0, 0), **WHY)
+    verdicts = []
+    for bad in ({}, {(BMP, 0): "no FPGA"}):
+        house.bad = bad
+        assert house.controller.power_cycle("m", (0, 0, 0)).last_trial is None
+        house.hardware()
+        verdicts.append(house.controller.board_view("m", (0, 0, 0)).last_trial)
+    assert verdicts == ["passed", "failed: no FPGA"]
+
+
+def test_a_power_cycle_in_a_frame_that_falls_silent_is_no_verdict() -> None:
+    house = a_house()
+    house.controller.power_cycle("m", (0, 0, 0))
+    (on,) = house.controller.take_switches()
+    house.controller.frame_changed(BMP, "no answer")
+    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "no answer"),)))
+    assert board(house).last_trial == "cut off: no answer"
+
+
+def test_a_machine_that_goes_and_comes_back_has_no_verdicts() -> None:
+    house = a_house()
+    house.controller.power_cycle("m", (0, 0, 0))
+    house.hardware()
+    house.configure()
+    house.configure(a_machine("m", 2, 1), seconds_before_free=0)
+    assert board(house).last_trial is None
 
 
 def test_a_board_that_a_job_has_is_not_power_cycled_under_it() -> None:
@@ -268,12 +354,18 @@ def test_reports_are_kept_short_and_those_of_unknown_boards_are_forgotten() -> N
     assert len(board(house).reports[0].text) == 500
 
 
-def test_what_a_waiting_job_waits_for_is_told_in_words() -> None:
+def test_what_a_waiting_job_waits_for_is_told_in_words_and_in_data() -> None:
     house = a_house(1)
-    house.create(3)
+    first = house.create(3)
     waiting = house.controller.job_view(house.create(3))
     assert waiting.state == "queued"
     assert "1" in (waiting.reason or "")
+    assert (waiting.position, waiting.held_by) == (1, (first,))
+    assert waiting.waits_for is not None
+    assert waiting.waits_for.boards == ((0, 0, 0), (0, 0, 1), (0, 0, 2))
+    assert waiting.predicted_start == 1600.0
+    running = house.controller.job_view(first)
+    assert (running.position, running.held_by, running.predicted_start) == (None, (), None)
 
 
 def test_a_switch_that_fails_is_on_record_with_its_time() -> None:

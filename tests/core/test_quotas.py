@@ -31,7 +31,7 @@ def test_a_job_counts_for_the_address_that_created_it_even_after_a_restart() -> 
     controller = a_controller(Limits(jobs_per_address=1))
     job_id = controller.create_job(owner="ada", keepalivehost="10.0.0.1")
     controller.job_keepalive(job_id, keepalivehost="10.0.0.2")
-    restarted = a_controller(Limits(jobs_per_address=1))
+    restarted = Controller(clock=lambda: 1000.0, seconds_before_free=0)
     restarted.restore(controller.snapshot())
     restarted.configure(Configuration([a_machine("m", 1, 1)], limits=Limits(jobs_per_address=1)))
     for each in (controller, restarted):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 
 from spalloc_server.configuration import Configuration, Health
 from spalloc_server.core.boards import COUNTED_SECONDS
 from spalloc_server.core.controller import Controller
 from spalloc_server.core.job import JobState
 from spalloc_server.core.messages import BoardFailure, BoardRow, Outcome, Snapshot
+from spalloc_server.errors import RequestError
 from tests.core.house import House
 from tests.core.machines import a_machine
 
 BMP = "bmp-m-0"
+WHY = {"reason": "fans", "by": "eve"}
 
 
 def a_house(width: int = 2, *, seconds_before_free: float = 0, **health: Any) -> House:
@@ -46,7 +50,7 @@ def quarantined(house: House, *numbers: int) -> None:
 def fails_once(house: House, number: int = 0) -> None:
     """Let a board of the first triad fail one job, which then ends."""
     job_id = house.create(0, 0, number)
-    (on,) = house.controller.take_switches()
+    (on,) = house.asked()
     house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, number, "no FPGA"),)))
     house.controller.destroy_job(job_id)
     house.hardware()
@@ -58,7 +62,7 @@ def test_a_board_in_quarantine_is_tried_when_its_time_is_over_and_comes_back_wit
     assert house.controller.wake_at() == house.clock.now + 100
     house.bad.clear()
     house.after(99)
-    assert not house.controller.take_switches()
+    assert not house.asked()
     house.after(1)
     on, off = house.hardware()
     assert (on.job_id, on.on, off.job_id, off.on) == (0, True, 0, False)
@@ -75,17 +79,24 @@ def test_a_board_on_trial_is_given_to_nobody_until_it_is_off_and_has_rested() ->
     quarantined(house, 0)
     house.bad.clear()
     house.after(100)
-    (on,) = house.controller.take_switches()
+    (on,) = house.asked()
     job_id = house.create(0, 0, 0, keepalive=None)
     assert house.state(job_id) == JobState.queued
     house.controller.switched(Outcome(on.operation))
     house.controller.check()
-    (off,) = house.controller.take_switches()
+    (off,) = house.asked()
     assert house.state(job_id) == JobState.queued
     house.controller.switched(Outcome(off.operation))
     assert house.state(job_id) == JobState.queued
     house.after(30)
     assert house.state(job_id) == JobState.power
+
+
+def test_watchers_hear_of_a_trial_that_begins() -> None:
+    house = a_house()
+    quarantined(house, 0)
+    house.after(100)
+    assert house.controller.changed_machines == {"m"}
 
 
 def test_failing_a_trial_is_a_strike_and_three_strikes_need_an_operator() -> None:
@@ -137,7 +148,7 @@ def test_a_frame_has_one_trial_at_a_time() -> None:
         quarantined(house, number)
     house.after(100)
     tried = []
-    while switches := house.controller.take_switches():
+    while switches := house.asked():
         assert len(switches) <= 2
         for switch in switches:
             tried += [switch.frames[0].boards] if switch.on else []
@@ -151,27 +162,62 @@ def test_a_trial_waits_for_a_silent_frame_and_its_silence_is_no_verdict() -> Non
     quarantined(house, 0)
     house.controller.frame_changed(BMP, "silent")
     house.after(100)
-    assert not house.controller.take_switches()
+    assert not house.asked()
     house.controller.frame_changed(BMP, None)
-    (on,) = house.controller.take_switches()
+    (on,) = house.asked()
     house.controller.frame_changed(BMP, "silent")
     house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "silent"),)))
     assert record(house).strikes == 1
-    (off,) = house.controller.take_switches()
+    (off,) = house.asked()
     house.controller.frame_changed(BMP, None)
-    assert not house.controller.take_switches()  # the power-off comes first
+    assert not house.asked()  # the power-off comes first
     house.controller.switched(Outcome(off.operation))
     house.hardware()
     house.controller.check()
+
+
+@pytest.mark.parametrize(
+    ("close", "open_again"),
+    [
+        (lambda core: core.disable_frame("m", (0, 0), **WHY), lambda core: core.enable_frame("m", (0, 0))),
+        (lambda core: core.drain("m", **WHY), lambda core: core.undrain("m")),
+    ],
+)
+def test_no_trial_begins_by_itself_in_what_an_operator_has_closed(
+    close: Callable[[Controller], object], open_again: Callable[[Controller], object]
+) -> None:
+    house = a_house()
+    quarantined(house, 0)
+    close(house.controller)
+    house.after(100)
+    assert not house.asked()
+    assert house.controller.power_cycle("m", (0, 0, 1)).state == "on trial", "an operator may"
+    assert len(house.hardware()) == 2
+    open_again(house.controller)
+    (on,) = house.asked()
+    assert on.frames[0].boards == (0,)
+
+
+def test_a_board_is_not_switched_on_for_a_trial_before_it_has_rested() -> None:
+    house = a_house(seconds_before_free=300)
+    quarantined(house, 0)
+    house.after(100)
+    assert not house.asked()
+    with pytest.raises(RequestError, match="it was on lately, and rests for another 200 s"):
+        house.controller.power_cycle("m", (0, 0, 0))
+    assert house.controller.wake_at() == house.clock.now + 200
+    house.after(200)
+    (on,) = house.asked()
+    assert (on.on, on.frames[0].boards) == (True, (0,))
 
 
 def test_a_machine_that_goes_takes_its_trials_with_it_and_leaves_no_board_on() -> None:
     house = a_house()
     quarantined(house, 0)
     house.after(100)
-    (on,) = house.controller.take_switches()
+    (on,) = house.asked()
     house.configure()
-    (off,) = house.controller.take_switches()
+    (off,) = house.asked()
     assert on.on
     assert (off.on, off.frames[0].boards) == (False, (0,))
     house.controller.switched(Outcome(off.operation))
@@ -182,7 +228,7 @@ def test_quarantine_outlives_a_restart_and_a_trial_is_begun_anew() -> None:
     house = a_house()
     quarantined(house, 0)
     house.after(100)
-    assert len(house.controller.take_switches()) == 1
+    assert len(house.asked()) == 1
     stored = msgspec.json.decode(msgspec.json.encode(house.controller.snapshot()), type=Snapshot)
     house.controller = Controller(clock=house.clock)
     house.controller.restore(stored)

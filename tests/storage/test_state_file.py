@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server.core.messages import Changes, Snapshot
+from spalloc_server.core.messages import BoardRow, Changes, Snapshot
 from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUseError, StorageError
 from spalloc_server.storage.history import read_history
 from spalloc_server.storage.rows import encode
@@ -308,8 +308,20 @@ def test_state_set_aside_can_be_put_back(path: Path, full: Snapshot) -> None:
 def test_a_cold_start_sets_the_old_state_aside_and_goes_on_counting_jobs(path: Path, full: Snapshot) -> None:
     aside = cold_start(path, keep=["next_id", "never heard of"])
     assert aside is not None
-    assert loaded(path) == Snapshot(facts={"next_id": full.facts["next_id"]})
+    closed = [row for row in full.boards if row.by not in {None, "server"}]
+    assert loaded(path) == Snapshot(facts={"next_id": full.facts["next_id"]}, boards=closed)
     assert loaded(aside) == full
+
+
+def test_what_operators_have_closed_is_closed_after_a_cold_start_and_what_the_server_has_is_not(path: Path) -> None:
+    closed = BoardRow(machine="m", x=0, y=0, z=0, out_of_service="smells", by="eve", since=1.0)
+    failed = BoardRow(machine="m", x=0, y=0, z=1, out_of_service="no FPGA", by="server", since=1.0)
+    facts = {"next_id": 7, "drained/m": {"reason": "fans"}, "drainedish": 1, "owner/ann": {}}
+    with closing(connect(path)) as connection:
+        rows: dict[tuple[str, int, int, int], BoardRow | None] = {("m", 0, 0, 0): closed, ("m", 0, 0, 1): failed}
+        encode(Changes(boards=rows, facts=facts)).store(connection)
+    cold_start(path, keep=["next_id", "drained"])
+    assert loaded(path) == Snapshot(facts={"next_id": 7, "drained/m": {"reason": "fans"}}, boards=[closed])
 
 
 @pytest.mark.parametrize("content", [None, b"", b"rubbish" * 1000], ids=["nothing", "empty", "rubbish"])

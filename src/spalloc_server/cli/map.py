@@ -25,7 +25,7 @@ from spalloc_server.drawing.hexagons import MEANINGS, Condition, Size, Tile, col
 from spalloc_server.drawing.svg import machine_svg
 from spalloc_server.drawing.terminal import CONDITION_COLOURS, FREE_LETTER, coloured_map, job_letters, plain_map
 from spalloc_server.errors import SpallocServerError
-from spalloc_server.operators import messages as ask
+from spalloc_server.operators import messages
 from spalloc_server.server import state_path
 from spalloc_server.storage.history import read_state
 
@@ -68,9 +68,9 @@ def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
     try:
         server = RunningServer(find_server(state, config), as_json=False)
         return _Look(
-            server.ask(ask.Machines(), list[MachineView]),
-            server.ask(ask.Boards(machine=machine), list[BoardView]),
-            server.ask(ask.Jobs(), list[JobView]),
+            server.ask(messages.Machines(), list[MachineView]),
+            server.ask(messages.Boards(machine=machine), list[BoardView]),
+            server.ask(messages.Jobs(), list[JobView]),
         )
     except NoServerError as exc:
         stored = state or (None if config is None else state_path(config))

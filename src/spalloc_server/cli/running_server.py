@@ -45,8 +45,8 @@ class RunningServer:
     path: Path
     as_json: bool
 
-    def ask(self, request: Request, kind: type[T]) -> T:
-        """The reply to `request`; with `--json`, print it and end instead."""
+    def ask(self, request: Request, kind: type[T], *, good: Callable[[T], bool] = lambda _: True) -> T:
+        """The reply to `request`; with `--json`, print it and end instead: with status 1 where it is not `good`."""
         with _connected(self.path) as connection:
             connection.settimeout(REPLY_SECONDS)
             try:
@@ -62,10 +62,11 @@ class RunningServer:
         reply = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
         if "exception" in reply:
             raise OperatorError(msgspec.json.decode(reply["exception"], type=str))
+        answer = msgspec.json.decode(reply["return"], type=kind)
         if self.as_json:
             click.echo(msgspec.json.format(bytes(reply["return"])).decode())
-            raise click.exceptions.Exit(0)
-        return msgspec.json.decode(reply["return"], type=kind)
+            raise click.exceptions.Exit(0 if good(answer) else 1)
+        return answer
 
 
 def of_a_server(function: Callable[..., None]) -> Callable[..., None]:

@@ -30,7 +30,9 @@ PATH = click.Path(path_type=Path)
 @click.version_option(__version__, "-V", "--version", prog_name="spalloc_server", message="%(prog)s %(version)s")
 @click.argument("config_file", type=PATH)
 @click.option("-q", "--quiet", is_flag=True, help="Hide all output but errors.")
-@click.option("--cold-start", is_flag=True, help="Begin anew; the saved state is moved aside.")
+@click.option(
+    "--cold-start", is_flag=True, help="Begin anew: the saved state is moved aside, and all boards are switched off."
+)
 @click.option("-p", "--port", type=click.IntRange(0, 65535), help="TCP port, 0 for any free one.  [default: 22244]")
 @click.option("--watch-config", is_flag=True, help="Reload when CONFIG_FILE changes, as at SIGHUP.")
 @click.option("--job-log", type=PATH, help="Append what happens to jobs to this file, one JSON object a line.")

@@ -174,6 +174,11 @@ class BoardRecords:
         """Copies of all records."""
         return [copy(row) for row in self._rows.values()]
 
+    @property
+    def changed(self) -> bool:
+        """Whether there are changes to take."""
+        return bool(self._changed)
+
     def take_changes(self) -> dict[BoardKey, BoardRow | None]:
         """Records that changed since the last call; None for those that are gone."""
         changes = {key: copy(self._rows.get(key)) for key in self._changed}

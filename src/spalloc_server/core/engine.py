@@ -23,7 +23,7 @@ from spalloc_server.core.boards import BoardRecords
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.job import Event, Job, JobState
 from spalloc_server.core.machine_facts import machine_to_fact
-from spalloc_server.core.messages import Changes, JobEvent, JobRow, Note, Outcome, Switch
+from spalloc_server.core.messages import Changes, JobEvent, JobRow, Note, Outcome, ReleaseRow, Switch
 from spalloc_server.core.power import Power
 from spalloc_server.core.quotas import Quotas
 from spalloc_server.core.schedule import Scheduler
@@ -114,7 +114,9 @@ class Engine:
         self._set_fact("machines", list(machines))
         self._machines = dict(machines)
         self._scheduler.set_machines(self._machines)
-        for machine in machines.values():
+        for name, machine in machines.items():
+            for release in () if name in kept else self._power.machine_came(machine):
+                self._wait_for(release, now)
             self._boards.apply(machine)
         self._schedule(now)
 
@@ -172,7 +174,8 @@ class Engine:
     @property
     def changed(self) -> bool:
         """Whether there is anything to fetch."""
-        return bool(self._stale or self._changed_jobs or self._changed_machines or self._changed_facts)
+        told = self._changed_jobs or self._changed_machines
+        return bool(self._stale or told or self._changed_facts or self._power.changed or self._boards.changed)
 
     @property
     def next_id(self) -> int:
@@ -232,7 +235,7 @@ class Engine:
             self._changed_machines.add(allocation.machine)
             self._power.switch(job, self._machines[allocation.machine], on=True)
             self._changed(job, "allocated", now)
-        self._trials.begin_due(self._machines, now)
+        self._changed_machines.update(self._trials.begin_due(self._machines, now))
 
     def _job_switched(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
         self._power.forget(job)
@@ -264,14 +267,19 @@ class Engine:
         self._changed_jobs.add(job.job_id)
 
     def _place_again(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
-        """Take the boards that could not be switched on away from the job, and find it others."""
+        """Take the boards that could not be switched on away from the job, and find it others.
+
+        Not once it has been ready: its user has its boards' addresses, and published clients ask for them only once.
+        """
         assert job.allocation is not None
         machine = self._machines[job.allocation.machine]
         failed = self._boards.failed(machine, job.allocation.boards, failures, now)
-        if job.placements >= self._configuration.health.max_placements:
+        if job.ready_at is not None:
+            self._end(job, f"Machine configuration failed. {failed}", now)
+        elif job.placements >= self._configuration.health.max_placements:
             self._end(job, f"Boards failed in each of {job.placements} places, last {failed}.", now)
-            return
-        self._requeue(job, failed, now)
+        else:
+            self._requeue(job, failed, now)
 
     def _requeue(self, job: Job, reason: str, now: float) -> None:
         """Take the boards of a job that was never ready away, and let it wait for others."""
@@ -290,6 +298,12 @@ class Engine:
         self._boards.failed(self._machines[release.machine], release.boards, failures, now)
         self._scheduler.free(release.machine, release.boards, rest_until=rest_until, now=now)
         self._changed_machines.add(release.machine)
+
+    def _wait_for(self, release: ReleaseRow, now: float) -> None:
+        """Give the boards of a release to nobody before they are off and have rested."""
+        self._scheduler.hold(release.machine, release.boards, release.job_id)
+        if release.rest_until is not None:
+            self._scheduler.free(release.machine, release.boards, rest_until=release.rest_until, now=now)
 
     def _end(self, job: Job, reason: str | None, now: float) -> None:
         """The job is over: it gives its boards back and is history."""

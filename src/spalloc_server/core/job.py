@@ -78,7 +78,8 @@ class Job(JobRow, kw_only=True):
     @property
     def reported(self) -> JobState:
         """The state as users see it."""
-        return JobState.power if self.state == JobState.queued and self.placements else JobState(self.state)
+        placed_before = self.state == JobState.queued and self.allocated_at is not None
+        return JobState.power if placed_before else JobState(self.state)
 
     def row(self) -> JobRow:
         """A copy of what is stored, which later changes of the job leave alone."""

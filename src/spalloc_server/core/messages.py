@@ -199,7 +199,7 @@ class JobRow(msgspec.Struct, kw_only=True):
     operation: int | None = None
     """The power operation that is under way, if any."""
     placements: int = 0
-    """How often boards were given to it: more than once after a failure of hardware."""
+    """How often boards were given to it: more than once after a failure of hardware. Emergency stops do not count."""
     board_seconds: float = 0.0
     """Boards held times seconds held, up to its end."""
     created_from: str | None = None
@@ -215,7 +215,7 @@ class ReleaseRow(msgspec.Struct, kw_only=True):
     """The job that had them (it may have ended, or have been placed elsewhere)."""
     machine: str
     boards: list[Board]
-    """Where they are on the machine; empty where the machine itself has gone."""
+    """Where they are on the machine; empty where the machine itself has gone, or nobody need wait for them."""
     frames: tuple[FrameWork, ...] = ()
     """The same for the hardware, so that the power-off can be driven to its end without the machine."""
     rest_until: float | None = None

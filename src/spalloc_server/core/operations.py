@@ -5,7 +5,8 @@ and machines that go and come back. Boards have records of their own (`boards`);
 stop are facts that hold a `Note`: the reason, who, and when. Nothing here takes a running job's boards away, except
 `kill` and the emergency stop.
 
-In an emergency everything is switched off, whether a job has it or not. Jobs that were being used end with the reason;
+In an emergency everything is switched off, whether a job has it or not, and boards that are dead in the configuration
+but have a place in a frame too. Jobs that were being used end with the reason;
 jobs that were not ready yet go back to the queue, where they and all new ones wait for `resume`.
 """
 
@@ -17,7 +18,7 @@ import msgspec
 
 from spalloc_server.configuration import Frame
 from spalloc_server.coordinates import Board
-from spalloc_server.core.messages import NO_JOB, BoardReport, Note, Snapshot
+from spalloc_server.core.messages import NO_JOB, BoardReport, Note
 from spalloc_server.core.overview import BoardView, ObservableEngine
 from spalloc_server.errors import RequestError
 
@@ -32,9 +33,9 @@ _STOPPED = "stopped"
 class OperableEngine(ObservableEngine):
     """An engine that operators can command. Every command raises `RequestError` for what there is not."""
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go on where another left off, with everything closed that was closed."""
-        for name, value in snapshot.facts.items():
+    def _restore_facts(self, facts: dict[str, Any]) -> None:
+        super()._restore_facts(facts)
+        for name, value in facts.items():
             kind, _, rest = name.partition("/")
             if kind == "disabled":
                 cabinet, frame, machine = rest.split("/", 2)
@@ -44,7 +45,6 @@ class OperableEngine(ObservableEngine):
             elif name == _STOPPED:
                 self.stopped = _note(value)
         self._close()
-        super().restore(snapshot)
 
     # ---------------------------------------------------------------- boards and frames
 
@@ -73,7 +73,7 @@ class OperableEngine(ObservableEngine):
         there = self._live(machine, board)
         if self.stopped is not None:
             raise RequestError("nothing is switched on until the emergency stop is over: `resume`")
-        obstacle = self._trials.possible(self._machines[machine], there)
+        obstacle = self._trials.possible(self._machines[machine], there, self._clock())
         if obstacle is not None:
             raise RequestError(f"board {there} of {machine} cannot be power-cycled now: {obstacle}")
         self._trials.begin(self._machines[machine], there)
@@ -130,12 +130,22 @@ class OperableEngine(ObservableEngine):
                 self._end(job, text, now)
             elif job.allocation is not None:
                 self._requeue(job, text, now)
+                job.placements -= 1  # the hardware did not fail it
         for machine in self._machines.values():
-            idle = [board for board in machine.live_boards if self._scheduler.holder(machine.name, board) is None]
+            idle = [board for board in machine.board_locations if self._scheduler.holder(machine.name, board) is None]
             if idle:
                 self._scheduler.hold(machine.name, idle, NO_JOB)
                 self._power.release(NO_JOB, machine, idle)
             self._changed_machines.add(machine.name)
+
+    def switch_off_unused(self) -> None:
+        """Switch off what nobody has, for a start that knows of no jobs: others may have left boards on.
+
+        Nobody waits for it longer than for its turn in a frame.
+        """
+        for machine in self._machines.values():
+            idle = [board for board in machine.board_locations if self._scheduler.holder(machine.name, board) is None]
+            self._power.release(NO_JOB, machine, idle, held=False)
 
     def resume(self) -> None:
         """The emergency is over: jobs that wait may start."""
@@ -152,13 +162,10 @@ class OperableEngine(ObservableEngine):
 
     def _live(self, machine: str, board: Board) -> Board:
         """The board, if it is one that the configuration lets live."""
-        there = self._machine(machine)
-        if board in there.dead_boards:
+        if board in self._machine_with(machine, board).dead_boards:
             raise RequestError(
                 f"board {board} of {machine} is dead in the configuration; nothing else can be said of it"
             )
-        if board not in there.live_boards:
-            raise RequestError(f"{machine} has no board {board}; it has {there.width} x {there.height} triads of 3")
         return board
 
     def _touched(self, machine: str, board: Board) -> BoardView:
@@ -192,7 +199,7 @@ class OperableEngine(ObservableEngine):
 
     def _close(self) -> None:
         self._scheduler.close(self._drained, everything=self.stopped is not None)
-        self._trials.paused = self.stopped is not None
+        self._trials.paused, self._trials.drained = self.stopped is not None, self._drained
 
     def check(self) -> None:
         """Assert every invariant."""

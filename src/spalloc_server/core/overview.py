@@ -15,7 +15,7 @@ import msgspec
 from spalloc_server.configuration import Frame, Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.job import Job, JobState
-from spalloc_server.core.messages import BoardReport, BoardRow, JobRow, Note
+from spalloc_server.core.messages import Allocation, BoardReport, BoardRow, JobRow, Note
 from spalloc_server.core.recovery import RecoverableEngine
 from spalloc_server.errors import RequestError
 
@@ -76,6 +76,8 @@ class BoardView(msgspec.Struct, kw_only=True):
     rests_until: float | None = None
     trial_at: float | None = None
     """When the server tries it again; None where it needs an operator."""
+    last_trial: str | None = None
+    """What came of its last trial since the server started: `passed`, `failed: ...` or `cut off ...`."""
     strikes: int = 0
     failures: list[tuple[float, str]] = []
     reports: list[BoardReport] = []
@@ -100,9 +102,17 @@ class JobView(msgspec.Struct, kw_only=True):
     ready_at: float | None
     ended_at: float | None
     placements: int
-    """How often boards were given to it."""
+    """How often boards were given to it; emergency stops do not count."""
     reason: str | None
     """Why it ended; or, where it waits, why it waits."""
+    position: int | None = None
+    """Its place in the line, from 1; this and all below are told of a job that waits, where it is asked for alone."""
+    waits_for: Allocation | None = None
+    """The region that it will probably get."""
+    held_by: tuple[int, ...] = ()
+    """Jobs that have boards of this region, ended ones whose boards are not known to be off included."""
+    predicted_start: float | None = None
+    """When it will probably start."""
 
 
 class ObservableEngine(RecoverableEngine):
@@ -123,6 +133,14 @@ class ObservableEngine(RecoverableEngine):
             for board in sorted({*each.live_boards, *each.dead_boards}):
                 yield self._board_view(each, board)
 
+    def board_view(self, machine: str, board: Board) -> BoardView:
+        """One board.
+
+        Raises:
+            RequestError: there is no such board.
+        """
+        return self._board_view(self._machine_with(machine, board), board)
+
     def job_views(self) -> list[JobView]:
         """All live jobs, oldest first."""
         return [_job_view(job) for job in self._jobs.values()]
@@ -138,7 +156,9 @@ class ObservableEngine(RecoverableEngine):
             raise RequestError(f"no job {job_id} is known, neither a live one nor one that ended lately")
         view = _job_view(job)
         if job.state == JobState.queued:
-            view.reason = self._scheduler.explain(job_id, self._clock()).text
+            why = self._scheduler.explain(job_id, self._clock())
+            view.reason, view.position, view.waits_for = why.text, why.position, why.waits_for
+            view.held_by, view.predicted_start = why.held_by, why.predicted_start
         return view
 
     def _machine(self, name: str) -> Machine:
@@ -146,6 +166,12 @@ class ObservableEngine(RecoverableEngine):
             there = ", ".join(self._machines) or "none"
             raise RequestError(f"there is no machine {name!r}; there are: {there}")
         return self._machines[name]
+
+    def _machine_with(self, name: str, board: Board) -> Machine:
+        machine = self._machine(name)
+        if board not in machine.dead_boards and board not in machine.live_boards:
+            raise RequestError(f"{name} has no board {board}; it has {machine.width} x {machine.height} triads of 3")
+        return machine
 
     def _machine_view(self, machine: Machine) -> MachineView:
         states = Counter(self._board_state(machine, board) for board in {*machine.live_boards, *machine.dead_boards})
@@ -198,6 +224,7 @@ class ObservableEngine(RecoverableEngine):
         view.rests_until = self._scheduler.rests_until(machine.name, board)
         view.out_of_service = self._boards.out_of_service(machine, board)
         row = self._boards.row(machine, board) or BoardRow(machine=machine.name, x=x, y=y, z=z)
+        view.last_trial = self._trials.verdicts.get((machine.name, x, y, z))
         view.trial_at, view.strikes, view.failures, view.reports = row.trial_at, row.strikes, row.failures, row.reports
         cabinet, frame, _ = machine.board_locations[board]
         note = self._boards.frames.get((machine.name, (cabinet, frame)))

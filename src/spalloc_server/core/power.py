@@ -4,16 +4,20 @@ Theory of operation. Every change of power is an *operation* with a number of it
 a newer one supersedes it, and the outcome of the older one then means nothing. Boards that leave a job make a
 *release* for each frame: they are switched off by an operation that nothing supersedes, then they rest, then they are
 free. Releases are stored, so that a restart drives power-offs to their end and keeps boards resting.
+
+A release outlives its machine: boards are boards, whatever the config file says of them. If they come back, in a
+machine of any name, it goes on for them there.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import copy
 
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
+from spalloc_server.core.boards import address
 from spalloc_server.core.job import Job
 from spalloc_server.core.layout import frame_work, stopped_links
 from spalloc_server.core.messages import ReleaseRow, Switch
@@ -55,10 +59,11 @@ class Power:
         self._switches.append(Switch(operation, job_id=0, on=True, frames=frames))
         return operation
 
-    def release(self, job_id: int, machine: Machine, boards: Iterable[Board]) -> None:
+    def release(self, job_id: int, machine: Machine, boards: Iterable[Board], *, held: bool = True) -> None:
         """Switch boards off, for good as far as the job is concerned that had them.
 
-        Each frame is a release of its own, so that boards never wait for another frame, which may be silent.
+        Each frame is a release of its own, so that boards never wait for another frame, which may be silent. Boards
+        that are not `held` for it may be given meanwhile: what is asked of a frame is done in order.
         """
         frames: dict[str, list[Board]] = {}
         for board in boards:
@@ -69,7 +74,7 @@ class Power:
                 release_id=self._new_operation(),
                 job_id=job_id,
                 machine=machine.name,
-                boards=of_frame,
+                boards=of_frame if held else [],
                 frames=frame_work(machine, of_frame),
             )
             self._drive(row)
@@ -99,7 +104,7 @@ class Power:
         if row is None or row.rest_until is not None:
             return None
         self._changed.add(operation)
-        if rest_until is None or not row.boards:
+        if rest_until is None:
             del self._releases[operation]
         else:
             row.rest_until = rest_until
@@ -107,12 +112,23 @@ class Power:
         return row
 
     def machine_gone(self, name: str) -> None:
-        """Boards of this machine are switched off as before, but there is nothing to give them back to."""
-        for row in [row for row in self._releases.values() if row.machine == name]:
-            row.boards = []
-            self._changed.add(row.release_id)
-            if row.rest_until is not None:
-                del self._releases[row.release_id]
+        """Boards of this machine are switched off and rest as before, but there is nothing to give them back to."""
+        for row in self._releases.values():
+            if row.machine == name:
+                row.boards = []
+                self._changed.add(row.release_id)
+
+    def machine_came(self, machine: Machine) -> Iterator[ReleaseRow]:
+        """Releases of boards that were of no machine, and are of this new one: it must wait for them."""
+        boards = {address(machine, board): board for board in machine.live_boards}
+        for row in reversed(self._releases.values()):
+            if not row.boards:
+                places = ((frame.bmp, number) for frame in row.frames for number in frame.boards)
+                row.boards = [boards.pop(place) for place in places if place in boards]
+                if row.boards:
+                    row.machine = machine.name
+                    self._changed.add(row.release_id)
+                    yield row
 
     def end_rests(self, now: float) -> None:
         """Forget the releases whose boards have rested."""
@@ -120,6 +136,11 @@ class Power:
             release_id = heapq.heappop(self._rests)[1]
             if self._releases.pop(release_id, None) is not None:
                 self._changed.add(release_id)
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to take."""
+        return bool(self._changed or self._switches)
 
     def held(self) -> Iterable[tuple[str, Board, int]]:
         """(machine, board, job) of every board whose power-off is not confirmed."""

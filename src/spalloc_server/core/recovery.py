@@ -7,6 +7,9 @@ start afresh, since clients could not renew them meanwhile. Power operations tha
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Any
+
 import msgspec
 
 from spalloc_server.core.engine import Engine
@@ -32,36 +35,54 @@ class RecoverableEngine(Engine):
         )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on where another left off; this one must be new.
+        """Go on where another left off. The snapshot is left as it is.
 
         The machines are those of the snapshot: `configure` applies the present configuration afterwards. Leases start
         afresh, and power operations that were under way are started again.
+
+        Raises:
+            RuntimeError: this controller is not new.
         """
+        if self._facts:
+            raise RuntimeError("only a new controller can be restored: this one has had machines or jobs")
         now = self._clock()
-        self._facts = {name: value for name, value in snapshot.facts.items() if value is not None}
-        self._scheduler.restore_facts(self._facts)
+        self._restore_facts({name: value for name, value in snapshot.facts.items() if value is not None})
         self._next_id = max([self._next_id, self._facts.get("next_id", 1), *(1 + row.job_id for row in snapshot.jobs)])
         names = self._facts.get("machines", [])
         self._machines = {name: machine_from_fact(self._facts[f"machine/{name}"]) for name in names}
         self._scheduler.set_machines(self._machines)
         for record in snapshot.boards:
-            self._boards.restore(record)
+            self._boards.restore(copy(record))
         for machine in self._machines.values():
             self._boards.apply(machine)
         self._power.skip_numbers(row.release_id for row in snapshot.releases)
         for release in snapshot.releases:
-            self._restore_release(release, now)
+            self._restore_release(copy(release), now)
         for row in sorted(snapshot.jobs, key=lambda row: row.job_id):
             self._restore_job(row, now)
         self._forget_retired()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on where a pickled controller left off; leases start afresh, as after `restore`."""
+        self.__dict__.update(state)
+        now = self._clock()
+        for job in self._jobs.values():
+            self._begin_lease(job, now)
+
+    def _begin_lease(self, job: Job, now: float) -> None:
+        if job.keepalive is not None:
+            job.deadline = now + job.keepalive
+        self._leases.add(job)
+
+    def _restore_facts(self, facts: dict[str, Any]) -> None:
+        self._facts = facts
+        self._scheduler.restore_facts(facts)
 
     def _restore_release(self, release: ReleaseRow, now: float) -> None:
         if release.rest_until is not None:  # no longer than a rest, should the wall clock have been set back
             release.rest_until = min(release.rest_until, now + self._rest)
         if self._power.restore(release, now) and release.boards:
-            self._scheduler.hold(release.machine, release.boards, release.job_id)
-            if release.rest_until is not None:
-                self._scheduler.free(release.machine, release.boards, rest_until=release.rest_until, now=now)
+            self._wait_for(release, now)
 
     def _restore_job(self, row: JobRow, now: float) -> None:
         if row.ended_at is not None:
@@ -74,9 +95,7 @@ class RecoverableEngine(Engine):
         self._jobs[job.job_id] = job
         self._quotas.add(job)
         job.operation = None
-        if job.keepalive is not None:
-            job.deadline = now + job.keepalive
-        self._leases.add(job)
+        self._begin_lease(job, now)
         self._bound_runtime(job)
         if job.allocation is None:
             self._scheduler.submit(job.job_id, request, job.created_at)

@@ -7,7 +7,7 @@ it may run at most is not predicted to run longer. A job that runs longer than p
 for a fraction of what it has run already.
 
 An owner's use is counted in board-seconds, of which half are forgotten after every half-life. An owner's share is
-that of all owners' use.
+that of all owners' use. Of the owners, those are remembered whose jobs ended last.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ MAX_SIZES = 16
 """Sizes of jobs of which an owner's run times are kept; those used last."""
 
 
+MAX_OWNERS = 10_000
+"""Owners that are remembered; those whose jobs ended last."""
+
+
 class Owner(msgspec.Struct):
     """What is kept of an owner. Run times in seconds, oldest first."""
 
@@ -55,12 +59,13 @@ class Past:
     def __init__(self, half_life: float) -> None:
         self.half_life = half_life
         self._owners: dict[str, Owner] = {}
+        """In order of their last jobs' ends, the latest at the end."""
         self._everybody = Owner()
         self._changed: set[str] = set()
 
     def learn(self, request: Request, boards: int, seconds: float, now: float) -> None:
         """A job that asked for this had so many boards for so long."""
-        owner = self._owners.setdefault(request.owner, Owner())
+        owner = self._owners[request.owner] = self._owners.pop(request.owner, Owner())
         size = _size(request)
         owner.sizes[size] = [*owner.sizes.pop(size, ()), seconds][-SIMILAR:]
         if len(owner.sizes) > MAX_SIZES:
@@ -70,6 +75,7 @@ class Past:
         for one in (owner, self._everybody):
             one.used, one.at = self._used(one, now) + boards * seconds, now
         self._changed |= {f"owner/{request.owner}", "everybody"}
+        self._forget()
 
     def predict(self, request: Request) -> float:
         """Seconds that a job that asks for this will probably run."""
@@ -85,22 +91,32 @@ class Past:
         return self._used(self._owners[owner], now) / total if owner in self._owners and total > 0 else 0.0
 
     def facts(self) -> dict[str, Any]:
-        """What has changed since the last call, as plain JSON."""
+        """What has changed since the last call, as plain JSON; None for an owner who is forgotten."""
         changed, self._changed = self._changed, set()
         return {
             name: msgspec.to_builtins(
-                self._everybody if name == "everybody" else self._owners[name.removeprefix("owner/")]
+                self._everybody if name == "everybody" else self._owners.get(name.removeprefix("owner/"))
             )
             for name in changed
         }
 
     def restore(self, facts: Mapping[str, Any]) -> None:
-        """Take back what `facts` gave, ever; other facts are left alone."""
+        """Take back what `facts` gave, ever, in whatever order; other facts are left alone."""
+        owners = {}
         for name, fact in facts.items():
             if name == "everybody":
                 self._everybody = msgspec.convert(fact, Owner)
             elif name.startswith("owner/"):
-                self._owners[name.removeprefix("owner/")] = msgspec.convert(fact, Owner)
+                owners[name.removeprefix("owner/")] = msgspec.convert(fact, Owner)
+        self._owners = dict(sorted(owners.items(), key=lambda item: item[1].at))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Keep no more owners than are remembered."""
+        while len(self._owners) > MAX_OWNERS:
+            name = next(iter(self._owners))
+            del self._owners[name]
+            self._changed.add(f"owner/{name}")
 
     def _used(self, owner: Owner, now: float) -> float:
         halvings = max(0.0, now - owner.at) / self.half_life

@@ -1,7 +1,7 @@
 """What operators ask of a running server, and what it answers.
 
-Theory of operation. A connection to the Unix socket `<state>.sock` carries one JSON object a line: an `Ask` there, its
-`command` field telling which, and `{"return": ...}` or `{"exception": "..."}` back. Whoever may connect may do
+Theory of operation. A connection to the Unix socket `<state>.sock` carries one JSON object a line: `AnyRequest` there,
+its `command` field telling which, and `{"return": ...}` or `{"exception": "..."}` back. Whoever may connect may do
 everything: the socket's permissions admit the server's own user only. Who it was is known from the operating system,
 not from what is said.
 """
@@ -17,7 +17,7 @@ from spalloc_server.core.messages import Note
 from spalloc_server.core.overview import MachineView
 
 __all__ = [
-    "Ask",
+    "AnyRequest",
     "Blacklist",
     "Boards",
     "DisableBoard",
@@ -133,7 +133,7 @@ class Undrain(Request, tag="undrain"):
 
 
 class PowerCycle(_OfBoard, tag="power-cycle"):
-    """Switch a board on, verify it, and switch it off; `BoardView` after that."""
+    """Switch a board on, verify it, and switch it off; `BoardView` after that, whose `last_trial` is the verdict."""
 
 
 class EmergencyStop(Request, tag="emergency-stop"):
@@ -165,7 +165,7 @@ class SetBlacklist(_OfBoard, tag="set blacklist"):
     lines: list[str]
 
 
-Ask: TypeAlias = (
+AnyRequest: TypeAlias = (
     Status
     | Machines
     | Boards

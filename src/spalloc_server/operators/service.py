@@ -31,9 +31,10 @@ from spalloc_server.controller import Controller, steady_time
 from spalloc_server.coordinates import Board
 from spalloc_server.core.overview import BoardView
 from spalloc_server.errors import HardwareError, RequestError, SpallocServerError, StorageError
-from spalloc_server.hardware.blacklist import Ask, read_blacklist, write_blacklist
+from spalloc_server.hardware.blacklist import Ask as AskBoard
+from spalloc_server.hardware.blacklist import read_blacklist, write_blacklist
 from spalloc_server.hardware.switchboard import Hardware
-from spalloc_server.operators import messages as ask
+from spalloc_server.operators import messages
 from spalloc_server.operators.messages import ServerView, TemperaturesView, socket_path
 from spalloc_server.protocol.service import Service
 
@@ -50,10 +51,18 @@ POWER_CYCLE_SECONDS = 120.0
 READ_AT_ONCE = 16
 """Boards whose sensors are read at the same time; `Hardware` bounds what may wait for it."""
 
-LOOKING = (ask.Status, ask.Machines, ask.Boards, ask.Jobs, ask.ShowJob, ask.Temperatures, ask.Blacklist)
+LOOKING = (
+    messages.Status,
+    messages.Machines,
+    messages.Boards,
+    messages.Jobs,
+    messages.ShowJob,
+    messages.Temperatures,
+    messages.Blacklist,
+)
 """Requests that change nothing; all others are logged."""
 
-_decode = msgspec.json.Decoder(ask.Ask).decode
+_decode = msgspec.json.Decoder(messages.AnyRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 log = structlog.get_logger(__name__)
@@ -163,45 +172,45 @@ class Operators:
             log.exception("an operator's request failed")
             return _encode({"exception": "internal error of the server; its log tells more"})
 
-    async def _answer(self, request: ask.Ask, by: str) -> Any:
+    async def _answer(self, request: messages.AnyRequest, by: str) -> Any:
         core = self._controller
         match request:
-            case ask.Status():
+            case messages.Status():
                 return self._status()
-            case ask.Machines():
+            case messages.Machines():
                 return core.machine_views()
-            case ask.Boards():
+            case messages.Boards():
                 return [view for view in core.board_views(request.machine) if not request.bad or _is_bad(view)]
-            case ask.Jobs():
+            case messages.Jobs():
                 return core.job_views()
-            case ask.ShowJob():
+            case messages.ShowJob():
                 return core.job_view(request.job_id)
-            case ask.Kill():
+            case messages.Kill():
                 return core.kill(request.job_id, reason=request.reason, by=by)
-            case ask.DisableBoard():
+            case messages.DisableBoard():
                 return core.disable_board(request.machine, _board(request), reason=request.reason, by=by)
-            case ask.EnableBoard():
+            case messages.EnableBoard():
                 return core.enable_board(request.machine, _board(request))
-            case ask.DisableFrame():
+            case messages.DisableFrame():
                 frame = request.cabinet, request.frame
                 return core.disable_frame(request.machine, frame, reason=request.reason, by=by)
-            case ask.EnableFrame():
+            case messages.EnableFrame():
                 return core.enable_frame(request.machine, (request.cabinet, request.frame))
-            case ask.Drain():
+            case messages.Drain():
                 return core.drain(request.machine, reason=request.reason, by=by)
-            case ask.Undrain():
+            case messages.Undrain():
                 return core.undrain(request.machine)
-            case ask.EmergencyStop():
+            case messages.EmergencyStop():
                 return core.emergency_stop(reason=request.reason, by=by)
-            case ask.Resume():
+            case messages.Resume():
                 return core.resume()
-            case ask.PowerCycle():
+            case messages.PowerCycle():
                 return await self._power_cycle(request.machine, _board(request))
-            case ask.Temperatures():
+            case messages.Temperatures():
                 return await self._temperatures(request)
-            case ask.Blacklist():
+            case messages.Blacklist():
                 return await read_blacklist(self._asker(request))
-            case ask.SetBlacklist():
+            case messages.SetBlacklist():
                 return await write_blacklist(self._asker(request), request.lines)
 
     def _status(self) -> ServerView:
@@ -228,22 +237,24 @@ class Operators:
                 while view.state == "on trial":
                     self._changed.clear()
                     await self._changed.wait()
-                    view = next(v for v in self._controller.board_views(machine) if (v.x, v.y, v.z) == board)
+                    view = self._controller.board_view(machine, board)
+        except RequestError as exc:
+            raise RequestError(f"the power cycle was cut off: {exc}") from None
         except TimeoutError:
             raise HardwareError(f"board {board} of {machine} is still being tried; look again later") from None
         return view
 
-    def _asker(self, request: ask.Blacklist | ask.SetBlacklist) -> Ask:
+    def _asker(self, request: messages.Blacklist | messages.SetBlacklist) -> AskBoard:
         """How to have commands done by a board that no job has."""
         board = request.x, request.y, request.z
-        view = next((v for v in self._controller.board_views(request.machine) if (v.x, v.y, v.z) == board), None)
-        if view is None or view.bmp is None or view.board is None:
-            raise RequestError(f"{request.machine} has no board {board} with a place in a frame")
-        if isinstance(request, ask.SetBlacklist) and view.job_id is not None:
+        view = self._controller.board_view(request.machine, board)
+        if view.bmp is None or view.board is None:
+            raise RequestError(f"board {board} of {request.machine} has no place in a frame")
+        if isinstance(request, messages.SetBlacklist) and view.job_id is not None:
             raise RequestError(f"job {view.job_id} has board {board} of {request.machine}")
         return partial(self._hardware.ask, view.bmp, view.board)
 
-    async def _temperatures(self, request: ask.Temperatures) -> list[TemperaturesView]:
+    async def _temperatures(self, request: messages.Temperatures) -> list[TemperaturesView]:
         machine = self._controller.machines.get(request.machine)
         if machine is None:
             raise RequestError(f"there is no machine {request.machine!r}")
@@ -288,7 +299,7 @@ def _bound(path: Path) -> socket.socket:
     return sock
 
 
-def _board(request: ask.DisableBoard | ask.EnableBoard | ask.PowerCycle) -> Board:
+def _board(request: messages.DisableBoard | messages.EnableBoard | messages.PowerCycle) -> Board:
     return request.x, request.y, request.z
 
 

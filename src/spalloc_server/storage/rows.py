@@ -21,7 +21,7 @@ import msgspec
 from spalloc_server.core.messages import Allocation, BoardRow, Changes, JobRow, ReleaseRow, Snapshot
 from spalloc_server.errors import StorageError
 
-__all__ = ["TABLES", "Line", "Rows", "encode", "read_facts", "read_jobs", "read_snapshot"]
+__all__ = ["TABLES", "Line", "Rows", "encode", "read_boards", "read_facts", "read_jobs", "read_snapshot"]
 
 Line: TypeAlias = tuple[str | int | float | None, ...]
 """A line of a table, or the leading columns of one."""
@@ -155,7 +155,7 @@ def read_jobs(connection: sqlite3.Connection, table: str, rest: str = "", parame
         yield _decode({**line, "allocation": None if place["machine"] is None else place}, JobRow)
 
 
-def _read_boards(connection: sqlite3.Connection) -> list[BoardRow]:
+def read_boards(connection: sqlite3.Connection) -> list[BoardRow]:
     """All boards, in order of machine and place; raises as `read_jobs`."""
     return [_decode(line, BoardRow) for line in _select(connection, "boards", "ORDER BY machine, x, y, z")]
 
@@ -176,7 +176,7 @@ def read_snapshot(connection: sqlite3.Connection, *, max_retired: int = 0) -> Sn
     jobs = [*read_jobs(connection, "jobs"), *read_jobs(connection, "history", last, (max_retired,))]
     return Snapshot(
         jobs=sorted(jobs, key=lambda job: job.job_id),
-        boards=_read_boards(connection),
+        boards=read_boards(connection),
         releases=_read_releases(connection),
         facts=read_facts(connection),
     )

@@ -19,7 +19,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
@@ -27,9 +27,10 @@ from typing import Any
 
 import msgspec
 
-from spalloc_server.core.messages import Changes
+from spalloc_server.core.boards import SERVER
+from spalloc_server.core.messages import BoardRow, Changes
 from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUseError, StorageError
-from spalloc_server.storage.rows import encode, read_facts
+from spalloc_server.storage.rows import encode, read_boards, read_facts
 
 __all__ = [
     "Lock",
@@ -285,12 +286,12 @@ def rename(path: Path) -> Path | None:
     return aside
 
 
-def cold_start(path: Path, *, keep: Iterable[str] = ()) -> Path | None:
-    """Set the old state aside and begin a new one.
+def cold_start(path: Path, *, keep: Collection[str] = ()) -> Path | None:
+    """Set the old state aside and begin a new one. Where they can be read, boards that operators have closed stay so.
 
     Args:
         path: the state file.
-        keep: names of facts to take over where they can be read (the next job number, so that none is used again).
+        keep: facts to take over likewise, by the first part of their names.
 
     Returns:
         As `set_aside`; raises as `set_aside` and `connect`.
@@ -299,11 +300,14 @@ def cold_start(path: Path, *, keep: Iterable[str] = ()) -> Path | None:
     lock = Lock(path)
     try:
         facts: dict[str, Any] = {}
+        boards: dict[tuple[str, int, int, int], BoardRow | None] = {}
         with suppress(StorageError), explained(path), closing(connect_to_read(path)) as old:
-            facts = read_facts(old)
+            facts = {name: fact for name, fact in read_facts(old).items() if name.partition("/")[0] in keep}
+            closed = [row for row in read_boards(old) if row.by not in {None, SERVER}]
+            boards = {(row.machine, row.x, row.y, row.z): row for row in closed}
         aside = rename(path)
         with explained(path), closing(connect(path)) as new, transaction(new):
-            encode(Changes(facts={name: facts[name] for name in keep if name in facts})).store(new)
+            encode(Changes(facts=facts, boards=boards)).store(new)
         return aside
     finally:
         lock.release()
