@@ -507,3 +507,21 @@ def test_a_job_with_a_bounded_run_time_is_warned_and_then_ended() -> None:
     assert "in 60 s" in (house.controller.get_job_state(bounded).reason or "")
     house.after(60)
     assert house.state(bounded) == JobState.destroyed
+
+
+def test_a_restart_forgets_neither_a_warning_nor_the_end_of_a_run_time() -> None:
+    house = House(a_machine("m", 1, 1))
+    job_id = house.create(max_runtime=100, keepalive=None)
+    house.hardware()
+    house.after(60)
+    before = house.controller.get_job_state(job_id).reason or ""
+    assert "in 40 s" in before
+    restarted = Controller(clock=house.clock)
+    restarted.restore(house.controller.snapshot())
+    assert "in 40 s" in (restarted.get_job_state(job_id).reason or "")
+    house.clock.now += 39
+    restarted.tick()
+    assert restarted.get_job_state(job_id).state == JobState.ready
+    house.clock.now += 1
+    restarted.tick()
+    assert restarted.get_job_state(job_id).reason == "The run time of 100 s that was asked for is over."

@@ -14,6 +14,7 @@ from spalloc_server.configuration import Configuration, Health
 from spalloc_server.core.controller import Controller
 from spalloc_server.core.job import JobState
 from spalloc_server.core.messages import BoardFailure, Outcome, Snapshot, Switch
+from spalloc_server.core.replies import JobStatus
 from spalloc_server.errors import RequestError
 from spalloc_server.links import Links
 from tests.core.machines import a_machine
@@ -161,17 +162,25 @@ class ControllerMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """What is stored is all that another controller needs."""
-        states = {job.job_id: self.controller.get_job_state(job.job_id) for job in self.controller.list_jobs()}
+        states = self.states()
         places = {job_id: self.controller.get_job_machine_info(job_id) for job_id in states}
         before = self.seen_by_operators()
         stored = msgspec.json.decode(msgspec.json.encode(self.controller.snapshot()), type=Snapshot)
         self.controller, self.waiting = self.new_controller(), []
         self.controller.restore(stored)
         self.controller.check()
-        assert {job_id: self.controller.get_job_state(job_id) for job_id in states} == states
+        assert self.states() == states
         assert {job_id: self.controller.get_job_machine_info(job_id) for job_id in states} == places
         self.controller.configure(self.configuration)
         assert self.seen_by_operators() == before
+
+    def states(self) -> dict[int, JobStatus]:
+        """Of all jobs; a warning says how much time is left, which changes."""
+        told = {job.job_id: self.controller.get_job_state(job.job_id) for job in self.controller.list_jobs()}
+        return {
+            job_id: msgspec.structs.replace(state, reason=state.reason and state.reason.partition(" in ")[0])
+            for job_id, state in told.items()
+        }
 
     def seen_by_operators(self) -> Any:
         """What a restart must not change: who closed what, and what is known of boards."""
@@ -193,6 +202,9 @@ class ControllerMachine(RuleBasedStateMachine):
 
     @invariant()
     def encoded_jobs_are_never_out_of_date(self) -> None:
+        for job in self.controller.list_jobs():
+            told = self.controller.encoded_job_state(job.job_id, None, msgspec.json.encode)
+            assert told == msgspec.json.encode(self.controller.get_job_state(job.job_id))
         assert self.controller.encoded_jobs(msgspec.json.encode) == [
             msgspec.json.encode(job) for job in self.controller.list_jobs()
         ]

@@ -49,6 +49,9 @@ class StandIn:
         known = 1 <= job_id <= len(self.jobs)
         return JobStatus(JobState.queued if known else JobState.unknown)
 
+    def encoded_job_state(self, job_id: int, keepalivehost: str, encode: Callable[[JobStatus], bytes]) -> bytes:
+        return encode(self.get_job_state(job_id, keepalivehost=keepalivehost))
+
     def get_job_machine_info(self, job_id: int, **kwargs: Any) -> JobMachineInfo:
         return JobMachineInfo()
 

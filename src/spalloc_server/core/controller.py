@@ -81,18 +81,22 @@ class Controller(OperableEngine):
     def get_job_state(self, job_id: int, keepalivehost: str | None = None) -> JobStatus:
         """State, power, lease and start of a job; unknown ones and ended ones are told apart."""
         job = self._touch(job_id, keepalivehost)
+        if job is not None:
+            return _status(job)
+        row = self._retired.get(job_id)
+        return _UNKNOWN if row is None else JobStatus(JobState.destroyed, reason=row.reason)
+
+    def encoded_job_state(self, job_id: int, keepalivehost: str | None, encode: Callable[[JobStatus], bytes]) -> bytes:
+        """`get_job_state`, encoded by `encode`, which is asked again only when a live job has changed.
+
+        Users' programs ask again and again, far more often than anything changes.
+        """
+        job = self._touch(job_id, keepalivehost)
         if job is None:
-            row = self._retired.get(job_id)
-            return _UNKNOWN if row is None else JobStatus(JobState.destroyed, reason=row.reason)
-        state = job.reported
-        return JobStatus(
-            state,
-            job.power if state != JobState.queued else None,
-            job.keepalive,
-            job.warning,
-            job.created_at,
-            job.keepalivehost,
-        )
+            return encode(self.get_job_state(job_id))
+        if job.told is None:
+            job.told = encode(_status(job))
+        return job.told
 
     def get_job_machine_info(self, job_id: int, keepalivehost: str | None = None) -> JobMachineInfo:
         """Where the job's boards are, and how to reach them."""
@@ -183,6 +187,12 @@ class Controller(OperableEngine):
     def _allocation_of(self, job_id: int) -> Allocation | None:
         job = self._jobs.get(job_id)
         return None if job is None else job.allocation
+
+
+def _status(job: Job) -> JobStatus:
+    state = job.reported
+    power = job.power if state != JobState.queued else None
+    return JobStatus(state, power, job.keepalive, job.warning, job.created_at, job.keepalivehost)
 
 
 def _describe(job: Job) -> JobDescription:

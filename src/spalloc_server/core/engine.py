@@ -37,6 +37,8 @@ NO_MACHINES = "Cancelled: No suitable machines available."
 RUNTIME_WARNING = 60.0
 """Seconds before the end of a bounded run time at which the job's watchers are told; half-time where it is shorter."""
 
+_RUNTIME_OVER = "The run time of {:g} s that was asked for is over"
+
 MAX_EVENTS = 100_000
 """Events that are kept for a shell that does not fetch them."""
 
@@ -245,25 +247,30 @@ class Engine:
         job.apply(Event.switched)
         if job.ready_at is None:
             job.ready_at = now
-            self._bound_runtime(job)
+            self._bound_runtime(job, now)
         self._changed(job, "ready", now)
 
-    def _bound_runtime(self, job: Job) -> None:
+    def _bound_runtime(self, job: Job, now: float) -> None:
         """Have the job's user warned, and then the job ended, when the run time that it asked for is over."""
         if job.request.max_runtime is not None and job.ready_at is not None:
             job.bound = job.ready_at + max(job.request.max_runtime - RUNTIME_WARNING, job.request.max_runtime / 2)
+            if job.bound <= now:  # as after a restart
+                self._warn(job, job.ready_at + job.request.max_runtime, now)
             self._runtimes.add(job)
 
     def _runtime_passed(self, job: Job, now: float) -> None:
         assert job.request.max_runtime is not None
         assert job.ready_at is not None
-        ends_at = job.ready_at + job.request.max_runtime
-        text = f"The run time of {job.request.max_runtime:g} s that was asked for is over"
-        if job.bound == ends_at:
-            self._end(job, f"{text}.", now)
+        if job.warning is not None:
+            self._end(job, f"{_RUNTIME_OVER.format(job.request.max_runtime)}.", now)
             return
-        job.bound, job.warning = ends_at, f"{text} in {ends_at - now:.0f} s; then the job will be ended."
+        self._warn(job, job.ready_at + job.request.max_runtime, now)
         self._runtimes.add(job)
+
+    def _warn(self, job: Job, ends_at: float, now: float) -> None:
+        over = _RUNTIME_OVER.format(job.request.max_runtime)
+        job.bound, job.warning = ends_at, f"{over} in {max(0.0, ends_at - now):.0f} s; then the job will be ended."
+        job.forget_encoded()
         self._changed_jobs.add(job.job_id)
 
     def _place_again(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
@@ -334,12 +341,13 @@ class Engine:
         if job is not None and job.keepalive is not None and job.keepalive > 0:
             job.deadline = self._clock() + job.keepalive
         if job is not None and host is not None and host != job.keepalivehost:
-            job.keepalivehost, job.listed = host, None
+            job.keepalivehost = host
+            job.forget_encoded()
         return job
 
     def _changed(self, job: Job, event: str, now: float, reason: str | None = None) -> None:
         """Something has happened to the job that must be stored and told."""
-        job.listed = None
+        job.forget_encoded()
         self._stale[job.job_id] = job
         self._changed_jobs.add(job.job_id)
         machine, boards = (job.allocation.machine, job.allocation.boards) if job.allocation else (None, ())

@@ -34,6 +34,10 @@ class JobState(IntEnum):
     destroyed = 4
 
 
+STATES = tuple(JobState)
+"""By number; to call an enumeration takes longer than all else that is done for a reply."""
+
+
 class Event(Enum):
     """What can happen to a job."""
 
@@ -70,6 +74,8 @@ class Job(JobRow, kw_only=True):
     """The warning, once it was given."""
     listed: bytes | None = None
     """How `list_jobs` tells of it, encoded; None where that must be found out again."""
+    told: bytes | None = None
+    """How `get_job_state` does, likewise."""
 
     def apply(self, event: Event) -> None:
         """Go where the table says; `KeyError` where it says nothing."""
@@ -79,7 +85,11 @@ class Job(JobRow, kw_only=True):
     def reported(self) -> JobState:
         """The state as users see it."""
         placed_before = self.state == JobState.queued and self.allocated_at is not None
-        return JobState.power if placed_before else JobState(self.state)
+        return JobState.power if placed_before else STATES[self.state]
+
+    def forget_encoded(self) -> None:
+        """What was told of it is no longer so."""
+        self.listed = self.told = None
 
     def row(self) -> JobRow:
         """A copy of what is stored, which later changes of the job leave alone."""

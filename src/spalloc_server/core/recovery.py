@@ -96,7 +96,7 @@ class RecoverableEngine(Engine):
         self._quotas.add(job)
         job.operation = None
         self._begin_lease(job, now)
-        self._bound_runtime(job)
+        self._bound_runtime(job, now)
         if job.allocation is None:
             self._scheduler.submit(job.job_id, request, job.created_at)
             return
