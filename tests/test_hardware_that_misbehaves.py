@@ -49,6 +49,20 @@ async def test_a_silent_frame_costs_jobs_a_wait_and_comes_back_by_itself(floor: 
     assert floor.out_of_service() == 0
 
 
+@on_floor(two_frames, simulated=REAL_TIMINGS)
+async def test_a_short_silence_is_no_boards_fault_even_if_it_is_over_when_the_slowest_frame_is_ready(
+    floor: Floor,
+) -> None:
+    floor.simulated((2, 0, 0)).wrong_fpgas = 1
+    floor.loop.frames["bmp-m-0"].silence(end=8.5)
+    whole = floor.create(4, 4)
+    await floor.until(lambda: bool(floor.failed))
+    assert floor.out_of_service() == 0
+    assert {bmp for _, _, (bmp, _) in floor.failed} == {"bmp-m-0"}
+    await floor.ready(whole)
+    assert floor.controller.snapshot().boards == []
+
+
 @on_floor(two_frames, timings=PATIENT)
 async def test_boards_wait_for_no_frame_but_their_own_to_be_given_again(floor: Floor) -> None:
     across = floor.create(4, 4)

@@ -155,7 +155,7 @@ def test_a_trial_waits_for_a_silent_frame_and_its_silence_is_no_verdict() -> Non
     house.controller.frame_changed(BMP, None)
     (on,) = house.controller.take_switches()
     house.controller.frame_changed(BMP, "silent")
-    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "silent"),)))
+    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "silent", frame_fault=True),)))
     assert record(house).strikes == 1
     (off,) = house.controller.take_switches()
     house.controller.frame_changed(BMP, None)
@@ -163,6 +163,39 @@ def test_a_trial_waits_for_a_silent_frame_and_its_silence_is_no_verdict() -> Non
     house.controller.switched(Outcome(off.operation))
     house.hardware()
     house.controller.check()
+
+
+def test_a_trial_that_failed_by_its_frames_fault_is_done_again_even_if_the_frame_is_back_by_then() -> None:
+    house = a_house()
+    quarantined(house, 0)
+    house.bad.clear()
+    house.after(100)
+    (on,) = house.controller.take_switches()
+    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "silent", frame_fault=True),)))
+    row = record(house)
+    assert (row.strikes, row.by, len(row.failures)) == (1, "server", 1)
+    assert [switch.on for switch in house.hardware()] == [False, True, False]
+    assert record(house).out_of_service is None
+
+
+def test_a_board_that_fails_is_blamed_although_its_frame_has_fallen_silent_since() -> None:
+    house = a_house()
+    house.create(0, 0, 0)
+    (on,) = house.controller.take_switches()
+    house.controller.frame_changed(BMP, "silent")
+    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "no FPGA"),)))
+    assert record(house).strikes == 1
+
+
+def test_no_board_is_blamed_for_its_frame() -> None:
+    house = a_house()
+    job_id = house.create(3)
+    (on,) = house.controller.take_switches()
+    failures = [BoardFailure(BMP, number, "silent", frame_fault=True) for number in on.frames[0].boards]
+    house.controller.switched(Outcome(on.operation, tuple(failures)))
+    house.hardware()
+    assert house.state(job_id) == JobState.ready
+    assert house.controller.snapshot().boards == []
 
 
 def test_a_machine_that_goes_takes_its_trials_with_it_and_leaves_no_board_on() -> None:

@@ -59,7 +59,7 @@ async def test_nothing_is_opened_before_it_is_needed(bench: Bench) -> None:
 async def test_a_host_that_cannot_be_found_is_a_failure_with_a_reason(bench: Bench) -> None:
     operation = bench.switch([1], host="nowhere.invalid")
     reason = "BMP nowhere.invalid cannot be reached: name or service not known"
-    assert (await bench.outcome(operation)).failures == (BoardFailure("nowhere.invalid", 1, reason),)
+    assert (await bench.outcome(operation)).failures == (BoardFailure("nowhere.invalid", 1, reason, frame_fault=True),)
     assert bench.hardware.frames()["nowhere.invalid"].silent == reason
 
 

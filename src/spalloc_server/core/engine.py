@@ -23,7 +23,7 @@ from spalloc_server.core.boards import BoardRecords
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.job import Event, Job, JobState
 from spalloc_server.core.machine_facts import machine_to_fact
-from spalloc_server.core.messages import Changes, JobEvent, JobRow, Note, Outcome, Switch
+from spalloc_server.core.messages import BoardFailure, Changes, JobEvent, JobRow, Note, Outcome, Switch
 from spalloc_server.core.power import Power
 from spalloc_server.core.quotas import Quotas
 from spalloc_server.core.schedule import Scheduler
@@ -132,7 +132,7 @@ class Engine:
     def switched(self, outcome: Outcome) -> None:
         """A power operation is over."""
         now = self._clock()
-        failures = {(failure.bmp, failure.board): failure.reason for failure in outcome.failures}
+        failures = {(failure.bmp, failure.board): failure for failure in outcome.failures}
         job_id = self._power.job_of(outcome.operation)
         if job_id is not None:
             self._job_switched(self._jobs[job_id], failures, now)
@@ -234,7 +234,7 @@ class Engine:
             self._changed(job, "allocated", now)
         self._trials.begin_due(self._machines, now)
 
-    def _job_switched(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
+    def _job_switched(self, job: Job, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
         self._power.forget(job)
         if failures and job.power:
             self._place_again(job, failures, now)
@@ -263,7 +263,7 @@ class Engine:
         self._runtimes.add(job)
         self._changed_jobs.add(job.job_id)
 
-    def _place_again(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
+    def _place_again(self, job: Job, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
         """Take the boards that could not be switched on away from the job, and find it others."""
         assert job.allocation is not None
         machine = self._machines[job.allocation.machine]
@@ -282,7 +282,7 @@ class Engine:
         job.allocation, job.power = None, True
         self._scheduler.submit(job.job_id, job.request, job.created_at)
 
-    def _boards_released(self, operation: int, failures: Mapping[tuple[str, int], str], now: float) -> None:
+    def _boards_released(self, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
         rest_until = now + self._rest if self._rest > 0 else None
         release = self._power.released(operation, rest_until)
         if release is None or not release.boards:

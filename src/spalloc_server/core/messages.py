@@ -141,6 +141,8 @@ class BoardFailure(msgspec.Struct, frozen=True):
     board: int
     reason: str
     """For operators and users: what was tried and what was seen."""
+    frame_fault: bool = False
+    """It is not the board's fault but its frame's, which does not do what it is told: nothing is known of the board."""
 
 
 class JobEvent(msgspec.Struct, frozen=True, omit_defaults=True):

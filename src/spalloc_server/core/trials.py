@@ -4,7 +4,7 @@ Theory of operation. A trial is due when the board's time in quarantine is over,
 and its frame answers. While it lasts the board is held, by job 0, as if a job had it: so nobody can be given it, not
 even if an operator returns it meanwhile. When the hardware has answered, the verdict goes on record (`BoardRecords`)
 and the board is released, which switches it off and lets it rest like after any job. No frame has two trials at once,
-so that its BMP stays free for jobs.
+so that its BMP stays free for jobs. A trial that failed because of the frame is no verdict, and is done again.
 
 Trials are not stored. After a restart the board is still in quarantine, its trial is still due, and it starts anew;
 only the release is stored, as all are.
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.boards import BoardRecords, address
+from spalloc_server.core.messages import BoardFailure
 from spalloc_server.core.power import Power
 from spalloc_server.core.schedule import Scheduler
 
@@ -68,14 +69,14 @@ class Trials:
         self._scheduler.hold(machine.name, [board], NO_JOB)
         self._under_way[self._power.try_board(machine, board)] = machine, board
 
-    def ended(self, operation: int, failures: Mapping[tuple[str, int], str], now: float) -> Machine | None:
+    def ended(self, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> Machine | None:
         """The machine whose board has been tried by this operation; None where it was no trial."""
         if operation not in self._under_way:
             return None
         machine, board = self._under_way.pop(operation)
-        bmp, number = address(machine, board)
-        if bmp not in self._boards.silent:  # else nothing is known of the board
-            self._boards.tried(machine, board, failures.get((bmp, number)), now)
+        failure = failures.get(address(machine, board))
+        if failure is None or not failure.frame_fault:
+            self._boards.tried(machine, board, None if failure is None else failure.reason, now)
         self._power.release(NO_JOB, machine, [board])
         return machine
 

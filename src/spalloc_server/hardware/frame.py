@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from spalloc_server.core.messages import FrameWork
+from spalloc_server.core.messages import BoardFailure, FrameWork
 from spalloc_server.errors import HardwareError
 from spalloc_server.hardware.bmp import Bmp, NoAnswer, Refused, Silent
 from spalloc_server.hardware.scp import (
@@ -59,8 +59,8 @@ class Work:
     job_id: int
     on: bool
     todo: FrameWork
-    done: Callable[[dict[int, str] | None], None]
-    """Called once, with a reason for each board that failed; with None where the work was void."""
+    done: Callable[[tuple[BoardFailure, ...] | None], None]
+    """Called once, with the boards that failed; with None where the work was void."""
     running: bool = False
     void: bool = False
 
@@ -108,7 +108,7 @@ class Frame:
         if not boards <= _BOARDS:
             self._refuse(work, f"a frame's boards have the numbers 0 to {max(_BOARDS)}")
         elif work.on and len(self._works) > MAX_QUEUE:
-            self._refuse(work, f"there is too much to do in the frame of BMP {self.bmp.host}")
+            self._refuse(work, f"there is too much to do in the frame of BMP {self.bmp.host}", frame_fault=True)
         self._start()
 
     async def keep_watch(self) -> None:
@@ -139,17 +139,18 @@ class Frame:
         for work in self._works:
             if not work.running:
                 if work.void or (work.on and self.bmp.silent is not None):
-                    self._refuse(work, self.bmp.silent or "void")
+                    self._refuse(work, self.bmp.silent or "void", frame_fault=True)
                 elif self.bmp.silent is None and taken.isdisjoint(work.todo.boards):
                     work.running = True
                     self._spawn(self._run(work))
             taken.update(work.todo.boards)
 
-    def _refuse(self, work: Work, reason: str) -> None:
+    def _refuse(self, work: Work, reason: str, *, frame_fault: bool = False) -> None:
         work.running = True
-        self._spawn(self._end(work, dict.fromkeys(work.todo.boards, reason)))
+        self._spawn(self._end(work, dict.fromkeys(work.todo.boards, reason), frame_fault=frame_fault))
 
     async def _run(self, work: Work) -> None:
+        frame_fault = False
         try:
             failures = await (self._switch_on(work) if work.on else self._switch_off(work))
         except NoAnswer as exc:
@@ -157,15 +158,16 @@ class Frame:
                 work.running = False  # until the BMP is back
                 self._start()
                 return
-            failures = dict.fromkeys(work.todo.boards, str(exc))
+            failures, frame_fault = dict.fromkeys(work.todo.boards, str(exc)), True
         except HardwareError as exc:
             failures = dict.fromkeys(work.todo.boards, str(exc))
-        await self._end(work, failures)
+        await self._end(work, failures, frame_fault=frame_fault)
 
-    async def _end(self, work: Work, failures: dict[int, str]) -> None:
+    async def _end(self, work: Work, reasons: dict[int, str], *, frame_fault: bool = False) -> None:
         self._works.remove(work)
         self._start()
-        work.done(None if work.void else failures)
+        failures = (BoardFailure(self.bmp.host, board, reason, frame_fault) for board, reason in reasons.items())
+        work.done(None if work.void else tuple(failures))
 
     def _fell_silent(self, reason: str) -> None:
         self._silenced.set()

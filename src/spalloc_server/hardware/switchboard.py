@@ -101,7 +101,7 @@ class Hardware:
         if not switch.frames:
             asyncio.get_running_loop().call_soon(self._conclude, switch.operation)
         for todo in switch.frames:
-            done = partial(self._on_part, switch.operation, todo.bmp)
+            done = partial(self._on_part, switch.operation)
             self._frame(todo.bmp).submit(Work(switch.job_id, switch.on, todo, done))
 
     def watch(self, hosts: Iterable[str]) -> None:
@@ -194,13 +194,13 @@ class Hardware:
         for frame in self._frames.values():
             frame.bmp.close()
 
-    def _on_part(self, operation: int, bmp: str, failures: dict[int, str] | None) -> None:
+    def _on_part(self, operation: int, failures: tuple[BoardFailure, ...] | None) -> None:
         state = self._operations[operation]
         state.frames_left -= 1
         if failures is None:
             state.void = True
         else:
-            state.failures += [BoardFailure(bmp, board, reason) for board, reason in failures.items()]
+            state.failures += failures
         if state.frames_left == 0:
             self._conclude(operation)
 
