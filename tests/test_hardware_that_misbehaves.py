@@ -5,6 +5,7 @@ The long versions are in tests/torture.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from spalloc_server.configuration import Configuration, Health
 from spalloc_server.core.job import JobState
 from spalloc_server.core.messages import Switch
 from spalloc_server.hardware.faults import Network
+from spalloc_server.hardware.scp import Command, ResponseCode
 from spalloc_server.hardware.simulated_frame import REAL_TIMINGS
 from spalloc_server.hardware.timings import Timings
 from tests.core.machines import a_machine
@@ -61,6 +63,57 @@ async def test_a_short_silence_is_no_boards_fault_even_if_it_is_over_when_the_sl
     assert {bmp for _, _, (bmp, _) in floor.failed} == {"bmp-m-0"}
     await floor.ready(whole)
     assert floor.controller.snapshot().boards == []
+
+
+@on_floor(two_frames, simulated=REAL_TIMINGS)
+async def test_a_frame_that_is_deaf_to_power_commands_costs_one_job_a_wait_and_nobody_more(floor: Floor) -> None:
+    deaf = floor.loop.frames["bmp-m-0"]
+    deaf.lose_answers(command=Command.POWER)
+    for board in deaf.boards.values():
+        board.stuck = float("inf")
+    await floor.ready(floor.create(1), within_s=150)
+    for _ in range(20):
+        job_id = floor.create(1)
+        await floor.ready(job_id, within_s=10)
+        floor.destroy(job_id)
+        await asyncio.sleep(60)
+    assert floor.out_of_service() == 24
+    assert len(floor.failed) == 1
+    deaf.recover()
+    await floor.until(lambda: floor.out_of_service() == 0, within_s=60)
+    assert floor.controller.snapshot().boards == []
+
+
+@on_floor(two_frames, simulated=REAL_TIMINGS)
+async def test_boards_whose_power_off_is_refused_are_given_to_nobody(floor: Floor) -> None:
+    frame = floor.loop.frames["bmp-m-0"]
+    first = floor.create(24)
+    await floor.ready(first)
+    frame.refuse(ResponseCode.ARG, command=Command.POWER)
+    floor.destroy(first)
+    job_id = floor.create(4, 4)
+    await asyncio.sleep(600)
+    assert floor.state(job_id) == JobState.queued
+    assert len(frame.boards_on()) == 24
+    (view,) = floor.controller.machine_views()[0].frames
+    assert (view.bmp, view.silent) == ("bmp-m-0", "BMP bmp-m-0 refuses POWER for board 0: ARG")
+    frame.recover()
+    await floor.ready(job_id)
+
+
+@on_floor(two_frames, simulated=REAL_TIMINGS)
+async def test_a_user_is_not_told_that_boards_are_off_that_refused_to_be(floor: Floor) -> None:
+    job_id = floor.create(1)
+    await floor.ready(job_id)
+    frame = floor.loop.frames["bmp-m-0"]
+    frame.refuse(ResponseCode.ARG, command=Command.POWER)
+    floor.controller.power_off_job_boards(job_id)
+    floor.changed()
+    await asyncio.sleep(600)
+    assert floor.state(job_id) == JobState.power
+    frame.recover()
+    await floor.ready(job_id)
+    assert frame.boards_on() == set()
 
 
 @on_floor(two_frames, timings=PATIENT)

@@ -304,9 +304,9 @@ class Server(InThread):
 
     def _on_frame(self, bmp: str, reason: str | None) -> None:
         if reason is None:
-            log.info("frame answers again: its boards are in service", bmp=bmp)
+            log.info("frame works again: its boards are in service", bmp=bmp)
         else:
-            log.warning("frame is silent: its boards are out of service", bmp=bmp, reason=reason)
+            log.warning("frame does not work: its boards are out of service", bmp=bmp, reason=reason)
         self.controller.frame_changed(bmp, reason)
         self._changed()
 

@@ -214,13 +214,39 @@ async def test_a_power_off_is_repeated_until_it_is_confirmed(bench: Bench) -> No
 
 
 @on_bench()
-async def test_a_refused_power_command_fails_with_the_reason(bench: Bench) -> None:
+async def test_a_refused_power_on_fails_with_the_reason_and_is_the_frames_fault(bench: Bench) -> None:
     bench.frame().refuse(ResponseCode.ARG, command=Command.POWER)
     on = await bench.outcome(bench.switch([1, 2]))
-    off = await bench.outcome(bench.switch([1, 2], on=False))
-    assert (
-        reasons(on.failures) == reasons(off.failures) == dict.fromkeys((1, 2), "BMP a refuses POWER for board 0: ARG")
-    )
+    refused = "BMP a refuses POWER for board 0: ARG"
+    assert on.failures == tuple(BoardFailure("a", board, refused, frame_fault=True) for board in (1, 2))
+    assert [report[1:] for report in bench.reports] == [("a", refused)]
+
+
+@on_bench()
+async def test_a_refused_power_off_is_tried_ever_less_often_until_it_is_confirmed(bench: Bench) -> None:
+    await bench.outcome(bench.switch([1, 2], job=1))
+    bench.frame().refuse(ResponseCode.ARG, command=Command.POWER)
+    off = bench.switch([1, 2], job=1, on=False)
+    await asyncio.sleep(3600)
+    assert off not in bench.outcomes
+    assert [report[1:] for report in bench.reports] == [("a", "BMP a refuses POWER for board 0: ARG")]
+    assert 3 * 100 <= bench.frame().counters.errors <= 3 * 130  # three tries each half minute or so
+    assert not bench.hardware.busy()
+    bench.frame().recover()
+    back = bench.loop.time()
+    assert (await bench.outcome(off)).failures == ()
+    assert bench.ended_at[off] - back <= Timings().probe_longest_s + LOOK_S
+    assert bench.frame().boards_on() == set()
+    assert bench.reports[-1][1:] == ("a", None)
+
+
+@on_bench()
+async def test_a_bmp_that_refuses_to_tell_its_version_is_alive(bench: Bench) -> None:
+    bench.frame().refuse(ResponseCode.CMD, command=Command.VERSION)
+    assert (await bench.outcome(bench.switch([1, 2], job=1))).failures == ()
+    await asyncio.sleep(10)
+    assert (await bench.outcome(bench.switch([1, 2], job=1, on=False))).failures == ()
+    assert bench.reports == []
 
 
 @on_bench()
@@ -337,6 +363,64 @@ async def test_a_bmp_that_answers_all_but_power_commands_counts_as_silent(bench:
     bench.frame().refuse(ResponseCode.P2P_TIMEOUT, command=Command.POWER)
     outcome = await bench.outcome(bench.switch([1]))
     assert reasons(outcome.failures) == {1: deaf}
+
+
+@on_bench()
+async def test_signs_of_life_end_no_deafness_but_an_answered_power_off_does(bench: Bench) -> None:
+    await bench.outcome(bench.switch([1], job=1))
+    bench.frame().lose_answers(command=Command.POWER)
+    off = bench.switch([1], job=1, on=False)
+    await asyncio.sleep(3600)
+    assert len(bench.reports) == 1
+    assert off not in bench.outcomes
+    assert 12 + 80 <= bench.frame().counters.commands["POWER"] <= 12 + 100  # each waits 10 s, and then half a minute
+    bench.frame().recover()
+    assert (await bench.outcome(off)).failures == ()
+    assert len(bench.reports) == 2
+
+
+@on_bench()
+async def test_a_deaf_frame_is_tried_with_boards_that_are_off_where_nothing_else_is_harmless(bench: Bench) -> None:
+    await bench.outcome(bench.switch([1, 2], job=1))
+    await bench.outcome(bench.switch([1, 2], job=1, on=False))
+    bench.frame().refuse(ResponseCode.ARG, command=Command.POWER, times=3 * 3)
+    assert (await bench.outcome(bench.switch([2, 3], job=2))).failures
+    sent = len(bench.power_masks())
+    await asyncio.sleep(60)
+    assert [reason is None for *_, reason in bench.reports] == [False, True]
+    assert bench.power_masks()[sent:] == [("off", 0b10)]
+    assert (await bench.outcome(bench.switch([2, 3], job=2))).failures == ()
+    assert bench.hardware.frames()["a"].waiting == 0
+
+
+@on_bench()
+async def test_a_deaf_frame_in_which_nothing_is_harmless_is_given_up_again_at_the_first_lost_command(
+    bench: Bench,
+) -> None:
+    bench.frame().lose_answers(command=Command.POWER)
+    bench.frame().boards[1].wrong_fpgas = 1e9
+    timings = Timings()
+    failed_after = []
+    for job in range(6):
+        since = bench.loop.time()
+        (failure,) = (await bench.outcome(bench.switch([1], job=job))).failures
+        assert failure.frame_fault
+        failed_after.append(bench.loop.time() - since)
+        await bench.until(lambda: bench.hardware.frames()["a"].out is None)
+    pauses = [back - out for (out, *_), (back, *_) in pairwise(bench.reports)][::2]
+    assert pauses == pytest.approx([1, 2, 4, 8, 16, 30], abs=0.1)
+    assert failed_after[0] > timings.power_losses * timings.power_reply_s
+    assert max(failed_after[1:]) < timings.power_reply_s + LOOK_S
+
+
+@on_bench()
+async def test_a_board_that_comes_up_makes_the_pauses_of_a_deaf_frame_short_again(bench: Bench) -> None:
+    for _ in range(3):
+        await bench.outcome(bench.switch([1], job=1))
+        bench.frame().refuse(ResponseCode.ARG, command=Command.POWER, times=3 * 4)
+        since = bench.loop.time()
+        assert (await bench.outcome(bench.switch([1], job=1, on=False))).failures == ()
+        assert bench.loop.time() - since == pytest.approx(1 + 2 + 4 + 8, abs=1)
 
 
 @on_bench()

@@ -60,7 +60,7 @@ async def test_a_host_that_cannot_be_found_is_a_failure_with_a_reason(bench: Ben
     operation = bench.switch([1], host="nowhere.invalid")
     reason = "BMP nowhere.invalid cannot be reached: name or service not known"
     assert (await bench.outcome(operation)).failures == (BoardFailure("nowhere.invalid", 1, reason, frame_fault=True),)
-    assert bench.hardware.frames()["nowhere.invalid"].silent == reason
+    assert bench.hardware.frames()["nowhere.invalid"].out == reason
 
 
 @on_bench(frames=fifty_frames)
@@ -70,7 +70,7 @@ async def test_watched_bmps_are_known_to_be_silent_before_they_are_needed(bench:
     bench.hardware.watch(bench.loop.frames)
     await asyncio.sleep(10)
     assert {host for _, host, reason in bench.reports if reason} == {"f1", "f2"}
-    assert {host for host, status in bench.hardware.frames().items() if status.silent} == {"f1", "f2"}
+    assert {host for host, status in bench.hardware.frames().items() if status.out} == {"f1", "f2"}
 
 
 @on_bench()

@@ -2,8 +2,8 @@
 
 Theory of operation. A board is in service when nothing speaks against it, which may be any of four things. It has
 failed, or its users have reported it: then it is in *quarantine*, and is tried again later (`trials`), until it has
-been there too often. An operator says so, of the board or of its whole frame. Or its frame's BMP does not answer. All
-but the last are records that outlive a restart; the last is only as old as the silence.
+been there too often. An operator says so, of the board or of its whole frame. Or its frame's BMP does not answer, or
+does not do as it is told. All but the last are records that outlive a restart; the last ends with the trouble.
 
 A quarantine is a *strike*, and so is a trial that fails. A board that passes its trial comes back with a clean slate,
 that is, earlier failures and reports count no longer; yet they and the strikes are remembered. After
@@ -46,7 +46,7 @@ class BoardRecords:
         self.health = Health()
         """What is done about boards that fail."""
         self.silent: dict[str, str] = {}
-        """BMPs that do not answer, and why that is believed."""
+        """BMPs that do not answer, or do not do as they are told, and why that is believed."""
         self.frames: dict[tuple[str, Frame], Note] = {}
         """(machine, frame): frames that operators have taken out of service. After a change, `apply` it."""
         self.trial_at: dict[BoardKey, float] = {}

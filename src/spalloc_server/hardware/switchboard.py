@@ -34,8 +34,8 @@ class FrameStatus:
     """How a frame is doing."""
 
     bmp: str
-    silent: str | None
-    """Why its BMP counts as silent; None while it answers, or has not been asked yet."""
+    out: str | None
+    """Why nothing can be switched on in it; None while it can, or its BMP has not been asked yet."""
     waiting: int
     """Operations that are unfinished."""
     commands: int
@@ -60,7 +60,7 @@ class Hardware:
 
     Args:
         on_outcome: told the end of every `Switch`, once, unless it was void.
-        on_frame: told the host of a BMP and why it counts as silent, or None when it answers again.
+        on_frame: told the host of a BMP and why nothing can be switched on in its frame, or None when it can again.
         timings: how patient to be.
         port: UDP port of all BMPs.
     """
@@ -102,7 +102,7 @@ class Hardware:
             asyncio.get_running_loop().call_soon(self._conclude, switch.operation)
         for todo in switch.frames:
             done = partial(self._on_part, switch.operation)
-            self._frame(todo.bmp).submit(Work(switch.job_id, switch.on, todo, done))
+            self._frame(todo.bmp).submit(Work(switch.job_id, switch.on, todo, [done]))
 
     def watch(self, hosts: Iterable[str]) -> None:
         """Ask these BMPs, and from now on no others, for signs of life: at once, and then while they are idle."""
@@ -115,14 +115,12 @@ class Hardware:
     def frames(self) -> dict[str, FrameStatus]:
         """How each frame is doing that has been used or watched, by the host of its BMP."""
         return {
-            host: FrameStatus(
-                host, frame.bmp.silent, frame.waiting, frame.bmp.commands, frame.bmp.resends, frame.bmp.strays
-            )
+            host: FrameStatus(host, frame.out, frame.waiting, frame.bmp.commands, frame.bmp.resends, frame.bmp.strays)
             for host, frame in self._frames.items()
         }
 
     def busy(self) -> bool:
-        """Whether anything is under way that does not wait for a silent BMP."""
+        """Whether anything is under way that does not wait for a frame that is out."""
         return self._asked > 0 or any(frame.busy() for frame in self._frames.values())
 
     async def drain(self, deadline_s: float) -> bool:

@@ -32,7 +32,7 @@ class Timings:
     power_reply_s: float = 10.0
     """From a power command to taking it, or its answer, for lost. Longer than boards take to come up."""
     power_losses: int = 12
-    """Power commands lost in a row before a BMP that answers all else counts as silent."""
+    """Power commands lost in a row before a BMP that answers all else counts as deaf."""
     power_on_tries: int = 3
     """Power-ons of a board, answered, before it counts as faulty."""
     stagger_ms: int = 0
@@ -46,7 +46,7 @@ class Timings:
     link_tries: int = 3
     """Times that a link's register is written before the board counts as faulty."""
     probe_first_s: float = 1.0
-    """From a BMP falling silent to its first probe; doubles with each."""
+    """From a BMP falling silent, or deaf, to its first probe; doubles with each."""
     probe_longest_s: float = 30.0
     heartbeat_s: float = 60.0
     """A BMP that is watched and idle is asked for a sign of life this often."""
