@@ -116,6 +116,17 @@ async def test_a_user_is_not_told_that_boards_are_off_that_refused_to_be(floor: 
     assert frame.boards_on() == set()
 
 
+@on_floor(two_frames, simulated=REAL_TIMINGS)
+async def test_a_frame_of_dead_boards_beside_a_good_one_ends_no_job(floor: Floor) -> None:
+    for board in floor.loop.frames["bmp-m-0"].boards.values():
+        board.stuck = float("inf")
+    for _ in range(30):
+        job_id = floor.create(1)
+        await floor.ready(job_id)
+        floor.destroy(job_id)
+    assert set(Counter(job for _, job, _ in floor.failed).values()) == {1}
+
+
 @on_floor(two_frames, timings=PATIENT)
 async def test_boards_wait_for_no_frame_but_their_own_to_be_given_again(floor: Floor) -> None:
     across = floor.create(4, 4)

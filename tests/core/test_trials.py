@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+import pytest
 
-from spalloc_server.configuration import Configuration, Health
+from spalloc_server.configuration import Configuration, Health, Scheduling
 from spalloc_server.core.boards import COUNTED_SECONDS
 from spalloc_server.core.controller import Controller
 from spalloc_server.core.job import JobState
@@ -237,6 +238,46 @@ def test_no_job_is_ended_because_boards_are_out_of_service() -> None:
     house.controller.destroy_job(job_id)
     house.hardware()
     assert [job.state for job in house.controller.list_jobs()] == [JobState.ready]
+
+
+@pytest.mark.parametrize("policy", ["backfill", "fifo"])
+def test_a_job_is_placed_again_in_frames_that_have_not_failed_it_if_they_can_serve_it(
+    policy: Literal["backfill", "fifo"],
+) -> None:
+    machines = [a_machine("m", 2, 2), a_machine("n", 2, 2)]
+    house = House(*machines, scheduling=Scheduling(policy=policy), seconds_before_free=0)
+    house.bad = {("bmp-m-0", number): "no FPGA" for number in range(12)}
+    other = house.create(12, machine="n")
+    house.hardware()
+    job_id = house.create(1)
+    house.hardware()
+    view = house.controller.job_view(job_id)
+    assert (view.machine, view.placements) == (None, 1)
+    house.controller.destroy_job(other)
+    house.hardware()
+    assert house.controller.job_view(job_id).machine == "n"
+    assert house.state(job_id) == JobState.ready
+    assert house.controller.job_view(job_id).placements == 2
+
+
+@pytest.mark.parametrize("policy", ["backfill", "fifo"])
+def test_a_job_is_placed_again_in_a_frame_that_has_failed_it_where_nothing_else_can_serve_it_any_more(
+    policy: Literal["backfill", "fifo"],
+) -> None:
+    machines = [a_machine("m", 2, 2), a_machine("n", 2, 2)]
+    house = House(*machines, scheduling=Scheduling(policy=policy), seconds_before_free=0)
+    house.bad = {("bmp-m-0", 0): "no FPGA"}
+    house.create(12, machine="n")
+    house.hardware()
+    job_id = house.create(1)
+    house.hardware()
+    assert "number 1 of 1 in the queue; it waits for 1 boards of 1x1 triads at (0, 0) of n" in str(
+        house.controller.job_view(job_id).reason
+    )
+    house.controller.frame_changed("bmp-n-0", "silent")
+    house.hardware()
+    assert house.state(job_id) == JobState.ready
+    assert house.controller.job_view(job_id).machine == "m"
 
 
 def test_a_board_fails_no_second_job_before_it_has_passed_a_trial() -> None:

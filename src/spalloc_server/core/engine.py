@@ -19,7 +19,8 @@ from types import MappingProxyType
 from typing import Any
 
 from spalloc_server.configuration import Configuration, Machine
-from spalloc_server.core.boards import BoardRecords
+from spalloc_server.coordinates import Board
+from spalloc_server.core.boards import BoardRecords, address
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.job import Event, Job, JobState
 from spalloc_server.core.machine_facts import machine_to_fact
@@ -240,6 +241,7 @@ class Engine:
             self._place_again(job, failures, now)
             return
         job.apply(Event.switched)
+        job.failed_in = frozenset()
         if job.ready_at is None:
             job.ready_at = now
             self._bound_runtime(job)
@@ -268,6 +270,8 @@ class Engine:
         assert job.allocation is not None
         machine = self._machines[job.allocation.machine]
         failed = self._boards.failed(machine, job.allocation.boards, failures, now)
+        bad = (board for board in job.allocation.boards if address(machine, board) in failures)
+        job.failed_in |= {(machine.name, machine.board_locations[board][:2]) for board in bad}
         if job.placements >= self._configuration.health.max_placements:
             self._end(job, f"Boards failed in each of {job.placements} places, last {failed}.", now)
             return
@@ -280,7 +284,11 @@ class Engine:
         self._changed(job, "failed", now, reason=reason)
         self._give_back(job, now, learn=False)
         job.allocation, job.power = None, True
-        self._scheduler.submit(job.job_id, job.request, job.created_at)
+        avoid: dict[str, list[Board]] = {}
+        for name, frame in job.failed_in:
+            if name in self._machines:
+                avoid.setdefault(name, []).extend(self._machines[name].frames.get(frame, ()))
+        self._scheduler.submit(job.job_id, job.request, job.created_at, avoid=avoid)
 
     def _boards_released(self, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
         rest_until = now + self._rest if self._rest > 0 else None

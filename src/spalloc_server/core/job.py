@@ -19,6 +19,7 @@ from enum import Enum, IntEnum, auto
 
 import msgspec
 
+from spalloc_server.configuration import Frame
 from spalloc_server.core.messages import JobRow, Request
 
 __all__ = ["TRANSITIONS", "Event", "Job", "JobState"]
@@ -68,6 +69,8 @@ class Job(JobRow, kw_only=True):
     """When its user is to be warned that its run time will soon be over, and after that, when it will be."""
     warning: str | None = None
     """The warning, once it was given."""
+    failed_in: frozenset[tuple[str, Frame]] = frozenset()
+    """(machine, frame) of boards that have failed it since it was last ready."""
     listed: bytes | None = None
     """How `list_jobs` tells of it, encoded; None where that must be found out again."""
 

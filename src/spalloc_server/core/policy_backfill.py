@@ -26,7 +26,6 @@ from functools import reduce
 from itertools import chain
 
 from spalloc_server.core.book import Book, Turn, Waiting
-from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Allocation, Kind
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place, place
@@ -132,7 +131,9 @@ class Backfill:
         """Machines where something has changed since the last pass that could let a job start that could not then."""
         if book.machines.keys() != self._before.keys():
             return set(book.machines)
-        changed = set()
+        changed = {
+            name for job in book.avoiding.values() for name in job.machines
+        }  # what these avoid may be all there is
         for name, machine in book.machines.items():
             before, closed, free = self._before[name]
             if (
@@ -156,9 +157,10 @@ class Backfill:
             for reservation in self._reserved[name]:
                 if end > reservation.start or _alone(reservation, now):
                     free = without(free, reservation.boards)
-            ground = machine.ground if free == machine.free else Ground(machine.topology, free)
-            if found := place(job.request, ground):
+            if found := place(job.request, book.ground(job, name, free)):
                 return name, found
+            if job.avoid:
+                continue  # others may fit where it does not
             self._failed[name].setdefault(job.kind, Failures()).add(boards, end)
         return None
 
@@ -169,7 +171,7 @@ class Backfill:
             machine = book.machines[name]
             if len(self._reserved[name]) >= RESERVATIONS or not machine.serves_now(job.request):
                 continue
-            taken = self.reserved(name)
+            taken = union(self.reserved(name), book.avoided(job, name))
             ends = releases(book, name, now)
             found = None
             if before and before.machine == name and not any(overlap(before.boards, taken)):
