@@ -436,6 +436,48 @@ async def test_a_queue_that_is_full_refuses_power_ons_but_no_power_offs(bench: B
     assert off not in bench.outcomes
 
 
+@on_bench()
+async def test_thousands_of_power_offs_of_a_silent_frame_are_one_and_all_of_them_end(bench: Bench) -> None:
+    await bench.outcome(bench.switch([1, 2], job=1))
+    bench.frame().silence()
+    operations = [bench.switch([1, 2], job=1, on=False)]
+    await bench.until(lambda: bool(bench.reports))
+    for _ in range(2500):
+        operations += [bench.switch([1, 2], job=1, on=False), bench.switch([1, 2], job=1, on=False)]
+        assert bench.hardware.frames()["a"].waiting == 1
+    bench.frame().recover()
+    for operation in operations:
+        assert (await bench.outcome(operation)).failures == ()
+    assert bench.power_masks() == [("on", 0b110), ("off", 0b110)]
+
+
+@on_bench()
+async def test_powering_on_and_off_in_turn_in_a_silent_frame_leaves_one_power_off_to_do(bench: Bench) -> None:
+    bench.frame().silence()
+    first = bench.switch([1, 2], job=1, on=False)
+    await bench.until(lambda: bool(bench.reports))
+    for _ in range(2500):
+        bench.switch([1, 2], job=1)
+        off = bench.switch([1, 2], job=1, on=False)
+        if bench.hardware.frames()["a"].waiting > 64:
+            await asyncio.sleep(0)
+            assert bench.hardware.frames()["a"].waiting == 1
+    bench.frame().recover()
+    for operation in (first, off):
+        assert (await bench.outcome(operation)).failures == ()
+    assert bench.power_masks() == [("off", 0b110)]
+
+
+@on_bench(frames=real_frames)
+async def test_a_power_off_is_not_taken_up_by_one_that_another_jobs_power_on_comes_after(bench: Bench) -> None:
+    bench.switch([1], job=1)
+    bench.switch([1], job=2, on=False)
+    bench.switch([1], job=3)
+    off = bench.switch([1], job=2, on=False)
+    await bench.outcome(off)
+    assert bench.power_masks() == [("on", 0b10), ("off", 0b10), ("on", 0b10), ("off", 0b10)]
+
+
 @on_bench(
     frames=lambda: {host: SimulatedFrame(timings=REAL_TIMINGS) for host in "abc"},
     network=Network(loss=0.2, duplicate=0.05, reorder=0.1, delay=0.002),

@@ -40,7 +40,7 @@ from spalloc_server.hardware.timings import Timings
 __all__ = ["MAX_QUEUE", "Done", "Frame", "Work"]
 
 MAX_QUEUE: Final = 1000
-"""Most unfinished work in a frame; further power-ons fail at once. (Power-offs are bounded by the boards.)"""
+"""Most unfinished work in a frame; further power-ons fail at once. (Power-offs of one job and boards are one.)"""
 
 _BOARDS: Final = frozenset(range(24))
 
@@ -110,12 +110,25 @@ class Frame:
         for older in self._works:
             if older.on and older.job_id == work.job_id and boards.issuperset(older.todo.boards):
                 older.void = True
+        if not work.on and (waiting := self._waiting_like(work)):
+            waiting.done += work.done
+            self._start()
+            return
         self._works.append(work)
         if not boards <= _BOARDS:
             self._refuse(work, f"a frame's boards have the numbers 0 to {max(_BOARDS)}")
         elif work.on and len(self._works) > MAX_QUEUE:
             self._refuse(work, f"there is too much to do in the frame of BMP {self.bmp.host}", frame_fault=True)
         self._start()
+
+    def _waiting_like(self, work: Work) -> Work | None:
+        """A power-off of the same job and boards that has not begun, and that nothing but void work comes after."""
+        boards = set(work.todo.boards)
+        for older in reversed(self._works):
+            if not older.void and not boards.isdisjoint(older.todo.boards):
+                same = (older.on, older.job_id, set(older.todo.boards)) == (work.on, work.job_id, boards)
+                return older if same and not older.running else None
+        return None
 
     async def keep_watch(self) -> None:
         """Ask an idle BMP for signs of life, and one that is out, ever less often, whether it is back. For ever."""
