@@ -260,6 +260,7 @@ class Frame:
         await asyncio.sleep(timings.consider_s)
         failing = {} if work.void else dict.fromkeys(work.todo.boards, "")
         for board in failing:
+            await self._fpgas.learn_version(board)
             if board not in self._off:
                 await self._fpgas.mark(board)
         answered = lost = 0
