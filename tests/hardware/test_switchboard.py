@@ -108,6 +108,29 @@ async def test_draining_completes_what_is_under_way(bench: Bench) -> None:
 
 
 @on_bench()
+async def test_a_silent_bmp_that_nobody_wants_any_more_is_probed_until_its_work_is_done(bench: Bench) -> None:
+    bench.hardware.watch(["a"])
+    await bench.outcome(bench.switch([1], job=1))
+    bench.frame().silence()
+    off = bench.switch([1], job=1, on=False)
+    await bench.until(lambda: bool(bench.reports))
+    bench.hardware.watch([])
+    probed = bench.frame().counters.datagrams
+    await asyncio.sleep(600)
+    assert bench.frame().counters.datagrams > probed
+    bench.frame().recover()
+    assert (await bench.outcome(off)).failures == ()
+    bench.frame().silence()
+    await bench.outcome(bench.switch([1], job=2))
+    probed = bench.frame().counters.datagrams
+    await asyncio.sleep(3600)
+    assert bench.frame().counters.datagrams == probed
+    bench.frame().recover()
+    bench.hardware.watch(["a"])
+    await bench.until(lambda: bench.reports[-1][2] is None)
+
+
+@on_bench()
 async def test_draining_does_not_wait_for_a_silent_bmp(bench: Bench) -> None:
     bench.frame().silence()
     bench.switch([1], on=False)

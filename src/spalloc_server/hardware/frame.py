@@ -76,6 +76,8 @@ class Frame:
         self.bmp = Bmp(host, timings, self._fell_silent, port=port)
         self.watched = False
         """Whether to ask for signs of life while there is nothing to do."""
+        self.dropped = False
+        """Whether nobody will use the frame any more: once its work is done, it is not asked whether it is back."""
         self._spawn = spawn
         self._on_frame = on_frame
         self._fpgas = Fpgas(self.bmp)
@@ -131,24 +133,28 @@ class Frame:
         return None
 
     async def keep_watch(self) -> None:
-        """Ask an idle BMP for signs of life, and one that is out, ever less often, whether it is back. For ever."""
+        """Ask an idle BMP for signs of life, and one of a frame that is out, ever less often, whether it is back."""
         timings = self.bmp.timings
         pause_s = timings.probe_first_s
         while True:
             if self.bmp.silent is not None:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, timings.probe_longest_s)
-                if await self.bmp.probe():
+                if self._wanted() and await self.bmp.probe():
                     self._came_back()
             elif self._deaf is not None:
                 await asyncio.sleep(self._pause_s)
                 self._pause_s = min(2 * self._pause_s, timings.probe_longest_s)
-                await self._look_again()
+                if self._wanted():
+                    await self._look_again()
             else:
                 pause_s = timings.probe_first_s
                 await self._await_trouble(timings.heartbeat_s)
                 if self.watched and self.bmp.silence_s() >= timings.heartbeat_s:
                     await self.greet()
+
+    def _wanted(self) -> bool:
+        return bool(self._works) or not self.dropped
 
     async def greet(self) -> None:
         """Ask the BMP for a sign of life; without one it counts as silent."""

@@ -105,12 +105,13 @@ class Hardware:
             self._frame(todo.bmp).submit(Work(switch.job_id, switch.on, todo, [done]))
 
     def watch(self, hosts: Iterable[str]) -> None:
-        """Ask these BMPs, and from now on no others, for signs of life: at once, and then while they are idle."""
+        """Ask these BMPs, and from now on no others without work, for signs of life: at once, and then while idle."""
         wanted = set(hosts)
         for host in wanted - self._frames.keys():
             self._spawn(self._frame(host).greet())
         for host, frame in self._frames.items():
             frame.watched = host in wanted
+            frame.dropped = not frame.watched
 
     def frames(self) -> dict[str, FrameStatus]:
         """How each frame is doing that has been used or watched, by the host of its BMP."""
