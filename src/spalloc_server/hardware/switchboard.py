@@ -113,6 +113,12 @@ class Hardware:
             frame.watched = host in wanted
             frame.dropped = not frame.watched
 
+    def set_timings(self, timings: Timings) -> None:
+        """Be this patient from now on; for how long BMPs that are in use are waited for stays as it was."""
+        self._timings = timings
+        for frame in self._frames.values():
+            frame.bmp.timings = timings
+
     def frames(self) -> dict[str, FrameStatus]:
         """How each frame is doing that has been used or watched, by the host of its BMP."""
         return {

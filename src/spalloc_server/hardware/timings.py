@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
+
+from spalloc_server.options import Hardware
 
 __all__ = ["Timings"]
 
@@ -10,6 +13,16 @@ __all__ = ["Timings"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """Every wait and budget of the hardware shell; the defaults suit real hardware. `_s` is seconds."""
+
+    @classmethod
+    def of(cls, options: Hardware) -> Self:
+        """The defaults, but for what an operator has chosen."""
+        return cls(
+            stagger_ms=options.stagger_ms,
+            pace_s=options.pace_seconds,
+            power_on_tries=options.power_on_tries,
+            verify_s=options.verify_seconds,
+        )
 
     open_s: float = 5.0
     """For finding a BMP's address and opening its socket."""
