@@ -8,7 +8,8 @@ counts and an answer to anything older does not.
 
 How often a command is sent is data (`Policy`). Reads and register writes have the same effect however often they are
 done, and are sent again until they are answered. Power commands (and resets) are sent once: switching on boards that
-are on resets them, so the caller has to read back what happened before it tries again. A refusal that says that the
+are on resets them, so the caller has to read back what happened before it tries again. So are those that erase flash,
+which takes long and wears it. A refusal that says that the
 BMP had no room or took a damaged packet left nothing behind and may always be tried again; a refusal that came from
 beyond the BMP may have had its effect and counts as no answer where the command must not be repeated.
 
@@ -36,7 +37,7 @@ READ_GRACE_S: Final = 0.001
 PROBE_TRIES: Final = 3
 """How often a probe of a silent BMP is sent before the BMP still counts as silent."""
 
-_ONCE: Final = frozenset({Command.POWER, Command.RESET, Command.XILINX})
+_ONCE: Final = frozenset({Command.POWER, Command.RESET, Command.XILINX, Command.FLASH_ERASE, Command.FLASH_WRITE})
 _NOT_ACCEPTED: Final = frozenset({ResponseCode.LEN, ResponseCode.SUM, ResponseCode.BUF, ResponseCode.P2P_BUSY})
 _UNDECIDED: Final = frozenset({ResponseCode.TIMEOUT, ResponseCode.P2P_NOREPLY, ResponseCode.P2P_TIMEOUT})
 _FOR_THE_MOMENT: Final = _NOT_ACCEPTED | _UNDECIDED

@@ -74,6 +74,8 @@ class Frame:
         port: int = SCP_PORT,
     ) -> None:
         self.bmp = Bmp(host, timings, self._fell_silent, port=port)
+        self.flash = asyncio.Lock()
+        """To be held from reading flash to having written it."""
         self.watched = False
         """Whether to ask for signs of life while there is nothing to do."""
         self.dropped = False

@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 
 from spalloc_server.core.messages import BoardFailure, Outcome, Switch
 from spalloc_server.errors import HardwareError
+from spalloc_server.hardware.blacklist import write_blacklist
 from spalloc_server.hardware.frame import Frame, Work
 from spalloc_server.hardware.scp import SCP_PORT, Adc, Command, InfoType
 from spalloc_server.hardware.timings import Timings
@@ -175,6 +176,11 @@ class Hardware:
     async def read_temperatures(self, bmp: str, board: int) -> Adc:
         """The board's temperatures, voltages and fans; `HardwareError` where they cannot be read."""
         return Adc.decode(await self.ask(bmp, board, Command.INFO, InfoType.ADC))
+
+    async def write_blacklist(self, bmp: str, board: int, lines: Iterable[str]) -> list[str]:
+        """Write a board's blacklist, one of a frame after the other; what is then read. Errors as `blacklist` has."""
+        async with self._frame(bmp).flash:
+            return await write_blacklist(partial(self.ask, bmp, board), lines)
 
     def _frame(self, host: str) -> Frame:
         frame = self._frames.get(host)

@@ -31,7 +31,7 @@ from spalloc_server.controller import Controller, steady_time
 from spalloc_server.coordinates import Board
 from spalloc_server.core.overview import BoardView
 from spalloc_server.errors import HardwareError, RequestError, SpallocServerError, StorageError
-from spalloc_server.hardware.blacklist import Ask, read_blacklist, write_blacklist
+from spalloc_server.hardware.blacklist import read_blacklist
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.operators import messages as ask
 from spalloc_server.operators.messages import ServerView, TemperaturesView, socket_path
@@ -200,9 +200,9 @@ class Operators:
             case ask.Temperatures():
                 return await self._temperatures(request)
             case ask.Blacklist():
-                return await read_blacklist(self._asker(request))
+                return await read_blacklist(partial(self._hardware.ask, *self._address(request)))
             case ask.SetBlacklist():
-                return await write_blacklist(self._asker(request), request.lines)
+                return await self._hardware.write_blacklist(*self._address(request), request.lines)
 
     def _status(self) -> ServerView:
         jobs = Counter(job.state for job in self._controller.job_views())
@@ -233,15 +233,15 @@ class Operators:
             raise HardwareError(f"board {board} of {machine} is still being tried; look again later") from None
         return view
 
-    def _asker(self, request: ask.Blacklist | ask.SetBlacklist) -> Ask:
-        """How to have commands done by a board that no job has."""
+    def _address(self, request: ask.Blacklist | ask.SetBlacklist) -> tuple[str, int]:
+        """(BMP, number) of a board; of one that no job has, where it is to be changed."""
         board = request.x, request.y, request.z
         view = next((v for v in self._controller.board_views(request.machine) if (v.x, v.y, v.z) == board), None)
         if view is None or view.bmp is None or view.board is None:
             raise RequestError(f"{request.machine} has no board {board} with a place in a frame")
         if isinstance(request, ask.SetBlacklist) and view.job_id is not None:
             raise RequestError(f"job {view.job_id} has board {board} of {request.machine}")
-        return partial(self._hardware.ask, view.bmp, view.board)
+        return view.bmp, view.board
 
     async def _temperatures(self, request: ask.Temperatures) -> list[TemperaturesView]:
         machine = self._controller.machines.get(request.machine)
