@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from spalloc_server.core.messages import BoardFailure, FrameWork
 from spalloc_server.hardware.faults import Network
 from spalloc_server.hardware.frame import MAX_QUEUE
-from spalloc_server.hardware.scp import Command, ResponseCode
-from spalloc_server.hardware.simulated_frame import REAL_TIMINGS, SimulatedFrame
+from spalloc_server.hardware.scp import Command, Request, ResponseCode
+from spalloc_server.hardware.simulated_frame import REAL_TIMINGS, Answer, SimulatedFrame
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
 from tests.hardware.virtual import Bench, on_bench
@@ -421,6 +422,40 @@ async def test_a_board_that_comes_up_makes_the_pauses_of_a_deaf_frame_short_agai
         since = bench.loop.time()
         assert (await bench.outcome(bench.switch([1], job=1, on=False))).failures == ()
         assert bench.loop.time() - since == pytest.approx(1 + 2 + 4 + 8, abs=1)
+
+
+class Picky(SimulatedFrame):
+    """Does not answer power commands for board 5."""
+
+    def handle(self, datagram: bytes, now: float, **how: Any) -> Answer | None:
+        request = Request.decode(datagram)
+        return (
+            None if request.command == Command.POWER and request.arg2 >> 5 & 1 else super().handle(datagram, now, **how)
+        )
+
+
+@on_bench(frames=lambda: {"a": Picky()})
+async def test_a_board_whose_power_commands_alone_are_lost_is_at_fault_itself(bench: Bench) -> None:
+    bad = bench.switch([5])
+    while bad not in bench.outcomes:
+        assert (await bench.outcome(bench.switch([1], job=1))).failures == ()
+    reason = "power-on was not answered, 12 times"
+    assert bench.outcomes[bad].failures == (BoardFailure("a", 5, reason),)
+    assert bench.reports == []
+
+
+@on_bench()
+async def test_a_deaf_bmp_that_nobody_wants_any_more_is_tried_until_its_work_is_done(bench: Bench) -> None:
+    await bench.outcome(bench.switch([1, 2], job=1))
+    await bench.outcome(bench.switch([1, 2], job=1, on=False))
+    bench.frame().refuse(ResponseCode.ARG, command=Command.POWER)
+    await bench.outcome(bench.switch([1], job=2))
+    await asyncio.sleep(60)
+    bench.hardware.watch([])
+    await asyncio.sleep(60)
+    tried = bench.frame().counters.datagrams
+    await asyncio.sleep(3600)
+    assert bench.frame().counters.datagrams == tried
 
 
 @on_bench()

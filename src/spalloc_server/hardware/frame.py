@@ -156,7 +156,7 @@ class Frame:
                     await self.greet()
 
     def _wanted(self) -> bool:
-        return bool(self._works) or not self.dropped
+        return not self.dropped or any(work.done for work in self._works)
 
     async def greet(self) -> None:
         """Ask the BMP for a sign of life; without one it counts as silent."""
