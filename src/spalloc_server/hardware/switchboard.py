@@ -108,7 +108,7 @@ class Hardware:
     def watch(self, hosts: Iterable[str]) -> None:
         """Ask these BMPs, and from now on no others without work, for signs of life: at once, and then while idle."""
         wanted = set(hosts)
-        for host in wanted - self._frames.keys():
+        for host in sorted(wanted - self._frames.keys()):
             self._spawn(self._frame(host).greet())
         for host, frame in self._frames.items():
             frame.watched = host in wanted
