@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +58,16 @@ class Floor:
     @property
     def counters(self) -> Counters:
         return sum((frame.counters for frame in self.loop.frames.values()), Counters())
+
+    def power_ons(self) -> Counter[tuple[str, int]]:
+        """How often each board was switched on, by the simulator's own count."""
+        frames = self.loop.frames.items()
+        return Counter({(bmp, n): board.power_ons for bmp, frame in frames for n, board in frame.boards.items()})
+
+    def power_ons_asked_for(self) -> Counter[tuple[str, int]]:
+        """How often the core asked for each board to be switched on."""
+        frames = (frame for switch in self.switches if switch.on for frame in switch.frames)
+        return Counter((frame.bmp, number) for frame in frames for number in frame.boards)
 
     def simulated(self, board: Board) -> SimulatedBoard:
         host, number = address(self.machine, board)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spalloc_server.config_toml import read_toml
-from spalloc_server.configuration import Configuration, Health, Limits, Machine, Scheduling
+from spalloc_server.configuration import Configuration, Hardware, Health, Limits, Machine, Scheduling
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.links import Links
 
@@ -79,6 +79,8 @@ history_days = 6
 policy = "fifo"
 [health]
 strikes = 7
+[hardware]
+stagger_ms = 9
 [limits]
 connections = 8
 """
@@ -91,6 +93,7 @@ connections = 8
         history_days=6,
         scheduling=Scheduling(policy="fifo"),
         health=Health(strikes=7),
+        hardware=Hardware(stagger_ms=9),
         limits=Limits(connections=8),
     )
 

@@ -12,6 +12,7 @@ import pytest
 
 from spalloc_server.configuration import (
     Configuration,
+    Hardware,
     Health,
     Limits,
     Machine,
@@ -102,6 +103,7 @@ def test_a_setting_that_cannot_be_is_refused_by_name(settings: dict[str, Any], t
         (Scheduling, {"policy": "random"}, "Scheduling: policy='random'"),
         (Scheduling, {"half_life": 0}, "Scheduling: half_life=0.*> 0"),
         (Health, {"quarantine_after": 0}, "Health: quarantine_after=0.*>= 1"),
+        (Hardware, {"stagger_ms": 65536}, "Hardware: stagger_ms=65536.*<= 65535"),
         (Limits, {"line_bytes": 1.5}, "Limits: line_bytes=1.5.*`int`"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 
 from spalloc_server import config_toml
 from spalloc_server.config_file import load
-from spalloc_server.configuration import Access, Configuration, Health, Limits, Machine, Scheduling
+from spalloc_server.configuration import Access, Configuration, Hardware, Health, Limits, Machine, Scheduling
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "configuration.md").read_text()
@@ -39,14 +39,16 @@ def rows(text: str) -> dict[str, str]:
 
 def test_the_reference_lists_every_setting() -> None:
     listed = rows(TEXT.partition("## Settings")[2].partition("###")[0])
-    groups = {"scheduling", "health", "limits", "access"}
+    groups = {"scheduling", "health", "hardware", "limits", "access"}
     assert set(listed) == {field.name for field in fields(Configuration)} - groups
     defaults = {field.name: field.default for field in fields(Configuration)} | {"machines": [], "ip": '""'}
     assert {name: str(defaults[name]) for name in listed} == listed
 
 
-@pytest.mark.parametrize("group", [Scheduling, Health, Limits, Access])
-def test_the_reference_lists_every_option_with_its_default(group: type[Scheduling | Health | Limits | Access]) -> None:
+@pytest.mark.parametrize("group", [Scheduling, Health, Hardware, Limits, Access])
+def test_the_reference_lists_every_option_with_its_default(
+    group: type[Scheduling | Health | Hardware | Limits | Access],
+) -> None:
     listed = rows(TEXT.partition(f"(`{group.__name__}`)")[2].partition("##")[0])
     expected = msgspec.json.decode(msgspec.json.encode(group()))
     assert {name: default.strip('"') for name, default in listed.items()} == {

@@ -5,6 +5,7 @@ The long versions are in tests/torture.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -14,24 +15,34 @@ from spalloc_server.configuration import Configuration, Health
 from spalloc_server.core.job import JobState
 from spalloc_server.core.messages import Switch
 from spalloc_server.hardware.faults import Network
+from spalloc_server.hardware.scp import Command, ResponseCode
 from spalloc_server.hardware.simulated_frame import REAL_TIMINGS
 from spalloc_server.hardware.timings import Timings
 from tests.core.machines import a_machine
 from tests.floor import Floor, live_many, on_floor
 
 PATIENT = Timings(reply_s=0.1, tries=20)
+PACED = Timings(reply_s=0.1, tries=20, pace_s=0.002)
+"""So that a copy that the network made of a command is dealt with before the next: no driver could help an overlap."""
 
 
 def two_frames() -> Configuration:
     return Configuration([a_machine("m", 4, 4)], seconds_before_free=1, health=Health(quarantine_seconds=60))
 
 
-@on_floor(two_frames, network=Network(loss=0.2, duplicate=0.05, reorder=0.1, delay=0.002), timings=PATIENT)
+@on_floor(
+    two_frames,
+    network=Network(loss=0.2, duplicate=0.05, reorder=0.1, delay=0.002),
+    timings=PACED,
+    simulated=REAL_TIMINGS,
+)
 async def test_all_jobs_become_ready_through_a_network_that_loses_doubles_and_reorders(floor: Floor) -> None:
     rng = random.Random(1)
     await live_many(floor, rng, 40, sizes=lambda: rng.randint(1, 12), seconds=lambda: rng.uniform(0, 5), at_once=10)
     assert floor.failed == []
     await floor.until(lambda: not any(frame.boards_on() for frame in floor.loop.frames.values()))
+    assert floor.counters.overlaps == 0
+    assert floor.power_ons() == floor.power_ons_asked_for()
 
 
 @on_floor(two_frames, timings=PATIENT)
@@ -47,6 +58,82 @@ async def test_a_silent_frame_costs_jobs_a_wait_and_comes_back_by_itself(floor: 
     await floor.ready(late)
     assert 100 < floor.loop.now < 131
     assert floor.out_of_service() == 0
+
+
+@on_floor(two_frames, simulated=REAL_TIMINGS)
+async def test_a_short_silence_is_no_boards_fault_even_if_it_is_over_when_the_slowest_frame_is_ready(
+    floor: Floor,
+) -> None:
+    floor.simulated((2, 0, 0)).wrong_fpgas = 1
+    floor.loop.frames["bmp-m-0"].silence(end=8.5)
+    whole = floor.create(4, 4)
+    await floor.until(lambda: bool(floor.failed))
+    assert floor.out_of_service() == 0
+    assert {bmp for _, _, (bmp, _) in floor.failed} == {"bmp-m-0"}
+    await floor.ready(whole)
+    assert floor.controller.snapshot().boards == []
+
+
+@on_floor(two_frames, simulated=REAL_TIMINGS)
+async def test_a_frame_that_is_deaf_to_power_commands_costs_one_job_a_wait_and_nobody_more(floor: Floor) -> None:
+    deaf = floor.loop.frames["bmp-m-0"]
+    deaf.lose_answers(command=Command.POWER)
+    for board in deaf.boards.values():
+        board.stuck = float("inf")
+    await floor.ready(floor.create(1), within_s=150)
+    for _ in range(20):
+        job_id = floor.create(1)
+        await floor.ready(job_id, within_s=10)
+        floor.destroy(job_id)
+        await asyncio.sleep(60)
+    assert floor.out_of_service() == 24
+    assert len(floor.failed) == 1
+    deaf.recover()
+    await floor.until(lambda: floor.out_of_service() == 0, within_s=60)
+    assert floor.controller.snapshot().boards == []
+
+
+@on_floor(two_frames, simulated=REAL_TIMINGS)
+async def test_boards_whose_power_off_is_refused_are_given_to_nobody(floor: Floor) -> None:
+    frame = floor.loop.frames["bmp-m-0"]
+    first = floor.create(24)
+    await floor.ready(first)
+    frame.refuse(ResponseCode.ARG, command=Command.POWER)
+    floor.destroy(first)
+    job_id = floor.create(4, 4)
+    await asyncio.sleep(600)
+    assert floor.state(job_id) == JobState.queued
+    assert len(frame.boards_on()) == 24
+    (view,) = floor.controller.machine_views()[0].frames
+    assert (view.bmp, view.silent) == ("bmp-m-0", "BMP bmp-m-0 refuses POWER for board 0: ARG")
+    frame.recover()
+    await floor.ready(job_id)
+
+
+@on_floor(two_frames, simulated=REAL_TIMINGS)
+async def test_a_user_is_not_told_that_boards_are_off_that_refused_to_be(floor: Floor) -> None:
+    job_id = floor.create(1)
+    await floor.ready(job_id)
+    frame = floor.loop.frames["bmp-m-0"]
+    frame.refuse(ResponseCode.ARG, command=Command.POWER)
+    floor.controller.power_off_job_boards(job_id)
+    floor.changed()
+    await asyncio.sleep(600)
+    assert floor.state(job_id) == JobState.power
+    frame.recover()
+    await floor.ready(job_id)
+    assert frame.boards_on() == set()
+
+
+@on_floor(two_frames, simulated=REAL_TIMINGS)
+async def test_a_frame_of_dead_boards_beside_a_good_one_ends_no_job(floor: Floor) -> None:
+    for board in floor.loop.frames["bmp-m-0"].boards.values():
+        board.stuck = float("inf")
+    for _ in range(30):
+        job_id = floor.create(1)
+        await floor.ready(job_id)
+        floor.destroy(job_id)
+    assert set(Counter(job for _, job, _ in floor.failed).values()) == {1}
 
 
 @on_floor(two_frames, timings=PATIENT)

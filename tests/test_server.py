@@ -14,6 +14,7 @@ import pytest
 import structlog
 
 from spalloc_server.errors import ConfigurationError, DamagedStateError, SpallocServerError
+from spalloc_server.hardware.scp import Command
 from spalloc_server.server import Server, state_path
 from tests.house import PATIENCE, Client, Place
 from tests.processes import ServerProcess
@@ -130,6 +131,23 @@ async def test_a_reload_changes_what_may_change_and_keeps_running_jobs(place: Pl
         server.reload()
         assert (await client.call("list_machines"))[0]["tags"] == ["new"]
         await client.until(job_id, READY)
+
+
+async def test_how_boards_are_switched_is_configured_and_changed_by_a_reload(place: Place, clients: Clients) -> None:
+    def configure(stagger_ms: int) -> None:
+        place.configure()
+        text = place.config.read_text()
+        place.config.write_text(text.replace("ip=", f"hardware=Hardware(stagger_ms={stagger_ms}), ip="))
+
+    configure(3)
+    async with place.simulator() as simulator, place.serving(timings=None) as server:
+        client = await clients.connect(server)
+        await client.until(await client.create(), READY)
+        configure(5)
+        server.reload()
+        await client.until(await client.create(), READY)
+        powers = [r for _, r in simulator.frames[place.hosts[0]].commands if r.command == Command.POWER]
+        assert [request.arg1 >> 16 for request in powers] == [3, 5]
 
 
 async def test_a_bad_config_changes_nothing_at_a_reload(place: Place, clients: Clients) -> None:

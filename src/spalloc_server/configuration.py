@@ -17,12 +17,24 @@ from os import PathLike
 from spalloc_server.coordinates import CHIPS_PER_TRIAD, Board, Location, board_to_chip, chip_to_board
 from spalloc_server.errors import ConfigurationTypeError, ConfigurationValueError
 from spalloc_server.machine import Frame, Machine
-from spalloc_server.options import Access, Count, Health, Interval, Limits, Port, Scheduling, Seconds, check_fields
+from spalloc_server.options import (
+    Access,
+    Count,
+    Hardware,
+    Health,
+    Interval,
+    Limits,
+    Port,
+    Scheduling,
+    Seconds,
+    check_fields,
+)
 
 __all__ = [
     "Access",
     "Configuration",
     "Frame",
+    "Hardware",
     "Health",
     "Limits",
     "Machine",
@@ -58,6 +70,8 @@ class Configuration:
     """Who goes next."""
     health: Health = field(default_factory=Health)
     """What is done about boards that fail."""
+    hardware: Hardware = field(default_factory=Hardware)
+    """How boards are switched."""
     limits: Limits = field(default_factory=Limits)
     """What clients may take of the network service."""
     access: Access = field(default_factory=Access)

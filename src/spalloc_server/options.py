@@ -19,6 +19,7 @@ from spalloc_server.errors import ConfigurationValueError
 __all__ = [
     "Access",
     "Count",
+    "Hardware",
     "Health",
     "Interval",
     "Limits",
@@ -86,6 +87,19 @@ class Health(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Times that one job is given boards, before failing hardware ends it."""
     strikes: Positive = 3
     """Quarantines after which a board stays out of service until an operator returns it."""
+
+
+class Hardware(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How boards are switched (`[hardware]`)."""
+
+    stagger_ms: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """Milliseconds, times its number in the frame, by which each board delays its power-on."""
+    pace_seconds: Seconds = 0.0
+    """Least seconds from the end of one command to a BMP to the start of the next."""
+    power_on_tries: Positive = 3
+    """Power-ons of a board that does not come up, before it counts as faulty."""
+    verify_seconds: Interval = 10.0
+    """Seconds from power-on in which all FPGAs of a board must be right."""
 
 
 class Limits(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):

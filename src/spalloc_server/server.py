@@ -79,7 +79,7 @@ class Server(InThread):
         watch_config: reload when the config file changes.
         job_log: append what happens to jobs to this file, a JSON object a line (`JobEvent`).
         allow_unsafe_config: execute a Python config file even if others may write to it.
-        timings: how patient to be with hardware.
+        timings: how patient to be with hardware; by default, as the config's `[hardware]` says.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Server(InThread):
             self._open_journal(None if predecessor is None else predecessor.lock)
             stack.push_async_callback(self._journal.close)
             self._hardware = await stack.enter_async_context(
-                Hardware(self._on_outcome, self._on_frame, timings=self._timings)
+                Hardware(self._on_outcome, self._on_frame, timings=self._timings_of(self._configuration))
             )
             self._service = Service(self.controller, self._configuration.limits, self._hold)
             self._batches = Batches(self.controller, self._journal, settled=self._settled, act=self._act)
@@ -276,7 +276,11 @@ class Server(InThread):
         self._service.limits, self._service.access = configuration.limits, configuration.access
         self._service.tls = self._tls
         self.controller.configure(configuration)
+        self._hardware.set_timings(self._timings_of(configuration))
         self._hardware.watch({host for machine in configuration.machines for host in machine.bmp_ips.values()})
+
+    def _timings_of(self, configuration: Configuration) -> Timings:
+        return self._timings or Timings.of(configuration.hardware)
 
     # ---------------------------------------------------------------- from the core to the world
 
@@ -310,9 +314,9 @@ class Server(InThread):
 
     def _on_frame(self, bmp: str, reason: str | None) -> None:
         if reason is None:
-            log.info("frame answers again: its boards are in service", bmp=bmp)
+            log.info("frame works again: its boards are in service", bmp=bmp)
         else:
-            log.warning("frame is silent: its boards are out of service", bmp=bmp, reason=reason)
+            log.warning("frame does not work: its boards are out of service", bmp=bmp, reason=reason)
         self.controller.frame_changed(bmp, reason)
         self._changed()
 

@@ -268,7 +268,7 @@ def test_a_power_cycle_in_a_frame_that_falls_silent_is_no_verdict() -> None:
     house.controller.power_cycle("m", (0, 0, 0))
     (on,) = house.controller.take_switches()
     house.controller.frame_changed(BMP, "no answer")
-    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "no answer"),)))
+    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "no answer", frame_fault=True),)))
     assert board(house).last_trial == "cut off: no answer"
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
-from spalloc_server.configuration import Configuration, Health
+from spalloc_server.configuration import Configuration, Health, Scheduling
 from spalloc_server.core.boards import COUNTED_SECONDS
 from spalloc_server.core.controller import Controller
 from spalloc_server.core.job import JobState
@@ -166,7 +166,7 @@ def test_a_trial_waits_for_a_silent_frame_and_its_silence_is_no_verdict() -> Non
     house.controller.frame_changed(BMP, None)
     (on,) = house.asked()
     house.controller.frame_changed(BMP, "silent")
-    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "silent"),)))
+    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "silent", frame_fault=True),)))
     assert record(house).strikes == 1
     (off,) = house.asked()
     house.controller.frame_changed(BMP, None)
@@ -211,6 +211,39 @@ def test_a_board_is_not_switched_on_for_a_trial_before_it_has_rested() -> None:
     assert (on.on, on.frames[0].boards) == (True, (0,))
 
 
+def test_a_trial_that_failed_by_its_frames_fault_is_done_again_even_if_the_frame_is_back_by_then() -> None:
+    house = a_house()
+    quarantined(house, 0)
+    house.bad.clear()
+    house.after(100)
+    (on,) = house.asked()
+    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "silent", frame_fault=True),)))
+    row = record(house)
+    assert (row.strikes, row.by, len(row.failures)) == (1, "server", 1)
+    assert [switch.on for switch in house.hardware()] == [False, True, False]
+    assert record(house).out_of_service is None
+
+
+def test_a_board_that_fails_is_blamed_although_its_frame_has_fallen_silent_since() -> None:
+    house = a_house()
+    house.create(0, 0, 0)
+    (on,) = house.asked()
+    house.controller.frame_changed(BMP, "silent")
+    house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "no FPGA"),)))
+    assert record(house).strikes == 1
+
+
+def test_no_board_is_blamed_for_its_frame() -> None:
+    house = a_house()
+    job_id = house.create(3)
+    (on,) = house.asked()
+    failures = [BoardFailure(BMP, number, "silent", frame_fault=True) for number in on.frames[0].boards]
+    house.controller.switched(Outcome(on.operation, tuple(failures)))
+    house.hardware()
+    assert house.state(job_id) == JobState.ready
+    assert house.controller.snapshot().boards == []
+
+
 def test_a_machine_that_goes_takes_its_trials_with_it_and_leaves_no_board_on() -> None:
     house = a_house()
     quarantined(house, 0)
@@ -250,6 +283,46 @@ def test_no_job_is_ended_because_boards_are_out_of_service() -> None:
     house.controller.destroy_job(job_id)
     house.hardware()
     assert [job.state for job in house.controller.list_jobs()] == [JobState.ready]
+
+
+@pytest.mark.parametrize("policy", ["backfill", "fifo"])
+def test_a_job_is_placed_again_in_frames_that_have_not_failed_it_if_they_can_serve_it(
+    policy: Literal["backfill", "fifo"],
+) -> None:
+    machines = [a_machine("m", 2, 2), a_machine("n", 2, 2)]
+    house = House(*machines, scheduling=Scheduling(policy=policy), seconds_before_free=0)
+    house.bad = {("bmp-m-0", number): "no FPGA" for number in range(12)}
+    other = house.create(12, machine="n")
+    house.hardware()
+    job_id = house.create(1)
+    house.hardware()
+    view = house.controller.job_view(job_id)
+    assert (view.machine, view.placements) == (None, 1)
+    house.controller.destroy_job(other)
+    house.hardware()
+    assert house.controller.job_view(job_id).machine == "n"
+    assert house.state(job_id) == JobState.ready
+    assert house.controller.job_view(job_id).placements == 2
+
+
+@pytest.mark.parametrize("policy", ["backfill", "fifo"])
+def test_a_job_is_placed_again_in_a_frame_that_has_failed_it_where_nothing_else_can_serve_it_any_more(
+    policy: Literal["backfill", "fifo"],
+) -> None:
+    machines = [a_machine("m", 2, 2), a_machine("n", 2, 2)]
+    house = House(*machines, scheduling=Scheduling(policy=policy), seconds_before_free=0)
+    house.bad = {("bmp-m-0", 0): "no FPGA"}
+    house.create(12, machine="n")
+    house.hardware()
+    job_id = house.create(1)
+    house.hardware()
+    assert "number 1 of 1 in the queue; it waits for 1 boards of 1x1 triads at (0, 0) of n" in str(
+        house.controller.job_view(job_id).reason
+    )
+    house.controller.frame_changed("bmp-n-0", "silent")
+    house.hardware()
+    assert house.state(job_id) == JobState.ready
+    assert house.controller.job_view(job_id).machine == "m"
 
 
 def test_a_board_fails_no_second_job_before_it_has_passed_a_trial() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import zlib
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from spalloc_server.errors import HardwareError, RequestError
 from spalloc_server.hardware.blacklist import decode, encode, read_blacklist, write_blacklist
-from spalloc_server.hardware.scp import Request, ResponseCode
+from spalloc_server.hardware.scp import Command, Request, ResponseCode
 from spalloc_server.hardware.simulated_frame import SimulatedFrame
 from tests.hardware.virtual import Bench, on_bench
 
@@ -81,6 +82,31 @@ async def test_a_blacklist_is_written_to_flash_with_its_checksum_and_its_copy(be
     assert flash.sector[:4] == b"keep"
     assert struct.unpack_from("<I", flash.sector, 0xFFC) == (~zlib.crc32(flash.sector[:0xFFC]) & 0xFFFFFFFF,)
     assert flash.serial[0x100:0x200] == encode(lines)
+
+
+@on_bench()
+async def test_flash_is_erased_once_though_its_answer_is_lost_and_read_back_tells_that_it_was(bench: Bench) -> None:
+    bench.frame().lose_answers(command=Command.FLASH_WRITE, times=1)
+    lines = ["chip 1 2 dead"]
+    assert await bench.hardware.write_blacklist("a", 5, lines) == lines
+    assert len(bench.commands("a", Command.FLASH_WRITE)) == 1
+
+
+@on_bench()
+async def test_flash_that_was_not_written_is_told_by_what_is_read_back(bench: Bench) -> None:
+    bench.frame().refuse(ResponseCode.P2P_TIMEOUT, command=Command.FLASH_WRITE, times=1)
+    with pytest.raises(HardwareError, match="does not read as it was written"):
+        await bench.hardware.write_blacklist("a", 5, ["chip 1 2 dead"])
+
+
+@on_bench()
+async def test_blacklists_of_one_frame_are_written_one_after_the_other(bench: Bench) -> None:
+    lists = [[f"chip {n} {n} dead"] for n in range(8)]
+    async with asyncio.TaskGroup() as group:
+        writes = [group.create_task(bench.hardware.write_blacklist("a", 5, lines)) for lines in lists]
+    assert [write.result() for write in writes] == lists
+    flash = bench.frame().boards[5].flash
+    assert struct.unpack_from("<I", flash.sector, 0xFFC) == (~zlib.crc32(flash.sector[:0xFFC]) & 0xFFFFFFFF,)
 
 
 def test_memory_that_is_not_there_is_refused() -> None:

@@ -59,8 +59,8 @@ async def test_nothing_is_opened_before_it_is_needed(bench: Bench) -> None:
 async def test_a_host_that_cannot_be_found_is_a_failure_with_a_reason(bench: Bench) -> None:
     operation = bench.switch([1], host="nowhere.invalid")
     reason = "BMP nowhere.invalid cannot be reached: name or service not known"
-    assert (await bench.outcome(operation)).failures == (BoardFailure("nowhere.invalid", 1, reason),)
-    assert bench.hardware.frames()["nowhere.invalid"].silent == reason
+    assert (await bench.outcome(operation)).failures == (BoardFailure("nowhere.invalid", 1, reason, frame_fault=True),)
+    assert bench.hardware.frames()["nowhere.invalid"].out == reason
 
 
 @on_bench(frames=fifty_frames)
@@ -70,7 +70,7 @@ async def test_watched_bmps_are_known_to_be_silent_before_they_are_needed(bench:
     bench.hardware.watch(bench.loop.frames)
     await asyncio.sleep(10)
     assert {host for _, host, reason in bench.reports if reason} == {"f1", "f2"}
-    assert {host for host, status in bench.hardware.frames().items() if status.silent} == {"f1", "f2"}
+    assert {host for host, status in bench.hardware.frames().items() if status.out} == {"f1", "f2"}
 
 
 @on_bench()
@@ -105,6 +105,29 @@ async def test_draining_completes_what_is_under_way(bench: Bench) -> None:
     assert await bench.hardware.drain(60)
     assert operation in bench.outcomes
     assert not bench.hardware.busy()
+
+
+@on_bench()
+async def test_a_silent_bmp_that_nobody_wants_any_more_is_probed_until_its_work_is_done(bench: Bench) -> None:
+    bench.hardware.watch(["a"])
+    await bench.outcome(bench.switch([1], job=1))
+    bench.frame().silence()
+    off = bench.switch([1], job=1, on=False)
+    await bench.until(lambda: bool(bench.reports))
+    bench.hardware.watch([])
+    probed = bench.frame().counters.datagrams
+    await asyncio.sleep(600)
+    assert bench.frame().counters.datagrams > probed
+    bench.frame().recover()
+    assert (await bench.outcome(off)).failures == ()
+    bench.frame().silence()
+    await bench.outcome(bench.switch([1], job=2))
+    probed = bench.frame().counters.datagrams
+    await asyncio.sleep(3600)
+    assert bench.frame().counters.datagrams == probed
+    bench.frame().recover()
+    bench.hardware.watch(["a"])
+    await bench.until(lambda: bench.reports[-1][2] is None)
 
 
 @on_bench()

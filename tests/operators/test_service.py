@@ -17,7 +17,7 @@ import pytest
 from spalloc_server.hardware.scp import Adc, Command, ResponseCode
 from spalloc_server.operators.messages import socket_path
 from spalloc_server.server import Server
-from tests.house import HASTE, PATIENCE, Client, Place
+from tests.house import PATIENCE, Client, Place
 
 QUEUED, POWER, READY, DESTROYED = 1, 2, 3, 4
 ME = getpass.getuser()
@@ -169,9 +169,9 @@ async def test_a_power_cycle_is_answered_when_it_is_over(place: Place) -> None:
         assert (await operator.ask("power-cycle", **A_BOARD))["state"] in {"switching off", "resting", "free"}
         assert simulator.power_cycles()[place.hosts[0], 0][0] == 1
         await operator.machine(lambda machine: machine["boards"] == {"free": 12})
-        simulator.frames[place.hosts[0]].refuse(ResponseCode.ARG, command=Command.POWER, times=HASTE.power_on_tries)
+        simulator.frames[place.hosts[0]].refuse(ResponseCode.ARG, command=Command.FPGA_WRITE)
         view = await operator.ask("power-cycle", **A_BOARD)
-        assert view["out_of_service"].startswith("failed when it was tried: BMP")
+        assert view["out_of_service"].startswith("failed when it was tried: link")
 
 
 async def test_an_emergency_stop_switches_everything_off_until_resume(place: Place) -> None:

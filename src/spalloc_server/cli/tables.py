@@ -53,7 +53,7 @@ def show_machines(views: list[MachineView]) -> None:
             if each.disabled is not None:
                 print(f"{where} is disabled {noted(each.disabled)}")
             if each.silent is not None:
-                print(f"{where} does not answer: {each.silent}")
+                print(f"{where} is out of service: {each.silent}")
 
 
 def show_boards(views: list[BoardView]) -> None:

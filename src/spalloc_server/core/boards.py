@@ -2,8 +2,8 @@
 
 Theory of operation. A board is in service when nothing speaks against it, which may be any of four things. It has
 failed, or its users have reported it: then it is in *quarantine*, and is tried again later (`trials`), until it has
-been there too often. An operator says so, of the board or of its whole frame. Or its frame's BMP does not answer. All
-but the last are records that outlive a restart; the last is only as old as the silence.
+been there too often. An operator says so, of the board or of its whole frame. Or its frame's BMP does not answer, or
+does not do as it is told. All but the last are records that outlive a restart; the last ends with the trouble.
 
 A quarantine is a *strike*, and so is a trial that fails. A board that passes its trial comes back with a clean slate,
 that is, earlier failures and reports count no longer; yet they and the strikes are remembered. After
@@ -18,7 +18,7 @@ from copy import copy
 
 from spalloc_server.configuration import Frame, Health, Machine
 from spalloc_server.coordinates import Board
-from spalloc_server.core.messages import BoardReport, BoardRow, Note
+from spalloc_server.core.messages import BoardFailure, BoardReport, BoardRow, Note
 from spalloc_server.core.schedule import Scheduler
 
 __all__ = ["COUNTED_SECONDS", "REPORTS", "SERVER", "BoardKey", "BoardRecords", "address"]
@@ -46,7 +46,7 @@ class BoardRecords:
         self.health = Health()
         """What is done about boards that fail."""
         self.silent: dict[str, str] = {}
-        """BMPs that do not answer, and why that is believed."""
+        """BMPs that do not answer, or do not do as they are told, and why that is believed."""
         self.frames: dict[tuple[str, Frame], Note] = {}
         """(machine, frame): frames that operators have taken out of service. After a change, `apply` it."""
         self.trial_at: dict[BoardKey, float] = {}
@@ -97,14 +97,14 @@ class BoardRecords:
         return changed
 
     def failed(
-        self, machine: Machine, boards: Iterable[Board], failures: Mapping[tuple[str, int], str], now: float
+        self, machine: Machine, boards: Iterable[Board], failures: Mapping[tuple[str, int], BoardFailure], now: float
     ) -> str:
         """Put failures on record, and boards that failed too often into quarantine.
 
         Args:
             machine: the machine of the boards.
             boards: those that were to be switched.
-            failures: {(BMP, board number): reason} of those that were not.
+            failures: {(BMP, board number): why} of those that were not.
             now: the time.
 
         Returns:
@@ -112,17 +112,17 @@ class BoardRecords:
         """
         texts = []
         for board in boards:
-            reason = failures.get(address(machine, board))
-            if reason is None:
+            failure = failures.get(address(machine, board))
+            if failure is None:
                 continue
-            texts.append(f"{board} of {machine.name}: {reason}")
-            if address(machine, board)[0] in self.silent:
-                continue  # the silence is the frame's fault, and keeps its boards from being used by itself
+            texts.append(f"{board} of {machine.name}: {failure.reason}")
+            if failure.frame_fault:
+                continue
             row = self._row(machine, board)
-            row.failures = [*row.failures, (now, reason)][-REMEMBERED:]
+            row.failures = [*row.failures, (now, failure.reason)][-REMEMBERED:]
             since = max(row.counts_from, now - COUNTED_SECONDS)
             if sum(time > since for time, _ in row.failures) >= self.health.quarantine_after:
-                self._quarantine(row, reason, now)
+                self._quarantine(row, failure.reason, now)
             self._keep(row, machine)
         return "; ".join(texts)
 

@@ -6,24 +6,28 @@ which order and under which conditions.
 
 Those who wait stand in one line for each set of machines that could serve them. So whoever looks for candidates for
 some machines pays nothing for all who wait for others.
+
+A job that was placed in vain, because boards failed, is placed elsewhere than in their frames, if anything else in
+service could serve it: boards of one frame seldom fail alone.
 """
 
 from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeAlias
 
 from spalloc_server.configuration import Machine
+from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Allocation, Kind, Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place, place
 from spalloc_server.core.runtime import Past, predicted_end
-from spalloc_server.core.torus import Planes
+from spalloc_server.core.torus import Planes, without
 
 __all__ = ["Book", "Running", "Turn", "Waiting", "allows", "first_come"]
 
@@ -48,6 +52,8 @@ class Waiting:
     """How long it will probably run, seconds."""
     turn: Turn = (0.0, 0.0, 0)
     """Its place in the line: lower goes first."""
+    avoid: Mapping[str, Planes] = field(default_factory=dict)
+    """By machine, the boards of frames that have failed it already."""
     kind: Kind = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +90,8 @@ class Book:
         self._owned: dict[str, dict[int, None]] = {}
         """Jobs that wait, by owner, each owner's in the order in which they joined."""
         self._joined: list[int] = []
+        self.avoiding: dict[int, Waiting] = {}
+        """Those who wait and have something to avoid."""
         self.running: dict[int, Running] = {}
         self.past = Past(half_life=604800.0)
         self.seconds_before_free = 0.0
@@ -139,11 +147,14 @@ class Book:
         self.waiting[job.job_id] = job
         self._owned.setdefault(job.request.owner, {})[job.job_id] = None
         self._joined.append(job.job_id)
+        if job.avoid:
+            self.avoiding[job.job_id] = job
         self._queue(job)
 
     def leave(self, job_id: int) -> Waiting:
         """Take a job out of the line."""
         job = self.waiting.pop(job_id)
+        self.avoiding.pop(job_id, None)
         owned = self._owned[job.request.owner]
         del owned[job_id]
         if not owned:
@@ -170,10 +181,27 @@ class Book:
         if not line:
             del self._lines[job.machines]
 
-    def place(self, request: Request, machine: str) -> Place | None:
-        """Where a request fits on a machine now; None where it does not."""
+    def place(self, job: Waiting, machine: str) -> Place | None:
+        """Where a job fits on a machine now; None where it does not."""
         occupancy = self.machines[machine]
-        return None if occupancy.closed else place(request, occupancy.ground)
+        return None if occupancy.closed else place(job.request, self.ground(job, machine, occupancy.free))
+
+    def ground(self, job: Waiting, machine: str, free: Planes) -> Ground:
+        """Those of the free boards of a machine that a job may be given."""
+        occupancy = self.machines[machine]
+        free = without(free, self.avoided(job, machine))
+        return occupancy.ground if free == occupancy.free else occupancy.ground_of(free)
+
+    def avoided(self, job: Waiting, machine: str) -> Planes:
+        """Boards of a machine that a job is not given, because others that are in service could serve it as well."""
+        if job.avoid and any(self._serves_apart(job, name) for name in job.machines):
+            return job.avoid.get(machine, (0, 0, 0))
+        return 0, 0, 0
+
+    def _serves_apart(self, job: Waiting, machine: str) -> bool:
+        occupancy = self.machines[machine]
+        apart = without(occupancy.topology.live, job.avoid.get(machine, (0, 0, 0)))
+        return not occupancy.closed and place(job.request, Ground(occupancy.topology, apart)) is not None
 
     def start(self, job: Waiting, machine: str, found: Place, now: float) -> Allocation:
         """Give a waiting job a place on a machine."""

@@ -19,11 +19,12 @@ from types import MappingProxyType
 from typing import Any
 
 from spalloc_server.configuration import Configuration, Machine
-from spalloc_server.core.boards import BoardRecords
+from spalloc_server.coordinates import Board
+from spalloc_server.core.boards import BoardRecords, address
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.job import Event, Job, JobState
 from spalloc_server.core.machine_facts import machine_to_fact
-from spalloc_server.core.messages import Changes, JobEvent, JobRow, Note, Outcome, ReleaseRow, Switch
+from spalloc_server.core.messages import BoardFailure, Changes, JobEvent, JobRow, Note, Outcome, ReleaseRow, Switch
 from spalloc_server.core.power import Power
 from spalloc_server.core.quotas import Quotas
 from spalloc_server.core.schedule import Scheduler
@@ -33,11 +34,6 @@ __all__ = ["NO_MACHINES", "Engine"]
 
 NO_MACHINES = "Cancelled: No suitable machines available."
 """How the reason of a job that no machine can take begins; published clients show it to users."""
-
-RUNTIME_WARNING = 60.0
-"""Seconds before the end of a bounded run time at which the job's watchers are told; half-time where it is shorter."""
-
-_RUNTIME_OVER = "The run time of {:g} s that was asked for is over"
 
 MAX_EVENTS = 100_000
 """Events that are kept for a shell that does not fetch them."""
@@ -136,7 +132,7 @@ class Engine:
     def switched(self, outcome: Outcome) -> None:
         """A power operation is over."""
         now = self._clock()
-        failures = {(failure.bmp, failure.board): failure.reason for failure in outcome.failures}
+        failures = {(failure.bmp, failure.board): failure for failure in outcome.failures}
         job_id = self._power.job_of(outcome.operation)
         if job_id is not None:
             self._job_switched(self._jobs[job_id], failures, now)
@@ -239,12 +235,13 @@ class Engine:
             self._changed(job, "allocated", now)
         self._changed_machines.update(self._trials.begin_due(self._machines, now))
 
-    def _job_switched(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
+    def _job_switched(self, job: Job, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
         self._power.forget(job)
         if failures and job.power:
             self._place_again(job, failures, now)
             return
         job.apply(Event.switched)
+        job.failed_in = frozenset()
         if job.ready_at is None:
             job.ready_at = now
             self._bound_runtime(job, now)
@@ -252,28 +249,24 @@ class Engine:
 
     def _bound_runtime(self, job: Job, now: float) -> None:
         """Have the job's user warned, and then the job ended, when the run time that it asked for is over."""
-        if job.request.max_runtime is not None and job.ready_at is not None:
-            job.bound = job.ready_at + max(job.request.max_runtime - RUNTIME_WARNING, job.request.max_runtime / 2)
+        if job.ends_at is not None:
+            job.bound = job.warned_at
             if job.bound <= now:  # as after a restart
-                self._warn(job, job.ready_at + job.request.max_runtime, now)
+                self._warn(job, now)
             self._runtimes.add(job)
 
     def _runtime_passed(self, job: Job, now: float) -> None:
-        assert job.request.max_runtime is not None
-        assert job.ready_at is not None
         if job.warning is not None:
-            self._end(job, f"{_RUNTIME_OVER.format(job.request.max_runtime)}.", now)
-            return
-        self._warn(job, job.ready_at + job.request.max_runtime, now)
-        self._runtimes.add(job)
+            self._end(job, f"{job.run_time_over}.", now)
+        else:
+            self._warn(job, now)
+            self._runtimes.add(job)
 
-    def _warn(self, job: Job, ends_at: float, now: float) -> None:
-        over = _RUNTIME_OVER.format(job.request.max_runtime)
-        job.bound, job.warning = ends_at, f"{over} in {max(0.0, ends_at - now):.0f} s; then the job will be ended."
-        job.forget_encoded()
+    def _warn(self, job: Job, now: float) -> None:
+        job.warn(now)
         self._changed_jobs.add(job.job_id)
 
-    def _place_again(self, job: Job, failures: Mapping[tuple[str, int], str], now: float) -> None:
+    def _place_again(self, job: Job, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
         """Take the boards that could not be switched on away from the job, and find it others.
 
         Not once it has been ready: its user has its boards' addresses, and published clients ask for them only once.
@@ -281,6 +274,8 @@ class Engine:
         assert job.allocation is not None
         machine = self._machines[job.allocation.machine]
         failed = self._boards.failed(machine, job.allocation.boards, failures, now)
+        bad = (board for board in job.allocation.boards if address(machine, board) in failures)
+        job.failed_in |= {(machine.name, machine.board_locations[board][:2]) for board in bad}
         if job.ready_at is not None:
             self._end(job, f"Machine configuration failed. {failed}", now)
         elif job.placements >= self._configuration.health.max_placements:
@@ -295,9 +290,13 @@ class Engine:
         self._changed(job, "failed", now, reason=reason)
         self._give_back(job, now, learn=False)
         job.allocation, job.power = None, True
-        self._scheduler.submit(job.job_id, job.request, job.created_at)
+        avoid: dict[str, list[Board]] = {}
+        for name, frame in job.failed_in:
+            if name in self._machines:
+                avoid.setdefault(name, []).extend(self._machines[name].frames.get(frame, ()))
+        self._scheduler.submit(job.job_id, job.request, job.created_at, avoid=avoid)
 
-    def _boards_released(self, operation: int, failures: Mapping[tuple[str, int], str], now: float) -> None:
+    def _boards_released(self, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
         rest_until = now + self._rest if self._rest > 0 else None
         release = self._power.released(operation, rest_until)
         if release is None or not release.boards:

@@ -12,7 +12,7 @@ import msgspec
 from spalloc_server.core.book import Book, Waiting
 from spalloc_server.core.messages import NO_JOB, Allocation
 from spalloc_server.core.reservation import Reservation, all_free, releases, soonest
-from spalloc_server.core.torus import Planes
+from spalloc_server.core.torus import Planes, union
 
 __all__ = ["Explanation", "explain"]
 
@@ -79,7 +79,12 @@ def _soonest(book: Book, job: Waiting, taken: dict[str, Planes], now: float) -> 
             for name in job.machines
             if book.machines[name].serves_now(job.request)
             for start, place in [
-                soonest(job.request, book.machines[name], releases(book, name, now), spared.get(name, (0, 0, 0)))
+                soonest(
+                    job.request,
+                    book.machines[name],
+                    releases(book, name, now),
+                    union(spared.get(name, (0, 0, 0)), book.avoided(job, name)),
+                )
                 or (None, None)
             ]
             if start is not None and place is not None

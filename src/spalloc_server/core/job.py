@@ -19,6 +19,7 @@ from enum import Enum, IntEnum, auto
 
 import msgspec
 
+from spalloc_server.configuration import Frame
 from spalloc_server.core.messages import JobRow, Request
 
 __all__ = ["TRANSITIONS", "Event", "Job", "JobState"]
@@ -62,6 +63,10 @@ TRANSITIONS: dict[tuple[JobState, Event], JobState] = {
 }
 
 
+RUNTIME_WARNING = 60.0
+"""Seconds before the end of a bounded run time at which the job's watchers are told; half-time where it is shorter."""
+
+
 class Job(JobRow, kw_only=True):
     """A live job: its row, what it asked for, and when its lease runs out."""
 
@@ -72,6 +77,8 @@ class Job(JobRow, kw_only=True):
     """When its user is to be warned that its run time will soon be over, and after that, when it will be."""
     warning: str | None = None
     """The warning, once it was given."""
+    failed_in: frozenset[tuple[str, Frame]] = frozenset()
+    """(machine, frame) of boards that have failed it since it was last ready."""
     listed: bytes | None = None
     """How `list_jobs` tells of it, encoded; None where that must be found out again."""
     told: bytes | None = None
@@ -86,6 +93,32 @@ class Job(JobRow, kw_only=True):
         """The state as users see it."""
         placed_before = self.state == JobState.queued and self.allocated_at is not None
         return JobState.power if placed_before else STATES[self.state]
+
+    @property
+    def ends_at(self) -> float | None:
+        """When the run time that was asked for is over; None where it is not bounded, or has not begun."""
+        if self.request.max_runtime is None or self.ready_at is None:
+            return None
+        return self.ready_at + self.request.max_runtime
+
+    @property
+    def warned_at(self) -> float:
+        """When the user of a job whose run time is bounded is to be warned."""
+        assert self.ends_at is not None
+        assert self.ready_at is not None
+        return max(self.ends_at - RUNTIME_WARNING, (self.ready_at + self.ends_at) / 2)
+
+    @property
+    def run_time_over(self) -> str:
+        """What its user is told of the end, in the form of half a sentence."""
+        return f"The run time of {self.request.max_runtime:g} s that was asked for is over"
+
+    def warn(self, now: float) -> None:
+        """Tell its user that the run time is over soon."""
+        assert self.ends_at is not None
+        self.bound = self.ends_at
+        self.warning = f"{self.run_time_over} in {max(0.0, self.ends_at - now):.0f} s; then the job will be ended."
+        self.forget_encoded()
 
     def forget_encoded(self) -> None:
         """What was told of it is no longer so."""

@@ -127,8 +127,8 @@ class Switch(msgspec.Struct, frozen=True):
 
     The hardware answers each with one `Outcome`. Operations on the same boards act in the order in which they were
     asked for. A later operation of the same `job_id` on all of an earlier *power-on*'s boards in a frame makes that
-    void there: it stops where it stands, and needs no outcome. A power-off is never void: boards are waiting to be
-    given back.
+    void there: it stops where it stands, and needs no outcome. A power-off is never void, and is tried until it is
+    done: boards are waiting to be given back, and its outcome gives them.
     """
 
     operation: int
@@ -146,6 +146,8 @@ class BoardFailure(msgspec.Struct, frozen=True):
     board: int
     reason: str
     """For operators and users: what was tried and what was seen."""
+    frame_fault: bool = False
+    """It is not the board's fault but its frame's, which does not do what it is told: nothing is known of the board."""
 
 
 class JobEvent(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -30,7 +30,7 @@ class FrameView(msgspec.Struct, kw_only=True):
     frame: int
     bmp: str
     silent: str | None = None
-    """Why its BMP is believed not to answer."""
+    """Why nothing can be switched in it: its BMP does not answer, or does not do as it is told."""
     disabled: Note | None = None
 
 

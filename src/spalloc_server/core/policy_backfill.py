@@ -133,7 +133,9 @@ class Backfill:
         """Machines where something has changed since the last pass that could let a job start that could not then."""
         if book.machines.keys() != self._before.keys():
             return set(book.machines)
-        changed = set()
+        changed = {
+            name for job in book.avoiding.values() for name in job.machines
+        }  # what these avoid may be all there is
         for name, machine in book.machines.items():
             before, closed, free = self._before[name]
             if (
@@ -157,9 +159,10 @@ class Backfill:
             for reservation in self._reserved[name]:
                 if end > reservation.start or _alone(reservation, now):
                     free = without(free, reservation.boards)
-            ground = machine.ground if free == machine.free else machine.ground_of(free)
-            if found := place(job.request, ground):
+            if found := place(job.request, book.ground(job, name, free)):
                 return name, found
+            if job.avoid:
+                continue  # others may fit where it does not
             self._failed[name].setdefault(job.kind, Failures()).add(boards, end)
         return None
 
@@ -170,7 +173,7 @@ class Backfill:
             machine = book.machines[name]
             if len(self._reserved[name]) >= RESERVATIONS or not machine.serves_now(job.request):
                 continue
-            taken = self.reserved(name)
+            taken = union(self.reserved(name), book.avoided(job, name))
             ends = releases(book, name, now)
             found = None
             if before and before.machine == name and _stands(before, job.request, machine, taken):

@@ -30,7 +30,7 @@ class FirstComeFirstServed:
         for job in book.candidates(heads):
             machines = [name for name in job.machines if name in heads and book.machines[name].serves_now(job.request)]
             for name in machines:
-                if found := book.place(job.request, name):
+                if found := book.place(job, name):
                     started.append((job.job_id, book.start(job, name, found, now)))
                     break
             else:

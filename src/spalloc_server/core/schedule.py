@@ -92,9 +92,19 @@ class Scheduler:
         self._book.line_up()
         return [(job.job_id, self._why_none(job.request)) for job in self._book.line if not job.machines]
 
-    def submit(self, job_id: int, request: Request, now: float) -> None:
-        """Let a job join the queue. One that `refusal` refuses would wait for ever."""
-        self._book.join(Waiting(job_id, request, now, self._book.suitable(request)))
+    def submit(
+        self, job_id: int, request: Request, now: float, *, avoid: Mapping[str, Collection[Board]] | None = None
+    ) -> None:
+        """Let a job join the queue. One that `refusal` refuses would wait for ever.
+
+        Args:
+            job_id: the job.
+            request: what it asks for.
+            now: the time.
+            avoid: by machine, boards that it is given only if no others in service could serve it.
+        """
+        planes = {name: self._book.machines[name].torus.planes(boards) for name, boards in (avoid or {}).items()}
+        self._book.join(Waiting(job_id, request, now, self._book.suitable(request), avoid=planes))
         self._changed = True
 
     def withdraw(self, job_id: int) -> None:

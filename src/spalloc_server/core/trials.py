@@ -7,7 +7,7 @@ machine: somebody may be at work there.
 While it lasts the board is held, by job 0, as if a job had it: so nobody can be given it, not even if an operator
 returns it meanwhile. When the hardware has answered, the verdict goes on record (`BoardRecords`) and the board is
 released, which switches it off and lets it rest like after any job. No frame has two trials at once, so that its BMP
-stays free for jobs.
+stays free for jobs. A trial that failed because of the frame is no verdict, and is done again.
 
 Trials are not stored. After a restart the board is still in quarantine, its trial is still due, and it starts anew;
 only the release is stored, as all are.
@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator, Mapping
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.boards import BoardKey, BoardRecords, address
-from spalloc_server.core.messages import NO_JOB
+from spalloc_server.core.messages import NO_JOB, BoardFailure
 from spalloc_server.core.power import Power
 from spalloc_server.core.schedule import Scheduler
 
@@ -86,18 +86,18 @@ class Trials:
         self._scheduler.hold(machine.name, [board], NO_JOB)
         self._under_way[self._power.try_board(machine, board)] = machine, board
 
-    def ended(self, operation: int, failures: Mapping[tuple[str, int], str], now: float) -> Machine | None:
+    def ended(self, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> Machine | None:
         """The machine whose board has been tried by this operation; None where it was no trial."""
         if operation not in self._under_way:
             return None
         machine, board = self._under_way.pop(operation)
-        bmp, number = address(machine, board)
-        reason, silent = failures.get((bmp, number)), self._boards.silent.get(bmp)
-        if silent is None:  # else nothing is known of the board
+        failure = failures.get(address(machine, board))
+        if failure is not None and failure.frame_fault:  # nothing is known of the board
+            verdict = f"cut off: {failure.reason}"
+        else:
+            reason = None if failure is None else failure.reason
             self._boards.tried(machine, board, reason, now)
             verdict = PASSED if reason is None else f"failed: {reason}"
-        else:
-            verdict = f"cut off: {silent}"
         self.verdicts[machine.name, *board] = verdict
         self._power.release(NO_JOB, machine, [board])
         return machine

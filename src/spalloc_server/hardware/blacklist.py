@@ -5,11 +5,13 @@ people it is text, a line a chip: `chip 3 4 core 5,17 link 0` (physical cores 0-
 counter-clockwise) or `chip 3 4 dead`. Chips are counted on the board.
 
 Flash is written in sectors. The sector that has the list is read, changed, given its checksum, written to the BMP's
-buffer and from there to flash. A copy goes to the serial flash, as the firmware has it, and both are read back.
+buffer and from there to flash. A copy goes to the serial flash, as the firmware has it, and both are read back. Flash
+is told once to take the buffer: where the answer is lost, what is read back says whether it did.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 import zlib
@@ -18,6 +20,7 @@ from typing import Final, Protocol
 
 from spalloc_server.coordinates import BOARD_CHIPS
 from spalloc_server.errors import HardwareError, RequestError
+from spalloc_server.hardware.bmp import NoAnswer
 from spalloc_server.hardware.scp import MAX_DATA, Command, InfoType
 
 __all__ = ["Ask", "decode", "encode", "read_blacklist", "write_blacklist"]
@@ -89,7 +92,7 @@ async def read_blacklist(ask: Ask) -> list[str]:
 
 
 async def write_blacklist(ask: Ask, lines: Iterable[str]) -> list[str]:
-    """Write a blacklist and read it back; `HardwareError` where it reads differently."""
+    """Write a blacklist and read it back; `HardwareError` where it reads differently. One at a time for each board."""
     area = encode(lines)
     old = b"".join([await ask(Command.READ, SECTOR + at, MAX_DATA) for at in range(0, SECTOR_BYTES, MAX_DATA)])
     if len(old) != SECTOR_BYTES:
@@ -99,7 +102,8 @@ async def write_blacklist(ask: Ask, lines: Iterable[str]) -> list[str]:
     buffer = struct.unpack_from("<I", await ask(Command.INFO, InfoType.SERIAL), 4 * _BUFFER_WORD)[0]
     for at in range(0, SECTOR_BYTES, MAX_DATA):
         await ask(Command.WRITE, buffer + at, MAX_DATA, 0, new[at : at + MAX_DATA])
-    await ask(Command.FLASH_WRITE, SECTOR, SECTOR_BYTES, 1)
+    with contextlib.suppress(NoAnswer):
+        await ask(Command.FLASH_WRITE, SECTOR, SECTOR_BYTES, 1)
     await ask(Command.SERIAL_FLASH, SERIAL_COPY, LIST_BYTES, _SERIAL_WRITE, area)
     written = await ask(Command.READ, SECTOR + LIST_OFFSET, LIST_BYTES)
     copied = await ask(Command.SERIAL_FLASH, SERIAL_COPY, LIST_BYTES, _SERIAL_READ)

@@ -8,7 +8,8 @@ counts and an answer to anything older does not.
 
 How often a command is sent is data (`Policy`). Reads and register writes have the same effect however often they are
 done, and are sent again until they are answered. Power commands (and resets) are sent once: switching on boards that
-are on resets them, so the caller has to read back what happened before it tries again. A refusal that says that the
+are on resets them, so the caller has to read back what happened before it tries again. So are those that erase flash,
+which takes long and wears it. A refusal that says that the
 BMP had no room or took a damaged packet left nothing behind and may always be tried again; a refusal that came from
 beyond the BMP may have had its effect and counts as no answer where the command must not be repeated.
 
@@ -36,7 +37,7 @@ READ_GRACE_S: Final = 0.001
 PROBE_TRIES: Final = 3
 """How often a probe of a silent BMP is sent before the BMP still counts as silent."""
 
-_ONCE: Final = frozenset({Command.POWER, Command.RESET, Command.XILINX})
+_ONCE: Final = frozenset({Command.POWER, Command.RESET, Command.XILINX, Command.FLASH_ERASE, Command.FLASH_WRITE})
 _NOT_ACCEPTED: Final = frozenset({ResponseCode.LEN, ResponseCode.SUM, ResponseCode.BUF, ResponseCode.P2P_BUSY})
 _UNDECIDED: Final = frozenset({ResponseCode.TIMEOUT, ResponseCode.P2P_NOREPLY, ResponseCode.P2P_TIMEOUT})
 _FOR_THE_MOMENT: Final = _NOT_ACCEPTED | _UNDECIDED
@@ -78,7 +79,7 @@ class Bmp:
         """Datagrams received that were not waited for."""
         self.in_flight = False
         """Whether a command has begun and has not ended yet."""
-        self._timings = timings
+        self.timings = timings
         self._on_silent = on_silent
         self._port = port
         self._lock = asyncio.Lock()
@@ -115,7 +116,7 @@ class Bmp:
         policy = self._once if command in _ONCE else self._patient
         self.commands += 1
         what = f"BMP {self.host} refuses {_name(Command, command)} for board {board}"
-        for attempt in range(1, self._timings.refusal_tries + 1):
+        for attempt in range(1, self.timings.refusal_tries + 1):
             request = Request(board, command, self._next_sequence(), arg1, arg2, arg3, data)
             async with self._lock:
                 response = await self._answer(request, policy, extra_s)
@@ -124,9 +125,9 @@ class Bmp:
             refusal = f"{what}: {_name(ResponseCode, response.code)}"
             if response.code in _UNDECIDED and not policy.repeatable:
                 raise NoAnswer(refusal)
-            if response.code not in _FOR_THE_MOMENT or attempt == self._timings.refusal_tries:
+            if response.code not in _FOR_THE_MOMENT or attempt == self.timings.refusal_tries:
                 break
-            await asyncio.sleep(self._timings.refusal_pause_s)
+            await asyncio.sleep(self.timings.refusal_pause_s)
         raise Refused(refusal)
 
     async def probe(self) -> bool:
@@ -196,7 +197,7 @@ class Bmp:
         """Send `request` until it is answered, or out of tries (`NoAnswer`). Only with the lock held."""
         loop = asyncio.get_running_loop()
         await self._may_begin.wait()
-        pace_s = self._timings.pace_s
+        pace_s = self.timings.pace_s
         self.in_flight = True
         try:
             transport = await self._opened()
@@ -206,7 +207,7 @@ class Bmp:
             for attempt in range(policy.tries):
                 if attempt > 0:  # copies may still be on their way, or in the BMP's hands, when one is answered
                     self.resends += 1
-                    pace_s = max(pace_s, self._timings.resent_pace_s)
+                    pace_s = max(pace_s, self.timings.resent_pace_s)
                 answer: asyncio.Future[Response | None] = loop.create_future()
                 self._awaited = (request.sequence, answer)
                 transport.sendto(datagram)
@@ -226,7 +227,7 @@ class Bmp:
         if self._transport is not None and not self._transport.is_closing():
             return self._transport
         try:
-            async with asyncio.timeout(self._timings.open_s):
+            async with asyncio.timeout(self.timings.open_s):
                 self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
                     lambda: _Ear(self), remote_addr=(self.host, self._port), family=socket.AF_INET
                 )

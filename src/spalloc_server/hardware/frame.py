@@ -7,15 +7,19 @@ does one command at a time.
 
 Power-on is one command for all of the work's boards. It cannot be told by its answer alone: the BMP of board 0 passes
 the command on and answers before the other boards have come up, the answer may get lost, and FPGAs may load the wrong
-bit file. So the FPGAs' identities are read until they are right, and only the boards that failed are powered on again.
-A board that is on already would look right before its reset as much as after. So it is *marked* first, by stopping
-one of its links: power-up starts all links again. Where the answer to a power-on is lost, the same look says which
-boards it reached; it is never simply sent again. Links are stopped after that, and read back.
+bit file. So the FPGAs' identities are read (`fpgas`) until they are right, and only the boards that failed are powered
+on again. Where the answer to a power-on is lost, the same look says which boards it reached; it is never simply sent
+again. Links are stopped after that, and read back.
 
-Power-off is idempotent, and is repeated until it is answered. It is never given up because a BMP is silent: it waits
-until the BMP answers again, since only then may its boards be given to anybody. There is at most one such power-off
-a board, which bounds them. Power-ons, in contrast, fail at once in a silent frame. One that is overtaken by a later
-operation of the same job on the same boards is void: it stops where it stands, and nobody is told.
+Power-off is idempotent, and is repeated until it is confirmed, since only then may its boards be given to anybody. A
+power-off that waits takes up all later ones of the same job and boards, which bounds them. Power-ons, in contrast,
+fail at once in a frame that is *out*. One that is overtaken by a later operation of the same job on the same boards is
+void: it stops where it stands, and nobody is told.
+
+A frame is out, by its own fault and not its boards', while its BMP is silent, or *deaf*: it answers all else, but
+refuses power commands or loses them. A silent BMP is back once it answers a probe. A deaf one is back once it answers a
+power command; so a power-off that harms nobody is tried, ever less often. Where there is none, the frame is taken for
+well after the pause, until the first power command is lost. The pauses grow until a board has come up.
 """
 
 from __future__ import annotations
@@ -26,30 +30,22 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from spalloc_server.core.messages import FrameWork
+from spalloc_server.core.messages import BoardFailure, FrameWork
 from spalloc_server.errors import HardwareError
 from spalloc_server.hardware.bmp import Bmp, NoAnswer, Refused, Silent
-from spalloc_server.hardware.scp import (
-    FLAG_REGISTER,
-    SCP_PORT,
-    BadPacket,
-    Command,
-    Version,
-    power_arguments,
-    stop_register,
-)
+from spalloc_server.hardware.fpgas import Fpgas
+from spalloc_server.hardware.scp import SCP_PORT, Command, power_arguments
 from spalloc_server.hardware.timings import Timings
-from spalloc_server.links import Links
 
-__all__ = ["MAX_QUEUE", "Frame", "Work"]
+__all__ = ["MAX_QUEUE", "Done", "Frame", "Work"]
 
 MAX_QUEUE: Final = 1000
-"""Most unfinished work in a frame; further power-ons fail at once. (Power-offs are bounded by the boards.)"""
+"""Most unfinished work in a frame; further power-ons fail at once. (Power-offs of one job and boards are one.)"""
 
 _BOARDS: Final = frozenset(range(24))
-_FPGAS: Final = (0, 1, 2)
-_MARK: Final = stop_register(Links.south_west)
-_FIRST_WITH_FPGA_REGISTERS: Final = 2
+
+Done = Callable[[tuple[BoardFailure, ...] | None], None]
+"""Called once, with the boards that failed; with None where the work was void."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +55,8 @@ class Work:
     job_id: int
     on: bool
     todo: FrameWork
-    done: Callable[[dict[int, str] | None], None]
-    """Called once, with a reason for each board that failed; with None where the work was void."""
+    done: list[Done]
+    """Of this work, and of later ones that it does as well."""
     running: bool = False
     void: bool = False
 
@@ -78,16 +74,30 @@ class Frame:
         port: int = SCP_PORT,
     ) -> None:
         self.bmp = Bmp(host, timings, self._fell_silent, port=port)
+        self.flash = asyncio.Lock()
+        """To be held from reading flash to having written it."""
         self.watched = False
         """Whether to ask for signs of life while there is nothing to do."""
-        self._timings = timings
+        self.dropped = False
+        """Whether nobody will use the frame any more: once its work is done, it is not asked whether it is back."""
         self._spawn = spawn
         self._on_frame = on_frame
+        self._fpgas = Fpgas(self.bmp)
         self._works: list[Work] = []
-        self._silenced = asyncio.Event()
-        self._majors: dict[int, int] = {}
         self._off: set[int] = set()
-        self._marked: set[int] = set()
+        """Boards that were switched off last, and so are nobody's or are to be off."""
+        self._deaf: str | None = None
+        self._lost = 0
+        """Power commands in a row that had no answer."""
+        self._pause_s = timings.probe_first_s
+        self._looks = 0
+        self._told: str | None = None
+        self._trouble = asyncio.Event()
+
+    @property
+    def out(self) -> str | None:
+        """Why nothing can be switched on; None where it can."""
+        return self.bmp.silent or self._deaf
 
     @property
     def waiting(self) -> int:
@@ -95,8 +105,8 @@ class Frame:
         return len(self._works)
 
     def busy(self) -> bool:
-        """Whether there is work that does not wait for a silent BMP."""
-        return any(work.running or self.bmp.silent is None for work in self._works)
+        """Whether there is work that does not wait for a frame that is out."""
+        return any(work.running or self.out is None for work in self._works)
 
     def submit(self, work: Work) -> None:
         """Take `work` on. Its `done` is called later, never from here."""
@@ -104,32 +114,54 @@ class Frame:
         for older in self._works:
             if older.on and older.job_id == work.job_id and boards.issuperset(older.todo.boards):
                 older.void = True
+        if not work.on and (waiting := self._waiting_like(work)):
+            waiting.done += work.done
+            self._start()
+            return
         self._works.append(work)
         if not boards <= _BOARDS:
             self._refuse(work, f"a frame's boards have the numbers 0 to {max(_BOARDS)}")
         elif work.on and len(self._works) > MAX_QUEUE:
-            self._refuse(work, f"there is too much to do in the frame of BMP {self.bmp.host}")
+            self._refuse(work, f"there is too much to do in the frame of BMP {self.bmp.host}", frame_fault=True)
         self._start()
 
+    def _waiting_like(self, work: Work) -> Work | None:
+        """A power-off of the same job and boards that has not begun, and that nothing but void work comes after."""
+        boards = set(work.todo.boards)
+        for older in reversed(self._works):
+            if not older.void and not boards.isdisjoint(older.todo.boards):
+                same = (older.on, older.job_id, set(older.todo.boards)) == (work.on, work.job_id, boards)
+                return older if same and not older.running else None
+        return None
+
     async def keep_watch(self) -> None:
-        """Ask an idle BMP for signs of life, and a silent one, ever less often, whether it is back. For ever."""
-        pause_s = self._timings.probe_first_s
+        """Ask an idle BMP for signs of life, and one of a frame that is out, ever less often, whether it is back."""
+        timings = self.bmp.timings
+        pause_s = timings.probe_first_s
         while True:
-            if self.bmp.silent is None:
-                pause_s = self._timings.probe_first_s
-                await self._await_silence(self._timings.heartbeat_s)
-                if self.watched and self.bmp.silence_s() >= self._timings.heartbeat_s:
+            if self.bmp.silent is not None:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, timings.probe_longest_s)
+                if self._wanted() and await self.bmp.probe():
+                    self._came_back()
+            elif self._deaf is not None:
+                await asyncio.sleep(self._pause_s)
+                self._pause_s = min(2 * self._pause_s, timings.probe_longest_s)
+                if self._wanted():
+                    await self._look_again()
+            else:
+                pause_s = timings.probe_first_s
+                await self._await_trouble(timings.heartbeat_s)
+                if self.watched and self.bmp.silence_s() >= timings.heartbeat_s:
                     await self.greet()
-                continue
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, self._timings.probe_longest_s)
-            if await self.bmp.probe():
-                self._came_back()
+
+    def _wanted(self) -> bool:
+        return not self.dropped or any(work.done for work in self._works)
 
     async def greet(self) -> None:
         """Ask the BMP for a sign of life; without one it counts as silent."""
-        with contextlib.suppress(HardwareError):  # silence reports itself, and a refusal is a sign of life
-            await self.bmp.command(0, Command.VERSION)
+        with contextlib.suppress(Silent):  # which reports itself
+            await self._hail()
 
     # --- the order of work ---
 
@@ -138,136 +170,184 @@ class Frame:
         taken: set[int] = set()
         for work in self._works:
             if not work.running:
-                if work.void or (work.on and self.bmp.silent is not None):
-                    self._refuse(work, self.bmp.silent or "void")
-                elif self.bmp.silent is None and taken.isdisjoint(work.todo.boards):
+                if work.void or (work.on and self.out is not None):
+                    self._refuse(work, self.out or "void", frame_fault=True)
+                elif self.out is None and taken.isdisjoint(work.todo.boards):
                     work.running = True
                     self._spawn(self._run(work))
             taken.update(work.todo.boards)
 
-    def _refuse(self, work: Work, reason: str) -> None:
+    def _refuse(self, work: Work, reason: str, *, frame_fault: bool = False) -> None:
         work.running = True
-        self._spawn(self._end(work, dict.fromkeys(work.todo.boards, reason)))
+        self._spawn(self._end(work, dict.fromkeys(work.todo.boards, reason), frame_fault=frame_fault))
 
     async def _run(self, work: Work) -> None:
+        frame_fault = False
         try:
-            failures = await (self._switch_on(work) if work.on else self._switch_off(work))
-        except NoAnswer as exc:
+            reasons = await (self._switch_on(work) if work.on else self._switch_off(work))
+        except HardwareError as exc:  # the frame is out
             if not work.on:
-                work.running = False  # until the BMP is back
+                work.running = False  # until it is back
                 self._start()
                 return
-            failures = dict.fromkeys(work.todo.boards, str(exc))
-        except HardwareError as exc:
-            failures = dict.fromkeys(work.todo.boards, str(exc))
-        await self._end(work, failures)
+            reasons, frame_fault = dict.fromkeys(work.todo.boards, str(exc)), True
+        await self._end(work, reasons, frame_fault=frame_fault)
 
-    async def _end(self, work: Work, failures: dict[int, str]) -> None:
+    async def _end(self, work: Work, reasons: dict[int, str], *, frame_fault: bool = False) -> None:
         self._works.remove(work)
         self._start()
-        work.done(None if work.void else failures)
+        failures = tuple(BoardFailure(self.bmp.host, board, reason, frame_fault) for board, reason in reasons.items())
+        for done in work.done:
+            done(None if work.void else failures)
 
-    def _fell_silent(self, reason: str) -> None:
-        self._silenced.set()
-        self._on_frame(self.bmp.host, reason)
-        self._start()
+    # --- frames that are out ---
+
+    def _fell_silent(self, _: str) -> None:
+        self._tell()
 
     def _came_back(self) -> None:
-        self._silenced.clear()
-        self._majors.clear()
+        self._fpgas.forget()
         self._off.clear()
-        self._on_frame(self.bmp.host, None)
+        self._tell()
+
+    def _fall_deaf(self, reason: str) -> NoAnswer:
+        """Take the frame out, although its BMP answers, because of power commands."""
+        if self._deaf is None:
+            self._deaf = reason
+            self._tell()
+        return NoAnswer(reason)
+
+    def _tell(self) -> None:
+        """Tell whether the frame is out, and why, if that has changed; go on with its work."""
+        if self.out is not None:
+            self._trouble.set()
+        if self.out != self._told:
+            self._told = self.out
+            self._on_frame(self.bmp.host, self.out)
         self._start()
 
-    async def _await_silence(self, at_most_s: float) -> None:
+    async def _await_trouble(self, at_most_s: float) -> None:
+        self._trouble.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(at_most_s):
-                await self._silenced.wait()
+                await self._trouble.wait()
+
+    async def _look_again(self) -> None:
+        """Whether a deaf BMP answers a power-off that harms nobody; where there is none, take it for well."""
+        if self._deaf is None:
+            return
+        if works := self._harmless():
+            work = works[self._looks % len(works)]
+            self._looks += 1
+            work.running = True
+            await self._run(work)
+        else:
+            self._deaf = None
+            self._tell()
+
+    def _harmless(self) -> list[Work]:
+        """Power-offs that wait, and one, made up, of all boards that are off already."""
+        taken: set[int] = set()
+        works = []
+        for work in self._works:
+            if not work.on and not work.running and taken.isdisjoint(work.todo.boards):
+                works.append(work)
+            taken.update(work.todo.boards)
+        if idle := self._off - taken:
+            works.append(Work(0, on=False, todo=FrameWork(self.bmp.host, tuple(sorted(idle))), done=[]))
+            self._works.append(works[-1])
+        return works
 
     # --- switching ---
 
     async def _switch_on(self, work: Work) -> dict[int, str]:
         """Power on, verify, stop links; return a reason for each board that failed."""
+        timings = self.bmp.timings
         # A lost answer to this costs little, and finds a dead BMP sooner than power commands would
-        await self.bmp.command(0, Command.VERSION)
-        await asyncio.sleep(self._timings.consider_s)
+        await self._hail()
+        await asyncio.sleep(timings.consider_s)
         failing = {} if work.void else dict.fromkeys(work.todo.boards, "")
         for board in failing:
-            await self._mark(board)
+            await self._fpgas.learn_version(board)
+            if board not in self._off:
+                await self._fpgas.mark(board)
         answered = lost = 0
         while failing and not work.void:
-            if lost == self._timings.power_losses:
-                raise self._deaf(lost)
-            if answered == self._timings.power_on_tries:
-                return {board: f"{reason}, after {answered} power-ons" for board, reason in failing.items()}
+            if answered == timings.power_on_tries:
+                break
+            if lost == timings.power_losses:  # although others of the frame were answered meanwhile
+                return dict.fromkeys(failing, f"power-on was not answered, {lost} times")
             was_answered = await self._power(failing, on=True)
             for board in failing:
-                await self._learn_version(board)
+                await self._fpgas.learn_version(board)
             if was_answered:
                 answered, lost = answered + 1, 0
                 await self._settle(failing)
-                await self._verify(work, failing, self._timings.verify_s + self._stagger_s(failing))
+                await self._verify(work, failing, timings.verify_s + self._stagger_s(failing))
             else:
                 lost += 1
                 await self._verify(work, failing, 0.0)
-        return {} if work.void else await self._stop_links(work)
+        if work.void:
+            return {}
+        if len(failing) < len(work.todo.boards):
+            self._pause_s = timings.probe_first_s
+        if failing:
+            return {board: f"{reason}, after {answered} power-ons" for board, reason in failing.items()}
+        return await self._stop_links(work)
 
     async def _switch_off(self, work: Work) -> dict[int, str]:
         """Power off until the BMP confirms it."""
-        boards = work.todo.boards
-        for _ in range(self._timings.power_losses):
-            if self.bmp.silence_s() > self._timings.fresh_s:
-                await self.bmp.command(0, Command.VERSION)
+        boards, losses = work.todo.boards, self.bmp.timings.power_losses
+        for _ in range(losses):
+            if self.bmp.silence_s() > self.bmp.timings.fresh_s:
+                await self._hail()
             if await self._power(boards, on=False):
                 self._off.update(boards)
-                self._marked.difference_update(boards)
+                self._fpgas.unmark(boards)
                 return {}
-        raise self._deaf(self._timings.power_losses)
+        raise self._fall_deaf(f"BMP {self.bmp.host} does not answer to power-offs ({losses} were lost)")
 
-    def _deaf(self, lost: int) -> Silent:
-        """Take the BMP for silent, although it answers, because that many power commands had no answer."""
-        reason = f"BMP {self.bmp.host} answers, but not to power commands ({lost} were lost)"
-        self.bmp.fall_silent(reason)
-        return Silent(reason)
+    async def _hail(self) -> None:
+        with contextlib.suppress(Refused):  # a sign of life
+            await self.bmp.command(0, Command.VERSION)
 
     async def _power(self, boards: Collection[int], *, on: bool) -> bool:
-        """Send one power command; whether it was answered."""
-        delay_ms = self._timings.stagger_ms if on else 0
+        """Send one power command; whether it was answered. `NoAnswer` where the frame is, or falls, silent or deaf."""
+        timings = self.bmp.timings
+        delay_ms = timings.stagger_ms if on else 0
         arg1, arg2 = power_arguments(tuple(boards), on=on, delay_ms=delay_ms)
         self._off.difference_update(boards)
-        for attempt in range(self._timings.power_on_tries):
+        for attempt in range(timings.power_on_tries):
             if attempt:
-                await asyncio.sleep(self._timings.refusal_pause_s)
+                await asyncio.sleep(timings.refusal_pause_s)
             try:
                 await self.bmp.command(0, Command.POWER, arg1, arg2, extra_s=self._stagger_s(boards))
             except Silent:
                 raise
             except NoAnswer:
-                return False
+                self._lost = min(self._lost + 1, timings.power_losses)
+                if self._lost < timings.power_losses:
+                    return False
+                reason = f"BMP {self.bmp.host} answers, but not to power commands ({self._lost} were lost)"
+                raise self._fall_deaf(reason) from None
             except Refused as exc:
-                refusal = exc
+                reason = str(exc)
             else:
+                self._lost = 0
+                if self._deaf is not None:
+                    self._deaf = None
+                    self._tell()
                 return True
-        raise refusal
+        raise self._fall_deaf(reason)
 
     def _stagger_s(self, boards: Collection[int]) -> float:
-        return self._timings.stagger_ms * max(boards, default=0) / 1000
-
-    async def _mark(self, board: int) -> None:
-        """Make sure that a board that is on now will look different once it has been reset."""
-        if board in self._off:
-            return
-        fpga, _ = _MARK
-        with contextlib.suppress(Refused, BadPacket):  # then its reset is not looked for
-            if await self._read(board, fpga, FLAG_REGISTER) & 3 == fpga:
-                await self._stop(board, *_MARK)
-                self._marked.add(board)
+        return self.bmp.timings.stagger_ms * max(boards, default=0) / 1000
 
     async def _settle(self, failing: dict[int, str]) -> None:
         """Take the boards for good whose FPGAs cannot be read, after giving them time."""
-        blind = [board for board in failing if not self._is_modern(board)]
+        blind = [board for board in failing if not self._fpgas.readable(board)]
         if blind:
-            await asyncio.sleep(self._timings.settle_s)
+            await asyncio.sleep(self.bmp.timings.settle_s)
         for board in blind:
             del failing[board]
 
@@ -278,7 +358,7 @@ class Frame:
         while failing and not work.void:
             last = loop.time() >= deadline
             for board in list(failing):
-                reason = await self._fault(board)
+                reason = await self._fpgas.fault(board)
                 if reason is None:
                     del failing[board]
                     continue
@@ -287,66 +367,14 @@ class Frame:
                     break  # boards come up together: there is no use in asking all of the others, too
             if last:
                 return
-            await asyncio.sleep(self._timings.poll_s)
-
-    async def _fault(self, board: int) -> str | None:
-        """What is wrong with a board that should be on and freshly reset, if anything."""
-        try:
-            if not self._is_modern(board):
-                return "power-on was not answered (and the BMP is too old to look for its effect)"
-            for fpga in _FPGAS:
-                flags = await self._read(board, fpga, FLAG_REGISTER)
-                if flags & 3 != fpga:
-                    return f"FPGA {fpga} takes itself for number {flags & 3} (flags {flags:#x})"
-            if board in self._marked:
-                if await self._read(board, *_MARK):
-                    return "power-on did not reset the board"
-                self._marked.discard(board)
-        except (Refused, BadPacket) as exc:
-            return str(exc)
-        return None
+            await asyncio.sleep(self.bmp.timings.poll_s)
 
     async def _stop_links(self, work: Work) -> dict[int, str]:
         """Stop the links that leave the job; return a reason for each board where that failed."""
         failures: dict[int, str] = {}
         for board, link in work.todo.stopped:
-            if not work.void and self._is_modern(board):
-                reason = await self._stop_link(board, link)
+            if not work.void and self._fpgas.readable(board):
+                reason = await self._fpgas.stop_link(board, link)
                 if reason is not None:
                     failures[board] = f"link {link.name} cannot be stopped: {reason}"
         return failures
-
-    async def _stop_link(self, board: int, link: Links) -> str | None:
-        """Stop a link and read back that it is stopped; what is wrong, if it is not."""
-        fpga, address = stop_register(link)
-        reason = ""
-        for _ in range(self._timings.link_tries):
-            try:
-                await self._stop(board, fpga, address)
-                if await self._read(board, fpga, address):
-                    return None
-                reason = "its register keeps reading 0"
-            except (Refused, BadPacket) as exc:
-                reason = str(exc)
-        return reason
-
-    async def _learn_version(self, board: int) -> None:
-        if board not in self._majors:
-            try:
-                answer = await self.bmp.command(board, Command.VERSION)
-                self._majors[board] = Version.decode(answer).version[0]
-            except (Refused, BadPacket):
-                pass  # verification will say what is wrong with the board
-
-    def _is_modern(self, board: int) -> bool:
-        """Whether the board's BMP reaches the FPGAs' registers."""
-        return self._majors.get(board, _FIRST_WITH_FPGA_REGISTERS) >= _FIRST_WITH_FPGA_REGISTERS
-
-    async def _read(self, board: int, fpga: int, address: int) -> int:
-        payload = await self.bmp.command(board, Command.FPGA_READ, address, 4, fpga)
-        if len(payload) < 4:
-            raise BadPacket(f"BMP {self.bmp.host} reads {len(payload)} bytes of an FPGA register of board {board}")
-        return int.from_bytes(payload[:4], "little")
-
-    async def _stop(self, board: int, fpga: int, address: int) -> None:
-        await self.bmp.command(board, Command.FPGA_WRITE, address, 4, fpga, (1).to_bytes(4, "little"))

@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 
 from spalloc_server.core.messages import BoardFailure, Outcome, Switch
 from spalloc_server.errors import HardwareError
+from spalloc_server.hardware.blacklist import write_blacklist
 from spalloc_server.hardware.frame import Frame, Work
 from spalloc_server.hardware.scp import SCP_PORT, Adc, Command, InfoType
 from spalloc_server.hardware.timings import Timings
@@ -34,8 +35,8 @@ class FrameStatus:
     """How a frame is doing."""
 
     bmp: str
-    silent: str | None
-    """Why its BMP counts as silent; None while it answers, or has not been asked yet."""
+    out: str | None
+    """Why nothing can be switched on in it; None while it can, or its BMP has not been asked yet."""
     waiting: int
     """Operations that are unfinished."""
     commands: int
@@ -60,7 +61,7 @@ class Hardware:
 
     Args:
         on_outcome: told the end of every `Switch`, once, unless it was void.
-        on_frame: told the host of a BMP and why it counts as silent, or None when it answers again.
+        on_frame: told the host of a BMP and why nothing can be switched on in its frame, or None when it can again.
         timings: how patient to be.
         port: UDP port of all BMPs.
     """
@@ -101,28 +102,33 @@ class Hardware:
         if not switch.frames:
             asyncio.get_running_loop().call_soon(self._conclude, switch.operation)
         for todo in switch.frames:
-            done = partial(self._on_part, switch.operation, todo.bmp)
-            self._frame(todo.bmp).submit(Work(switch.job_id, switch.on, todo, done))
+            done = partial(self._on_part, switch.operation)
+            self._frame(todo.bmp).submit(Work(switch.job_id, switch.on, todo, [done]))
 
     def watch(self, hosts: Iterable[str]) -> None:
-        """Ask these BMPs, and from now on no others, for signs of life: at once, and then while they are idle."""
+        """Ask these BMPs, and from now on no others without work, for signs of life: at once, and then while idle."""
         wanted = set(hosts)
-        for host in wanted - self._frames.keys():
+        for host in sorted(wanted - self._frames.keys()):
             self._spawn(self._frame(host).greet())
         for host, frame in self._frames.items():
             frame.watched = host in wanted
+            frame.dropped = not frame.watched
+
+    def set_timings(self, timings: Timings) -> None:
+        """Be this patient from now on; for how long BMPs that are in use are waited for stays as it was."""
+        self._timings = timings
+        for frame in self._frames.values():
+            frame.bmp.timings = timings
 
     def frames(self) -> dict[str, FrameStatus]:
         """How each frame is doing that has been used or watched, by the host of its BMP."""
         return {
-            host: FrameStatus(
-                host, frame.bmp.silent, frame.waiting, frame.bmp.commands, frame.bmp.resends, frame.bmp.strays
-            )
+            host: FrameStatus(host, frame.out, frame.waiting, frame.bmp.commands, frame.bmp.resends, frame.bmp.strays)
             for host, frame in self._frames.items()
         }
 
     def busy(self) -> bool:
-        """Whether anything is under way that does not wait for a silent BMP."""
+        """Whether anything is under way that does not wait for a frame that is out."""
         return self._asked > 0 or any(frame.busy() for frame in self._frames.values())
 
     async def drain(self, deadline_s: float) -> bool:
@@ -171,6 +177,11 @@ class Hardware:
         """The board's temperatures, voltages and fans; `HardwareError` where they cannot be read."""
         return Adc.decode(await self.ask(bmp, board, Command.INFO, InfoType.ADC))
 
+    async def write_blacklist(self, bmp: str, board: int, lines: Iterable[str]) -> list[str]:
+        """Write a board's blacklist, one of a frame after the other; what is then read. Errors as `blacklist` has."""
+        async with self._frame(bmp).flash:
+            return await write_blacklist(partial(self.ask, bmp, board), lines)
+
     def _frame(self, host: str) -> Frame:
         frame = self._frames.get(host)
         if frame is None:
@@ -194,13 +205,13 @@ class Hardware:
         for frame in self._frames.values():
             frame.bmp.close()
 
-    def _on_part(self, operation: int, bmp: str, failures: dict[int, str] | None) -> None:
+    def _on_part(self, operation: int, failures: tuple[BoardFailure, ...] | None) -> None:
         state = self._operations[operation]
         state.frames_left -= 1
         if failures is None:
             state.void = True
         else:
-            state.failures += [BoardFailure(bmp, board, reason) for board, reason in failures.items()]
+            state.failures += failures
         if state.frames_left == 0:
             self._conclude(operation)
 

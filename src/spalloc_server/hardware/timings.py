@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
+
+from spalloc_server.options import Hardware
 
 __all__ = ["Timings"]
 
@@ -10,6 +13,16 @@ __all__ = ["Timings"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """Every wait and budget of the hardware shell; the defaults suit real hardware. `_s` is seconds."""
+
+    @classmethod
+    def of(cls, options: Hardware) -> Self:
+        """The defaults, but for what an operator has chosen."""
+        return cls(
+            stagger_ms=options.stagger_ms,
+            pace_s=options.pace_seconds,
+            power_on_tries=options.power_on_tries,
+            verify_s=options.verify_seconds,
+        )
 
     open_s: float = 5.0
     """For finding a BMP's address and opening its socket."""
@@ -32,7 +45,7 @@ class Timings:
     power_reply_s: float = 10.0
     """From a power command to taking it, or its answer, for lost. Longer than boards take to come up."""
     power_losses: int = 12
-    """Power commands lost in a row before a BMP that answers all else counts as silent."""
+    """Power commands lost in a row before a BMP that answers all else counts as deaf."""
     power_on_tries: int = 3
     """Power-ons of a board, answered, before it counts as faulty."""
     stagger_ms: int = 0
@@ -46,7 +59,7 @@ class Timings:
     link_tries: int = 3
     """Times that a link's register is written before the board counts as faulty."""
     probe_first_s: float = 1.0
-    """From a BMP falling silent to its first probe; doubles with each."""
+    """From a BMP falling silent, or deaf, to its first probe; doubles with each."""
     probe_longest_s: float = 30.0
     heartbeat_s: float = 60.0
     """A BMP that is watched and idle is asked for a sign of life this often."""

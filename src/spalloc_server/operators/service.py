@@ -31,8 +31,7 @@ from spalloc_server.controller import Controller, steady_time
 from spalloc_server.coordinates import Board
 from spalloc_server.core.overview import BoardView
 from spalloc_server.errors import HardwareError, RequestError, SpallocServerError, StorageError
-from spalloc_server.hardware.blacklist import Ask as AskBoard
-from spalloc_server.hardware.blacklist import read_blacklist, write_blacklist
+from spalloc_server.hardware.blacklist import read_blacklist
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.operators import messages
 from spalloc_server.operators.messages import ServerView, TemperaturesView, socket_path
@@ -209,9 +208,9 @@ class Operators:
             case messages.Temperatures():
                 return await self._temperatures(request)
             case messages.Blacklist():
-                return await read_blacklist(self._asker(request))
+                return await read_blacklist(partial(self._hardware.ask, *self._address(request)))
             case messages.SetBlacklist():
-                return await write_blacklist(self._asker(request), request.lines)
+                return await self._hardware.write_blacklist(*self._address(request), request.lines)
 
     def _status(self) -> ServerView:
         jobs = Counter(job.state for job in self._controller.job_views())
@@ -244,15 +243,15 @@ class Operators:
             raise HardwareError(f"board {board} of {machine} is still being tried; look again later") from None
         return view
 
-    def _asker(self, request: messages.Blacklist | messages.SetBlacklist) -> AskBoard:
-        """How to have commands done by a board that no job has."""
+    def _address(self, request: messages.Blacklist | messages.SetBlacklist) -> tuple[str, int]:
+        """(BMP, number) of a board; of one that no job has, where it is to be changed."""
         board = request.x, request.y, request.z
         view = self._controller.board_view(request.machine, board)
         if view.bmp is None or view.board is None:
             raise RequestError(f"board {board} of {request.machine} has no place in a frame")
         if isinstance(request, messages.SetBlacklist) and view.job_id is not None:
             raise RequestError(f"job {view.job_id} has board {board} of {request.machine}")
-        return partial(self._hardware.ask, view.bmp, view.board)
+        return view.bmp, view.board
 
     async def _temperatures(self, request: messages.Temperatures) -> list[TemperaturesView]:
         machine = self._controller.machines.get(request.machine)
