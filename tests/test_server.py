@@ -6,15 +6,19 @@ import asyncio
 import json
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import structlog
 
-from spalloc_server.errors import ConfigurationError, DamagedStateError, SpallocServerError
+from spalloc_server.errors import ConfigurationError, DamagedStateError, SpallocServerError, StorageError
 from spalloc_server.server import Server, state_path
+from spalloc_server.storage.history import read_state
+from spalloc_server.storage.rows import Rows
+from spalloc_server.storage.sqlite import SqliteJournal
 from tests.house import PATIENCE, Client, Place
 from tests.processes import ServerProcess
 from tests.storage.disk import Disk, Operation
@@ -45,6 +49,22 @@ def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     place.configure()
     return place
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A disk on which commits go on only while this is set."""
+    going = threading.Event()
+    going.set()
+    commit = SqliteJournal._commit
+
+    def commit_when_it_goes_on(journal: SqliteJournal, rows: Rows) -> StorageError | None:
+        going.wait(5)
+        return commit(journal, rows)
+
+    monkeypatch.setattr(SqliteJournal, "_commit", commit_when_it_goes_on)
+    yield going
+    going.set()
 
 
 async def test_a_job_gets_boards_that_are_on_and_fenced_off_and_gives_them_back(place: Place, clients: Clients) -> None:
@@ -90,6 +110,26 @@ async def test_a_cold_start_forgets_jobs_and_keeps_the_old_state_under_another_n
             assert (await client.call("get_job_state", job_id))["state"] == 0
             assert await client.create() == job_id + 1, "numbers are never used again"
             assert len(list(place.folder.glob(".config.py.state.db*"))) >= 2
+
+
+async def test_the_end_of_a_job_is_acknowledged_to_nobody_before_it_is_stored(
+    place: Place, clients: Clients, disk: threading.Event
+) -> None:
+    async with place.simulator(), place.serving() as server:
+        first, second = await clients.connect(server), await clients.connect(server)
+        job_id = await first.create(3)
+        await first.until(job_id, READY)
+        await server._batches.settle()
+        disk.clear()
+        ends = [asyncio.create_task(first.call("destroy_job", job_id))]
+        await until(lambda: server._batches._unsettled == 1)
+        ends.append(asyncio.create_task(second.call("destroy_job", job_id)))
+        await until(lambda: len(server._service._waiting) == 2 or any(end.done() for end in ends))
+        assert not any(end.done() for end in ends)
+        assert [row.ended_at for row in read_state(place.state).jobs] == [None]
+        disk.set()
+        assert await asyncio.gather(*ends) == [None, None]
+        assert read_state(place.state).jobs == []
 
 
 async def test_a_silent_job_is_destroyed_and_its_watchers_are_told(place: Place, clients: Clients) -> None:

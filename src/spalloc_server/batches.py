@@ -72,9 +72,12 @@ class Batches:
         self._known_ids = controller.next_id
 
     def hold(self) -> int | None:
-        """The number of the batch that the core's changes belong to; None where there are none."""
+        """The number of the batch to wait for until all that the core says now is durable; None where it is.
+
+        A command that finds its work done already, by another client's, is as true as that one's batch is durable.
+        """
         if not self._controller.changed:
-            return None
+            return self._number if self._unsettled else None
         if self._flushing is None:
             self._flushing = self._loop.call_soon(self.flush)
         return self._number + 1
