@@ -6,6 +6,7 @@ acknowledged, since reads do not wait for the disk.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,10 @@ from tests.house import Client
 
 QUEUED, POWER, READY = 1, 2, 3
 
-MEDDLING = 0.3
+STROLL = 0.005
+"""Seconds that a user may take between two changes."""
+
+MEDDLING = 0.5
 """How often a user has something done to a job of which another user asks something at the same time."""
 
 Board = tuple[int, int, int]
@@ -96,6 +100,7 @@ class LedgerUser:
     async def run(self) -> None:
         """Go on until the server is killed. Now and then meddle with a job of which somebody else asks just now."""
         while True:
+            await asyncio.sleep(self._rng.uniform(0, STROLL))  # so that users do not march in step with the commits
             roll = self._rng.random()
             if (others := sorted(self._ledger.uncertain)) and self._rng.random() < MEDDLING:
                 await self._change(self._rng.choice(others))
