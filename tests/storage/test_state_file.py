@@ -21,7 +21,7 @@ from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUse
 from spalloc_server.storage.history import read_history
 from spalloc_server.storage.rows import encode
 from spalloc_server.storage.sqlite import SqliteJournal
-from spalloc_server.storage.state_file import cold_start, connect, set_aside
+from spalloc_server.storage.state_file import _migrations, cold_start, connect, set_aside
 from tests.storage.journals import stored
 from tests.storage.workload import Model, a_job, workload
 
@@ -310,6 +310,16 @@ def test_a_cold_start_sets_the_old_state_aside_and_goes_on_counting_jobs(path: P
     assert aside is not None
     assert loaded(path) == Snapshot(facts={"next_id": full.facts["next_id"]})
     assert loaded(aside) == full
+
+
+def test_a_cold_start_from_an_older_schema_goes_on_counting_jobs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dump = min(DATA.glob("schema-*.sql"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(dump.read_text())
+    migrations = [*_migrations(), "CREATE TABLE extra (a)"]
+    monkeypatch.setattr("spalloc_server.storage.state_file._migrations", lambda: migrations)
+    assert cold_start(path, keep=["next_id"]) is not None
+    assert loaded(path) == Snapshot(facts={"next_id": 3})
 
 
 @pytest.mark.parametrize("content", [None, b"", b"rubbish" * 1000], ids=["nothing", "empty", "rubbish"])

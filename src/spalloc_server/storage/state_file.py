@@ -38,7 +38,9 @@ __all__ = [
     "connect_to_read",
     "explained",
     "newest_schema",
-    "rename",
+    "prepare",
+    "reopen",
+    "replace",
     "set_aside",
     "transaction",
 ]
@@ -174,6 +176,13 @@ def connect(path: Path) -> sqlite3.Connection:
         return connection
 
 
+def reopen(path: Path) -> sqlite3.Connection:
+    """Open a state whatever its schema is, for a server that goes on with it; its lines are as good as it can take."""
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    _set_up(connection)
+    return connection
+
+
 def connect_to_read(path: Path, *, any_version: bool = False) -> sqlite3.Connection:
     """Open an existing state for reading only, while a server has it or not; raises as `connect`.
 
@@ -219,8 +228,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StorageError(f"{path} is on a file system without shared memory; choose a local one with --state")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+    _set_up(connection)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, migration in enumerate(_migrations()[version:], version + 1):
         try:
@@ -230,6 +238,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute("ROLLBACK")
             raise
     _check(connection, path)
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
 
 
 def newest_schema() -> int:
@@ -269,8 +282,30 @@ def set_aside(path: Path) -> Path | None:
         lock.release()
 
 
+def prepare(path: Path, changes: Changes) -> Path:
+    """Begin a state with these rows beside the one at `path`; where it is."""
+    fresh = _beside(path, ".fresh")
+    for ending in PARTS:
+        _beside(fresh, ending).unlink(missing_ok=True)  # what a crash may have left
+    with closing(connect(fresh)) as new, transaction(new):
+        encode(changes).store(new)
+    return fresh
+
+
+def replace(path: Path, fresh: Path) -> Path | None:
+    """Set the state at `path`, which nobody has open, aside; the one at `fresh` takes its place."""
+    aside = rename(path)
+    fresh.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # what is written from now on is lost with a name that is not on the disk
+    finally:
+        os.close(folder)
+    return aside
+
+
 def rename(path: Path) -> Path | None:
-    """As `set_aside`, for the holder of the lock."""
+    """As `set_aside`, for the holder of the lock; nobody may have it open."""
     parts = [ending for ending in PARTS if _beside(path, ending).exists()]
     if not parts:
         return None
@@ -299,7 +334,7 @@ def cold_start(path: Path, *, keep: Iterable[str] = ()) -> Path | None:
     lock = Lock(path)
     try:
         facts: dict[str, Any] = {}
-        with suppress(StorageError), explained(path), closing(connect_to_read(path)) as old:
+        with suppress(StorageError), explained(path), closing(connect_to_read(path, any_version=True)) as old:
             facts = read_facts(old)
         aside = rename(path)
         with explained(path), closing(connect(path)) as new, transaction(new):
