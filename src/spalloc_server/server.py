@@ -9,14 +9,18 @@ the time is noted; by the second, a moment later, every command that had arrived
 
 Stopping has two stages. The first finishes what BMPs are doing and says goodbye to clients; jobs keep their boards,
 and boards their power. The second stops at once. Neither loses anything that was acknowledged.
+
+After an upgrade the old process only finishes what it has begun at BMPs. What it is told meanwhile it passes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import structlog
@@ -27,7 +31,7 @@ from spalloc_server.config_file import compare, load, watch
 from spalloc_server.configuration import Configuration
 from spalloc_server.controller import Controller, steady_time
 from spalloc_server.core.messages import Outcome
-from spalloc_server.errors import ConfigurationError, ListenError, StorageError, UpgradeError
+from spalloc_server.errors import ConfigurationError, ListenError, SpallocServerError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.in_thread import InThread
@@ -48,6 +52,9 @@ READ_GRACE = 0.1
 
 READ_TURNS = 10
 """Turns of the event loop that follow, should it have stood still for all of `READ_GRACE`: timers precede sockets."""
+
+SIGNAL_TURNS = 10
+"""Turns of the event loop after which signals have been heard that came while it stood still."""
 
 DRAIN_SECONDS = 30.0
 """How long a graceful stop waits for BMPs to finish what they are doing."""
@@ -105,6 +112,13 @@ class Server(InThread):
         self._listening = ("", 0)
         self._chores: list[asyncio.Task[None]] = []
         self._upgrading: asyncio.Task[None] | None = None
+        self._predecessor_works: asyncio.Task[None] | None = None
+        """Until it is over, BMPs may be doing what the predecessor told them."""
+        self._successor: int | None = None
+        """Number of the process that has taken over."""
+        self._serves = False
+        self._asked_early: list[Callable[[], None]] = []
+        """What is to be done as soon as it serves."""
         self._upkeep = Upkeep(self._refuse)
         self.controller = Controller()
         """The core, once the server is ready."""
@@ -123,8 +137,10 @@ class Server(InThread):
             SpallocServerError: it cannot start; the text is for the operator.
         """
         self._configuration = self._load()
-        address = (self._configuration.ip, self._listening_port(self._configuration))
         predecessor = Predecessor.find()
+        if predecessor is not None:  # which may have been told to reload since
+            self._configuration = self._load()
+        address = (self._configuration.ip, self._listening_port(self._configuration))
         sockets = listening_sockets(*address) if predecessor is None else predecessor.sockets
         async with AsyncExitStack() as stack:
             for sock in sockets:
@@ -154,21 +170,40 @@ class Server(InThread):
 
     def stop(self) -> None:
         """Stop gracefully; at once, where it was told before. For the event loop's own thread."""
+        if self._passed_on(signal.SIGTERM):
+            return
         if self._stop_asked.is_set():
             self._haste_asked.set()
         self._stop_asked.set()
 
     def reload(self) -> None:
         """Read the config file again and apply it; where it is bad, say so and go on as before."""
+        if self._passed_on(signal.SIGHUP):
+            return
+        if not self._serves:
+            self._asked_early.append(self.reload)
+            return
         systemd.reloading()
         self._reload()
         systemd.notify("READY=1")
 
     def upgrade(self) -> None:
         """Start this program anew, as it is now installed, to take over; where that fails, go on as before."""
-        if self._upgrading is None or self._upgrading.done():
+        if self._passed_on(signal.SIGUSR2):
+            return
+        if not self._serves:
+            self._asked_early.append(self.upgrade)
+        elif self._upgrading is None or self._upgrading.done():
             self._upgrading = self._tasks.create_task(self._upgrade())
             self._chores.append(self._upgrading)
+
+    def _passed_on(self, number: signal.Signals) -> bool:
+        """Whether another process is the server by now; it is sent this signal."""
+        if self._successor is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(self._successor, number)
+        return True
 
     # ---------------------------------------------------------------- changing while it runs
 
@@ -190,9 +225,11 @@ class Server(InThread):
             self._chores.append(self._tasks.create_task(self._listen(sockets, address)))
 
     async def _upgrade(self) -> None:
+        if self._predecessor_works is not None:  # else three processes could have commands at one BMP
+            await asyncio.wait([self._predecessor_works])
         log.info("upgrade: a new process is started")
         try:
-            await pass_on(
+            successor = await pass_on(
                 snapshot=self.controller.snapshot,
                 journal=self._journal,
                 service=self._service,
@@ -200,11 +237,19 @@ class Server(InThread):
                 hardware=self._hardware,
                 listening=self._listening,
             )
-        except (UpgradeError, StorageError) as exc:
-            log.error("upgrade failed: going on as before", error=str(exc))
-        else:
-            log.info("upgrade done: the new process serves")
-            self._stop_asked.set()
+        except Exception as exc:  # noqa: BLE001 - whatever it was, clients are to be served
+            told = str(exc) if isinstance(exc, SpallocServerError) else repr(exc)
+            log.error("upgrade failed: going on as before", error=told)
+            return
+        self._successor = successor.pid
+        for chore in self._chores:
+            if chore is not self._upgrading:
+                chore.cancel()
+        await successor.finish_commands(self._hardware)
+        for _ in range(SIGNAL_TURNS):
+            await asyncio.sleep(0)
+        log.info("upgrade done: the new process serves")
+        self._stop_asked.set()
 
     # ---------------------------------------------------------------- starting
 
@@ -226,11 +271,15 @@ class Server(InThread):
             predecessor.claim(self._batches, self._hardware)
             await self._listen(sockets, predecessor.listening)
             await predecessor.go_on(self._service)
-            chores.append(predecessor.await_commands(self._hardware))
+            self._predecessor_works = self._tasks.create_task(predecessor.await_commands(self._hardware))
+            self._chores.append(self._predecessor_works)
         self._changed()
+        self._chores += [self._tasks.create_task(chore) for chore in chores]
+        self._serves = True
         if address != self._listening:
             self.reload()
-        self._chores += [self._tasks.create_task(chore) for chore in chores]
+        for ask in self._asked_early:
+            ask()
 
     def _load(self) -> Configuration:
         configuration = load(self._config, allow_unsafe=self._allow_unsafe_config)
