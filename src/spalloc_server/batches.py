@@ -63,7 +63,7 @@ class Batches:
         self._loop = asyncio.get_running_loop()
         self._number = 0
         self.stopped = False
-        """Whether another process has taken over."""
+        """Whether nothing is to be stored or done any more, or not yet: another process is the server."""
         self._flushing: asyncio.Handle | None = None
         self._withheld: list[Effects] = []
         self._unsettled = 0
@@ -102,7 +102,7 @@ class Batches:
         self._journal.write(effects.changes, partial(self._committed, self._number, effects))
 
     def stop(self) -> None:
-        """Store nothing more: another process has taken over, and the core's changes here mean nothing."""
+        """Store and do nothing more: another process goes on, now or at the next start."""
         self.stopped = True
 
     def settled(self) -> bool:
@@ -115,6 +115,8 @@ class Batches:
         await self._idle.wait()
 
     def _committed(self, number: int, effects: Effects, error: StorageError | None) -> None:
+        if self.stopped:
+            return
         self._withheld.append(effects)
         self._settled(number, None if error is None else str(error))
         new_jobs = [job_id for job_id in effects.changes.jobs if job_id >= self._known_ids]

@@ -4,9 +4,6 @@ Theory of operation. Everything happens in one event loop. Clients' commands, th
 time change the core; `Batches` takes the changes, has them stored, and then lets their effects go: this module's
 `_act` switches power and tells watchers.
 
-Leases are judged in two steps, so that a client is never punished for what the server has not read yet: at the first,
-the time is noted; by the second, a moment later, every command that had arrived by then has been read and counted.
-
 Stopping has two stages. The first finishes what BMPs are doing and says goodbye to clients; jobs keep their boards,
 and boards their power. The second stops at once. Neither loses anything that was acknowledged.
 
@@ -27,9 +24,9 @@ import structlog
 
 from spalloc_server import systemd
 from spalloc_server.batches import Batches, Effects
-from spalloc_server.config_file import compare, load, watch
+from spalloc_server.config_file import compare, load, stamp, watch
 from spalloc_server.configuration import Configuration
-from spalloc_server.controller import Controller, steady_time
+from spalloc_server.controller import Controller
 from spalloc_server.core.messages import Outcome
 from spalloc_server.errors import ConfigurationError, ListenError, SpallocServerError
 from spalloc_server.hardware.switchboard import Hardware
@@ -41,23 +38,21 @@ from spalloc_server.protocol.listener import listening_sockets, tls_context
 from spalloc_server.protocol.service import Service
 from spalloc_server.stalls import StallDetector
 from spalloc_server.storage.sqlite import SqliteJournal
-from spalloc_server.storage.state_file import cold_start
+from spalloc_server.storage.state_file import cold_start, consistent
+from spalloc_server.timekeeper import Timekeeper, hurried
 from spalloc_server.upgrade import Predecessor, pass_on
 from spalloc_server.upkeep import Upkeep
 
 __all__ = ["Server", "state_path"]
-
-READ_GRACE = 0.1
-"""Seconds between noting that leases have run out and ending their jobs, in which commands that wait are read."""
-
-READ_TURNS = 10
-"""Turns of the event loop that follow, should it have stood still for all of `READ_GRACE`: timers precede sockets."""
 
 SIGNAL_TURNS = 10
 """Turns of the event loop after which signals have been heard that came while it stood still."""
 
 DRAIN_SECONDS = 30.0
 """How long a graceful stop waits for BMPs to finish what they are doing."""
+
+HASTE_SECONDS = 1.0
+"""How long a stop at once waits for the last commits, and for the journal's end: the disk may hang."""
 
 DEFAULT_PORT = Configuration().port
 
@@ -108,7 +103,6 @@ class Server(InThread):
         self._configuration = Configuration()
         self._stop_asked = asyncio.Event()
         self._haste_asked = asyncio.Event()
-        self._wake: asyncio.TimerHandle | None = None
         self._listening = ("", 0)
         self._chores: list[asyncio.Task[None]] = []
         self._upgrading: asyncio.Task[None] | None = None
@@ -146,11 +140,13 @@ class Server(InThread):
             for sock in sockets:
                 stack.callback(sock.close)
             self._open_journal(None if predecessor is None else predecessor.lock)
-            stack.push_async_callback(self._journal.close)
+            stack.push_async_callback(lambda: hurried(self._journal.close(), self._haste_asked, HASTE_SECONDS))
+            self._restore()
             self._hardware = await stack.enter_async_context(
                 Hardware(self._on_outcome, self._on_frame, timings=self._timings)
             )
             self._service = Service(self.controller, self._configuration.limits, self._hold)
+            self._time = Timekeeper(self.controller, self._changed)
             self._batches = Batches(self.controller, self._journal, settled=self._settled, act=self._act)
             self._operators = Operators(
                 self.controller, self._hardware, self._service, config=self._config, state=self._state, hold=self._hold
@@ -213,7 +209,7 @@ class Server(InThread):
             configuration = self._load()
             address = (configuration.ip, self._listening_port(configuration))
             if address != self._listening:
-                sockets = listening_sockets(*address)
+                sockets = self._bind(address)
         except (ConfigurationError, ListenError) as exc:
             log.error("configuration not changed: the file is bad", error=str(exc))
             return
@@ -223,6 +219,21 @@ class Server(InThread):
         log.info("configuration reloaded", changes=comparison.lines() or "none")
         if sockets:
             self._chores.append(self._tasks.create_task(self._listen(sockets, address)))
+
+    def _bind(self, address: tuple[str, int]) -> list[socket.socket]:
+        """Sockets that listen there; raises `ListenError`, and the server listens where it did."""
+        try:
+            return listening_sockets(*address)
+        except ListenError:
+            if not address[1] or address[1] != self._listening[1]:
+                raise
+        self._service.stop_listening()  # it may be this very server that has the port, say of all addresses
+        try:
+            return listening_sockets(*address)
+        except ListenError:
+            again = self._service.listen(listening_sockets(*self._listening))
+            self._chores.append(self._tasks.create_task(again))
+            raise
 
     async def _upgrade(self) -> None:
         if self._predecessor_works is not None:  # else three processes could have commands at one BMP
@@ -258,13 +269,13 @@ class Server(InThread):
     ) -> None:
         """Serve: anew, or where another process left off."""
         chores = [
-            self._judge_leases(),
+            self._time.judge_leases(lambda: self._configuration.timeout_check_interval),
             self._upkeep.run(self._journal, lambda: self._configuration.history_days),
             systemd.feed_watchdog(),
             self.stalls.run(),
         ]
         if self._watch_config:
-            chores.append(watch(self._config, self.reload))
+            chores.append(watch(self._config, self.reload, self._read))
         if predecessor is None:
             await self._listen(sockets, address)
         else:
@@ -282,6 +293,7 @@ class Server(InThread):
             ask()
 
     def _load(self) -> Configuration:
+        self._read = stamp(self._config)
         configuration = load(self._config, allow_unsafe=self._allow_unsafe_config)
         self._tls = tls_context(configuration.access, self._config.parent)
         return configuration
@@ -302,17 +314,20 @@ class Server(InThread):
         self.address = sockets[0].getsockname()[:2]
 
     def _open_journal(self, lock: int | None) -> None:
-        """Open the state and bring the core to where it was."""
-        self.controller = Controller(
-            max_retired_jobs=self._configuration.max_retired_jobs,
-            seconds_before_free=self._configuration.seconds_before_free,
-        )
         if self._cold_start and lock is None and (kept := cold_start(self._state, keep=["next_id"])):
             log.warning("cold start: old state moved aside", kept_as=str(kept))
-        self._journal = SqliteJournal.open(
-            self._state, loop=asyncio.get_running_loop(), on_health=self._upkeep.on_health, lock=lock
+        loop = asyncio.get_running_loop()
+        self._journal = SqliteJournal.open(self._state, loop=loop, on_health=self._upkeep.on_health, lock=lock)
+
+    def _restore(self) -> None:
+        """Bring the core to where it was."""
+        configuration = self._configuration
+        self.controller = Controller(
+            max_retired_jobs=configuration.max_retired_jobs, seconds_before_free=configuration.seconds_before_free
         )
-        self.controller.restore(self._journal.load(max_retired=self._configuration.max_retired_jobs))
+        snapshot = self._journal.load(max_retired=configuration.max_retired_jobs)
+        with consistent(self._state):
+            self.controller.restore(snapshot)
 
     def _configure(self, configuration: Configuration) -> None:
         self._configuration = configuration
@@ -324,12 +339,12 @@ class Server(InThread):
     # ---------------------------------------------------------------- from the core to the world
 
     def _hold(self) -> int | None:
-        self._arm()
+        self._time.arm()
         return self._batches.hold()
 
     def _changed(self) -> None:
         """Something other than a client may have changed the core."""
-        self._arm()
+        self._time.arm()
         self._batches.hold()
 
     def _settled(self, ticket: int, error: str | None) -> None:
@@ -359,29 +374,6 @@ class Server(InThread):
         self.controller.frame_changed(bmp, reason)
         self._changed()
 
-    def _arm(self) -> None:
-        """Let the core have its turn at the time at which something can happen by itself."""
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
-        wake_at = self.controller.wake_at()
-        if wake_at is not None:
-            delay = max(0.0, wake_at - steady_time())
-            self._wake = asyncio.get_running_loop().call_later(delay, self._tick, 0.0)
-
-    def _tick(self, expire_before: float) -> None:
-        self.controller.tick(expire_before)
-        self._changed()
-
-    async def _judge_leases(self) -> None:
-        while True:
-            await asyncio.sleep(self._configuration.timeout_check_interval)
-            noted = steady_time()
-            await asyncio.sleep(READ_GRACE)
-            for _ in range(READ_TURNS):
-                await asyncio.sleep(0)
-            self._tick(noted)
-
     def _refuse(self, reason: str | None) -> None:
         self._service.refusal = reason
 
@@ -390,18 +382,15 @@ class Server(InThread):
     async def _say_goodbye(self) -> None:
         """Finish what is under way, unless there is haste, and disconnect the clients."""
         self._service.stop_listening()
-        if self._wake is not None:
-            self._wake.cancel()
+        self._time.stop()
         if self._batches.stopped:
             return
         systemd.notify("STOPPING=1")
-        haste = asyncio.create_task(self._haste_asked.wait())
-        parting = asyncio.create_task(self._part())
-        await asyncio.wait({haste, parting}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (haste, parting):
-            task.cancel()
-        await asyncio.gather(haste, parting, return_exceptions=True)
-        await self._batches.settle()
+        await hurried(self._part(), self._haste_asked, 0.0)
+        await hurried(self._batches.settle(), self._haste_asked, HASTE_SECONDS)
+        self._batches.stop()  # should the disk go on after all: what follows from it is done at the next start
+        for connection in tuple(self._service.connections):
+            connection.abort()
 
     async def _part(self) -> None:
         await self._batches.settle()

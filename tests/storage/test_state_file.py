@@ -75,6 +75,11 @@ def files(path: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
+def modes(path: Path) -> dict[str, int]:
+    """Who may do what with the files that there are."""
+    return {found.name: stat.S_IMODE(found.stat().st_mode) for found in path.parent.iterdir()}
+
+
 # ------------------------------------------------------------------------------------------------------------- opening
 
 
@@ -85,9 +90,17 @@ def test_what_was_written_is_there_after_a_restart(path: Path, full: Snapshot) -
 async def test_only_the_owner_may_read_any_of_the_files_from_their_creation_on(path: Path) -> None:
     journal = open_journal(path)
     await stored(journal, Changes(facts={"a": 1}))
-    modes = {found.name: stat.S_IMODE(found.stat().st_mode) for found in path.parent.iterdir()}
+    found = modes(path)
     await journal.close()
-    assert modes == {path.name + ending: 0o600 for ending in ("", "-wal", "-shm", ".lock")}
+    assert found == {path.name + ending: 0o600 for ending in ("", "-wal", "-shm", ".lock")}
+
+
+def test_a_backup_that_everybody_may_read_is_closed_to_others_when_it_is_opened(path: Path) -> None:
+    with closing(connect(path)):
+        for ending in ("", "-wal", "-shm"):
+            Path(f"{path}{ending}").chmod(0o644)
+        with closing(connect(path)):
+            assert modes(path) == {path.name + ending: 0o600 for ending in ("", "-wal", "-shm")}
 
 
 async def test_a_relative_path_and_a_link_lead_to_the_same_state(

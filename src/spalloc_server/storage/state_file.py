@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from spalloc_server.core.messages import Changes
-from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUseError, StorageError
+from spalloc_server.errors import DamagedStateError, NewerStateError, SpallocServerError, StateInUseError, StorageError
 from spalloc_server.storage.rows import encode, read_facts
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "cold_start",
     "connect",
     "connect_to_read",
+    "consistent",
     "explained",
     "newest_schema",
     "prepare",
@@ -81,6 +82,16 @@ def explained(path: Path) -> Iterator[None]:
         raise StorageError(f"the state in {path} cannot be used: {exc}") from exc
     except OSError as exc:
         raise StorageError(f"the state in {path} cannot be used: {exc}") from exc
+
+
+@contextmanager
+def consistent(path: Path) -> Iterator[None]:
+    """Turn whatever a core makes of rows that no core can have written into `DamagedStateError`."""
+    try:
+        yield
+    except Exception as exc:
+        told = str(exc) if isinstance(exc, SpallocServerError) else repr(exc)
+        raise _damaged(path, f"what is in it does not fit together: {told}") from exc
 
 
 def _damaged(path: Path, finding: object) -> DamagedStateError:
@@ -225,6 +236,9 @@ def _create(path: Path) -> None:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     _judge(connection, path, any_version=True)
+    for ending in PARTS:  # a backup that was put in place may be open to everybody
+        with suppress(FileNotFoundError, PermissionError):
+            _beside(path, ending).chmod(0o600)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StorageError(f"{path} is on a file system without shared memory; choose a local one with --state")
@@ -325,7 +339,7 @@ def cold_start(path: Path, *, keep: Iterable[str] = ()) -> Path | None:
 
     Args:
         path: the state file.
-        keep: names of facts to take over where they can be read (the next job number, so that none is used again).
+        keep: names of numbers to take over where they can be read (that of the next job, so that none is used again).
 
     Returns:
         As `set_aside`; raises as `set_aside` and `connect`.
@@ -335,7 +349,7 @@ def cold_start(path: Path, *, keep: Iterable[str] = ()) -> Path | None:
     try:
         facts: dict[str, Any] = {}
         with suppress(StorageError), explained(path), closing(connect_to_read(path, any_version=True)) as old:
-            facts = read_facts(old)
+            facts = {name: value for name, value in read_facts(old).items() if isinstance(value, int)}
         aside = rename(path)
         with explained(path), closing(connect(path)) as new, transaction(new):
             encode(Changes(facts={name: facts[name] for name in keep if name in facts})).store(new)
