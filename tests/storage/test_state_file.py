@@ -21,7 +21,7 @@ from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUse
 from spalloc_server.storage.history import read_history
 from spalloc_server.storage.rows import encode
 from spalloc_server.storage.sqlite import SqliteJournal
-from spalloc_server.storage.state_file import _migrations, cold_start, connect, set_aside
+from spalloc_server.storage.state_file import _migrations, cold_start, connect, newest_schema, set_aside
 from tests.storage.journals import stored
 from tests.storage.workload import Model, a_job, workload
 
@@ -176,8 +176,12 @@ def test_a_state_of_every_schema_so_far_opens(path: Path, dump: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(dump.read_text())
     snapshot = loaded(path)
+    jobs = [a_job(1), a_job(2, ended_at=1500.5)]
+    if dump.stem == "schema-1":
+        for job in jobs:
+            job.due = None  # to be worked out anew
     assert snapshot == Snapshot(
-        jobs=[a_job(1), a_job(2, ended_at=1500.5)],
+        jobs=jobs,
         boards=snapshot.boards,
         releases=snapshot.releases,
         facts={"next_id": 3, "run_times": {"ada@example.org": [10.5, 20.25]}},
@@ -201,7 +205,7 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path, full: Snapshot)
             shutil.copy(f"{path}{ending}", f"{copy}{ending}")
     before = files(copy)
     for use in (loaded, connect, lambda path: list(read_history(path))):
-        with pytest.raises(NewerStateError, match=rf"{copy} has schema 99, .* up to 1;"):
+        with pytest.raises(NewerStateError, match=rf"{copy} has schema 99, .* up to {newest_schema()};"):
             use(copy)
     assert files(copy) == before
 

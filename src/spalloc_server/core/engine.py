@@ -280,7 +280,7 @@ class Engine:
         self._changed(job, "failed", now, reason=reason)
         self._give_back(job, now, learn=False)
         job.allocation, job.power = None, True
-        self._scheduler.submit(job.job_id, job.request, job.created_at)
+        job.due = self._scheduler.submit(job.job_id, job.request, job.created_at)
 
     def _boards_released(self, operation: int, failures: Mapping[tuple[str, int], str], now: float) -> None:
         rest_until = now + self._rest if self._rest > 0 else None

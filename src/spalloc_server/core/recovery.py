@@ -91,7 +91,7 @@ class RecoverableEngine(Engine):
         self._leases.add(job)
         self._bound_runtime(job)
         if job.allocation is None:
-            self._scheduler.submit(job.job_id, request, job.created_at)
+            job.due = self._scheduler.submit(job.job_id, request, job.created_at, job.due)
             return
         _check(self._machines[job.allocation.machine], job.allocation.boards)
         self._scheduler.adopt(job.job_id, request, job.allocation, job.allocated_at or now)
