@@ -88,6 +88,19 @@ class Ledger:
         self.contested.clear()
         self.unanswered_creates = 0
 
+    def begin_anew(self, *, numbers_go_on: bool) -> None:
+        """The state was set aside: nothing of it is left but, where they go on, the numbers that were used."""
+        if numbers_go_on:
+            self.ended |= self.live
+        else:
+            self.ended.clear()
+        self.live.clear()
+        self.power.clear()
+        self.boards.clear()
+        self.asked.clear()
+        self.contested.clear()
+        self.unanswered_creates = 0
+
 
 class LedgerUser:
     """Creates, switches and destroys jobs until the connection breaks."""
