@@ -105,7 +105,7 @@ class Place:
     @asynccontextmanager
     async def serving(self, **options: Any) -> AsyncIterator[Server]:
         """A server that is ready; it is stopped gracefully at the end."""
-        server = Server(self.config, port=0, **{"timings": HASTE, **options})
+        server = Server(self.config, **{"timings": HASTE, "port": 0, **options})
         ready = asyncio.Event()
         running = asyncio.create_task(server.run(on_ready=ready.set))
         waiting = asyncio.create_task(ready.wait())

@@ -1,8 +1,8 @@
 """`spalloc_server` as a process, but quick with simulated hardware: `python -m tests.launcher CONFIG [OPTION]...`.
 
 Prints a line of JSON whenever it serves: its process number and its address. A successor (see `upgrade`) fails in the
-way that the file `fault` beside CONFIG names, if there is one. WARM_SECONDS and
-HANDOVER_SECONDS in the environment change what `upgrade` has by these names.
+way that the file `fault` beside CONFIG names, if there is one, or waits: it makes a file `waits` and goes on when there
+is one `go`. WARM_SECONDS and HANDOVER_SECONDS in the environment change what `upgrade` has by these names.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from unittest import mock
 
 from spalloc_server import handover, server, upgrade
 from spalloc_server.cli import serve
-from tests.house import HASTE
+from tests.house import HASTE, PATIENCE
 
 
 def main() -> None:
@@ -60,12 +61,30 @@ def fail(how: str) -> None:
         mock.patch.object(upgrade, "Ready", side_effect=SystemExit(3)).start()
     elif how == "brings the state to a newer schema":
         mock.patch.object(upgrade, "Ready", side_effect=newer_schema).start()
+    elif how == "waits before it is warm":
+        mock.patch.object(upgrade, "Warm", side_effect=after_waiting(handover.Warm)).start()
+    elif how == "waits before it is ready":
+        mock.patch.object(upgrade, "Ready", side_effect=after_waiting(handover.Ready)).start()
     else:
         raise ValueError(how)
 
 
 def hang(*_: object) -> None:
     time.sleep(60)
+
+
+def after_waiting(message: Callable[..., object]) -> Callable[..., object]:
+    """Makes the message when the test says so."""
+    folder = Path(sys.argv[1]).parent
+
+    def make(**fields: object) -> object:
+        (folder / "waits").touch()
+        deadline = time.monotonic() + PATIENCE
+        while not (folder / "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return message(**fields)
+
+    return make
 
 
 def newer_schema() -> None:

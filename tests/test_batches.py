@@ -60,6 +60,28 @@ async def test_a_command_that_changes_nothing_waits_for_nothing(house: House) ->
     assert house.batches.hold() is None
 
 
+async def test_a_command_that_finds_its_work_done_waits_for_the_commit_of_who_did_it(house: House) -> None:
+    job_id = house.controller.create_job(owner="me")
+    await house.batches.settle()
+    house.journal.held = True
+    house.controller.destroy_job(job_id)
+    first = house.batches.hold()
+    house.batches.flush()
+    house.controller.destroy_job(job_id)
+    assert house.batches.hold() == first is not None
+    other = house.controller.create_job(owner="me")
+    assert house.batches.hold() != first
+    house.batches.flush()
+    house.controller.destroy_job(job_id)
+    assert house.batches.hold() != first, "the last of those that are not settled"
+    house.journal.held = False
+    house.journal.commit()
+    await house.batches.settle()
+    house.controller.destroy_job(job_id)
+    assert house.batches.hold() is None
+    assert house.controller.get_job_state(other).state == JobState.power
+
+
 async def test_what_happens_in_one_turn_of_the_loop_is_one_batch(house: House) -> None:
     tickets = set()
     for _ in range(3):

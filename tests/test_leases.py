@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from spalloc_server import server as server_module
+from spalloc_server import timekeeper
 from tests.house import Client, Place
 
 KEEPALIVE = 0.4
@@ -45,7 +45,7 @@ def keeping_alive(address: tuple[str, int], job_id: int) -> Iterator[None]:
 def test_keepalives_that_arrive_while_the_loop_stands_still_count(
     new_loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "READ_GRACE", 0.0)  # as if the loop stood still for all of it too
+    monkeypatch.setattr(timekeeper, "READ_GRACE", 0.0)  # as if the loop stood still for all of it too
     place = Place(tmp_path)
     place.configure()
 

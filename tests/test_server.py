@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 import structlog
 
-from spalloc_server.errors import ConfigurationError, DamagedStateError, SpallocServerError
+from spalloc_server.errors import ConfigurationError, DamagedStateError, SpallocServerError, StorageError
 from spalloc_server.hardware.scp import Command
 from spalloc_server.server import Server, state_path
-from tests.house import PATIENCE, Client, Place
+from spalloc_server.storage.history import read_state
+from spalloc_server.storage.rows import Rows
+from spalloc_server.storage.sqlite import SqliteJournal
+from tests.house import HASTE, PATIENCE, Client, Place
 from tests.processes import ServerProcess
 from tests.storage.disk import Disk, Operation
 
@@ -46,6 +51,22 @@ def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     place.configure()
     return place
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A disk on which commits go on only while this is set."""
+    going = threading.Event()
+    going.set()
+    commit = SqliteJournal._commit
+
+    def commit_when_it_goes_on(journal: SqliteJournal, rows: Rows) -> StorageError | None:
+        going.wait(PATIENCE)
+        return commit(journal, rows)
+
+    monkeypatch.setattr(SqliteJournal, "_commit", commit_when_it_goes_on)
+    yield going
+    going.set()
 
 
 async def test_a_job_gets_boards_that_are_on_and_fenced_off_and_gives_them_back(place: Place, clients: Clients) -> None:
@@ -110,6 +131,26 @@ async def test_a_cold_start_switches_off_what_was_left_on_and_keeps_closed_what_
             mine = {(place.hosts[0], await_number(info, board)) for board in map(tuple, info["boards"])}
             await until(lambda: simulator.boards_on() == mine)
             assert server.controller.board_view("m", (0, 0, 0)).out_of_service == "smells"
+
+
+async def test_the_end_of_a_job_is_acknowledged_to_nobody_before_it_is_stored(
+    place: Place, clients: Clients, disk: threading.Event
+) -> None:
+    async with place.simulator(), place.serving() as server:
+        first, second = await clients.connect(server), await clients.connect(server)
+        job_id = await first.create(3)
+        await first.until(job_id, READY)
+        await server._batches.settle()
+        disk.clear()
+        ends = [asyncio.create_task(first.call("destroy_job", job_id))]
+        await until(lambda: server._batches._unsettled == 1)
+        ends.append(asyncio.create_task(second.call("destroy_job", job_id)))
+        await until(lambda: len(server._service._waiting) == 2 or any(end.done() for end in ends))
+        assert not any(end.done() for end in ends)
+        assert [row.ended_at for row in read_state(place.state).jobs] == [None]
+        disk.set()
+        assert await asyncio.gather(*ends) == [None, None]
+        assert read_state(place.state).jobs == []
 
 
 async def test_a_silent_job_is_destroyed_and_its_watchers_are_told(place: Place, clients: Clients) -> None:
@@ -186,6 +227,37 @@ async def test_a_changed_address_moves_the_server_and_its_clients_come_again(pla
         await client.until(job_id, READY)
 
 
+def free_port() -> int:
+    """A port that nobody uses, and that the system gives to nobody who asks for any."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("", port))
+            return port
+
+
+async def test_an_address_changes_though_the_server_has_its_port_already(place: Place, clients: Clients) -> None:
+    text = place.config.read_text()
+    place.config.write_text(text.replace("ip='127.0.0.1'", "ip=''"))
+    async with place.simulator(), place.serving(port=free_port()) as server:
+        port = server.address[1]
+        place.config.write_text(text)
+        server.reload()
+        await until(lambda: server.address == ("127.0.0.1", port))
+        client = await clients.connect(server)
+        place.config.write_text(text.replace("ip='127.0.0.1'", "ip=''").replace("'default'", "'new'"))
+        server.reload()
+        await until(lambda: server.address == ("0.0.0.0", port))
+        with pytest.raises(EOFError):
+            await client.line()
+        client = await clients.connect(server)
+        place.config.write_text(text.replace("ip='127.0.0.1'", "ip='192.0.2.1'"))
+        server.reload()
+        assert (await client.call("list_machines"))[0]["tags"] == ["new"], "all of a bad config is refused"
+        await until(lambda: server._service.address == ("0.0.0.0", port))
+        await clients.connect(server)
+
+
 async def test_an_address_that_cannot_be_had_changes_nothing(place: Place, clients: Clients) -> None:
     async with place.simulator(), place.serving() as server:
         client = await clients.connect(server)
@@ -207,6 +279,43 @@ async def test_a_watched_config_is_reloaded_when_it_is_replaced(place: Place, cl
         replacement.rename(place.config)
         while (await client.call("list_machines"))[0]["tags"] != ["new"]:
             await client.line()
+
+
+async def test_a_config_that_is_changed_while_the_server_starts_is_reloaded(
+    place: Place, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_journal = Server._open_journal
+
+    def saved_meanwhile(server: Server, lock: int | None) -> None:
+        place.configure(tags="new")
+        open_journal(server, lock)
+
+    monkeypatch.setattr(Server, "_open_journal", saved_meanwhile)
+    async with place.simulator(), place.serving(watch_config=True) as server:
+        client = await clients.connect(server)
+        await client.call("notify_machine")
+        while (await client.call("list_machines"))[0]["tags"] != ["new"]:
+            await client.line()
+
+
+async def test_a_second_stop_does_not_wait_for_a_disk_that_hangs(
+    place: Place, clients: Clients, disk: threading.Event
+) -> None:
+    async with place.simulator():
+        server, ready = Server(place.config, port=0, timings=HASTE), asyncio.Event()
+        running = asyncio.create_task(server.run(on_ready=ready.set))
+        await ready.wait()
+        client = await clients.connect(server)
+        disk.clear()
+        create = asyncio.create_task(client.create(3))
+        await until(lambda: server._batches._unsettled == 1)
+        server.stop()
+        server.stop()
+        async with asyncio.timeout(PATIENCE / 2):
+            await running
+        with pytest.raises((EOFError, ConnectionError)):
+            await create
+        assert not disk.is_set()
 
 
 async def test_the_job_log_tells_a_jobs_life_a_line_an_event(place: Place, clients: Clients) -> None:
@@ -347,3 +456,35 @@ async def test_with_a_disk_that_refuses_reads_go_on_changes_are_refused_and_all_
     events = [entry["event"] for entry in log]
     assert events.count("state cannot be written: changes are refused until it can") == 1
     assert events.count("state can be written again: nothing was lost") == 1
+
+
+SPOILS = {
+    "DELETE FROM facts WHERE name = 'machine/m'": "KeyError",
+    "UPDATE facts SET value = '[1]' WHERE name = 'machine/m'": "",
+    "UPDATE facts SET value = '\"x\"' WHERE name = 'next_id'": "TypeError",
+    "UPDATE jobs SET args = '[\"x\"]'": "",
+    "UPDATE jobs SET machine = 'elsewhere'": "elsewhere",
+    "UPDATE jobs SET boards = '[[9, 9, 0]]'": r"m has no board \(9, 9, 0\)",
+    "UPDATE jobs SET state = 9": "",
+    "INSERT INTO releases VALUES (99, 7, 'm', '[[0, 2, 1]]', '[]', NULL)": r"m has no board \(0, 2, 1\)",
+    "INSERT INTO releases SELECT 99, job_id, machine, boards, '[]', NULL FROM jobs": "is held already",
+}
+"""Damage that the database knows nothing of, and a word of what is said of it."""
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+async def test_rows_that_do_not_fit_together_are_damage_like_any_other(
+    place: Place, clients: Clients, spoil: str
+) -> None:
+    async with place.simulator():
+        async with place.serving() as server:
+            client = await clients.connect(server)
+            await client.until(await client.create(3), READY)
+        with closing(sqlite3.connect(place.state)) as connection, connection:
+            connection.execute(spoil)
+        for _ in range(2):  # the second would be refused as in use, had the first kept its lock
+            with pytest.raises(DamagedStateError, match=f"{place.state} is damaged.*{SPOILS[spoil]}.*--cold-start"):
+                async with place.serving():
+                    pass
+        async with place.serving(cold_start=True) as server:
+            assert await (await clients.connect(server)).create() >= 1

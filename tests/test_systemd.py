@@ -14,7 +14,8 @@ import pytest
 
 from spalloc_server import systemd
 from tests.house import PATIENCE, Place
-from tests.processes import running
+from tests.processes import events, running
+from tests.test_server import until
 
 UNIT = Path(__file__).parents[1] / "examples" / "spalloc_server.service"
 
@@ -112,8 +113,23 @@ async def test_a_server_tells_of_its_start_reloads_upgrades_and_its_stop(tmp_pat
         assert (await manager.until("READY=1"))[0] == "RELOADING=1"
         server.signal(signal.SIGUSR2)
         pid = await server.serves()
-        assert await manager.until(f"MAINPID={pid}") == [f"MAINPID={pid}"]
+        told = await manager.until(f"MAINPID={pid}")
+        if "READY=1" not in told:
+            await manager.until("READY=1")
+        await server.stop()
+        assert await manager.until("STOPPING=1") == ["STOPPING=1"]
+    asyncio.get_running_loop().remove_reader(manager.socket)
+
+
+async def test_a_process_that_does_not_take_over_is_never_told_of(tmp_path: Path, manager: Manager) -> None:
+    place = Place(tmp_path)
+    place.configure()
+    manager.listen()
+    async with place.simulator(), running(place) as server:
         await manager.until("READY=1")
+        (place.folder / "fault").write_text("exits instead of being ready")
+        server.signal(signal.SIGUSR2)
+        await until(lambda: any(event["event"].startswith("upgrade failed") for event in events(place)))
         await server.stop()
         assert await manager.until("STOPPING=1") == ["STOPPING=1"]
     asyncio.get_running_loop().remove_reader(manager.socket)
@@ -126,4 +142,6 @@ def test_the_example_of_a_unit_goes_with_what_the_server_tells() -> None:
     service = unit["Service"]
     assert service["Type"] == "notify-reload"
     assert int(service["WatchdogSec"]) > 0
+    assert service["NotifyAccess"] == "all", "the new process of an upgrade may say READY before it is the main one"
+    assert service["KillMode"] == "mixed", "the old process of an upgrade passes SIGTERM on: that would make two"
     assert "spalloc_server" in service["ExecStart"]

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
+import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import structlog
 
+from spalloc_server import upgrade
+from spalloc_server.errors import StorageError, UpgradeError
 from spalloc_server.hardware.simulated_frame import SimulatedTimings
-from tests.house import Place
+from spalloc_server.server import Server
+from spalloc_server.storage.history import read_state
+from tests.house import Client, Place
 from tests.processes import ServerProcess, events, running
 from tests.test_server import READY, Clients, until
 from tests.torture.halls import Hall
@@ -149,3 +160,146 @@ async def test_a_changed_config_is_applied_by_the_new_process(place: Place, clie
         await upgraded(server)
         assert await client.line() == {"jobs_changed": [job_id]}
         assert (await client.call("get_job_state", job_id))["reason"] == "Machine removed."
+
+
+async def told_while_it_waits(place: Place, server: ServerProcess, fault: str) -> int:
+    """Begin an upgrade to a process that waits; the number of the one that serves meanwhile."""
+    (place.folder / "fault").write_text(fault)
+    server.signal(signal.SIGUSR2)
+    await until((place.folder / "waits").exists)
+    return server.pid
+
+
+async def test_a_reload_before_the_handover_is_not_undone_by_it(place: Place, clients: Clients) -> None:
+    async with place.simulator(), running(place) as server:
+        client = await clients.connect(server)
+        await told_while_it_waits(place, server, "waits before it is warm")
+        place.configure(tags="new")
+        server.signal(signal.SIGHUP)
+        await until(lambda: any(event["event"] == "configuration reloaded" for event in events(place)))
+        (place.folder / "go").touch()
+        await server.serves()
+        assert (await client.call("list_machines"))[0]["tags"] == ["new"]
+
+
+async def test_a_reload_that_is_asked_of_the_old_process_during_the_handover_is_done_by_the_new_one(
+    place: Place, clients: Clients
+) -> None:
+    async with place.simulator(), running(place) as server:
+        client = await clients.connect(server)
+        await client.call("notify_machine")
+        old = await told_while_it_waits(place, server, "waits before it is ready")
+        place.configure(tags="new")
+        os.kill(old, signal.SIGHUP)
+        (place.folder / "go").touch()
+        assert await server.serves() != old
+        while (await client.call("list_machines"))[0]["tags"] != ["new"]:
+            await client.line()
+
+
+async def test_a_stop_that_is_asked_of_the_old_process_during_the_handover_stops_the_new_one(
+    place: Place, clients: Clients
+) -> None:
+    async with place.simulator(), running(place) as server:
+        client = await clients.connect(server)
+        job_id = await client.create(3)
+        old = await told_while_it_waits(place, server, "waits before it is ready")
+        os.kill(old, signal.SIGTERM)
+        (place.folder / "go").touch()
+        assert await server.serves() != old
+        await server.ended()
+        assert [row.job_id for row in read_state(place.state).jobs] == [job_id]
+
+
+async def test_a_second_upgrade_waits_until_the_bmps_are_free_of_the_first_process(
+    tmp_path: Path, clients: Clients
+) -> None:
+    hall = Hall(tmp_path, frames=1)
+    slow = SimulatedTimings(power_on=3.0, power_on_others=3.0)
+    async with hall.simulator(slow) as simulator, running(hall) as server:
+        client = await clients.connect(server)
+        job_id = await client.create(1)
+        await until(lambda: simulator.counters.commands["POWER"] == 1)
+        await upgraded(server)
+        await upgraded(server)
+        assert (await client.until(job_id, READY))["power"] is True
+        assert simulator.counters.overlaps == 0
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate, for which there is a key.pem beside it."""
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    files = ["-out", "cert.pem", "-keyout", "key.pem", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command.split(), *files], cwd=tmp_path, check=True, capture_output=True)
+    return tmp_path / "cert.pem"
+
+
+async def test_a_client_whose_encrypted_connection_cannot_be_handed_over_is_disconnected_at_once(
+    tmp_path: Path, certificate: Path
+) -> None:
+    hall = Hall(tmp_path, frames=1)
+    access = "access=Access(tls_certificate='cert.pem', tls_key='key.pem'),"
+    hall.config.write_text(hall.config.read_text().replace("ip=", f"{access} ip="))
+    trusting = ssl.create_default_context(cafile=certificate)
+    slow = SimulatedTimings(power_on=4.0, power_on_others=4.0)
+    async with hall.simulator(slow) as simulator, running(hall) as server:
+        client = Client(*await asyncio.open_connection(*server.address, ssl=trusting))
+        await client.create(1)
+        await until(lambda: simulator.counters.commands["POWER"] == 1)
+        await upgraded(server)
+        with pytest.raises(EOFError):
+            await client.line()
+        assert "upgrade done: the new process serves" not in [event["event"] for event in events(hall)], "BMP was done"
+        await client.close()
+
+
+async def failed_upgrade(server: Server) -> str:
+    """Upgrade to a process that does not come; what the log says."""
+    with structlog.testing.capture_logs() as log:
+        server.upgrade()
+        await until(lambda: any(entry["event"] == "upgrade failed: going on as before" for entry in log))
+    return next(str(entry["error"]) for entry in log if "error" in entry)
+
+
+async def test_whatever_goes_wrong_before_the_handover_the_server_goes_on(
+    place: Place, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.simulator(), place.serving() as server:
+        client = await clients.connect(server)
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socketpair", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+            assert "Too many open files" in await failed_upgrade(server)
+        with monkeypatch.context() as patch:
+            patch.setattr(upgrade, "Successor", Helpless)
+            patch.setattr(server._service, "freeze", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+            assert "Too many open files" in await failed_upgrade(server)
+        assert await client.create(3) == 1
+        assert await (await clients.connect(server)).call("version") == "1.0.0"
+
+
+class Helpless(upgrade.Successor):
+    """A new process that ends as soon as it has everything; there is none."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self._serves = True
+
+    async def warm(self) -> None:
+        pass
+
+    def hand_over(self, *_: object) -> None:
+        raise UpgradeError("the other process has ended")
+
+
+async def test_a_state_that_cannot_be_had_back_does_not_leave_the_old_process_deaf(
+    place: Place, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.simulator(), place.serving() as server:
+        client = await clients.connect(server)
+        with monkeypatch.context() as patch:
+            patch.setattr(upgrade, "Successor", Helpless)
+            patch.setattr(server._journal, "reclaim", Mock(side_effect=StorageError("disk I/O error")))
+            assert await failed_upgrade(server) == "disk I/O error"
+        assert await client.create(3) == 1
+        assert await (await clients.connect(server)).call("version") == "1.0.0"

@@ -64,7 +64,7 @@ class Batches:
         self._loop = asyncio.get_running_loop()
         self._number = 0
         self.stopped = False
-        """Whether another process has taken over."""
+        """Whether nothing is to be stored or done any more, or not yet: another process is the server."""
         self._flushing: asyncio.Handle | None = None
         self._withheld: list[Effects] = []
         self._unsettled = 0
@@ -73,9 +73,12 @@ class Batches:
         self._known_ids = controller.next_id
 
     def hold(self) -> int | None:
-        """The number of the batch that the core's changes belong to; None where there are none."""
+        """The number of the batch to wait for until all that the core says now is durable; None where it is.
+
+        A command that finds its work done already, by another client's, is as true as that one's batch is durable.
+        """
         if not self._controller.changed:
-            return None
+            return self._number if self._unsettled else None
         if self._flushing is None:
             self._flushing = self._loop.call_soon(self.flush)
         return self._number + 1
@@ -100,7 +103,7 @@ class Batches:
         self._journal.write(effects.changes, partial(self._committed, self._number, effects))
 
     def stop(self) -> None:
-        """Store nothing more: another process has taken over, and the core's changes here mean nothing."""
+        """Store and do nothing more: another process goes on, now or at the next start."""
         self.stopped = True
 
     def settled(self) -> bool:
@@ -113,6 +116,8 @@ class Batches:
         await self._idle.wait()
 
     def _committed(self, number: int, effects: Effects, error: StorageError | None) -> None:
+        if self.stopped:
+            return
         self._withheld.append(effects)
         self._settled(number, None if error is None else str(error))
         new_jobs = [job_id for job_id in effects.changes.jobs if job_id >= self._known_ids]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -29,7 +29,7 @@ from spalloc_server.configuration import Configuration, Machine
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.links import Links
 
-__all__ = ["Comparison", "compare", "load", "watch"]
+__all__ = ["Comparison", "Stamp", "compare", "load", "stamp", "watch"]
 
 WRITABLE_BY_OTHERS = 0o022
 """Permission to write for the group, or for everybody."""
@@ -190,21 +190,24 @@ def _listed(tags: AbstractSet[str]) -> str:
     return "{" + ", ".join(sorted(tags)) + "}"
 
 
-async def watch(path: Path, changed: Callable[[], None]) -> None:
-    """Call `changed` whenever the file at `path` was changed or replaced, for ever."""
-    seen = _stamp(path)
-    while True:
-        await asyncio.sleep(WATCH_SECONDS)
-        now = _stamp(path)
-        if now not in (seen, None):
-            seen = now
-            changed()
+Stamp: TypeAlias = tuple[int, int, int] | None
+"""What changes when a file is changed or replaced; None where there is none at the moment."""
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is changed or replaced; None where there is none at the moment."""
+def stamp(path: Path) -> Stamp:
+    """Of the file as it is now; to be taken before it is read."""
     try:
         status = path.stat()
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+async def watch(path: Path, changed: Callable[[], None], seen: Stamp) -> None:
+    """Call `changed` whenever the file at `path` is not as it was when it had the stamp `seen`, for ever."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        now = stamp(path)
+        if now not in (seen, None):
+            seen = now
+            changed()

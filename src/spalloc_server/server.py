@@ -4,30 +4,32 @@ Theory of operation. Everything happens in one event loop. Clients' commands, th
 time change the core; `Batches` takes the changes, has them stored, and then lets their effects go: this module's
 `_act` switches power and tells watchers.
 
-Leases are judged in two steps, so that a client is never punished for what the server has not read yet: at the first,
-the time is noted; by the second, a moment later, every command that had arrived by then has been read and counted.
-
 Stopping has two stages. The first finishes what BMPs are doing and says goodbye to clients; jobs keep their boards,
 and boards their power. The second stops at once. Neither loses anything that was acknowledged.
+
+After an upgrade the old process only finishes what it has begun at BMPs. What it is told meanwhile it passes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import structlog
 
 from spalloc_server import systemd
 from spalloc_server.batches import Batches, Effects
-from spalloc_server.config_file import compare, load, watch
+from spalloc_server.config_file import compare, load, stamp, watch
 from spalloc_server.configuration import Configuration
-from spalloc_server.controller import Controller, steady_time
+from spalloc_server.controller import Controller
 from spalloc_server.core.messages import Outcome
-from spalloc_server.errors import ConfigurationError, ListenError, StorageError, UpgradeError
+from spalloc_server.core.operations import KEPT_FACTS
+from spalloc_server.errors import ConfigurationError, ListenError, SpallocServerError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.in_thread import InThread
@@ -37,24 +39,21 @@ from spalloc_server.protocol.listener import listening_sockets, tls_context
 from spalloc_server.protocol.service import Service
 from spalloc_server.stalls import StallDetector
 from spalloc_server.storage.sqlite import SqliteJournal
-from spalloc_server.storage.state_file import cold_start
+from spalloc_server.storage.state_file import cold_start, consistent
+from spalloc_server.timekeeper import Timekeeper, hurried
 from spalloc_server.upgrade import Predecessor, pass_on
 from spalloc_server.upkeep import Upkeep
 
 __all__ = ["Server", "state_path"]
 
-READ_GRACE = 0.1
-"""Seconds between noting that leases have run out and ending their jobs, in which commands that wait are read."""
-
-READ_TURNS = 10
-"""Turns of the event loop that follow, should it have stood still for all of `READ_GRACE`: timers precede sockets."""
+SIGNAL_TURNS = 10
+"""Turns of the event loop after which signals have been heard that came while it stood still."""
 
 DRAIN_SECONDS = 30.0
 """How long a graceful stop waits for BMPs to finish what they are doing."""
 
-KEPT = ("next_id", "disabled", "drained", "stopped")
-"""Facts that outlive a cold start, by the first part of their names: numbers of jobs are never used twice, and what
-operators have closed stays closed."""
+HASTE_SECONDS = 1.0
+"""How long a stop at once waits for the last commits, and for the journal's end: the disk may hang."""
 
 DEFAULT_PORT = Configuration().port
 
@@ -105,10 +104,16 @@ class Server(InThread):
         self._configuration = Configuration()
         self._stop_asked = asyncio.Event()
         self._haste_asked = asyncio.Event()
-        self._wake: asyncio.TimerHandle | None = None
         self._listening = ("", 0)
         self._chores: list[asyncio.Task[None]] = []
         self._upgrading: asyncio.Task[None] | None = None
+        self._predecessor_works: asyncio.Task[None] | None = None
+        """Until it is over, BMPs may be doing what the predecessor told them."""
+        self._successor: int | None = None
+        """Number of the process that has taken over."""
+        self._serves = False
+        self._asked_early: list[Callable[[], None]] = []
+        """What is to be done as soon as it serves."""
         self._upkeep = Upkeep(self._refuse)
         self.controller = Controller()
         """The core, once the server is ready. It belongs to the event loop's thread: touch it from no other."""
@@ -127,18 +132,22 @@ class Server(InThread):
             SpallocServerError: it cannot start; the text is for the operator.
         """
         self._configuration = self._load()
-        address = (self._configuration.ip, self._listening_port(self._configuration))
         predecessor = Predecessor.find()
+        if predecessor is not None:  # which may have been told to reload since
+            self._configuration = self._load()
+        address = (self._configuration.ip, self._listening_port(self._configuration))
         sockets = listening_sockets(*address) if predecessor is None else predecessor.sockets
         async with AsyncExitStack() as stack:
             for sock in sockets:
                 stack.callback(sock.close)
             self._open_journal(None if predecessor is None else predecessor.lock)
-            stack.push_async_callback(self._journal.close)
+            stack.push_async_callback(lambda: hurried(self._journal.close(), self._haste_asked, HASTE_SECONDS))
+            self._restore()
             self._hardware = await stack.enter_async_context(
-                Hardware(self._on_outcome, self._on_frame, timings=self._timings_of(self._configuration))
+                Hardware(self._on_outcome, self._on_frame, timings=self._timings or Timings())
             )
             self._service = Service(self.controller, self._configuration.limits, self._hold)
+            self._time = Timekeeper(self.controller, self._changed)
             self._batches = Batches(self.controller, self._journal, settled=self._settled, act=self._act)
             self._operators = Operators(
                 self.controller, self._hardware, self._service, config=self._config, state=self._state, hold=self._hold
@@ -160,21 +169,38 @@ class Server(InThread):
 
     def stop(self) -> None:
         """Stop gracefully; at once, where it was told before. For the event loop's own thread."""
+        if self._put_off(signal.SIGTERM):
+            return
         if self._stop_asked.is_set():
             self._haste_asked.set()
         self._stop_asked.set()
 
     def reload(self) -> None:
         """Read the config file again and apply it; where it is bad, say so and go on as before."""
+        if self._put_off(signal.SIGHUP, self.reload):
+            return
         systemd.reloading()
         self._reload()
         systemd.notify("READY=1")
 
     def upgrade(self) -> None:
         """Start this program anew, as it is now installed, to take over; where that fails, go on as before."""
+        if self._put_off(signal.SIGUSR2, self.upgrade):
+            return
         if self._upgrading is None or self._upgrading.done():
             self._upgrading = self._tasks.create_task(self._upgrade())
             self._chores.append(self._upgrading)
+
+    def _put_off(self, number: signal.Signals, ask: Callable[[], None] | None = None) -> bool:
+        """Whether another process is the server by now, which is sent this signal; or, with `ask`, this not yet."""
+        if self._successor is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._successor, number)
+            return True
+        if ask is not None and not self._serves:
+            self._asked_early.append(ask)
+            return True
+        return False
 
     # ---------------------------------------------------------------- changing while it runs
 
@@ -184,7 +210,7 @@ class Server(InThread):
             configuration = self._load()
             address = (configuration.ip, self._listening_port(configuration))
             if address != self._listening:
-                sockets = listening_sockets(*address)
+                sockets = self._bind(address)
         except (ConfigurationError, ListenError) as exc:
             log.error("configuration not changed: the file is bad", error=str(exc))
             return
@@ -195,10 +221,27 @@ class Server(InThread):
         if sockets:
             self._chores.append(self._tasks.create_task(self._listen(sockets, address)))
 
+    def _bind(self, address: tuple[str, int]) -> list[socket.socket]:
+        """Sockets that listen there; raises `ListenError`, and the server listens where it did."""
+        try:
+            return listening_sockets(*address)
+        except ListenError:
+            if not address[1] or address[1] != self._listening[1]:
+                raise
+        self._service.stop_listening()  # it may be this very server that has the port, say of all addresses
+        try:
+            return listening_sockets(*address)
+        except ListenError:
+            again = self._service.listen(listening_sockets(*self._listening))
+            self._chores.append(self._tasks.create_task(again))
+            raise
+
     async def _upgrade(self) -> None:
+        if self._predecessor_works is not None:  # else three processes could have commands at one BMP
+            await asyncio.wait([self._predecessor_works])
         log.info("upgrade: a new process is started")
         try:
-            await pass_on(
+            successor = await pass_on(
                 snapshot=self.controller.snapshot,
                 journal=self._journal,
                 service=self._service,
@@ -206,11 +249,19 @@ class Server(InThread):
                 hardware=self._hardware,
                 listening=self._listening,
             )
-        except (UpgradeError, StorageError) as exc:
-            log.error("upgrade failed: going on as before", error=str(exc))
-        else:
-            log.info("upgrade done: the new process serves")
-            self._stop_asked.set()
+        except Exception as exc:  # noqa: BLE001 - whatever it was, clients are to be served
+            told = str(exc) if isinstance(exc, SpallocServerError) else repr(exc)
+            log.error("upgrade failed: going on as before", error=told)
+            return
+        self._successor = successor.pid
+        for chore in self._chores:
+            if chore is not self._upgrading:
+                chore.cancel()
+        await successor.finish_commands(self._hardware)
+        for _ in range(SIGNAL_TURNS):
+            await asyncio.sleep(0)
+        log.info("upgrade done: the new process serves")
+        self._stop_asked.set()
 
     # ---------------------------------------------------------------- starting
 
@@ -219,26 +270,31 @@ class Server(InThread):
     ) -> None:
         """Serve: anew, or where another process left off."""
         chores = [
-            self._judge_leases(),
+            self._time.judge_leases(lambda: self._configuration.timeout_check_interval),
             self._upkeep.run(self._journal, lambda: self._configuration.history_days),
             systemd.feed_watchdog(),
             self.stalls.run(),
         ]
         if self._watch_config:
-            chores.append(watch(self._config, self.reload))
+            chores.append(watch(self._config, self.reload, self._read))
         if predecessor is None:
             await self._listen(sockets, address)
         else:
             predecessor.claim(self._batches, self._hardware)
             await self._listen(sockets, predecessor.listening)
             await predecessor.go_on(self._service)
-            chores.append(predecessor.await_commands(self._hardware))
+            self._predecessor_works = self._tasks.create_task(predecessor.await_commands(self._hardware))
+            self._chores.append(self._predecessor_works)
         self._changed()
+        self._chores += [self._tasks.create_task(chore) for chore in chores]
+        self._serves = True
         if address != self._listening:
             self.reload()
-        self._chores += [self._tasks.create_task(chore) for chore in chores]
+        for ask in self._asked_early:
+            ask()
 
     def _load(self) -> Configuration:
+        self._read = stamp(self._config)
         configuration = load(self._config, allow_unsafe=self._allow_unsafe_config)
         self._tls = tls_context(configuration.access, self._config.parent)
         return configuration
@@ -259,39 +315,36 @@ class Server(InThread):
         self.address = sockets[0].getsockname()[:2]
 
     def _open_journal(self, lock: int | None) -> None:
-        """Open the state and bring the core to where it was."""
-        self.controller = Controller(
-            max_retired_jobs=self._configuration.max_retired_jobs,
-            seconds_before_free=self._configuration.seconds_before_free,
-        )
-        if self._cold_start and lock is None and (kept := cold_start(self._state, keep=KEPT)):
+        if self._cold_start and lock is None and (kept := cold_start(self._state, keep=KEPT_FACTS)):
             log.warning("cold start: old state moved aside", kept_as=str(kept))
-        self._journal = SqliteJournal.open(
-            self._state, loop=asyncio.get_running_loop(), on_health=self._upkeep.on_health, lock=lock
-        )
-        self.controller.restore(self._journal.load(max_retired=self._configuration.max_retired_jobs))
+        loop = asyncio.get_running_loop()
+        self._journal = SqliteJournal.open(self._state, loop=loop, on_health=self._upkeep.on_health, lock=lock)
+
+    def _restore(self) -> None:
+        """Bring the core to where it was."""
+        retired, rest = self._configuration.max_retired_jobs, self._configuration.seconds_before_free
+        self.controller = Controller(max_retired_jobs=retired, seconds_before_free=rest)
+        snapshot = self._journal.load(max_retired=retired)
+        with consistent(self._state):
+            self.controller.restore(snapshot)
 
     def _configure(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self._service.limits, self._service.access = configuration.limits, configuration.access
         self._service.tls = self._tls
         self.controller.configure(configuration)
-        self._hardware.set_timings(self._timings_of(configuration))
+        self._hardware.set_timings(self._timings or Timings.of(configuration.hardware))
         self._hardware.watch({host for machine in configuration.machines for host in machine.bmp_ips.values()})
-
-    def _timings_of(self, configuration: Configuration) -> Timings:
-        return self._timings or Timings.of(configuration.hardware)
 
     # ---------------------------------------------------------------- from the core to the world
 
     def _hold(self) -> int | None:
-        self._arm()
+        self._time.arm()
         return self._batches.hold()
 
     def _changed(self) -> None:
         """Something other than a client may have changed the core."""
-        self._arm()
-        self._batches.hold()
+        self._hold()
 
     def _settled(self, ticket: int, error: str | None) -> None:
         self._service.committed(ticket, error)
@@ -320,29 +373,6 @@ class Server(InThread):
         self.controller.frame_changed(bmp, reason)
         self._changed()
 
-    def _arm(self) -> None:
-        """Let the core have its turn at the time at which something can happen by itself."""
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
-        wake_at = self.controller.wake_at()
-        if wake_at is not None:
-            delay = max(0.0, wake_at - steady_time())
-            self._wake = asyncio.get_running_loop().call_later(delay, self._tick, 0.0)
-
-    def _tick(self, expire_before: float) -> None:
-        self.controller.tick(expire_before)
-        self._changed()
-
-    async def _judge_leases(self) -> None:
-        while True:
-            await asyncio.sleep(self._configuration.timeout_check_interval)
-            noted = steady_time()
-            await asyncio.sleep(READ_GRACE)
-            for _ in range(READ_TURNS):
-                await asyncio.sleep(0)
-            self._tick(noted)
-
     def _refuse(self, reason: str | None) -> None:
         self._service.refusal = reason
 
@@ -351,18 +381,15 @@ class Server(InThread):
     async def _say_goodbye(self) -> None:
         """Finish what is under way, unless there is haste, and disconnect the clients."""
         self._service.stop_listening()
-        if self._wake is not None:
-            self._wake.cancel()
+        self._time.stop()
         if self._batches.stopped:
             return
         systemd.notify("STOPPING=1")
-        haste = asyncio.create_task(self._haste_asked.wait())
-        parting = asyncio.create_task(self._part())
-        await asyncio.wait({haste, parting}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (haste, parting):
-            task.cancel()
-        await asyncio.gather(haste, parting, return_exceptions=True)
-        await self._batches.settle()
+        await hurried(self._part(), self._haste_asked, 0.0)
+        await hurried(self._batches.settle(), self._haste_asked, HASTE_SECONDS)
+        self._batches.stop()  # should the disk go on after all: what follows from it is done at the next start
+        for connection in tuple(self._service.connections):
+            connection.abort()
 
     async def _part(self) -> None:
         await self._batches.settle()

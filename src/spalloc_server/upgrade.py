@@ -8,11 +8,12 @@ sockets. They talk in messages (`handover`):
                                                   imports everything, reads the config
                                             <---  Warm
     answers nobody, waits for the last commits
-    Heritage (lock, listening sockets)      --->
+    Heritage (lock, listening sockets)      --->  reads the config again, which may have changed meanwhile
     Clients (their sockets), repeated       --->  opens the state, restores the core, applies the config
                                             <---  Ready
     Go                                      --->  is the server
     lets go of the connections                    goes on with them
+    passes signals on                             heeds them
     finishes the commands that BMPs are doing
     a line with the host of each such BMP   --->  begins to use that BMP
     ends
@@ -23,7 +24,8 @@ understand: it kills that process first. The new one, in turn, neither writes to
 BMP before Go. (It may bring the state to a newer schema. Should it fail after that, which is unlikely, the old process
 sets that state aside and begins a new one with what it knows.) Power operations that were under way are in the state,
 and the new process drives them anew as after any restart; so no two processes ever have commands in flight at one BMP,
-and boards of jobs that are ready are left alone.
+and boards of jobs that are ready are left alone. Nor does a third: a process is not upgraded before its predecessor's
+BMPs are free.
 
 The right to the state is an open file that both share (`storage.state_file.Lock`), so there is no moment at which a
 third process could have it.
@@ -240,7 +242,7 @@ async def pass_on(
     batches: Batches,
     hardware: Hardware,
     listening: tuple[str, int],
-) -> None:
+) -> Successor:
     """Have a new process take over from these parts of a server; then they must not be used any more.
 
     Args:
@@ -251,35 +253,50 @@ async def pass_on(
         hardware: has the BMPs.
         listening: (ip, port) as the configuration or the command line has it.
 
+    Returns:
+        The new process, which serves; it waits for `finish_commands`.
+
     Raises:
-        UpgradeError: it did not; everything goes on as if nothing had happened.
+        Exception: any; it did not take over, and everything goes on as if nothing had happened.
     """
     with Successor() as successor:
         await successor.warm()
-        sockets = service.freeze()
+        sockets: list[socket.socket] = []
         try:
+            sockets = service.freeze()
             await _settle(batches, journal)
             clients = [(client, export) for client in service.connections if (export := client.export())]
             heritage = Heritage(format=FORMAT, listening=listening, clients=len(clients), busy=hardware.in_flight())
             files = [journal.lock.file, *(sock.fileno() for sock in sockets)]
             successor.hand_over(heritage, files, [export for _, export in clients])
-            systemd.notify(f"MAINPID={successor.pid}")
             successor.go()
         except BaseException:
             successor.kill()
-            if aside := journal.reclaim(snapshot):
-                log.warning("the new process had changed the state's schema: it is set aside", kept_as=str(aside))
-            systemd.notify(f"MAINPID={os.getpid()}")
-            await service.listen(sockets)
-            service.thaw()
+            await _go_on(snapshot, journal, service, sockets)
             raise
+    systemd.notify(f"MAINPID={successor.pid}")
     batches.stop()
     hardware.pause()
     for client, _ in clients:
         client.abort()
+    for client in tuple(service.connections):  # those that cannot be handed over
+        client.close()
     for sock in sockets:
         sock.close()
-    await successor.finish_commands(hardware)
+    return successor
+
+
+async def _go_on(
+    snapshot: Callable[[], Snapshot], journal: SqliteJournal, service: Service, sockets: list[socket.socket]
+) -> None:
+    """Serve as before; also where the state cannot be had back, which is as with a disk that refuses."""
+    try:
+        if aside := journal.reclaim(snapshot):
+            log.warning("the new process had changed the state's schema: it is set aside", kept_as=str(aside))
+    finally:
+        if sockets:  # else it has not stopped listening
+            await service.listen(sockets)
+        service.thaw()
 
 
 async def _settle(batches: Batches, journal: SqliteJournal) -> None:

@@ -110,3 +110,19 @@ def test_a_state_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert str(tmp_path / "none.db") in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_file_whose_certificate_cannot_be_had_is_bad_as_it_is_for_a_server(tmp_path: Path) -> None:
+    config = write(tmp_path, f'{TWO}[access]\ntls_certificate = "missing.pem"\n')
+    assert f"no TLS with certificate {tmp_path / 'missing.pem'}" in one_line_of(check_config, config)
+
+
+def test_a_state_that_does_not_fit_together_is_one_line(tmp_path: Path) -> None:
+    config, state = write(tmp_path, TWO), tmp_path / "state.db"
+    store(config, state)
+    with closing(connect(state)) as connection:
+        connection.execute("DELETE FROM facts WHERE name = 'machine/small'")
+    result = CliRunner().invoke(check_config, [str(config), "--against", str(state)])
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert f"{state} is damaged" in line

@@ -97,7 +97,7 @@ def test_nobodys_share_is_more_than_all_there_is() -> None:
     hall.teach("other", 3, 1.0)
     past = hall.scheduler._book.past
     for at in (0.0, HOUR, hall.now):
-        assert past.share("rare", at) + past.share("other", at) == pytest.approx(1.0)
+        assert all(0 <= past.share(owner, at) <= 1 for owner in ("rare", "other", "nobody"))
 
 
 def test_a_job_that_was_to_end_in_time_may_use_reserved_boards_and_others_may_not() -> None:

@@ -7,6 +7,7 @@ import getpass
 import json
 import socket
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -233,6 +234,26 @@ async def test_a_server_starts_without_its_hardware_and_shows_what_does_not_answ
         assert "does not answer" in frame["silent"]
         async with place.simulator():
             assert (await operator.machine(lambda machine: not machine["frames"]))["boards"] == {"free": 12}
+
+
+async def test_operators_who_look_never_wait_for_the_disk_and_those_who_change_wait_together(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(place.simulator())
+        server = await stack.enter_async_context(place.serving())
+        one, other, looker = [await stack.enter_async_context(Operator.of(place)) for _ in range(3)]
+        await one.machine(lambda machine: machine["boards"] == {"free": 12})
+        going = threading.Event()
+        stack.callback(going.set)
+        commit = server._journal._commit
+        monkeypatch.setattr(server._journal, "_commit", lambda rows: (going.wait(PATIENCE), commit(rows))[1])
+        drains = [asyncio.create_task(operator.ask("drain", machine="m", reason="fans")) for operator in (one, other)]
+        await looker.machine(lambda machine: machine["drained"] is not None)
+        assert (await looker.ask("status"))["refusal"] is None
+        assert not any(drain.done() for drain in drains)
+        going.set()
+        assert await asyncio.gather(*drains) == [None, None]
 
 
 async def test_a_path_that_is_too_long_costs_operators_their_socket_but_nobody_else_anything(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ _jobs = st.builds(
     placements=st.integers(0, 5),
     board_seconds=_times,
     created_from=st.none() | _texts,
+    due=_optional_times,
 )
 _board_rows = st.builds(
     BoardRow,

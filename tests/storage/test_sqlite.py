@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from spalloc_server.core.messages import Changes
+from spalloc_server.core.messages import Changes, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.rows import Rows, read_facts
 from spalloc_server.storage.sqlite import SqliteJournal
@@ -72,3 +74,42 @@ def test_a_loop_that_has_gone_does_not_keep_the_writer_from_ending(tmp_path: Pat
     assert not journal._thread.is_alive()
     with closing(connect_to_read(tmp_path / "state.db")) as connection:
         assert read_facts(connection) == {"a": 1}
+
+
+async def a_journal_whose_state_another_process_has_migrated(path: Path) -> SqliteJournal:
+    journal = SqliteJournal.open(path, loop=asyncio.get_running_loop())
+    await stored(journal, Changes(facts={"a": 1}))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    return journal
+
+
+async def test_a_state_that_a_failed_upgrade_has_migrated_is_set_aside_and_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    journal = await a_journal_whose_state_another_process_has_migrated(path)
+    aside = journal.reclaim(lambda: Snapshot(facts={"a": 2}))
+    assert aside == path.with_name("state.db.aside-1")
+    await stored(journal, Changes(facts={"b": 1}))
+    await journal.close()
+    journal = SqliteJournal.open(path, loop=asyncio.get_running_loop())
+    assert journal.load(max_retired=0).facts == {"a": 2, "b": 1}
+    await journal.close()
+    assert names(tmp_path) == {"state.db", "state.db.lock", "state.db.aside-1"}
+
+
+def names(folder: Path) -> set[str]:
+    return {found.name for found in folder.iterdir()}
+
+
+@pytest.mark.parametrize("step", ["prepare", "replace"])
+async def test_a_journal_that_cannot_be_had_back_goes_on_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    journal = await a_journal_whose_state_another_process_has_migrated(tmp_path / "state.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"spalloc_server.storage.sqlite.{step}", Mock(side_effect=OSError("disk I/O error")))
+        with pytest.raises(StorageError, match="disk I/O error"):
+            journal.reclaim(Snapshot)
+    await stored(journal, Changes(facts={"b": 1}))
+    assert journal.load(max_retired=0).facts == {"a": 1, "b": 1}
+    await journal.close()

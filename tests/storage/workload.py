@@ -46,6 +46,7 @@ def a_job(job_id: int, *, ended_at: float | None = None, owner: str = "ada@examp
         placements=1,
         board_seconds=123.75,
         created_from="127.0.0.1",
+        due=1_300.5 + job_id,
     )
 
 

@@ -1,5 +1,6 @@
 /* Kills its process before, or half-way through, the KILL_AT-th operation on files whose names contain KILL_FILES:
-   writes, syncs, truncations, renames and removals. To be preloaded; KILL_HALF=1 lets half of a write happen.
+   writes, syncs, truncations, renames and removals, or only those named by KILL_ONLY (`rename`, for example). To be
+   preloaded; KILL_HALF=1 lets half of a write happen.
 
    SQLite calls all of these through the C library, so a commit is cut wherever a kill -9 could cut it. */
 #define _GNU_SOURCE
@@ -29,9 +30,12 @@ static int is_wanted_file(int file)
 }
 
 /* Whether this is the operation to die in. */
-static int is_last(int wanted)
+static int is_last(int wanted, const char *operation)
 {
     static int left = -1;
+    const char *only = getenv("KILL_ONLY");
+    if (only != NULL && strcmp(only, operation) != 0)
+        return 0;
     if (left == -1)
         left = getenv("KILL_AT") != NULL ? atoi(getenv("KILL_AT")) : 0;
     return wanted && left > 0 && __atomic_sub_fetch(&left, 1, __ATOMIC_SEQ_CST) == 0;
@@ -48,7 +52,7 @@ static void die(void)
 #define WRITER(name)                                                             \
     ssize_t name(int file, const void *data, size_t size, off64_t offset)        \
     {                                                                            \
-        if (is_last(is_wanted_file(file))) {                                     \
+        if (is_last(is_wanted_file(file), #name)) {                              \
             if (getenv("KILL_HALF") != NULL)                                     \
                 REAL(name)(file, data, size / 2, offset);                        \
             die();                                                               \
@@ -59,7 +63,7 @@ static void die(void)
 #define ON_FILE(name, parameters, arguments)                                     \
     int name parameters                                                          \
     {                                                                            \
-        if (is_last(is_wanted_file(file)))                                       \
+        if (is_last(is_wanted_file(file), #name))                                \
             die();                                                               \
         return REAL(name) arguments;                                             \
     }
@@ -67,7 +71,7 @@ static void die(void)
 #define ON_NAME(name, parameters, arguments)                                     \
     int name parameters                                                          \
     {                                                                            \
-        if (is_last(is_wanted(path)))                                            \
+        if (is_last(is_wanted(path), #name))                                     \
             die();                                                               \
         return REAL(name) arguments;                                             \
     }
@@ -83,7 +87,7 @@ ON_NAME(rename, (const char *path, const char *to), (path, to))
 
 ssize_t write(int file, const void *data, size_t size)
 {
-    if (is_last(is_wanted_file(file))) {
+    if (is_last(is_wanted_file(file), "write")) {
         if (getenv("KILL_HALF") != NULL)
             REAL(write)(file, data, size / 2);
         die();

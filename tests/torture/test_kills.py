@@ -1,7 +1,8 @@
 """kill -9, again and again, of a server that clients use: nothing that was acknowledged is ever lost.
 
 By turns the process is killed from outside at a random moment, also while it starts, and from inside: in the k-th
-operation on its state's files, with the help of a library that is preloaded (`killer.c`, which needs a C compiler).
+operation on its state's files, with the help of a library that is preloaded (`killer.c`, which needs a C compiler). Now
+and then it begins anew with `--cold-start`, and is killed while it renames the old state's files.
 """
 
 from __future__ import annotations
@@ -47,12 +48,17 @@ class Campaign:
         self._killer = killer
         self._rng = random.Random(seed)
         self._ledger = Ledger()
+        self._left_on: set[tuple[str, int]] = set()
+        """Boards of jobs that were forgotten at a cold start; they stay on until somebody gets them."""
 
     async def run(self, kills: int) -> None:
         """Kill the server so many times; each time, start it again and look."""
         async with self.hall.simulator() as simulator:
             for number in range(kills):
-                await (self._killed_inside() if number % 2 else self._killed_outside())
+                if number % 10 == 3:
+                    await self._killed_renaming(simulator)
+                else:
+                    await (self._killed_inside() if number % 2 else self._killed_outside())
                 if number % 5 == 0:
                     await self._look(simulator)
             await self._look(simulator)
@@ -93,9 +99,32 @@ class Campaign:
             await server.kill()
         self.deaths["in a write of a commit"] += 1
 
-    async def _start(self, **environment: str) -> ServerProcess:
+    async def _killed_renaming(self, simulator: Simulator) -> None:
+        """Set the state aside, be killed in it, and have either the old state, a clear refusal, or a new one."""
+        nth = str(self._rng.randint(1, 3))
+        preload = {"LD_PRELOAD": str(self._killer), "KILL_FILES": self.hall.state.name}
+        with suppress(EOFError):
+            server = await self._start("--cold-start", KILL_ONLY="rename", KILL_AT=nth, **preload)
+            await server.kill()  # there were fewer files
+            self._begin_anew(simulator, numbers_go_on=True)
+            return
+        self.deaths["in a renaming"] += 1
+        if self.hall.state.exists():
+            return  # the old state, which the next start holds against the ledger
+        if log_of(self.hall.state).exists():
+            with pytest.raises(EOFError):
+                await self._start()
+            assert "its log" in (self.hall.folder / "log").read_text().splitlines()[-1]
+        await (await self._start("--cold-start")).kill()
+        self._begin_anew(simulator, numbers_go_on=False)
+
+    def _begin_anew(self, simulator: Simulator, *, numbers_go_on: bool) -> None:
+        self._left_on |= simulator.boards_on()
+        self._ledger.begin_anew(numbers_go_on=numbers_go_on)
+
+    async def _start(self, *options: str, **environment: str) -> ServerProcess:
         begun = time.monotonic()
-        server = await ServerProcess.start(self.hall, **environment)
+        server = await ServerProcess.start(self.hall, *options, **environment)
         self.starts.append(time.monotonic() - begun)
         return server
 
@@ -145,7 +174,13 @@ class Campaign:
     def _settled(self, jobs: list[dict[str, object]], simulator: Simulator) -> bool:
         ready = [job for job in jobs if job["state"] == READY]
         wanted = {self.hall.boards[tuple(board)] for job in ready if job["power"] for board in job["boards"]}  # type: ignore[attr-defined]
-        return all(job["state"] in (QUEUED, READY) for job in jobs) and simulator.boards_on() == wanted
+        on = simulator.boards_on()
+        return all(job["state"] in (QUEUED, READY) for job in jobs) and wanted <= on <= wanted | self._left_on
+
+
+def log_of(state: Path) -> Path:
+    """Where SQLite keeps the newest commits."""
+    return state.with_name(state.name + "-wal")
 
 
 @pytest.mark.timeout(240)

@@ -93,5 +93,6 @@ async def test_ten_thousand_jobs_start_within_a_second_whatever_the_history(
     with capsys.disabled():
         for seconds, busy, what in ((*young, "no history"), (*old, "1,000,000 lines of history")):
             print(f"\n10,000 live jobs, {what}: {seconds:.2f} s, of which {busy:.2f} s of a processor", end=" ")
-    assert old[1] < 1  # the rest is what other programs take
+    assert old[0] < 1  # of several starts, that which other programs disturbed least
+    assert old[1] < 1
     assert old[1] < young[1] + 0.2

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import Any, Self
 
 from tests.house import PATIENCE, Client
@@ -22,7 +23,7 @@ class User:
     def __init__(self, keeper: Client, watcher: Client, job_id: int) -> None:
         self.job_id = job_id
         self.longest = 0.0
-        """Seconds that the slowest answer to a keepalive took."""
+        """Seconds that the slowest answer took, to a keepalive or to anything else."""
         self._keeper, self._watcher = keeper, watcher
         self._keeping = asyncio.create_task(self._keep())
 
@@ -37,7 +38,7 @@ class User:
 
     async def switch(self, *, on: bool) -> None:
         """Switch the power, and wait until that is done."""
-        await self._watcher.call("power_on_job_boards" if on else "power_off_job_boards", self.job_id)
+        await self._timed(self._watcher, "power_on_job_boards" if on else "power_off_job_boards")
         await self.until(power=on)
 
     async def until(self, *, power: bool) -> None:
@@ -52,7 +53,7 @@ class User:
                 assert self._watcher.notifications.pop(0) == {"jobs_changed": [self.job_id]}
 
     async def status(self) -> dict[str, Any]:
-        return dict(await self._watcher.call("get_job_state", self.job_id))
+        return dict(await self._timed(self._watcher, "get_job_state"))
 
     async def leave(self) -> None:
         """Stop; raises what went wrong with the keepalives."""
@@ -64,10 +65,13 @@ class User:
         await self._watcher.close()
 
     async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
         await asyncio.sleep(random.uniform(0, 0.3))
         while True:
-            begun = loop.time()
-            await self._keeper.call("job_keepalive", self.job_id)
-            self.longest = max(self.longest, loop.time() - begun)
+            await self._timed(self._keeper, "job_keepalive")
             await asyncio.sleep(0.3)
+
+    async def _timed(self, client: Client, command: str) -> Any:
+        begun = time.monotonic()
+        reply = await client.call(command, self.job_id)
+        self.longest = max(self.longest, time.monotonic() - begun)
+        return reply

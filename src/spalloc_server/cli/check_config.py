@@ -14,8 +14,10 @@ import click
 from spalloc_server import config_file
 from spalloc_server.cli.process import count, one_line_errors
 from spalloc_server.configuration import Configuration, Machine
-from spalloc_server.controller import Controller, Snapshot
+from spalloc_server.controller import Controller
+from spalloc_server.protocol.listener import tls_context
 from spalloc_server.storage.history import read_state
+from spalloc_server.storage.state_file import consistent
 
 __all__ = ["check_config"]
 
@@ -30,12 +32,13 @@ def check_config(config: Path, against: Path | None, allow_unsafe_config: bool) 
     """Check CONFIG and describe what it says; exit status 1 where it is bad."""
     with one_line_errors("spalloc-admin check-config"):
         configuration = config_file.load(config, allow_unsafe=allow_unsafe_config)
+        tls_context(configuration.access, config.parent)
         for machine in configuration.machines:
             click.echo(_description(machine))
         boards = sum(len(machine.live_boards) for machine in configuration.machines)
         click.echo(f"{config} is good: {count(len(configuration.machines), 'machine')}, {count(boards, 'board')}")
         if against is not None:
-            for line in _changes(configuration, read_state(against)):
+            for line in _changes(configuration, _restored(against)):
                 click.echo(line)
 
 
@@ -50,9 +53,15 @@ def _description(machine: Machine) -> str:
     return ", ".join(parts)
 
 
-def _changes(configuration: Configuration, state: Snapshot) -> list[str]:
+def _restored(path: Path) -> Controller:
     core = Controller()
-    core.restore(state)
+    state = read_state(path)
+    with consistent(path):
+        core.restore(state)
+    return core
+
+
+def _changes(configuration: Configuration, core: Controller) -> list[str]:
     before = replace(configuration, machines=list(core.machines.values()))
     jobs = core.list_jobs()
     core.configure(configuration)

@@ -134,14 +134,17 @@ class Book:
         return found
 
     def line_up(self, turn_of: Callable[[Book, Waiting], Turn] | None = None) -> None:
-        """Order the line anew, by turns given by this function, or by the same as before."""
+        """Order the line anew, by turns given by this function, or by those that there are."""
         self._turn_of = turn_of or self._turn_of
         self._lines.clear()
         for job in self.waiting.values():
-            self._queue(job)
+            (self._queue if turn_of else self._line_in)(job)
 
-    def join(self, job: Waiting) -> None:
-        """Put a job into the line."""
+    def join(self, job: Waiting, due: float | None = None) -> None:
+        """Put a job into the line; one that has stood there before a restart, where it stood: with its time then.
+
+        That is worked out anew where it was since the job joined, for that comes out the same.
+        """
         assert job.job_id not in self.waiting, f"job {job.job_id} waits already"
         assert job.job_id not in self.running, f"job {job.job_id} runs already"
         self.waiting[job.job_id] = job
@@ -149,7 +152,7 @@ class Book:
         self._joined.append(job.job_id)
         if job.avoid:
             self.avoiding[job.job_id] = job
-        self._queue(job)
+        self._queue(job, None if self.past.counted(job.request.owner, job.since) else due)
 
     def leave(self, job_id: int) -> Waiting:
         """Take a job out of the line."""
@@ -170,9 +173,13 @@ class Book:
             self._unqueue(waiting)
             self._queue(waiting)
 
-    def _queue(self, job: Waiting) -> None:
+    def _queue(self, job: Waiting, due: float | None = None) -> None:
         job.predicted = self.past.predict(job.request)
-        job.turn = self._turn_of(self, job)
+        priority, when, number = self._turn_of(self, job)
+        job.turn = priority, when if due is None else due, number
+        self._line_in(job)
+
+    def _line_in(self, job: Waiting) -> None:
         insort(self._lines.setdefault(job.machines, []), job, key=_turn)
 
     def _unqueue(self, job: Waiting) -> None:

@@ -66,7 +66,7 @@ class Controller(OperableEngine):
         self._quotas.add(job)
         self._leases.add(job)
         self._changed(job, "created", now)
-        self._scheduler.submit(job.job_id, request, now)
+        job.due = self._scheduler.submit(job.job_id, request, now)
         refusal = self._scheduler.refusal(request)
         if refusal is None:
             self._schedule(now)

@@ -294,7 +294,7 @@ class Engine:
         for name, frame in job.failed_in:
             if name in self._machines:
                 avoid.setdefault(name, []).extend(self._machines[name].frames.get(frame, ()))
-        self._scheduler.submit(job.job_id, job.request, job.created_at, avoid=avoid)
+        job.due = self._scheduler.submit(job.job_id, job.request, job.created_at, avoid=avoid)
 
     def _boards_released(self, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
         rest_until = now + self._rest if self._rest > 0 else None

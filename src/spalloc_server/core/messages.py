@@ -206,6 +206,8 @@ class JobRow(msgspec.Struct, kw_only=True):
     """Boards held times seconds held, up to its end."""
     created_from: str | None = None
     """The address that created it."""
+    due: float | None = None
+    """Its place in the queue, as a time, when it joined (see the policies); None where it is to be worked out anew."""
 
 
 class ReleaseRow(msgspec.Struct, kw_only=True):

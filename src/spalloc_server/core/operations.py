@@ -22,7 +22,11 @@ from spalloc_server.core.messages import NO_JOB, BoardReport, Note
 from spalloc_server.core.overview import BoardView, ObservableEngine
 from spalloc_server.errors import RequestError
 
-__all__ = ["OperableEngine"]
+__all__ = ["KEPT_FACTS", "OperableEngine"]
+
+KEPT_FACTS = ("next_id", "disabled", "drained", "stopped")
+"""Facts that outlive a cold start, by the first part of their names: numbers of jobs are never used twice, and what
+operators have closed stays closed."""
 
 MAX_REPORT = 500
 """Characters of a report that are kept."""

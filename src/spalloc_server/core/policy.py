@@ -23,6 +23,10 @@ class Policy(Protocol):
         """Start what may start. Called when something has changed since the last time."""
         ...
 
+    def places_changed(self) -> None:
+        """Machines are not what they were: whoever waits may find a place, or may not have the one that was meant."""
+        ...
+
     def reservation(self, job_id: int) -> Reservation | None:
         """The boards that are reserved for a waiting job."""
         ...

@@ -120,6 +120,13 @@ class Backfill:
         self._before = {name: (machine, machine.closed, machine.free) for name, machine in book.machines.items()}
         return started
 
+    def places_changed(self) -> None:
+        """Try everybody, and look for other boards for those who have some reserved; since when they have, stays."""
+        self._before = {}
+        self._reserved = {
+            name: [replace(reservation, machine="") for reservation in some] for name, some in self._reserved.items()
+        }
+
     def reservation(self, job_id: int) -> Reservation | None:
         """The boards that are reserved for a job."""
         every = (reservation for some in self._reserved.values() for reservation in some)

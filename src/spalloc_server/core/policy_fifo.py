@@ -37,6 +37,9 @@ class FirstComeFirstServed:
                 heads.difference_update(machines)
         return started
 
+    def places_changed(self) -> None:
+        """Nothing is remembered of places."""
+
     def reservation(self, job_id: int) -> None:  # noqa: ARG002 - as other policies
         """None: the head of a queue needs none."""
         return

@@ -7,18 +7,26 @@ start afresh, since clients could not renew them meanwhile. Power operations tha
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from copy import copy
 from typing import Any
 
 import msgspec
 
+from spalloc_server.configuration import Machine
+from spalloc_server.coordinates import Board
 from spalloc_server.core.engine import Engine
 from spalloc_server.core.job import Job, JobState
 from spalloc_server.core.machine_facts import machine_from_fact
 from spalloc_server.core.messages import JobRow, ReleaseRow, Snapshot
 from spalloc_server.core.request import parse_request
+from spalloc_server.core.torus import BOARDS_PER_TRIAD
 
 __all__ = ["RecoverableEngine"]
+
+
+_STATES = {False: {JobState.queued}, True: {JobState.power, JobState.ready}}
+"""States of a live job, by whether it has boards."""
 
 
 class RecoverableEngine(Engine):
@@ -82,6 +90,7 @@ class RecoverableEngine(Engine):
         if release.rest_until is not None:  # no longer than a rest, should the wall clock have been set back
             release.rest_until = min(release.rest_until, now + self._rest)
         if self._power.restore(release, now) and release.boards:
+            _check(self._machines[release.machine], release.boards)
             self._wait_for(release, now)
 
     def _restore_job(self, row: JobRow, now: float) -> None:
@@ -92,14 +101,24 @@ class RecoverableEngine(Engine):
             row.args, {**row.kwargs, "owner": row.owner}, max_priority=row.kwargs.get("priority") or 0
         )
         job = Job(**msgspec.structs.asdict(row), request=request)
+        if job.state not in _STATES[job.allocation is not None]:
+            raise ValueError(f"job {job.job_id} cannot be in state {job.state}")
         self._jobs[job.job_id] = job
         self._quotas.add(job)
         job.operation = None
         self._begin_lease(job, now)
         self._bound_runtime(job, now)
         if job.allocation is None:
-            self._scheduler.submit(job.job_id, request, job.created_at)
+            job.due = self._scheduler.submit(job.job_id, request, job.created_at, job.due)
             return
+        _check(self._machines[job.allocation.machine], job.allocation.boards)
         self._scheduler.adopt(job.job_id, request, job.allocation, job.allocated_at or now)
         if job.state == JobState.power:
             self._power.switch(job, self._machines[job.allocation.machine], on=bool(job.power))
+
+
+def _check(machine: Machine, boards: Collection[Board]) -> None:
+    """Raise `ValueError` where there is no such board; one may be dead by now."""
+    for x, y, z in boards:
+        if not (0 <= x < machine.width and 0 <= y < machine.height and 0 <= z < BOARDS_PER_TRIAD):
+            raise ValueError(f"{machine.name} has no board {(x, y, z)}")

@@ -51,6 +51,8 @@ class Owner(msgspec.Struct):
     used: float = 0.0
     """Board-seconds, as they counted at `at`."""
     at: float = 0.0
+    total: float = 0.0
+    """What everybody had used by then."""
 
 
 class Past:
@@ -74,6 +76,7 @@ class Past:
         self._everybody.last = [*self._everybody.last, seconds][-EVERYBODY:]
         for one in (owner, self._everybody):
             one.used, one.at = self._used(one, now) + boards * seconds, now
+        owner.total = self._everybody.used
         self._changed |= {f"owner/{request.owner}", "everybody"}
         self._forget()
 
@@ -85,10 +88,18 @@ class Past:
         return mean if request.max_runtime is None else min(mean, request.max_runtime)
 
     def share(self, owner: str, now: float) -> float:
-        """An owner's part of all use, 0 to 1."""
+        """An owner's part of all use, 0 to 1; for a time before it was last counted, the part at that count."""
+        one = self._owners.get(owner, Owner())
+        if self.counted(owner, now):
+            return one.used / one.total
         now = max(now, self._everybody.at)  # what the two were, they were at different times
         total = self._used(self._everybody, now)
-        return self._used(self._owners[owner], now) / total if owner in self._owners and total > 0 else 0.0
+        return self._used(one, now) / total if total > 0 else 0.0
+
+    def counted(self, owner: str, since: float) -> bool:
+        """Whether an owner's use has been counted since then: a share that others' jobs change no more."""
+        one = self._owners.get(owner)
+        return one is not None and one.total > 0 and since <= one.at
 
     def facts(self) -> dict[str, Any]:
         """What has changed since the last call, as plain JSON; None for an owner who is forgotten."""

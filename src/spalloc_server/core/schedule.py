@@ -42,17 +42,18 @@ class Scheduler:
     def __init__(self, scheduling: Scheduling | None = None, seconds_before_free: float = 30.0) -> None:
         self._book = Book()
         self._closed: frozenset[str] | None = frozenset()
-        self._policy: Policy
+        self._policy: Policy = FirstComeFirstServed()
         self._changed = False
         self._topology_changed = False
         self.set_policy(scheduling or Scheduling(), seconds_before_free)
 
     def set_policy(self, scheduling: Scheduling, seconds_before_free: float) -> None:
-        """Change what a configuration may change while jobs wait and run."""
-        self._policy = POLICIES[scheduling.policy]()
+        """Change what a configuration may change while jobs wait and run. A policy that stays keeps what it knows."""
         self._book.past.half_life = scheduling.half_life
         self._book.seconds_before_free = seconds_before_free
-        self._book.line_up(self._policy.turn)
+        if not isinstance(self._policy, POLICIES[scheduling.policy]):
+            self._policy = POLICIES[scheduling.policy]()
+            self._book.line_up(self._policy.turn)
         self._changed = True
 
     def set_machines(self, machines: Mapping[str, Machine]) -> None:
@@ -61,6 +62,8 @@ class Scheduler:
         A machine that is the same hardware as before keeps who has its boards. No job runs on one that goes.
         """
         before = self._book.machines
+        if list(machines.items()) == [(name, occupancy.machine) for name, occupancy in before.items()]:
+            return
         after = {}
         for name, machine in machines.items():
             occupancy = before.get(name)
@@ -73,6 +76,7 @@ class Scheduler:
             name = running.allocation.machine
             assert after.get(name) is before[name], f"machine {name} goes while job {running.job_id} runs on it"
         self._book.machines = after
+        self._policy.places_changed()
         self._topology_changed = True
         self._close()
 
@@ -93,19 +97,31 @@ class Scheduler:
         return [(job.job_id, self._why_none(job.request)) for job in self._book.line if not job.machines]
 
     def submit(
-        self, job_id: int, request: Request, now: float, *, avoid: Mapping[str, Collection[Board]] | None = None
-    ) -> None:
+        self,
+        job_id: int,
+        request: Request,
+        now: float,
+        due: float | None = None,
+        *,
+        avoid: Mapping[str, Collection[Board]] | None = None,
+    ) -> float:
         """Let a job join the queue. One that `refusal` refuses would wait for ever.
 
         Args:
             job_id: the job.
             request: what it asks for.
-            now: the time.
+            now: when it asked.
+            due: after a restart, what this returned before it.
             avoid: by machine, boards that it is given only if no others in service could serve it.
+
+        Returns:
+            Its place in the queue, as a time.
         """
         planes = {name: self._book.machines[name].torus.planes(boards) for name, boards in (avoid or {}).items()}
-        self._book.join(Waiting(job_id, request, now, self._book.suitable(request), avoid=planes))
+        job = Waiting(job_id, request, now, self._book.suitable(request), avoid=planes)
+        self._book.join(job, due)
         self._changed = True
+        return job.turn[1]
 
     def withdraw(self, job_id: int) -> None:
         """Let a job leave the queue."""

@@ -159,10 +159,10 @@ class Operators:
         try:
             request = _decode(line)
             answer = await self._answer(request, by)
-            ticket = self._hold()
-            if ticket is not None:
-                await self._commits.setdefault(ticket, asyncio.get_running_loop().create_future())
             if not isinstance(request, LOOKING):
+                ticket = self._hold()
+                if ticket is not None:
+                    await self._commits.setdefault(ticket, asyncio.get_running_loop().create_future())
                 log.info("operator", by=by, **msgspec.to_builtins(request))
             return _encode({"return": answer})
         except (SpallocServerError, msgspec.ValidationError, msgspec.DecodeError) as exc:

@@ -295,7 +295,7 @@ class Connection(asyncio.Protocol):
         call = decode(line)
         changing, refusal = call.command in CHANGING, self._service.refusal
         reply = exception_reply(refusal) if changing and refusal else self._service.commands.execute(self, call)
-        ticket = self._service.hold() if changing else None
+        ticket = self._service.hold() if changing and not refusal else None
         if ticket is not None or self._held:
             self._held.append((ticket or 0, reply))
             self._held_bytes += len(reply)

@@ -27,7 +27,16 @@ from spalloc_server.core.messages import Changes, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.journal import Committed, Health, OnHealth
 from spalloc_server.storage.rows import Rows, encode, read_snapshot
-from spalloc_server.storage.state_file import Lock, connect, explained, newest_schema, rename, transaction
+from spalloc_server.storage.state_file import (
+    Lock,
+    connect,
+    explained,
+    newest_schema,
+    prepare,
+    reopen,
+    replace,
+    transaction,
+)
 
 __all__ = ["SqliteJournal"]
 
@@ -141,19 +150,19 @@ class SqliteJournal:
             The name under which it was set aside; None where it was not.
 
         Raises:
-            StorageError: that could not be done.
+            StorageError: that could not be done. The server can go on with what there is, as with a disk that refuses.
         """
         self.lock.sign()
         with explained(self._path):
             (schema,) = self._connection.execute("PRAGMA user_version").fetchone()
             if schema == newest_schema():
                 return None
+            fresh = prepare(self._path, _as_changes(snapshot()))  # whole, before anything is given up for it
             self._connection.close()
-            aside = rename(self._path)
-            self._connection = connect(self._path)
-            with transaction(self._connection):
-                encode(_as_changes(snapshot())).store(self._connection)
-            return aside
+            try:
+                return replace(self._path, fresh)
+            finally:
+                self._connection = reopen(self._path)
 
     def _run(self) -> None:
         """The writer thread."""

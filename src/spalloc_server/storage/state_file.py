@@ -29,7 +29,7 @@ import msgspec
 
 from spalloc_server.core.boards import SERVER
 from spalloc_server.core.messages import BoardRow, Changes
-from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUseError, StorageError
+from spalloc_server.errors import DamagedStateError, NewerStateError, SpallocServerError, StateInUseError, StorageError
 from spalloc_server.storage.rows import encode, read_boards, read_facts
 
 __all__ = [
@@ -37,9 +37,12 @@ __all__ = [
     "cold_start",
     "connect",
     "connect_to_read",
+    "consistent",
     "explained",
     "newest_schema",
-    "rename",
+    "prepare",
+    "reopen",
+    "replace",
     "set_aside",
     "transaction",
 ]
@@ -80,6 +83,16 @@ def explained(path: Path) -> Iterator[None]:
         raise StorageError(f"the state in {path} cannot be used: {exc}") from exc
     except OSError as exc:
         raise StorageError(f"the state in {path} cannot be used: {exc}") from exc
+
+
+@contextmanager
+def consistent(path: Path) -> Iterator[None]:
+    """Turn whatever a core makes of rows that no core can have written into `DamagedStateError`."""
+    try:
+        yield
+    except Exception as exc:
+        told = str(exc) if isinstance(exc, SpallocServerError) else repr(exc)
+        raise _damaged(path, f"what is in it does not fit together: {told}") from exc
 
 
 def _damaged(path: Path, finding: object) -> DamagedStateError:
@@ -175,6 +188,13 @@ def connect(path: Path) -> sqlite3.Connection:
         return connection
 
 
+def reopen(path: Path) -> sqlite3.Connection:
+    """Open a state whatever its schema is, for a server that goes on with it; its lines are as good as it can take."""
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    _set_up(connection)
+    return connection
+
+
 def connect_to_read(path: Path, *, any_version: bool = False) -> sqlite3.Connection:
     """Open an existing state for reading only, while a server has it or not; raises as `connect`.
 
@@ -217,11 +237,13 @@ def _create(path: Path) -> None:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     _judge(connection, path, any_version=True)
+    for ending in PARTS:  # a backup that was put in place may be open to everybody
+        with suppress(FileNotFoundError, PermissionError):
+            _beside(path, ending).chmod(0o600)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StorageError(f"{path} is on a file system without shared memory; choose a local one with --state")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+    _set_up(connection)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, migration in enumerate(_migrations()[version:], version + 1):
         try:
@@ -231,6 +253,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute("ROLLBACK")
             raise
     _check(connection, path)
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
 
 
 def newest_schema() -> int:
@@ -270,8 +297,30 @@ def set_aside(path: Path) -> Path | None:
         lock.release()
 
 
+def prepare(path: Path, changes: Changes) -> Path:
+    """Begin a state with these rows beside the one at `path`; where it is."""
+    fresh = _beside(path, ".fresh")
+    for ending in PARTS:
+        _beside(fresh, ending).unlink(missing_ok=True)  # what a crash may have left
+    with closing(connect(fresh)) as new, transaction(new):
+        encode(changes).store(new)
+    return fresh
+
+
+def replace(path: Path, fresh: Path) -> Path | None:
+    """Set the state at `path`, which nobody has open, aside; the one at `fresh` takes its place."""
+    aside = rename(path)
+    fresh.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # what is written from now on is lost with a name that is not on the disk
+    finally:
+        os.close(folder)
+    return aside
+
+
 def rename(path: Path) -> Path | None:
-    """As `set_aside`, for the holder of the lock."""
+    """As `set_aside`, for the holder of the lock; nobody may have it open."""
     parts = [ending for ending in PARTS if _beside(path, ending).exists()]
     if not parts:
         return None
@@ -301,8 +350,9 @@ def cold_start(path: Path, *, keep: Collection[str] = ()) -> Path | None:
     try:
         facts: dict[str, Any] = {}
         boards: dict[tuple[str, int, int, int], BoardRow | None] = {}
-        with suppress(StorageError), explained(path), closing(connect_to_read(path)) as old:
-            facts = {name: fact for name, fact in read_facts(old).items() if name.partition("/")[0] in keep}
+        with suppress(StorageError), explained(path), closing(connect_to_read(path, any_version=True)) as old:
+            readable = {name: fact for name, fact in read_facts(old).items() if isinstance(fact, int | dict)}
+            facts = {name: fact for name, fact in readable.items() if name.partition("/")[0] in keep}
             closed = [row for row in read_boards(old) if row.by not in {None, SERVER}]
             boards = {(row.machine, row.x, row.y, row.z): row for row in closed}
         aside = rename(path)
