@@ -27,7 +27,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-import structlog
 
 from spalloc_server.protocol.commands import CHANGING, decode, exception_reply, notification
 from spalloc_server.protocol.lines import GarbageError, LineReader
@@ -55,8 +54,6 @@ LINGER_SECONDS = 10.0
 _PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 """A client whose machine has vanished is noticed after two minutes."""
 
-log = structlog.get_logger(__name__)
-
 
 class ConnectionState(msgspec.Struct, kw_only=True):
     """All that another process needs, besides the socket, to go on with a connection."""
@@ -75,10 +72,18 @@ class ConnectionState(msgspec.Struct, kw_only=True):
 
 
 class Connection(asyncio.Protocol):
-    """Answers one client's lines, in order."""
+    """Answers one client's lines, in order.
 
-    def __init__(self, service: Service, state: ConnectionState | None = None) -> None:
-        self.host = self.peer = "unknown"
+    Args:
+        service: what it is part of.
+        state: what another process has exported.
+        at: (host, host and port) of a client that the service has counted already.
+    """
+
+    def __init__(
+        self, service: Service, state: ConnectionState | None = None, at: tuple[str, str] | None = None
+    ) -> None:
+        self.host, self.peer = at or ("unknown", "unknown")
         self.changed_jobs: set[int] = set()
         """Jobs whose change the client is yet to be told."""
         self.changed_machines: set[str] = set()
@@ -86,6 +91,7 @@ class Connection(asyncio.Protocol):
         """Whether the service will tell the client soon."""
         self._service = service
         self._adopted = state
+        self._counted = at is not None
         self._lines = LineReader(service.limits.line_bytes)
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -109,19 +115,16 @@ class Connection(asyncio.Protocol):
     # -- the transport calls these
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Refuse the client, or begin to serve it."""
+        """Begin to serve the client."""
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's derives from nothing
-        if address := transport.get_extra_info("peername"):
+        if not self._counted and (address := transport.get_extra_info("peername")):
             self.host, self.peer = address[0], f"{address[0]}:{address[1]}"
+        self._service.admit(self, counted=self._counted)
         self._encrypted = transport.get_extra_info("sslcontext") is not None
         _set_options(transport.get_extra_info("socket"))
         # So that writing pauses while any byte is unsent: TLS pauses at the limit, others above it
         transport.set_write_buffer_limits(high=1 if self._encrypted else 0)
-        if refusal := self._service.admit(self, adopted=self._adopted is not None):
-            self._service.complain("connection refused", peer=self.peer, reason=refusal)
-            self._closed = True
-            transport.abort()
-        elif self._adopted:
+        if self._adopted:
             self._adopt(self._adopted)
 
     def data_received(self, data: bytes) -> None:
@@ -153,9 +156,8 @@ class Connection(asyncio.Protocol):
         self.send_notifications()
         self._go_on()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         """Forget the client."""
-        log.debug("client gone", peer=self.peer, reason=exc and str(exc))
         self._closed = True
         for handle in (self._delay, self._linger, self._stall):
             if handle is not None:

@@ -90,6 +90,8 @@ class Service:
         self._limits = limits
         self._clock = clock
         self._addresses: dict[str, _Address] = {}
+        self._counted = 0
+        """Connections, those included that have not agreed on encryption yet."""
         self._waiting: deque[tuple[int, Connection]] = deque()
         self._listener: Listener | None = None
         self._arriving: set[asyncio.Task[None]] = set()
@@ -209,32 +211,21 @@ class Service:
 
     # -- connections call these
 
-    def admit(self, connection: Connection, *, adopted: bool = False) -> str | None:
-        """Count a new connection; why it must be refused, if it must. One that was `adopted` is never refused."""
-        if not self.access.may_connect(connection.host) and not adopted:
-            return NOT_ALLOWED
-        address = self._addresses.get(connection.host) or _Address()
-        if len(self.connections) >= self._limits.connections and not adopted:
-            return f"there are {self._limits.connections} connections (limit connections)"
-        if address.connections >= self._limits.connections_per_address and not adopted:
-            return f"its address has {address.connections} connections (limit connections_per_address)"
-        address.connections += 1
-        self._addresses[connection.host] = address
+    def admit(self, connection: Connection, *, counted: bool) -> None:
+        """Serve a new connection; `_accept` has counted it already, unless another process handed it over."""
+        if not counted:
+            self._count(connection.host)
         self.connections.add(connection)
         self._gone.clear()
-        return None
 
     def forget(self, connection: Connection) -> None:
-        """A connection has ended, or was refused."""
+        """A connection has ended."""
         if connection in self.connections:
             self.connections.remove(connection)
             self.commands.forget(connection)
-            self._addresses[connection.host].connections -= 1
-            self._forget_address(connection.host)
             if not self.connections:
                 self._gone.set()
-            if self._listener is not None:
-                self._listener.resume()
+            self._leave(connection.host)
 
     def complain(self, event: str, **facts: object) -> None:
         """Log what a client did wrong; at most `COMPLAINTS` lines a second, so that no client can flood the log."""
@@ -273,20 +264,56 @@ class Service:
         for name in (None,) if machines is None else machines:
             self.commands.watched_machines.watch(connection, name)
 
-    def _accept(self, sock: socket.socket) -> None:
-        arrival = self.loop.create_task(self._greet(sock))
+    def _accept(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        # Judged before any handshake, since a client that never ends that costs as much as one that does.
+        host, peer = address[0], f"{address[0]}:{address[1]}"
+        if refusal := self._refusal(host):
+            self.complain("connection refused", peer=peer, reason=refusal)
+            sock.close()
+            return
+        self._count(host)
+        arrival = self.loop.create_task(self._greet(sock, host, peer))
         self._arriving.add(arrival)
         arrival.add_done_callback(self._arriving.discard)
 
-    async def _greet(self, sock: socket.socket) -> None:
+    def _refusal(self, host: str) -> str | None:
+        """Why no client at this address may connect now."""
+        limits, address = self._limits, self._addresses.get(host)
+        if not self.access.may_connect(host):
+            return NOT_ALLOWED
+        if self._counted >= limits.connections:
+            return f"there are {self._counted} connections (limit connections)"
+        if address is not None and address.connections >= limits.connections_per_address:
+            return f"its address has {address.connections} connections (limit connections_per_address)"
+        return None
+
+    async def _greet(self, sock: socket.socket, host: str, peer: str) -> None:
         patience = None if self.tls is None else HANDSHAKE_SECONDS
+        connection = Connection(self, at=(host, peer))
         try:
             await self.loop.connect_accepted_socket(
-                lambda: Connection(self), sock, ssl=self.tls, ssl_handshake_timeout=patience
+                lambda: connection, sock, ssl=self.tls, ssl_handshake_timeout=patience
             )
         except (OSError, ssl.SSLError) as exc:
-            self.complain("no TLS with a client", reason=str(exc))
+            self.complain("no TLS with a client", peer=peer, reason=str(exc))
             sock.close()
+            if connection not in self.connections:
+                self._leave(host)
+        else:
+            if not self.access.may_connect(host):  # which has changed meanwhile
+                connection.abort()
+
+    def _count(self, host: str) -> None:
+        self._addresses.setdefault(host, _Address()).connections += 1
+        self._counted += 1
+
+    def _leave(self, host: str) -> None:
+        """A client that was counted is gone."""
+        self._addresses[host].connections -= 1
+        self._counted -= 1
+        self._forget_address(host)
+        if self._listener is not None:
+            self._listener.resume()
 
     def _forget_address(self, host: str) -> None:
         # Not before it has earned its commands: else reconnecting would be a way around the limit.
