@@ -47,7 +47,8 @@ READ_GRACE = 0.1
 """Seconds between noting that leases have run out and ending their jobs, in which commands that wait are read."""
 
 READ_TURNS = 10
-"""Turns of the event loop that follow, should it have stood still for all of `READ_GRACE`: timers precede sockets."""
+"""Turns of all clients that follow, should the event loop have stood still for all of `READ_GRACE`, or be busy: timers
+precede sockets, and clients whose commands have arrived may stand in line (`protocol.turns`)."""
 
 DRAIN_SECONDS = 30.0
 """How long a graceful stop waits for BMPs to finish what they are doing."""
@@ -330,7 +331,7 @@ class Server(InThread):
             noted = steady_time()
             await asyncio.sleep(READ_GRACE)
             for _ in range(READ_TURNS):
-                await asyncio.sleep(0)
+                await self._service.turns.pass_through()
             self._tick(noted)
 
     def _refuse(self, reason: str | None) -> None:

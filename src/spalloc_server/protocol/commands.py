@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable
+from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -158,7 +159,7 @@ class Commands(Generic[C]):
             return exception_reply(f"{call.command}: the arguments are nested too deeply")
         except Exception as exc:
             # Only now is it worth the time to tell arguments that do not fit from a defect of the server.
-            if isinstance(exc, TypeError) and (misfit := _misfit(method, call)):
+            if isinstance(exc, TypeError) and (misfit := _misfit(call)):
                 return exception_reply(misfit)
             log.exception("command failed", command=call.command, peer=client.host)
             return exception_reply(f"{call.command}: internal error of the server; its log tells more")
@@ -280,14 +281,20 @@ class Commands(Generic[C]):
         watches.watch(client, key)
 
 
-def _misfit(method: Callable[..., Any], call: Call) -> str | None:
-    """In what the arguments of `call` do not fit `method`; None where they do."""
-    signature = inspect.signature(method)
-    parameters = list(signature.parameters.values())[1:]
-    usage = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+def _misfit(call: Call) -> str | None:
+    """In what the arguments of `call` do not fit its command; None where they do."""
+    usage, names = _usage(call.command)
     try:
         usage.bind(*call.args, **call.kwargs)
     except TypeError as exc:
-        names = ", ".join(str(parameter.replace(annotation=inspect.Parameter.empty)) for parameter in parameters)
         return f"{exc}: the command is {call.command}({names})"
     return None
+
+
+@cache
+def _usage(command: str) -> tuple[inspect.Signature, str]:
+    """What a command is given, and the same in words."""
+    signature = inspect.signature(getattr(Commands, command))
+    parameters = list(signature.parameters.values())[2:]  # without those that the server gives
+    names = ", ".join(str(parameter.replace(annotation=inspect.Parameter.empty)) for parameter in parameters)
+    return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty), names

@@ -11,7 +11,8 @@ thread is spent on a client. Three queues lie between a line and the wire, and e
 
 A connection is blocked while the client does not read (the transport has bytes left), while too many replies are held,
 while its address sends commands faster than it may, or when other clients have their turn: after `TURN_COMMANDS` lines,
-or when the event loop has served clients for long enough (`turns`).
+or when the event loop has served clients for long enough (`turns`). While it stands in their line it receives once
+more, and then no more either.
 
 Notifications are not queued but merged: while the client does not read, the names of what changed gather in a set. None
 is ever dropped, because published clients wait for ever for a lost one; where the set outgrows `write_buffer_bytes`,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "ConnectionState"]
 
-TURN_COMMANDS = 64
+TURN_COMMANDS = 32
 """Lines of one client that are answered before other clients have their turn."""
 
 TURN_BYTES = 65536
@@ -131,7 +132,10 @@ class Connection(asyncio.Protocol):
         """Answer what has arrived."""
         if not self._ended:
             self._lines.receive(data)
-            self._go_on()
+            if self._queued:
+                self._receive(False)  # before its turn comes, it need not send more than this
+            else:
+                self._go_on()
 
     def eof_received(self) -> bool:
         """Answer what is left of a client that sends no more, then close."""
@@ -250,11 +254,13 @@ class Connection(asyncio.Protocol):
         elif not self._queued and self._delay is None:
             self._answer_lines()
 
-    def _take_turn(self) -> None:
+    def _take_turn(self, *, again: bool = False) -> None:
+        """Stand in line; where this client has just had a turn, in the line of those who want more."""
         if not self._queued and self._delay is None:
             self._queued = True
             turns = self._service.turns
-            (turns.leave if self._ended else turns.put)(self._answer_lines)
+            line = turns.leave if self._ended and not self._lines else turns.more if again else turns.put
+            line(self._answer_lines)
 
     def _answer_lines(self) -> None:
         """Answer lines until none is left, or the connection is blocked; close it after the last line of all."""
@@ -271,7 +277,7 @@ class Connection(asyncio.Protocol):
                 if line and not line.isspace():
                     self._answer(line)
             else:
-                self._take_turn()
+                self._take_turn(again=True)
         except GarbageError as exc:
             self._reject(exc)
             all_answered = True
@@ -307,8 +313,8 @@ class Connection(asyncio.Protocol):
             self._send(reply)
         if delay := self._service.charge(self.host, call.command):
             self._delay = self._service.loop.call_later(delay, self._answer_lines)
-        elif self._out_bytes > TURN_BYTES:
-            self._take_turn()
+        elif self._out_bytes > TURN_BYTES or (self._service.turns.ended() and not (self._encrypted and self._ended)):
+            self._take_turn(again=True)
 
     def _send(self, line: bytes) -> None:
         self._out.append(line)

@@ -328,4 +328,4 @@ class Service:
     def _tell(self, connection: Connection) -> None:
         if not connection.notifying:
             connection.notifying = True
-            self.turns.put(connection.send_notifications)
+            self.turns.more(connection.send_notifications)
