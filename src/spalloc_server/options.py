@@ -105,8 +105,8 @@ class Limits(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Commands a second from one address, on average; 0 for no limit."""
     jobs_per_owner: Count = 0
     """Queued and running jobs of one owner; 0 for no limit."""
-    jobs_per_address: Count = 0
-    """Queued and running jobs created from one address; 0 for no limit."""
+    jobs_per_address: Count = 10_000
+    """Queued and running jobs created from one address, which may be that of a whole laboratory; 0 for no limit."""
     watches_per_connection: Positive = 1024
     """Jobs and machines that one connection may watch by name."""
     queued_jobs: Positive = 100_000

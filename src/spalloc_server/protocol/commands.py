@@ -25,6 +25,7 @@ import structlog
 
 from spalloc_server.configuration import Access, Limits
 from spalloc_server.controller import Controller
+from spalloc_server.core.request import MAX_TEXT
 from spalloc_server.errors import RequestError
 from spalloc_server.protocol.lines import GarbageError
 from spalloc_server.protocol.watches import Watches
@@ -114,8 +115,8 @@ def whole(value: Any) -> int:
 
 
 def text(value: Any) -> str:
-    """The name that `value` is, else one that no machine has."""
-    return value if isinstance(value, str) else ""
+    """The name that `value` is, else one that no machine has; names that are too long are none."""
+    return value if isinstance(value, str) and len(value) <= MAX_TEXT else ""
 
 
 def chip(value: Any, name: str) -> int:
@@ -203,7 +204,8 @@ class Commands(Generic[C]):
     def destroy_job(self, client: C, /, job_id: Any, reason: Any = None) -> None:
         """End a job."""
         self._authorise(client, job_id)
-        self._core.destroy_job(whole(job_id), reason)
+        # Shortened, not refused: who does not need boards any more shall be able to give them back
+        self._core.destroy_job(whole(job_id), None if reason is None else str(reason)[:MAX_TEXT])
 
     def list_jobs(self, _client: C, /) -> Any:
         """List live jobs, the oldest first."""
@@ -234,7 +236,7 @@ class Commands(Generic[C]):
         self, client: C, /, address: Any, x: Any = None, y: Any = None, p: Any = None, description: Any = None
     ) -> None:
         """Say that the board at `address`, or its chip (x, y), or core p of that, does not work; operators will see."""
-        words = text(description).strip() or NO_DESCRIPTION
+        words = (description.strip() if isinstance(description, str) else "") or NO_DESCRIPTION
         if x is not None and y is not None:
             core = "" if p is None else f"core {whole(p)} of "
             words += f" (at {core}chip ({whole(x)}, {whole(y)}))"
