@@ -95,6 +95,8 @@ class Limits(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Longest line of a request; a client that sends a longer one is disconnected."""
     write_buffer_bytes: Positive = 8 * 1024 * 1024
     """Unread bytes of replies and notifications at which a client is disconnected."""
+    unsent_bytes: Positive = 256 * 1024 * 1024
+    """Unread bytes of all clients together; over it, who keeps the most waiting for longest is disconnected."""
     pending_replies: Positive = 1024
     """Requests of one connection that may wait for their replies; no more are read meanwhile."""
     connections: Positive = 16384

@@ -17,7 +17,8 @@ more, and then no more either.
 Notifications are not queued but merged: while the client does not read, the names of what changed gather in a set. None
 is ever dropped, because published clients wait for ever for a lost one; where the set outgrows `write_buffer_bytes`,
 the client is disconnected instead, which it does notice. So is one that reads nothing, for `UNREAD_SECONDS`, of a reply
-that is longer than that. Thus a connection holds at most its longest reply and about `write_buffer_bytes` besides.
+that is longer than that. Thus a connection holds at most its longest reply and about `write_buffer_bytes` besides. What
+all connections hold together the service bounds, to whom each tells how much it `_keeps`.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ class Connection(asyncio.Protocol):
         self._written = b""
         self._held: deque[tuple[int, bytes]] = deque()
         self._held_bytes = 0
+        self._kept = 0
+        """Bytes that the service knows to be kept for the client."""
         self._writable = True
         self._receiving = True
         self._encrypted = False
@@ -158,6 +161,7 @@ class Connection(asyncio.Protocol):
             self._stall.cancel()
         self._written = b""
         self.send_notifications()
+        self._keep()
         self._go_on()
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -183,6 +187,7 @@ class Connection(asyncio.Protocol):
             self._held_bytes -= len(reply)
             self._send(error if error and waited_for else reply)
         self._flush_soon()
+        self._keep()
         if self._ended or not self._receiving:
             self._take_turn()
 
@@ -200,9 +205,10 @@ class Connection(asyncio.Protocol):
                 self.changed_machines.clear()
             self._flush()
             return
-        waiting = self._out_bytes + PENDING_BYTES * (len(self.changed_jobs) + len(self.changed_machines))
-        if waiting > self._service.limits.write_buffer_bytes:
+        if self._out_bytes + self._untold_bytes > self._service.limits.write_buffer_bytes:
             self._give_up()
+        else:
+            self._keep()
 
     def close(self) -> None:
         """Disconnect the client once it has taken what was sent, or after `LINGER_SECONDS`."""
@@ -282,6 +288,7 @@ class Connection(asyncio.Protocol):
             self._reject(exc)
             all_answered = True
         self._flush_soon()
+        self._keep()
         if self._ended and all_answered and self._writable and not self._held and not self._closed:
             self.close()
         self._receive(all_answered)
@@ -336,6 +343,20 @@ class Connection(asyncio.Protocol):
             self._transport.write(self._written)
             if self._writable:
                 self._written = b""
+            self._keep()
+
+    def _keep(self) -> None:
+        """Tell the service how much is kept for a client that does not read, or waits for a commit."""
+        kept = 0
+        if not self._writable or self._held:
+            kept = len(self._written) + self._out_bytes + self._held_bytes + self._untold_bytes
+        if kept != self._kept and not self._closed:
+            self._kept = kept
+            self._service.keeps(self, kept)
+
+    @property
+    def _untold_bytes(self) -> int:
+        return PENDING_BYTES * (len(self.changed_jobs) + len(self.changed_machines))
 
     def _receive(self, on: bool) -> None:
         if on != self._receiving and not self._ended and not self._closed:

@@ -9,6 +9,9 @@ ticket, so a commit costs as much as it has replies. After a commit the server a
 Clients are told of changes when it is their turn (`turns`); changes that come meanwhile are merged into what is still
 to be told. So a change that a thousand clients watch stalls nobody.
 
+What clients do not read is bounded for each of them, and for all together (`keeps`): over `unsent_bytes`, those who
+keep much of it waiting for long are disconnected, until it is enough.
+
 An address that sends more than `commands_per_second` is not refused anything: its connections are read more slowly.
 Keepalives are counted apart, so that a busy script does not lose its jobs.
 """
@@ -92,6 +95,10 @@ class Service:
         self._addresses: dict[str, _Address] = {}
         self._counted = 0
         """Connections, those included that have not agreed on encryption yet."""
+        self._kept: dict[Connection, tuple[int, float]] = {}
+        """How many bytes are kept for a client until it reads them, and since when there are any."""
+        self._kept_bytes = 0
+        self._relieving = False
         self._waiting: deque[tuple[int, Connection]] = deque()
         self._listener: Listener | None = None
         self._arriving: set[asyncio.Task[None]] = set()
@@ -223,6 +230,7 @@ class Service:
         if connection in self.connections:
             self.connections.remove(connection)
             self.commands.forget(connection)
+            self.keeps(connection, 0)
             if not self.connections:
                 self._gone.set()
             self._leave(connection.host)
@@ -241,6 +249,16 @@ class Service:
     def awaits(self, connection: Connection, ticket: int) -> None:
         """Replies of `connection` wait for the commit of `ticket`."""
         self._waiting.append((ticket, connection))
+
+    def keeps(self, connection: Connection, size: int) -> None:
+        """`connection` keeps so many bytes until its client has read them, or they are stored."""
+        before, since = self._kept.pop(connection, (0, self._clock()))
+        self._kept_bytes += size - before
+        if size:
+            self._kept[connection] = (size, since)
+        if self._kept_bytes > self._limits.unsent_bytes and not self._relieving:
+            self._relieving = True
+            self.turns.more(self._relieve)
 
     def charge(self, host: str, command: str) -> float:
         """Count a command against its address; seconds to wait before the next one is read."""
@@ -314,6 +332,18 @@ class Service:
         self._forget_address(host)
         if self._listener is not None:
             self._listener.resume()
+
+    def _relieve(self) -> None:
+        """Disconnect clients until little enough is kept: first who keeps the most waiting for longest."""
+        self._relieving = False
+        now = self._clock()
+        while self._kept_bytes > self._limits.unsent_bytes:
+            connection = max(self._kept, key=lambda each: self._kept[each][0] * (now - self._kept[each][1]))
+            size, _ = self._kept[connection]
+            reason = f"it has not read {size} bytes, and all clients together more than unsent_bytes allows"
+            self.complain("client disconnected", peer=connection.peer, reason=reason)
+            self.keeps(connection, 0)
+            connection.abort()
 
     def _forget_address(self, host: str) -> None:
         # Not before it has earned its commands: else reconnecting would be a way around the limit.
