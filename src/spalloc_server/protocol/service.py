@@ -258,7 +258,7 @@ class Service:
             self._kept[connection] = (size, since)
         if self._kept_bytes > self._limits.unsent_bytes and not self._relieving:
             self._relieving = True
-            self.turns.more(self._relieve)
+            self.loop.call_soon(self._relieve)
 
     def charge(self, host: str, command: str) -> float:
         """Count a command against its address; seconds to wait before the next one is read."""
