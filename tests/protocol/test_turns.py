@@ -100,14 +100,17 @@ async def test_nobody_starves_where_more_ask_than_can_be_answered_in_a_turn() ->
     assert max(answers) - min(answers) <= 1
 
 
-async def test_those_who_ask_and_those_who_want_more_are_served_alternately() -> None:
+async def test_those_who_ask_and_those_who_want_more_have_half_of_the_time_each() -> None:
     crowd = Crowd()
-    for client in (1, 2, 3, 4):
-        crowd.turns.more(partial(crowd.send, client))
-    for client in (-1, -2):
-        crowd.turns.put(partial(crowd.send, client))
+    for client in range(100, 106):
+        crowd.turns.more(partial(crowd.serve, client))
+    await crowd.come(6)
     await asyncio.sleep(0)
-    assert crowd.told == [-1, 1, -2, 2, 3, 4]
+    assert crowd.told == [0, 1, 2, 100, 101]
+    await asyncio.sleep(0)
+    assert crowd.told[5:] == [3, 4, 5, 102, 103]
+    await asyncio.sleep(0)
+    assert crowd.told[10:] == [104, 105]
 
 
 async def test_a_turn_is_over_after_its_time_and_begins_anew_when_the_event_loop_comes_around() -> None:

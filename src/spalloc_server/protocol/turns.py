@@ -7,8 +7,8 @@ told something at once is served in order, and neither timers nor sockets wait f
 loop comes around while nobody stands in line: the first client after an idle time goes through the line, which costs it
 microseconds.)
 
-Those who have had a turn and want more, and those who are told something, stand in a second line, and the two are
-served alternately: neither clients that send requests by the thousand nor a change that thousands watch keep one
+Those who have had a turn and want more, and those who are told something, stand in a second line, and each of the two
+has half of the time: neither clients that send requests by the thousand nor a change that thousands watch keep one
 waiting who asks a single thing. Those who leave have a third, behind both: they are in no hurry, and to forget one
 costs the loop more than is spent here. From each line somebody is served in every turn, however long the others take.
 
@@ -116,14 +116,19 @@ class Turns:
                 self._come()
 
     def _serve(self) -> None:
-        first, second = len(self._line), len(self._more)
-        for number in range(max(first, second)):
-            if number < first:
-                self._line.popleft()()
-            if number < second:
-                self._more.popleft()()
-            if self.ended():
-                return
+        first, second = len(self._line), len(self._more)  # who comes back meanwhile does so for the next turn
+        first -= self._serve_some(self._line, first, self._end - TURN_SECONDS / 2)
+        self._serve_some(self._more, second, self._end)
+        if not self.ended():
+            self._serve_some(self._line, first, self._end)
+
+    def _serve_some(self, line: deque[Callable[[], None]], most: int, until: float) -> int:
+        """Serve so many at most, but at least one, until then; how many it were."""
+        for number in range(most):
+            line.popleft()()
+            if self._clock() > until or self.ended():
+                return number + 1
+        return most
 
     def _take_leave(self) -> None:
         for number in range(min(len(self._leaving), TURN_LEAVING)):
