@@ -24,14 +24,14 @@ all connections hold together the service bounds, to whom each tells how much it
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from spalloc_server.protocol.commands import CHANGING, decode, exception_reply, notification
 from spalloc_server.protocol.lines import GarbageError, LineReader
+from spalloc_server.protocol.listener import set_options
 
 if TYPE_CHECKING:
     from spalloc_server.protocol.service import Service
@@ -52,9 +52,6 @@ UNREAD_SECONDS = 30.0
 
 LINGER_SECONDS = 10.0
 """Time for a disconnected client to take what was sent before."""
-
-_PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
-"""A client whose machine has vanished is noticed after two minutes."""
 
 
 class ConnectionState(msgspec.Struct, kw_only=True):
@@ -125,7 +122,7 @@ class Connection(asyncio.Protocol):
             self.host, self.peer = address[0], f"{address[0]}:{address[1]}"
         self._service.admit(self, counted=self._counted)
         self._encrypted = transport.get_extra_info("sslcontext") is not None
-        _set_options(transport.get_extra_info("socket"))
+        set_options(transport.get_extra_info("socket"))
         # So that writing pauses while any byte is unsent: TLS pauses at the limit, others above it
         transport.set_write_buffer_limits(high=1 if self._encrypted else 0)
         if self._adopted:
@@ -397,11 +394,3 @@ class Connection(asyncio.Protocol):
         self._service.watch(self, state.jobs, state.machines)
         self.send_notifications()
         self._answer_lines()
-
-
-def _set_options(sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _PROBES:
-        if hasattr(socket, name):  # macOS lacks some
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -25,7 +25,7 @@ import structlog
 from spalloc_server.configuration import Access
 from spalloc_server.errors import ConfigurationError, ListenError
 
-__all__ = ["Listener", "is_loopback", "listening_sockets", "tls_context"]
+__all__ = ["Listener", "is_loopback", "listening_sockets", "set_options", "tls_context"]
 
 BACKLOG = 4096
 """Clients that may wait to be accepted (the system may allow fewer): all reconnect at once after a restart."""
@@ -44,6 +44,9 @@ RECEIVE_BYTES = 32768
 
 COMPLAIN_SECONDS = 60.0
 """Between lines in the log about that."""
+
+_PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""A client whose machine has vanished is noticed after two minutes."""
 
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -194,6 +197,15 @@ def listening_sockets(ip: str, port: int) -> list[socket.socket]:
         }.get(exc.errno or 0, f'{exc.strerror}: `ip` must be an address of this computer, or "" for all of them')
         raise ListenError(f"cannot listen on {where}: {remedy}") from exc
     return sockets
+
+
+def set_options(sock: Any) -> None:
+    """Send at once, and notice when the other end has vanished."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES:
+        if hasattr(socket, name):  # macOS lacks some
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _listening(family: int, address: tuple[str | int, int]) -> socket.socket:
