@@ -34,8 +34,8 @@ $(DOCS): $(PACKAGE)
 demo: $(PACKAGE) ## a simulated million-core machine and the server, ready for real clients
 	@$(BIN)/spalloc-admin demo $(ARGS)
 
-test: $(DEV) ## the test suite, with coverage
-	@$(BIN)/python -m pytest -n 2 --cov --cov-report= $(ARGS)
+test: $(DEV) ## the test suite, with coverage; where CI is set, with 10 s of fuzzing for each kind of input
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-$${CI:+10}} $(BIN)/python -m pytest -n 2 --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --fail-under=90
 	@$(BIN)/coverage report --include='*/core/*' --fail-under=95
 

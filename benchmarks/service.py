@@ -190,11 +190,15 @@ def main(*, quick: bool) -> None:
             f"{alone[0].calls / alone[0].seconds:,.0f} calls/s with 50 clients, "
             f"{alone[1].calls / alone[1].seconds:,.0f} 32 deep"
         )
+        crowds.allow_files()
+        with contextlib.ExitStack() as stack:
+            crowd(
+                start(stack, ours, directory / "crowds"), generator, crowds.Sizes.quick() if quick else crowds.Sizes()
+            )
         rows = []
         with contextlib.ExitStack() as stack:
-            subjects = [start(stack, each, directory) for each in (published, ours)]
+            subjects = [start(stack, each, directory / each.__name__) for each in (published, ours)]
             this_one = subjects[-1]
-            crowds.run(this_one, generator, crowds.Sizes.quick() if quick else crowds.Sizes())
             for level in levels:
                 subjects = fill(subjects if level < LAST_SHARED else [this_one], level)
                 rows += measure(subjects, generator, level, seconds)
@@ -203,8 +207,15 @@ def main(*, quick: bool) -> None:
     print(ratios(rows))
 
 
-def start(stack: contextlib.ExitStack, server: Start, directory: Path) -> Subject:
+def crowd(subject: Subject, generator: Generator, sizes: crowds.Sizes) -> None:
+    """What crowds and bad clients cost, on a server that has done nothing else."""
+    crowds.run(subject, generator, sizes)
+    fill([subject], crowds.LIVE_JOBS)
+    crowds.attack_it(subject, generator, sizes)
+    report_stalls(subject)
+
+
+def start(stack: contextlib.ExitStack, server: Start, place: Path) -> Subject:
     """A server on machines of its own."""
-    place = directory / server.__name__
     place.mkdir()
     return stack.enter_context(server(stack.enter_context(hardware(place)), place))

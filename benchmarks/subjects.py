@@ -36,6 +36,9 @@ STOP_SECONDS = 30.0
 CHUNK = 100
 """Jobs that are asked for at once while a server is filled."""
 
+PER_ADDRESS = 10_000
+"""Jobs that a server is filled with from one address, no more than `jobs_per_address` allows."""
+
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -85,8 +88,16 @@ class Subject:
 
     def fill(self, jobs: int, deadline: float) -> bool:
         """Have so many live jobs; whether that was reached by `deadline`. They never expire."""
+        while self.live < jobs:
+            address, filled = divmod(self.live, PER_ADDRESS)
+            if not self._fill(min(jobs, self.live + PER_ADDRESS - filled), deadline, f"127.0.1.{1 + address}"):
+                return False
+        return True
+
+    def _fill(self, jobs: int, deadline: float, host: str) -> bool:
+        """`fill` from one address."""
         line = request("create_job", 1, owner="filler", keepalive=None, tags=[LIVE]).encode() + b"\n"
-        with self.connect() as sock, sock.makefile("rb") as replies:
+        with self.connect(host) as sock, sock.makefile("rb") as replies:
             while self.live < jobs:
                 chunk = min(CHUNK, jobs - self.live)
                 sock.sendall(line * chunk)

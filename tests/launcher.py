@@ -20,6 +20,7 @@ from unittest import mock
 
 from spalloc_server import handover, server, upgrade
 from spalloc_server.cli import serve
+from spalloc_server.storage.state_file import state_path
 from tests.house import HASTE, PATIENCE
 
 
@@ -90,7 +91,7 @@ def after_waiting(message: Callable[..., object]) -> Callable[..., object]:
 def newer_schema() -> None:
     """What migrations of a newer version would do, and then the end."""
     config = Path(sys.argv[1])
-    with sqlite3.connect(server.state_path(config)) as connection:
+    with sqlite3.connect(state_path(config)) as connection:
         connection.execute("PRAGMA user_version = 99")
     sys.exit(3)
 

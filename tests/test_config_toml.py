@@ -135,6 +135,7 @@ def test_machines_keep_the_order_of_the_file(folder: Path) -> None:
     ("text", "told"),
     [
         ("port = = 1", ": not TOML: .*line 1"),
+        ("port = " + "[" * 3000, ": it is nested too deeply"),
         ("a = 1\na = 2", ": not TOML: "),
         ("\nprot = 1", ", line 2: prot: there is no such key"),
         ("\n\nport = 'x'", ", line 3: port: Expected `int`, got `str`"),

@@ -44,7 +44,6 @@ NOT_LIMITS = {
     "stalls.BEAT_SECONDS": "how exactly stalls are measured",
     "storage.history.PAGE": "how many rows are read at once, of all",
     "storage.state_file.APPLICATION_ID": "says whose a file is",
-    "timekeeper.READ_TURNS": "what has arrived is read before a timer is believed",
     "upgrade.ACCEPTED_TURNS": "what has arrived is read before a timer is believed",
 }
 """Constants of the code that bound nothing which anybody meets, or whole modules of them, and what they are instead."""

@@ -1,7 +1,7 @@
 """Damaged input of every kind is refused in an orderly way, never by a surprise.
 
-Inputs are good ones with random damage. A few are tried with each run of the suite; `make fuzz` tries more, each
-kind for `FUZZ_SECONDS`. What was found once is an `@example`.
+Inputs are good ones with random damage. A few are tried with each run of the suite; in continuous integration each
+kind is tried for 10 s, and `make fuzz` tries more, for `FUZZ_SECONDS`. What was found once is an `@example`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from spalloc_server.protocol.commands import Commands, decode
 from spalloc_server.protocol.lines import GarbageError, LineReader
 from tests.core.machines import a_machine
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS") or 0)
 """For each kind of input; 0 for one round."""
 
 ROUND = 150

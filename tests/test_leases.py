@@ -15,6 +15,7 @@ import pytest
 import uvloop
 
 from spalloc_server import timekeeper
+from spalloc_server.protocol import turns
 from tests.house import Client, Place
 
 KEEPALIVE = 0.4
@@ -59,6 +60,37 @@ def test_keepalives_that_arrive_while_the_loop_stands_still_count(
                     pass  # asking about the job itself would keep it alive
                 assert [job["job_id"] for job in await client.call("list_jobs")] == [kept]
             await client.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(stand_still_and_go_on())
+
+
+CROWD = 40
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_keepalives_of_clients_that_stand_in_line_count(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timekeeper, "READ_GRACE", 0.0)
+    monkeypatch.setattr(turns, "TURN_SECONDS", -1.0)  # one client a turn, as if each took long
+    place = Place(tmp_path)
+    place.configure()
+
+    async def stand_still_and_go_on() -> None:
+        async with place.simulator(), place.serving() as server:
+            clients = [await Client.connect(server.address) for _ in range(CROWD)]
+            jobs = [await client.create(keepalive=KEEPALIVE) for client in clients]
+            asked = [
+                asyncio.create_task(client.call("job_keepalive", job))
+                for client, job in zip(clients, jobs, strict=True)
+            ]
+            await asyncio.sleep(0)  # they send it
+            time.sleep(STALL)  # noqa: ASYNC251 - this is the stall
+            await asyncio.gather(*asked)
+            assert [job["job_id"] for job in await clients[0].call("list_jobs")] == jobs
+            for client in clients:
+                await client.close()
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(stand_still_and_go_on())

@@ -17,10 +17,11 @@ import structlog
 
 from spalloc_server.errors import ConfigurationError, DamagedStateError, SpallocServerError, StorageError
 from spalloc_server.hardware.scp import Command
-from spalloc_server.server import Server, state_path
+from spalloc_server.server import Server
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.rows import Rows
 from spalloc_server.storage.sqlite import SqliteJournal
+from spalloc_server.storage.state_file import state_path
 from tests.house import HASTE, PATIENCE, Client, Place
 from tests.processes import ServerProcess
 from tests.storage.disk import Disk, Operation

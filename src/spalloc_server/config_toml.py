@@ -158,6 +158,8 @@ def read_toml(path: Path) -> Configuration:
         raise _misfit(path, text, str(error)) from error
     except msgspec.DecodeError as error:
         raise ConfigurationError(f"{path}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{path}: it is nested too deeply") from error
     machines = []
     for index, machine in enumerate(file.machine):
         with _located(path, text, f"machine[{index}]"):

@@ -109,6 +109,8 @@ class Limits(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Longest line of a request; a client that sends a longer one is disconnected."""
     write_buffer_bytes: Positive = 8 * 1024 * 1024
     """Unread bytes of replies and notifications at which a client is disconnected."""
+    unsent_bytes: Positive = 256 * 1024 * 1024
+    """Unread bytes of all clients together; over it, who keeps the most waiting for longest is disconnected."""
     pending_replies: Positive = 1024
     """Requests of one connection that may wait for their replies; no more are read meanwhile."""
     connections: Positive = 16384
@@ -119,8 +121,8 @@ class Limits(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Commands a second from one address, on average; 0 for no limit."""
     jobs_per_owner: Count = 0
     """Queued and running jobs of one owner; 0 for no limit."""
-    jobs_per_address: Count = 0
-    """Queued and running jobs created from one address; 0 for no limit."""
+    jobs_per_address: Count = 10_000
+    """Queued and running jobs created from one address, which may be that of a whole laboratory; 0 for no limit."""
     watches_per_connection: Positive = 1024
     """Jobs and machines that one connection may watch by name."""
     queued_jobs: Positive = 100_000

@@ -39,12 +39,12 @@ from spalloc_server.protocol.listener import listening_sockets, tls_context
 from spalloc_server.protocol.service import Service
 from spalloc_server.stalls import StallDetector
 from spalloc_server.storage.sqlite import SqliteJournal
-from spalloc_server.storage.state_file import cold_start, consistent
+from spalloc_server.storage.state_file import cold_start, consistent, state_path
 from spalloc_server.timekeeper import Timekeeper, hurried
 from spalloc_server.upgrade import Predecessor, pass_on
 from spalloc_server.upkeep import Upkeep
 
-__all__ = ["Server", "state_path"]
+__all__ = ["Server"]
 
 SIGNAL_TURNS = 10
 """Turns of the event loop after which signals have been heard that came while it stood still."""
@@ -58,11 +58,6 @@ HASTE_SECONDS = 1.0
 DEFAULT_PORT = Configuration().port
 
 log = structlog.get_logger(__name__)
-
-
-def state_path(config: Path) -> Path:
-    """Where the state of the server with this config file is kept, unless it is told otherwise."""
-    return config.with_name(f".{config.name}.state.db")
 
 
 class Server(InThread):
@@ -270,7 +265,9 @@ class Server(InThread):
     ) -> None:
         """Serve: anew, or where another process left off."""
         chores = [
-            self._time.judge_leases(lambda: self._configuration.timeout_check_interval),
+            self._time.judge_leases(
+                lambda: self._configuration.timeout_check_interval, self._service.turns.pass_through
+            ),
             self._upkeep.run(self._journal, lambda: self._configuration.history_days),
             systemd.feed_watchdog(),
             self.stalls.run(),

@@ -8,7 +8,7 @@ moment later, every command that had arrived by then has been read and counted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from spalloc_server.controller import Controller, steady_time
@@ -19,7 +19,8 @@ READ_GRACE = 0.1
 """Seconds between noting that leases have run out and ending their jobs, in which commands that wait are read."""
 
 READ_TURNS = 10
-"""Turns of the event loop that follow, should it have stood still for all of `READ_GRACE`: timers precede sockets."""
+"""Turns of all clients that follow, should the event loop have stood still for all of `READ_GRACE`, or be busy: timers
+precede sockets, and clients whose commands have arrived may stand in line (`protocol.turns`)."""
 
 
 async def hurried(work: Coroutine[Any, Any, None], haste: asyncio.Event, seconds: float) -> None:
@@ -56,14 +57,19 @@ class Timekeeper:
             self._wake.cancel()
             self._wake = None
 
-    async def judge_leases(self, interval: Callable[[], float]) -> None:
-        """End the jobs whose leases run out, looking every so many seconds, for ever."""
+    async def judge_leases(self, interval: Callable[[], float], all_have_a_turn: Callable[[], Awaitable[None]]) -> None:
+        """End the jobs whose leases run out, looking every so many seconds, for ever.
+
+        Args:
+            interval: seconds until the next look.
+            all_have_a_turn: returns when everybody who stands in line has been served.
+        """
         while True:
             await asyncio.sleep(interval())
             noted = steady_time()
             await asyncio.sleep(READ_GRACE)
             for _ in range(READ_TURNS):
-                await asyncio.sleep(0)
+                await all_have_a_turn()
             self._tick(noted)
 
     def _tick(self, expire_before: float) -> None:

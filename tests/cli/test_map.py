@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from spalloc_server import config_file
 from spalloc_server.cli.map import map as map_command
 from spalloc_server.controller import Changes, Controller, Outcome
-from spalloc_server.server import state_path
 from spalloc_server.storage.sqlite import SqliteJournal
+from spalloc_server.storage.state_file import state_path
 from tests.cli.commands import one_line_of
 from tests.house import Place
 

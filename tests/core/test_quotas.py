@@ -41,6 +41,12 @@ def test_a_job_counts_for_the_address_that_created_it_even_after_a_restart() -> 
         each.check()
 
 
+def test_jobs_that_no_client_has_made_are_not_counted_by_address() -> None:
+    controller = a_controller(Limits(jobs_per_address=1))
+    assert [controller.create_job(owner="ada") for _ in range(3)] == [1, 2, 3]
+    controller.check()
+
+
 def test_a_full_queue_refuses_more_until_somebody_leaves_it() -> None:
     controller = a_controller(Limits(queued_jobs=1))
     controller.create_job(3, owner="ada")
@@ -60,3 +66,14 @@ def test_a_reload_changes_the_limits() -> None:
     controller.configure(Configuration([a_machine("m", 1, 1)], limits=Limits(jobs_per_owner=1)))
     with pytest.raises(RequestError):
         controller.create_job(owner="ada")
+
+
+def test_what_is_kept_of_a_request_is_bounded_whatever_a_client_sends() -> None:
+    controller = a_controller(Limits())
+    long = "x" * 64_000
+    for kwargs in ({"owner": long}, {"owner": "me", "tags": [long]}, {"owner": "me", "machine": long}):
+        with pytest.raises(RequestError, match="at most 256"):
+            controller.create_job(**kwargs)
+    controller.create_job(*[None] * 10_000, owner="me", require_torus="")
+    controller.create_job(2, owner="me", require_torus=long)
+    assert all(len(repr(row)) < 1000 for row in controller.take_changes().jobs.values())

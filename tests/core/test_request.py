@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spalloc_server.core.request import parse_keepalive, parse_request
+from spalloc_server.core.request import parse_keepalive, parse_request, told_of
 from spalloc_server.errors import RequestError
 
 
@@ -80,6 +80,34 @@ def test_a_machine_replaces_the_default_tag() -> None:
 def test_what_makes_no_sense_is_refused_with_a_text_that_says_why(args: Any, kwargs: Any, text: str) -> None:
     with pytest.raises(RequestError, match=text):
         parse_request(args, kwargs, max_priority=2)
+
+
+LONG = "x" * 257
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        ({"owner": LONG}, "owner of 257 characters given: it may have at most 256"),
+        ({"owner": [LONG]}, "owner of 261 characters"),
+        ({"owner": "me", "machine": LONG}, "machine of 257 characters"),
+        ({"owner": "me", "tags": ["a", LONG]}, "a tag of 257 characters"),
+        ({"owner": "me", "tags": ["a"] * 17}, "17 tags given: name at most 16"),
+    ],
+)
+def test_long_texts_are_refused_but_not_where_they_were_taken_once(kwargs: Any, text: str) -> None:
+    parse_request((), kwargs)
+    with pytest.raises(RequestError, match=text):
+        told_of((), kwargs)
+
+
+def test_what_is_told_of_a_request_is_as_it_came_but_never_long() -> None:
+    assert told_of((4.0, True), {"owner": "me", "keepalive": 5, "tags": [], "require_torus": 0}) == (
+        [4.0, True],
+        {"tags": [], "require_torus": 0},
+    )
+    assert told_of([None] * 1000, {"owner": "x" * 256}) == ([None] * 3, {})
+    assert told_of([1], {"owner": "me", "require_torus": ["x" * 1000]}) == ([1], {"require_torus": True})
 
 
 def test_a_keepalive_that_is_no_number_is_refused() -> None:

@@ -8,13 +8,14 @@ import resource
 import socket
 import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from spalloc_server.configuration import Access
+from spalloc_server.configuration import Access, Limits
 from spalloc_server.errors import ConfigurationError, ConfigurationValueError
 from spalloc_server.protocol import listener
 from spalloc_server.protocol.listener import Listener, listening_sockets, tls_context
@@ -154,6 +155,82 @@ async def test_accepting_pauses_at_the_reserve_of_file_descriptors_and_resumes(m
         assert warnings(lines) == ["out of file descriptors"]
 
 
+@pytest.fixture
+def no_files_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if each client took the last file descriptor; nobody looks but when a client's socket is closed."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (listener.RESERVED_FILES, 0))
+    monkeypatch.setattr(listener, "RETRY_SECONDS", 1e6)
+
+
+@pytest.mark.usefixtures("no_files_but_one")
+async def test_accepting_resumes_when_a_client_that_was_refused_is_gone() -> None:
+    async with running(Limits(connections_per_address=1)) as run:
+        first, refused = await run.connect(), await run.connect()
+        await first.ask("version")
+        run.service.access = Access(clients=(ELSEWHERE,))
+        assert await refused.receive() is None
+        run.service.access = Access()
+        assert await (await run.connect()).ask("version") == {"return": "1.0.0"}
+
+
+@pytest.mark.usefixtures("no_files_but_one")
+async def test_accepting_resumes_when_a_handshake_has_failed(certificate: Path) -> None:
+    async with running() as run:
+        run.service.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
+        bad = await run.connect()
+        await bad.send(request("version"))
+        await bad.reader.read()
+        trusting = ssl.create_default_context(cafile=certificate / "cert.pem")
+        async with asyncio.timeout(10):
+            line = Line(*await asyncio.open_connection("127.0.0.1", run.port, ssl=trusting))
+        run.lines.append(line)
+        assert await line.ask("version") == {"return": "1.0.0"}
+
+
+async def test_the_listener_looks_for_file_descriptors_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "RETRY_SECONDS", 0.01)
+    limits = [listener.RESERVED_FILES]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limits[0], 0))
+    async with running() as run:
+        first, second = await run.connect(), await run.connect()
+        await first.ask("version")
+        waiting = asyncio.create_task(second.ask("version"))
+        await asyncio.wait({waiting}, timeout=0.1)
+        assert not waiting.done()
+        limits[0] = 2**20
+        assert await waiting == {"return": "1.0.0"}
+
+
+async def test_clients_in_a_handshake_count_and_those_over_a_limit_are_refused_before_it(certificate: Path) -> None:
+    async with running(Limits(connections_per_address=2)) as run:
+        run.service.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
+        silent = [await run.connect() for _ in range(2)]
+        with capture_logs() as lines:
+            refused = await run.connect()
+            assert await refused.receive() is None
+        assert ["limit connections_per_address" in line["reason"] for line in lines] == [True]
+        await silent[0].close()
+        await run.until(lambda: run.service._counted == 1)
+        trusting = ssl.create_default_context(cafile=certificate / "cert.pem")
+        line = Line(*await asyncio.open_connection("127.0.0.1", run.port, ssl=trusting))
+        run.lines.append(line)
+        assert await line.ask("version") == {"return": "1.0.0"}
+
+
+async def test_who_may_not_connect_any_more_is_not_served_after_a_handshake(certificate: Path) -> None:
+    async with running() as run:
+        run.service.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
+        line = await run.connect()
+        await run.until(lambda: run.service._counted == 1)
+        run.service.access = Access(clients=(ELSEWHERE,))
+        trusting = ssl.create_default_context(cafile=certificate / "cert.pem")
+        with suppress(ConnectionError):
+            await line.writer.start_tls(trusting, server_hostname="127.0.0.1")
+            await line.send(request("version"))
+            assert await line.receive() is None
+        await run.until(lambda: run.service._counted == 0)
+
+
 class NoFiles(socket.socket):
     """A listening socket in a system that has no file descriptors left."""
 
@@ -175,7 +252,7 @@ async def test_where_the_system_has_no_file_descriptors_accepting_is_tried_again
     sock.listen()
     accepted: list[socket.socket] = []
     with capture_logs() as lines:
-        listening = Listener([sock], accepted.append)
+        listening = Listener([sock], lambda client, _: accepted.append(client))
         with socket.create_connection(listening.address):
             async with asyncio.timeout(10):
                 while not accepted:  # noqa: ASYNC110 - there is no event for this

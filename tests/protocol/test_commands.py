@@ -76,6 +76,15 @@ def test_destroy_job_takes_its_reason_by_name_behind_a_positional_id() -> None:
     assert [call[1] for call in bench.core.calls] == [(3, "done"), (4, None)]
 
 
+def test_a_long_reason_is_shortened_and_a_long_name_is_no_machine() -> None:
+    bench = Bench()
+    assert bench.ask("destroy_job", 3, "x" * 1000) == {"return": None}
+    bench.ask("get_board_position", "x" * 1000, 0, 0, 0)
+    bench.ask("notify_machine", "x" * 1000)
+    assert [call[1] for call in bench.core.calls] == [(3, "x" * 256), ("", 0, 0, 0)]
+    assert bench.commands.watched_machines.watched(bench.caller) == {""}
+
+
 def test_args_and_kwargs_may_be_absent() -> None:
     assert Bench().send(b'{"command": "version"}') == {"return": PROTOCOL_VERSION}
 

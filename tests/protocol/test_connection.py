@@ -16,10 +16,20 @@ from structlog.testing import capture_logs
 from spalloc_server.configuration import Limits
 from spalloc_server.protocol.commands import CHANGING
 from spalloc_server.protocol.connection import TURN_COMMANDS, Connection
+from spalloc_server.protocol.listener import RECEIVE_BYTES
 from spalloc_server.protocol.service import Service
+from spalloc_server.protocol.turns import TURN_SECONDS
 from tests.protocol.stand_in import Commits, StandIn, request, running
 
 VERSION = {"return": "1.0.0"}
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 async def test_replies_come_in_the_order_of_the_requests() -> None:
@@ -184,6 +194,49 @@ async def test_a_client_that_does_not_read_its_replies_is_not_read_either() -> N
         assert await line.ask("version") == VERSION
 
 
+async def test_a_connection_that_stands_in_line_receives_no_more_than_once() -> None:
+    async with running() as run:
+        line = await run.connect()
+        await line.ask("version")
+        [connection] = run.service.connections
+        connection._queued = True  # as if its turn never came
+        sending = asyncio.create_task(line.send(*[request("version")] * 200_000))
+        await run.until(lambda: not connection._transport.is_reading())
+        await asyncio.wait({sending}, timeout=0.1)
+        assert not sending.done()
+        assert len(connection._lines.unread) <= 4 * RECEIVE_BYTES
+        connection._queued = False
+        connection.thaw()
+        for _ in range(200_000):
+            assert await line.reader.readline() == b'{"return":"1.0.0"}\n'
+        await sending
+
+
+class Slow(StandIn):
+    """Every keepalive takes longer than a turn."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def job_keepalive(self, job_id: int, **kwargs: Any) -> None:
+        self.calls.append(("job_keepalive", (job_id,), kwargs))
+        self.clock.now += TURN_SECONDS * 2
+
+
+async def test_one_client_has_no_more_than_its_turn_however_many_commands_it_sends() -> None:
+    core, wire = Slow(clock := FakeClock()), Wire()
+    connection = Connection(Service(core.as_core(), Limits(), Commits().hold, clock=clock))
+    connection.connection_made(wire)
+    connection.data_received((request("job_keepalive", 1) + b"\n") * 5)
+    called = []
+    for _ in range(5):
+        await asyncio.sleep(0)
+        called.append(len(core.calls))
+    assert called == [1, 2, 3, 4, 5]
+    connection.connection_lost(None)
+
+
 async def test_others_have_their_turn_while_one_client_asks_for_much() -> None:
     async with running() as run:
         greedy, modest = await run.connect(), await run.connect()
@@ -193,14 +246,6 @@ async def test_others_have_their_turn_while_one_client_asks_for_much() -> None:
         before = [call[1] for call in run.core.calls].index((2,))
         assert before < 5000
         assert [await greedy.receive() for _ in range(5000)] == [{"return": None}] * 5000
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def test_commands_over_the_rate_wait_and_keepalives_are_counted_apart() -> None:
@@ -254,7 +299,7 @@ def test_replies_do_not_depend_on_how_the_bytes_arrive(data: st.DataObject) -> N
 
     async def replies(chunks: list[bytes]) -> list[Any]:
         wire = Wire()
-        connection = Connection(Service(StandIn().as_core(), Limits(), Commits().hold))
+        connection = Connection(Service(StandIn().as_core(), Limits(), Commits().hold, clock=FakeClock()))
         connection.connection_made(wire)
         for chunk in chunks:
             connection.data_received(chunk)

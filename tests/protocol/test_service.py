@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from spalloc_server.configuration import Limits
 from spalloc_server.errors import ListenError
-from spalloc_server.protocol.connection import PENDING_BYTES
+from spalloc_server.protocol.connection import PENDING_BYTES, Connection
 from spalloc_server.protocol.listener import listening_sockets
 from spalloc_server.protocol.service import COMPLAINTS
 from tests.protocol.stand_in import Line, Running, request, running
@@ -125,6 +125,64 @@ async def test_a_client_that_reads_nothing_of_a_long_reply_is_disconnected_but_a
             connection._await_progress(unsent)
             await run.until(lambda: not run.service.connections)
         assert "does not read" in logs[0]["reason"]
+
+
+async def stuffed_by(run: Running, size: int) -> tuple[Line, Connection]:
+    """A client that has asked for about so many bytes and reads nothing, and the server's end of it."""
+    before = set(run.service.connections)
+    line = await run.connect()
+    await line.ask("version")
+    [connection] = run.service.connections - before
+    run.core.jobs = ["x" * size]
+    await line.send(request("list_jobs"))
+    await run.until(lambda: connection._transport.get_write_buffer_size() > 0)
+    return line, connection
+
+
+async def test_of_all_who_do_not_read_the_one_who_keeps_most_for_longest_is_disconnected() -> None:
+    now = 100.0
+    async with running(Limits(unsent_bytes=35_000_000), clock=lambda: now) as run:
+        _, small = await stuffed_by(run, 8_000_000)
+        now += 1
+        _, large = await stuffed_by(run, 14_000_000)
+        now += 10
+        with capture_logs() as logs:
+            line, fresh = await stuffed_by(run, 14_000_000)
+            await run.until(lambda: large not in run.service.connections)
+        assert "unsent_bytes" in logs[0]["reason"]
+        assert logs[0]["peer"] == large.peer
+        assert run.service.connections == {small, fresh}
+        assert run.service._kept_bytes <= 35_000_000
+        async with asyncio.timeout(10):
+            await line.reader.readexactly(14_000_000)
+        assert (await line.reader.readline()).endswith(b'"]}\n')
+        assert await line.ask("version") == {"return": "1.0.0"}
+        assert run.service._kept.keys() == {small}
+        small.abort()
+        await run.until(lambda: run.service.connections == {fresh})
+        assert run.service._kept_bytes == 0
+
+
+async def test_replies_that_wait_for_a_commit_count_as_unread() -> None:
+    async with running(Limits(unsent_bytes=1_000_000)) as run:
+        run.commits.on = True
+        run.core.jobs = ["x" * 400_000]
+        lines = [await run.connect() for _ in range(3)]
+        with capture_logs() as logs:
+            for line in lines:
+                await line.send(request("create_job", owner="me"), *[request("list_jobs")] * 1000)
+            await run.until(lambda: bool(logs))
+        assert "unsent_bytes" in logs[0]["reason"]
+        assert 0 < run.service._kept_bytes <= 1_000_000
+
+
+async def test_changes_that_a_client_does_not_hear_of_count_as_unread() -> None:
+    async with running() as run:
+        await stuffed(run)
+        before = run.service._kept_bytes
+        run.service.notify(range(100), set())
+        await run.until(lambda: run.service._kept_bytes == before + 100 * PENDING_BYTES)
+        assert run.service._kept_bytes == before + 100 * PENDING_BYTES
 
 
 @pytest.mark.parametrize("limit", ["connections", "connections_per_address"])

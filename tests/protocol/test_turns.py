@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from spalloc_server.protocol.turns import TURN_CLIENTS, TURN_LEAVING, TURN_SECONDS, Turns
+from spalloc_server.protocol.turns import LEAVING_AT_LEAST, TURN_CLIENTS, TURN_LEAVING, TURN_SECONDS, Turns
 
 
 class Crowd:
@@ -50,6 +50,69 @@ async def test_those_who_leave_go_a_few_at_a_time_and_after_all_others() -> None
     assert crowd.told[-1] == TURN_LEAVING
 
 
+async def test_some_may_leave_however_long_others_take() -> None:
+    crowd = Crowd()
+    await crowd.come(100)
+    for client in range(100, 100 + TURN_LEAVING):
+        crowd.turns.leave(partial(crowd.send, client))
+    await asyncio.sleep(0)
+    assert crowd.told == [*range(5), *range(100, 100 + LEAVING_AT_LEAST)]
+
+
+async def test_some_are_served_however_long_replies_to_others_take() -> None:
+    crowd = Crowd()
+    for client in range(3 * TURN_CLIENTS):
+        crowd.turns.send(partial(crowd.send, client))
+    crowd.turns.put(partial(crowd.send, -1))
+    crowd.turns.put(partial(crowd.send, -2))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert crowd.told[0] == -1
+    assert -2 in crowd.told
+
+
+async def test_who_comes_while_others_stand_in_line_stands_behind_them() -> None:
+    crowd = Crowd()
+    await crowd.come(1)
+    await asyncio.sleep(0)
+    assert not crowd.turns.over()
+    await crowd.come(1)
+    assert crowd.turns.over()
+
+
+async def test_nobody_starves_where_more_ask_than_can_be_answered_in_a_turn() -> None:
+    crowd, clients = Crowd(), 2 * TURN_CLIENTS
+    waiting: set[int] = set()
+
+    def answer(client: int) -> None:
+        waiting.discard(client)
+        crowd.turns.send(partial(crowd.send, client))
+
+    for _ in range(50):
+        for client in range(clients):  # all ask again, in the same order
+            if client not in waiting and not crowd.turns.over():
+                answer(client)
+            elif client not in waiting:
+                waiting.add(client)
+                crowd.turns.put(partial(answer, client))
+        await asyncio.sleep(0)
+    answers = [crowd.told.count(client) for client in range(clients)]
+    assert max(answers) - min(answers) <= 1
+
+
+async def test_those_who_ask_and_those_who_want_more_have_half_of_the_time_each() -> None:
+    crowd = Crowd()
+    for client in range(100, 106):
+        crowd.turns.more(partial(crowd.serve, client))
+    await crowd.come(6)
+    await asyncio.sleep(0)
+    assert crowd.told == [0, 1, 2, 100, 101]
+    await asyncio.sleep(0)
+    assert crowd.told[5:] == [3, 4, 5, 102, 103]
+    await asyncio.sleep(0)
+    assert crowd.told[10:] == [104, 105]
+
+
 async def test_a_turn_is_over_after_its_time_and_begins_anew_when_the_event_loop_comes_around() -> None:
     crowd = Crowd()
     assert crowd.turns.over()
@@ -80,6 +143,16 @@ async def test_only_so_many_are_answered_in_a_turn() -> None:
     assert crowd.turns.over()
 
 
+async def test_replies_to_a_great_crowd_leave_in_slices() -> None:
+    crowd, sent = Crowd(), []
+    for client in range(3 * TURN_CLIENTS):
+        crowd.turns.send(partial(crowd.send, client))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        sent.append(len(crowd.told))
+    assert sent == [TURN_CLIENTS, 2 * TURN_CLIENTS, 3 * TURN_CLIENTS]
+
+
 async def test_replies_to_one_who_asks_alone_leave_at_once() -> None:
     crowd = Crowd()
     alone = partial(crowd.send, 1)
@@ -99,7 +172,9 @@ async def test_a_defect_in_one_turn_leaves_the_others_theirs() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     crowd.turns.put(broken)
     await crowd.come(2)
-    for _ in range(2):
+    crowd.turns.send(broken)
+    crowd.turns.send(partial(crowd.send, 2))
+    for _ in range(3):
         await asyncio.sleep(0)
-    assert crowd.told == [0, 1]
-    assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+    assert crowd.told == [0, 1, 2]
+    assert [type(context["exception"]) for context in told] == [ZeroDivisionError] * 2

@@ -26,8 +26,8 @@ from spalloc_server.drawing.svg import machine_svg
 from spalloc_server.drawing.terminal import CONDITION_COLOURS, FREE_LETTER, coloured_map, job_letters, plain_map
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.operators import messages
-from spalloc_server.server import state_path
 from spalloc_server.storage.history import read_state
+from spalloc_server.storage.state_file import state_path
 
 __all__ = ["map"]
 

@@ -88,7 +88,7 @@ def find_server(state: Path | None, config: Path | None) -> Path:
     if state is not None:
         return socket_path(state)
     if config is not None:
-        from spalloc_server.server import state_path
+        from spalloc_server.storage.state_file import state_path
 
         return socket_path(state_path(config))
     running = []

@@ -18,7 +18,7 @@ from spalloc_server.core.layout import connections, dimensions
 from spalloc_server.core.messages import Allocation
 from spalloc_server.core.operations import OperableEngine
 from spalloc_server.core.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
-from spalloc_server.core.request import DEFAULT_KEEPALIVE, parse_keepalive, parse_request
+from spalloc_server.core.request import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
 
 __all__ = ["Controller"]
 
@@ -45,12 +45,13 @@ class Controller(OperableEngine):
         now = self._clock()
         request = parse_request(args, kwargs, max_priority=self._configuration.scheduling.max_priority)
         keepalive = parse_keepalive(kwargs.get("keepalive", DEFAULT_KEEPALIVE))
+        told_args, told_kwargs = told_of(args, kwargs)
         self._quotas.admit(request.owner, keepalivehost, self._scheduler.queued)
         job = Job(
             job_id=self._next_id,
             owner=request.owner,
-            args=list(args),
-            kwargs={name: value for name, value in kwargs.items() if name not in {"owner", "keepalive"}},
+            args=told_args,
+            kwargs=told_kwargs,
             keepalive=keepalive,
             keepalivehost=keepalivehost,
             state=JobState.queued,

@@ -1,7 +1,8 @@
 """How many jobs one owner, one address and all together may have.
 
 Theory of operation. Live jobs are counted as they come and go, so that judging a new one costs the same however many
-there are. A job counts for the address that created it, whoever has kept it alive since.
+there are. A job counts for the address that created it, whoever has kept it alive since; one that a program which
+embeds the core has made counts for none.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ class Quotas:
             RequestError: it would be one too many; the text is for its owner.
         """
         limits = self.limits
+        of_address = 0 if address is None else self._addresses[address]
         for has, most, whose in (
             (self._owners[owner], limits.jobs_per_owner, f"{owner!r} has"),
-            (self._addresses[address], limits.jobs_per_address, f"{address} has"),
+            (of_address, limits.jobs_per_address, f"{address} has"),
             (queued, limits.queued_jobs, "the queue holds"),
         ):
             if most and has >= most:

@@ -16,13 +16,20 @@ from typing import Any
 from spalloc_server.core.messages import Request
 from spalloc_server.errors import RequestError
 
-__all__ = ["DEFAULT_KEEPALIVE", "DEFAULT_TAGS", "KEYWORDS", "parse_keepalive", "parse_request"]
+__all__ = ["DEFAULT_KEEPALIVE", "DEFAULT_TAGS", "KEYWORDS", "MAX_TAGS", "MAX_TEXT"]
+__all__ += ["parse_keepalive", "parse_request", "told_of"]
 
 DEFAULT_KEEPALIVE = 60.0
 """Seconds of silence after which a job is destroyed, where its creator names none."""
 
 DEFAULT_TAGS = frozenset({"default"})
 """Tags that a machine must have, where the request names neither tags nor a machine."""
+
+MAX_TEXT = 256
+"""Characters of an owner, of a machine's name, of a tag, and of a reason."""
+
+MAX_TAGS = 16
+"""Tags of one request."""
 
 KEYWORDS = frozenset(
     {"owner", "keepalive", "machine", "tags", "min_ratio", "max_dead_boards", "max_dead_links", "require_torus"}
@@ -66,6 +73,30 @@ def parse_request(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_priorit
         max_runtime=_max_runtime(kwargs.get("max_runtime")),
         priority=_priority(kwargs.get("priority"), max_priority),
     )
+
+
+def told_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """What `list_jobs` tells of a request that `parse_request` has understood: (args, kwargs).
+
+    They are as they came, but never long: the server keeps them for as long as the job lives.
+
+    Raises:
+        RequestError: a text is longer than `MAX_TEXT`, or there are more tags than `MAX_TAGS`.
+    """
+    tags = kwargs.get("tags") or ()
+    if len(tags) > MAX_TAGS:
+        raise RequestError(f"{len(tags)} tags given: name at most {MAX_TAGS}")
+    for name, text in (
+        ("owner", kwargs["owner"]),
+        ("machine", kwargs.get("machine")),
+        *(("a tag", tag) for tag in tags),
+    ):
+        if len(str(text)) > MAX_TEXT:
+            raise RequestError(f"{name} of {len(str(text))} characters given: it may have at most {MAX_TEXT}")
+    told = {name: value for name, value in kwargs.items() if name not in {"owner", "keepalive"}}
+    if not isinstance(told.get("require_torus"), int | float | None):
+        told["require_torus"] = bool(told["require_torus"])
+    return list(args[:3]), told
 
 
 def parse_keepalive(value: Any) -> float | None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable
+from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -24,6 +25,7 @@ import structlog
 
 from spalloc_server.configuration import Access, Limits
 from spalloc_server.controller import Controller
+from spalloc_server.core.request import MAX_TEXT
 from spalloc_server.errors import RequestError
 from spalloc_server.protocol.lines import GarbageError
 from spalloc_server.protocol.watches import Watches
@@ -113,8 +115,8 @@ def whole(value: Any) -> int:
 
 
 def text(value: Any) -> str:
-    """The name that `value` is, else one that no machine has."""
-    return value if isinstance(value, str) else ""
+    """The name that `value` is, else one that no machine has; names that are too long are none."""
+    return value if isinstance(value, str) and len(value) <= MAX_TEXT else ""
 
 
 def chip(value: Any, name: str) -> int:
@@ -158,7 +160,7 @@ class Commands(Generic[C]):
             return exception_reply(f"{call.command}: the arguments are nested too deeply")
         except Exception as exc:
             # Only now is it worth the time to tell arguments that do not fit from a defect of the server.
-            if isinstance(exc, TypeError) and (misfit := _misfit(method, call)):
+            if isinstance(exc, TypeError) and (misfit := _misfit(call)):
                 return exception_reply(misfit)
             log.exception("command failed", command=call.command, peer=client.host)
             return exception_reply(f"{call.command}: internal error of the server; its log tells more")
@@ -202,7 +204,8 @@ class Commands(Generic[C]):
     def destroy_job(self, client: C, /, job_id: Any, reason: Any = None) -> None:
         """End a job."""
         self._authorise(client, job_id)
-        self._core.destroy_job(whole(job_id), reason)
+        # Shortened, not refused: who does not need boards any more shall be able to give them back
+        self._core.destroy_job(whole(job_id), None if reason is None else str(reason)[:MAX_TEXT])
 
     def list_jobs(self, _client: C, /) -> Any:
         """List live jobs, the oldest first."""
@@ -233,7 +236,7 @@ class Commands(Generic[C]):
         self, client: C, /, address: Any, x: Any = None, y: Any = None, p: Any = None, description: Any = None
     ) -> None:
         """Say that the board at `address`, or its chip (x, y), or core p of that, does not work; operators will see."""
-        words = text(description).strip() or NO_DESCRIPTION
+        words = (description.strip() if isinstance(description, str) else "") or NO_DESCRIPTION
         if x is not None and y is not None:
             core = "" if p is None else f"core {whole(p)} of "
             words += f" (at {core}chip ({whole(x)}, {whole(y)}))"
@@ -280,14 +283,20 @@ class Commands(Generic[C]):
         watches.watch(client, key)
 
 
-def _misfit(method: Callable[..., Any], call: Call) -> str | None:
-    """In what the arguments of `call` do not fit `method`; None where they do."""
-    signature = inspect.signature(method)
-    parameters = list(signature.parameters.values())[1:]
-    usage = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+def _misfit(call: Call) -> str | None:
+    """In what the arguments of `call` do not fit its command; None where they do."""
+    usage, names = _usage(call.command)
     try:
         usage.bind(*call.args, **call.kwargs)
     except TypeError as exc:
-        names = ", ".join(str(parameter.replace(annotation=inspect.Parameter.empty)) for parameter in parameters)
         return f"{exc}: the command is {call.command}({names})"
     return None
+
+
+@cache
+def _usage(command: str) -> tuple[inspect.Signature, str]:
+    """What a command is given, and the same in words."""
+    signature = inspect.signature(getattr(Commands, command))
+    parameters = list(signature.parameters.values())[2:]  # without those that the server gives
+    names = ", ".join(str(parameter.replace(annotation=inspect.Parameter.empty)) for parameter in parameters)
+    return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty), names

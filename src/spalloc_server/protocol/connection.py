@@ -11,33 +11,34 @@ thread is spent on a client. Three queues lie between a line and the wire, and e
 
 A connection is blocked while the client does not read (the transport has bytes left), while too many replies are held,
 while its address sends commands faster than it may, or when other clients have their turn: after `TURN_COMMANDS` lines,
-or when the event loop has served clients for long enough (`turns`).
+or when the event loop has served clients for long enough (`turns`). While it stands in their line it receives once
+more, and then no more either.
 
 Notifications are not queued but merged: while the client does not read, the names of what changed gather in a set. None
 is ever dropped, because published clients wait for ever for a lost one; where the set outgrows `write_buffer_bytes`,
 the client is disconnected instead, which it does notice. So is one that reads nothing, for `UNREAD_SECONDS`, of a reply
-that is longer than that. Thus a connection holds at most its longest reply and about `write_buffer_bytes` besides.
+that is longer than that. Thus a connection holds at most its longest reply and about `write_buffer_bytes` besides. What
+all connections hold together the service bounds, to whom each tells how much it `_keeps`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
-import structlog
 
 from spalloc_server.protocol.commands import CHANGING, decode, exception_reply, notification
 from spalloc_server.protocol.lines import GarbageError, LineReader
+from spalloc_server.protocol.listener import set_options
 
 if TYPE_CHECKING:
     from spalloc_server.protocol.service import Service
 
 __all__ = ["Connection", "ConnectionState"]
 
-TURN_COMMANDS = 64
+TURN_COMMANDS = 32
 """Lines of one client that are answered before other clients have their turn."""
 
 TURN_BYTES = 65536
@@ -51,11 +52,6 @@ UNREAD_SECONDS = 30.0
 
 LINGER_SECONDS = 10.0
 """Time for a disconnected client to take what was sent before."""
-
-_PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
-"""A client whose machine has vanished is noticed after two minutes."""
-
-log = structlog.get_logger(__name__)
 
 
 class ConnectionState(msgspec.Struct, kw_only=True):
@@ -75,10 +71,18 @@ class ConnectionState(msgspec.Struct, kw_only=True):
 
 
 class Connection(asyncio.Protocol):
-    """Answers one client's lines, in order."""
+    """Answers one client's lines, in order.
 
-    def __init__(self, service: Service, state: ConnectionState | None = None) -> None:
-        self.host = self.peer = "unknown"
+    Args:
+        service: what it is part of.
+        state: what another process has exported.
+        at: (host, host and port) of a client that the service has counted already.
+    """
+
+    def __init__(
+        self, service: Service, state: ConnectionState | None = None, at: tuple[str, str] | None = None
+    ) -> None:
+        self.host, self.peer = at or ("unknown", "unknown")
         self.changed_jobs: set[int] = set()
         """Jobs whose change the client is yet to be told."""
         self.changed_machines: set[str] = set()
@@ -86,12 +90,15 @@ class Connection(asyncio.Protocol):
         """Whether the service will tell the client soon."""
         self._service = service
         self._adopted = state
+        self._counted = at is not None
         self._lines = LineReader(service.limits.line_bytes)
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._written = b""
         self._held: deque[tuple[int, bytes]] = deque()
         self._held_bytes = 0
+        self._kept = 0
+        """Bytes that the service knows to be kept for the client."""
         self._writable = True
         self._receiving = True
         self._encrypted = False
@@ -109,26 +116,26 @@ class Connection(asyncio.Protocol):
     # -- the transport calls these
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Refuse the client, or begin to serve it."""
+        """Begin to serve the client."""
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's derives from nothing
-        if address := transport.get_extra_info("peername"):
+        if not self._counted and (address := transport.get_extra_info("peername")):
             self.host, self.peer = address[0], f"{address[0]}:{address[1]}"
+        self._service.admit(self, counted=self._counted)
         self._encrypted = transport.get_extra_info("sslcontext") is not None
-        _set_options(transport.get_extra_info("socket"))
+        set_options(transport.get_extra_info("socket"))
         # So that writing pauses while any byte is unsent: TLS pauses at the limit, others above it
         transport.set_write_buffer_limits(high=1 if self._encrypted else 0)
-        if refusal := self._service.admit(self, adopted=self._adopted is not None):
-            self._service.complain("connection refused", peer=self.peer, reason=refusal)
-            self._closed = True
-            transport.abort()
-        elif self._adopted:
+        if self._adopted:
             self._adopt(self._adopted)
 
     def data_received(self, data: bytes) -> None:
         """Answer what has arrived."""
         if not self._ended:
             self._lines.receive(data)
-            self._go_on()
+            if self._queued:
+                self._receive(False)  # before its turn comes, it need not send more than this
+            else:
+                self._go_on()
 
     def eof_received(self) -> bool:
         """Answer what is left of a client that sends no more, then close."""
@@ -151,11 +158,11 @@ class Connection(asyncio.Protocol):
             self._stall.cancel()
         self._written = b""
         self.send_notifications()
+        self._keep()
         self._go_on()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         """Forget the client."""
-        log.debug("client gone", peer=self.peer, reason=exc and str(exc))
         self._closed = True
         for handle in (self._delay, self._linger, self._stall):
             if handle is not None:
@@ -177,6 +184,7 @@ class Connection(asyncio.Protocol):
             self._held_bytes -= len(reply)
             self._send(error if error and waited_for else reply)
         self._flush_soon()
+        self._keep()
         if self._ended or not self._receiving:
             self._take_turn()
 
@@ -194,9 +202,10 @@ class Connection(asyncio.Protocol):
                 self.changed_machines.clear()
             self._flush()
             return
-        waiting = self._out_bytes + PENDING_BYTES * (len(self.changed_jobs) + len(self.changed_machines))
-        if waiting > self._service.limits.write_buffer_bytes:
+        if self._out_bytes + self._untold_bytes > self._service.limits.write_buffer_bytes:
             self._give_up()
+        else:
+            self._keep()
 
     def close(self) -> None:
         """Disconnect the client once it has taken what was sent, or after `LINGER_SECONDS`."""
@@ -248,11 +257,13 @@ class Connection(asyncio.Protocol):
         elif not self._queued and self._delay is None:
             self._answer_lines()
 
-    def _take_turn(self) -> None:
+    def _take_turn(self, *, again: bool = False) -> None:
+        """Stand in line; where this client has just had a turn, in the line of those who want more."""
         if not self._queued and self._delay is None:
             self._queued = True
             turns = self._service.turns
-            (turns.leave if self._ended else turns.put)(self._answer_lines)
+            line = turns.leave if self._ended and not self._lines else turns.more if again else turns.put
+            line(self._answer_lines)
 
     def _answer_lines(self) -> None:
         """Answer lines until none is left, or the connection is blocked; close it after the last line of all."""
@@ -269,11 +280,12 @@ class Connection(asyncio.Protocol):
                 if line and not line.isspace():
                     self._answer(line)
             else:
-                self._take_turn()
+                self._take_turn(again=True)
         except GarbageError as exc:
             self._reject(exc)
             all_answered = True
         self._flush_soon()
+        self._keep()
         if self._ended and all_answered and self._writable and not self._held and not self._closed:
             self.close()
         self._receive(all_answered)
@@ -305,8 +317,8 @@ class Connection(asyncio.Protocol):
             self._send(reply)
         if delay := self._service.charge(self.host, call.command):
             self._delay = self._service.loop.call_later(delay, self._answer_lines)
-        elif self._out_bytes > TURN_BYTES:
-            self._take_turn()
+        elif self._out_bytes > TURN_BYTES or (self._service.turns.ended() and not (self._encrypted and self._ended)):
+            self._take_turn(again=True)
 
     def _send(self, line: bytes) -> None:
         self._out.append(line)
@@ -328,6 +340,20 @@ class Connection(asyncio.Protocol):
             self._transport.write(self._written)
             if self._writable:
                 self._written = b""
+            self._keep()
+
+    def _keep(self) -> None:
+        """Tell the service how much is kept for a client that does not read, or waits for a commit."""
+        kept = 0
+        if not self._writable or self._held:
+            kept = len(self._written) + self._out_bytes + self._held_bytes + self._untold_bytes
+        if kept != self._kept and not self._closed:
+            self._kept = kept
+            self._service.keeps(self, kept)
+
+    @property
+    def _untold_bytes(self) -> int:
+        return PENDING_BYTES * (len(self.changed_jobs) + len(self.changed_machines))
 
     def _receive(self, on: bool) -> None:
         if on != self._receiving and not self._ended and not self._closed:
@@ -368,11 +394,3 @@ class Connection(asyncio.Protocol):
         self._service.watch(self, state.jobs, state.machines)
         self.send_notifications()
         self._answer_lines()
-
-
-def _set_options(sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _PROBES:
-        if hasattr(socket, name):  # macOS lacks some
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

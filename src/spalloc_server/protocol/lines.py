@@ -39,6 +39,10 @@ class LineReader:
         self._limit = limit
         self._searched = 0
 
+    def __bool__(self) -> bool:
+        """Whether anything has been received and not been taken yet."""
+        return bool(self._buffer)
+
     @property
     def unread(self) -> bytes:
         """What has been received and not been taken yet."""

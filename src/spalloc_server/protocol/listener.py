@@ -1,28 +1,31 @@
 """Listening sockets, and accepting clients at them.
 
 Theory of operation. Clients are accepted a few at a time, so that a crowd of them leaves the others their turn. When
-the process has no file descriptors left but a reserve for its own work, accepting pauses until a client leaves, and
-when the system has none left at all, for `RETRY_SECONDS`. Meanwhile clients wait in the system's backlog: none is
-turned away. (Left to themselves, asyncio fills the log and uvloop disconnects clients.)
+the process has no file descriptors left but a reserve for its own work, or the system has none left at all, accepting
+pauses until a client's socket is closed (`resume`); every `RETRY_SECONDS` the listener looks for itself, so that it
+depends on nobody's telling. Meanwhile clients wait in the system's backlog: none is turned away. (Left to themselves,
+asyncio fills the log and uvloop disconnects clients.)
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import resource
 import socket
 import ssl
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from spalloc_server.configuration import Access
 from spalloc_server.errors import ConfigurationError, ListenError
 
-__all__ = ["Listener", "is_loopback", "listening_sockets", "tls_context"]
+__all__ = ["Listener", "is_loopback", "listening_sockets", "set_options", "tls_context"]
 
 BACKLOG = 4096
 """Clients that may wait to be accepted (the system may allow fewer): all reconnect at once after a restart."""
@@ -34,10 +37,16 @@ RESERVED_FILES = 128
 """File descriptors that are not given to clients."""
 
 RETRY_SECONDS = 1.0
-"""Pause after which accepting is tried again where the system had no file descriptor."""
+"""Between looks whether there are file descriptors again."""
+
+RECEIVE_BYTES = 32768
+"""What the system is asked to keep of a client's requests until they are read; Linux takes it for twice as much."""
 
 COMPLAIN_SECONDS = 60.0
 """Between lines in the log about that."""
+
+_PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""A client whose machine has vanished is noticed after two minutes."""
 
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -49,10 +58,10 @@ class Listener:
 
     Args:
         sockets: listen already; they are closed with this.
-        accepted: is given each new client's socket.
+        accepted: is given each new client's socket and address.
     """
 
-    def __init__(self, sockets: Iterable[socket.socket], accepted: Callable[[socket.socket], None]) -> None:
+    def __init__(self, sockets: Iterable[socket.socket], accepted: Callable[[socket.socket, Any], None]) -> None:
         self.sockets = tuple(sockets)
         self.address: tuple[str, int] = self.sockets[0].getsockname()[:2]
         self._accepted = accepted
@@ -82,20 +91,21 @@ class Listener:
     def _accept(self, sock: socket.socket) -> None:
         for _ in range(ACCEPTED):
             try:
-                client, _ = sock.accept()
+                client, address = sock.accept()
             except OSError as exc:
                 if exc.errno in OUT_OF_FILES:
-                    self._complain()
-                    self._retry = self._loop.call_later(RETRY_SECONDS, self.resume)
+                    self._wait()
                 return  # nobody else waits, or one who did has gone
             client.setblocking(False)
-            self._accepted(client)
-            if client.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_FILES:
-                self._complain()
+            self._accepted(client, address)
+            if _is_in_reserve(client.fileno()):  # which it is not where it was refused, and closed
+                self._wait()
                 return
 
-    def _complain(self) -> None:
+    def _wait(self) -> None:
+        """Pause until there are file descriptors again."""
         self._pause()
+        self._look_later()
         now = self._loop.time()
         if now - self._complained >= COMPLAIN_SECONDS:
             self._complained = now
@@ -104,11 +114,32 @@ class Listener:
                 allowed=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             )
 
+    def _look_later(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self._loop.call_later(RETRY_SECONDS, self._look)
+
+    def _look(self) -> None:
+        try:
+            number = os.dup(self.sockets[0].fileno())
+        except OSError:
+            self._look_later()
+            return
+        os.close(number)
+        if _is_in_reserve(number):
+            self._look_later()
+        else:
+            self.resume()
+
     def _pause(self) -> None:
         if not self._paused:
             self._paused = True
             for sock in self.sockets:
                 self._loop.remove_reader(sock)
+
+
+def _is_in_reserve(number: int) -> bool:
+    return number >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_FILES
 
 
 def tls_context(access: Access, folder: Path) -> ssl.SSLContext | None:
@@ -168,10 +199,20 @@ def listening_sockets(ip: str, port: int) -> list[socket.socket]:
     return sockets
 
 
+def set_options(sock: Any) -> None:
+    """Send at once, and notice when the other end has vanished."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES:
+        if hasattr(socket, name):  # macOS lacks some
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 def _listening(family: int, address: tuple[str | int, int]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # which accepted ones inherit
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)

@@ -9,6 +9,9 @@ ticket, so a commit costs as much as it has replies. After a commit the server a
 Clients are told of changes when it is their turn (`turns`); changes that come meanwhile are merged into what is still
 to be told. So a change that a thousand clients watch stalls nobody.
 
+What clients do not read is bounded for each of them, and for all together (`keeps`): over `unsent_bytes`, those who
+keep much of it waiting for long are disconnected, until it is enough.
+
 An address that sends more than `commands_per_second` is not refused anything: its connections are read more slowly.
 Keepalives are counted apart, so that a busy script does not lose its jobs.
 """
@@ -90,6 +93,12 @@ class Service:
         self._limits = limits
         self._clock = clock
         self._addresses: dict[str, _Address] = {}
+        self._counted = 0
+        """Connections, those included that have not agreed on encryption yet."""
+        self._kept: dict[Connection, tuple[int, float]] = {}
+        """How many bytes are kept for a client until it reads them, and since when there are any."""
+        self._kept_bytes = 0
+        self._relieving = False
         self._waiting: deque[tuple[int, Connection]] = deque()
         self._listener: Listener | None = None
         self._arriving: set[asyncio.Task[None]] = set()
@@ -209,32 +218,22 @@ class Service:
 
     # -- connections call these
 
-    def admit(self, connection: Connection, *, adopted: bool = False) -> str | None:
-        """Count a new connection; why it must be refused, if it must. One that was `adopted` is never refused."""
-        if not self.access.may_connect(connection.host) and not adopted:
-            return NOT_ALLOWED
-        address = self._addresses.get(connection.host) or _Address()
-        if len(self.connections) >= self._limits.connections and not adopted:
-            return f"there are {self._limits.connections} connections (limit connections)"
-        if address.connections >= self._limits.connections_per_address and not adopted:
-            return f"its address has {address.connections} connections (limit connections_per_address)"
-        address.connections += 1
-        self._addresses[connection.host] = address
+    def admit(self, connection: Connection, *, counted: bool) -> None:
+        """Serve a new connection; `_accept` has counted it already, unless another process handed it over."""
+        if not counted:
+            self._count(connection.host)
         self.connections.add(connection)
         self._gone.clear()
-        return None
 
     def forget(self, connection: Connection) -> None:
-        """A connection has ended, or was refused."""
+        """A connection has ended."""
         if connection in self.connections:
             self.connections.remove(connection)
             self.commands.forget(connection)
-            self._addresses[connection.host].connections -= 1
-            self._forget_address(connection.host)
+            self.keeps(connection, 0)
             if not self.connections:
                 self._gone.set()
-            if self._listener is not None:
-                self._listener.resume()
+            self._leave(connection.host)
 
     def complain(self, event: str, **facts: object) -> None:
         """Log what a client did wrong; at most `COMPLAINTS` lines a second, so that no client can flood the log."""
@@ -250,6 +249,16 @@ class Service:
     def awaits(self, connection: Connection, ticket: int) -> None:
         """Replies of `connection` wait for the commit of `ticket`."""
         self._waiting.append((ticket, connection))
+
+    def keeps(self, connection: Connection, size: int) -> None:
+        """`connection` keeps so many bytes until its client has read them, or they are stored."""
+        before, since = self._kept.pop(connection, (0, self._clock()))
+        self._kept_bytes += size - before
+        if size:
+            self._kept[connection] = (size, since)
+        if self._kept_bytes > self._limits.unsent_bytes and not self._relieving:
+            self._relieving = True
+            self.loop.call_soon(self._relieve)
 
     def charge(self, host: str, command: str) -> float:
         """Count a command against its address; seconds to wait before the next one is read."""
@@ -273,20 +282,68 @@ class Service:
         for name in (None,) if machines is None else machines:
             self.commands.watched_machines.watch(connection, name)
 
-    def _accept(self, sock: socket.socket) -> None:
-        arrival = self.loop.create_task(self._greet(sock))
+    def _accept(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        # Judged before any handshake, since a client that never ends that costs as much as one that does.
+        host, peer = address[0], f"{address[0]}:{address[1]}"
+        if refusal := self._refusal(host):
+            self.complain("connection refused", peer=peer, reason=refusal)
+            sock.close()
+            return
+        self._count(host)
+        arrival = self.loop.create_task(self._greet(sock, host, peer))
         self._arriving.add(arrival)
         arrival.add_done_callback(self._arriving.discard)
 
-    async def _greet(self, sock: socket.socket) -> None:
+    def _refusal(self, host: str) -> str | None:
+        """Why no client at this address may connect now."""
+        limits, address = self._limits, self._addresses.get(host)
+        if not self.access.may_connect(host):
+            return NOT_ALLOWED
+        if self._counted >= limits.connections:
+            return f"there are {self._counted} connections (limit connections)"
+        if address is not None and address.connections >= limits.connections_per_address:
+            return f"its address has {address.connections} connections (limit connections_per_address)"
+        return None
+
+    async def _greet(self, sock: socket.socket, host: str, peer: str) -> None:
         patience = None if self.tls is None else HANDSHAKE_SECONDS
+        connection = Connection(self, at=(host, peer))
         try:
             await self.loop.connect_accepted_socket(
-                lambda: Connection(self), sock, ssl=self.tls, ssl_handshake_timeout=patience
+                lambda: connection, sock, ssl=self.tls, ssl_handshake_timeout=patience
             )
         except (OSError, ssl.SSLError) as exc:
-            self.complain("no TLS with a client", reason=str(exc))
+            self.complain("no TLS with a client", peer=peer, reason=str(exc))
             sock.close()
+            if connection not in self.connections:
+                self._leave(host)
+        else:
+            if not self.access.may_connect(host):  # which has changed meanwhile
+                connection.abort()
+
+    def _count(self, host: str) -> None:
+        self._addresses.setdefault(host, _Address()).connections += 1
+        self._counted += 1
+
+    def _leave(self, host: str) -> None:
+        """A client that was counted is gone."""
+        self._addresses[host].connections -= 1
+        self._counted -= 1
+        self._forget_address(host)
+        if self._listener is not None:
+            self._listener.resume()
+
+    def _relieve(self) -> None:
+        """Disconnect clients until little enough is kept: first who keeps the most waiting for longest."""
+        self._relieving = False
+        now = self._clock()
+        while self._kept_bytes > self._limits.unsent_bytes:
+            connection = max(self._kept, key=lambda each: self._kept[each][0] * (now - self._kept[each][1]))
+            size, _ = self._kept[connection]
+            reason = f"it has not read {size} bytes, and all clients together more than unsent_bytes allows"
+            self.complain("client disconnected", peer=connection.peer, reason=reason)
+            self.keeps(connection, 0)
+            connection.abort()
 
     def _forget_address(self, host: str) -> None:
         # Not before it has earned its commands: else reconnecting would be a way around the limit.
@@ -301,4 +358,4 @@ class Service:
     def _tell(self, connection: Connection) -> None:
         if not connection.notifying:
             connection.notifying = True
-            self.turns.put(connection.send_notifications)
+            self.turns.more(connection.send_notifications)

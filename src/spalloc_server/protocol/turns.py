@@ -1,17 +1,20 @@
 """Turns: what clients cause is done in slices, between which the event loop does all else.
 
 Theory of operation. Clients are served as their data arrives, as long as the turn lasts: `TURN_SECONDS` from when the
-event loop last came around. After that they stand in one line, which is taken up in the loop's next turn, as far as the
-time of that one goes. So a crowd that arrives, asks or is told something at once is served in order, and neither timers
-nor sockets wait for all of it. (Nobody looks at when the loop comes around while nobody stands in line: the first
-client after an idle time goes through the line, which costs it microseconds.)
+event loop last came around. After that they stand in line, and as long as anybody does, so does everybody who comes.
+The line is taken up in the loop's next turn, as far as the time of that one goes. So a crowd that arrives, asks or is
+told something at once is served in order, and neither timers nor sockets wait for all of it. (Nobody looks at when the
+loop comes around while nobody stands in line: the first client after an idle time goes through the line, which costs it
+microseconds.)
 
-Those who leave have a line of their own, behind the other, and only `TURN_LEAVING` of them go in a turn: they are in no
-hurry, and to forget one costs the loop more than is spent here.
+Those who have had a turn and want more, and those who are told something, stand in a second line, and each of the two
+has half of the time: neither clients that send requests by the thousand nor a change that thousands watch keep one
+waiting who asks a single thing. Those who leave have a third, behind both: they are in no hurry, and to forget one
+costs the loop more than is spent here. From each line somebody is served in every turn, however long the others take.
 
-Replies to a crowd leave together, before the event loop waits again (`send`). A client that reads many finds the next
-there when it has read the last, while one that is sent by itself must wake its receiver, which costs as much again as
-sending it. Replies to one client that asks all by itself leave at once.
+Replies to a crowd leave together, before the event loop waits again (`send`), at most `TURN_CLIENTS` at a time. A
+client that reads many finds the next there when it has read the last, while one that is sent by itself must wake its
+receiver, which costs as much again as sending it. Replies to one client that asks all by itself leave at once.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["TURN_CLIENTS", "TURN_LEAVING", "TURN_SECONDS", "Turns"]
+__all__ = ["LEAVING_AT_LEAST", "TURN_CLIENTS", "TURN_LEAVING", "TURN_SECONDS", "Turns"]
 
 TURN_SECONDS = 0.004
 """Time for clients before the event loop has its turn."""
@@ -31,6 +34,9 @@ TURN_CLIENTS = 128
 
 TURN_LEAVING = 64
 """Clients that may leave in one turn."""
+
+LEAVING_AT_LEAST = 32
+"""Clients that may leave in one turn even where its time is over: as many as are accepted in one."""
 
 
 class Turns:
@@ -45,19 +51,36 @@ class Turns:
         self._loop = loop
         self._clock = clock
         self._line: deque[Callable[[], None]] = deque()
+        self._more: deque[Callable[[], None]] = deque()
         self._leaving: deque[Callable[[], None]] = deque()
-        self._to_send: list[Callable[[], None]] = []
+        self._to_send: deque[Callable[[], None]] = deque()
         self._sent: Callable[[], None] | None = None
         self._end = float("-inf")
         self._coming = False
 
     def over(self) -> bool:
-        """Whether the present turn is over, so that work should be `put` into the line."""
+        """Whether who asks now has to be `put` into the line: others stand there, or the present turn has ended."""
+        return bool(self._line) or self.ended()
+
+    def ended(self) -> bool:
+        """Whether there is no more time in the present turn, or enough clients are answered in it."""
         return self._clock() > self._end or len(self._to_send) >= TURN_CLIENTS
 
     def put(self, work: Callable[[], None]) -> None:
         """Have `work` done when it is its turn."""
         self._line.append(work)
+        self._come()
+
+    async def pass_through(self) -> None:
+        """Wait until all who stand in one of the lines now have had a turn."""
+        for line in (self.put, self.more):
+            reached = asyncio.Event()
+            line(reached.set)
+            await reached.wait()
+
+    def more(self, work: Callable[[], None]) -> None:
+        """Have `work` done when it is its turn, for a client that has just had one, or that has not asked for it."""
+        self._more.append(work)
         self._come()
 
     def leave(self, work: Callable[[], None]) -> None:
@@ -84,14 +107,31 @@ class Turns:
         self._coming = False
         self._end = self._clock() + TURN_SECONDS
         try:
-            for line, most in ((self._line, len(self._line)), (self._leaving, TURN_LEAVING)):
-                for _ in range(min(most, len(line))):
-                    if self.over():
-                        break
-                    line.popleft()()
-            due, self._to_send = self._to_send, []
-            for work in due:
-                work()
+            self._serve()
+            self._take_leave()
+            for _ in range(min(len(self._to_send), TURN_CLIENTS)):
+                self._to_send.popleft()()
         finally:
-            if self._line or self._leaving or self._to_send:
+            if self._line or self._more or self._leaving or self._to_send:
                 self._come()
+
+    def _serve(self) -> None:
+        first, second = len(self._line), len(self._more)  # who comes back meanwhile does so for the next turn
+        first -= self._serve_some(self._line, first, self._end - TURN_SECONDS / 2)
+        self._serve_some(self._more, second, self._end)
+        if not self.ended():
+            self._serve_some(self._line, first, self._end)
+
+    def _serve_some(self, line: deque[Callable[[], None]], most: int, until: float) -> int:
+        """Serve so many at most, but at least one, until then; how many it were."""
+        for number in range(most):
+            line.popleft()()
+            if self._clock() > until or self.ended():
+                return number + 1
+        return most
+
+    def _take_leave(self) -> None:
+        for number in range(min(len(self._leaving), TURN_LEAVING)):
+            if number >= LEAVING_AT_LEAST and self.ended():
+                return
+            self._leaving.popleft()()

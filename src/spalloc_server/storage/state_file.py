@@ -44,6 +44,7 @@ __all__ = [
     "reopen",
     "replace",
     "set_aside",
+    "state_path",
     "transaction",
 ]
 
@@ -93,6 +94,11 @@ def consistent(path: Path) -> Iterator[None]:
     except Exception as exc:
         told = str(exc) if isinstance(exc, SpallocServerError) else repr(exc)
         raise _damaged(path, f"what is in it does not fit together: {told}") from exc
+
+
+def state_path(config: Path) -> Path:
+    """Where the state of the server with this config file is kept, unless it is told otherwise."""
+    return config.with_name(f".{config.name}.state.db")
 
 
 def _damaged(path: Path, finding: object) -> DamagedStateError:
