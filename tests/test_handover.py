@@ -14,7 +14,7 @@ import pytest
 
 from spalloc_server.errors import UpgradeError
 from spalloc_server.handover import FORMAT, Channel, Clients, Heritage, Warm
-from spalloc_server.protocol.connection import ConnectionState
+from spalloc_server.protocol.connection_state import ConnectionState
 from spalloc_server.upgrade import CHUNK, Predecessor
 from tests.house import PATIENCE
 

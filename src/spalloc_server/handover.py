@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from spalloc_server.errors import UpgradeError
-from spalloc_server.protocol.connection import ConnectionState
+from spalloc_server.protocol.connection_state import ConnectionState
 
 __all__ = ["FORMAT", "Channel", "Clients", "Go", "Heritage", "Ready", "Warm"]
 

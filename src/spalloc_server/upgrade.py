@@ -51,7 +51,7 @@ from spalloc_server.core.messages import Snapshot
 from spalloc_server.errors import UpgradeError
 from spalloc_server.handover import FORMAT, Channel, Clients, Go, Heritage, Ready, Warm
 from spalloc_server.hardware.switchboard import Hardware
-from spalloc_server.protocol.connection import ConnectionState
+from spalloc_server.protocol.connection_state import ConnectionState
 from spalloc_server.protocol.service import Service
 from spalloc_server.storage.sqlite import SqliteJournal
 

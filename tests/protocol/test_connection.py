@@ -213,14 +213,14 @@ async def test_a_connection_that_stands_in_line_receives_no_more_than_once() -> 
 
 
 class Slow(StandIn):
-    """Every keepalive takes longer than a turn."""
+    """To end a job takes longer than a turn."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__()
         self.clock = clock
 
-    def job_keepalive(self, job_id: int, **kwargs: Any) -> None:
-        self.calls.append(("job_keepalive", (job_id,), kwargs))
+    def destroy_job(self, job_id: int, reason: str | None) -> None:
+        self.calls.append(("destroy_job", (job_id, reason), {}))
         self.clock.now += TURN_SECONDS * 2
 
 
@@ -228,9 +228,9 @@ async def test_one_client_has_no_more_than_its_turn_however_many_commands_it_sen
     core, wire = Slow(clock := FakeClock()), Wire()
     connection = Connection(Service(core.as_core(), Limits(), Commits().hold, clock=clock))
     connection.connection_made(wire)
-    connection.data_received((request("job_keepalive", 1) + b"\n") * 5)
-    called = []
-    for _ in range(5):
+    connection.data_received((request("destroy_job", 1) + b"\n") * 5)
+    called = [len(core.calls)]
+    for _ in range(4):
         await asyncio.sleep(0)
         called.append(len(core.calls))
     assert called == [1, 2, 3, 4, 5]

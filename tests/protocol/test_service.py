@@ -11,8 +11,9 @@ from structlog.testing import capture_logs
 
 from spalloc_server.configuration import Limits
 from spalloc_server.errors import ListenError
-from spalloc_server.protocol.connection import PENDING_BYTES, Connection
+from spalloc_server.protocol.connection import Connection
 from spalloc_server.protocol.listener import listening_sockets
+from spalloc_server.protocol.outgoing import PENDING_BYTES
 from spalloc_server.protocol.service import COMPLAINTS
 from tests.protocol.stand_in import Line, Running, request, running
 

@@ -115,11 +115,14 @@ async def test_those_who_ask_and_those_who_want_more_have_half_of_the_time_each(
 
 async def test_a_turn_is_over_after_its_time_and_begins_anew_when_the_event_loop_comes_around() -> None:
     crowd = Crowd()
+    assert not crowd.turns.over(), "nobody has had one yet"
+    crowd.now += 1.5 * TURN_SECONDS
     assert crowd.turns.over()
-    await crowd.come(1)
     await asyncio.sleep(0)
     assert not crowd.turns.over()
-    crowd.now += TURN_SECONDS
+    crowd.now += 1.5 * TURN_SECONDS
+    assert not crowd.turns.over(), "nobody waits for the event loop, which has come around since for all that is known"
+    crowd.now += 1.5 * TURN_SECONDS
     assert crowd.turns.over()
 
 

@@ -337,9 +337,11 @@ class Engine:
     def _touch(self, job_id: int, host: str | None) -> Job | None:
         """The live job of this number, its lease begun anew; None where there is none."""
         job = self._jobs.get(job_id)
-        if job is not None and job.keepalive is not None and job.keepalive > 0:
-            job.deadline = self._clock() + job.keepalive
-        if job is not None and host is not None and host != job.keepalivehost:
+        if job is None:
+            return None
+        if (keepalive := job.keepalive) is not None and keepalive > 0:
+            job.deadline = self._clock() + keepalive
+        if host != job.keepalivehost and host is not None:
             job.keepalivehost = host
             job.forget_encoded()
         return job

@@ -150,9 +150,12 @@ class Commands(Generic[C]):
         method = self._methods.get(call.command)
         if method is None:
             raise GarbageError("unknown command", call.command.encode())
-        call.kwargs.pop("client", None)  # the published servers' own first parameter: some scripts send it
+        if call.kwargs:
+            call.kwargs.pop("client", None)  # the published servers' own first parameter: some scripts send it
         try:
             value = method(client, *call.args, **call.kwargs)
+            if type(value) is bytes:  # encoded already
+                return b'{"return":' + value + b"}\n"
             return _RETURN_NULL if value is None else _encode(_Return(value)) + b"\n"
         except RequestError as exc:
             return exception_reply(str(exc))
@@ -185,7 +188,7 @@ class Commands(Generic[C]):
 
     def get_job_state(self, client: C, /, job_id: Any) -> Any:
         """Tell how a job does, and keep it alive."""
-        return self._core.get_job_state(whole(job_id), keepalivehost=client.host)
+        return self._core.encoded_job_state(whole(job_id), client.host, _encode)
 
     def get_job_machine_info(self, client: C, /, job_id: Any) -> Any:
         """Tell which boards a job has and how to reach them, and keep it alive."""
@@ -209,7 +212,7 @@ class Commands(Generic[C]):
 
     def list_jobs(self, _client: C, /) -> Any:
         """List live jobs, the oldest first."""
-        return msgspec.Raw(b"[" + b",".join(self._core.encoded_jobs(_encode)) + b"]")
+        return b"[" + b",".join(self._core.encoded_jobs(_encode)) + b"]"
 
     def list_machines(self, _client: C, /) -> Any:
         """List machines, the one of highest priority first."""

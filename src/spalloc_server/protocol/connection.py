@@ -1,76 +1,42 @@
 """One client's connection.
 
 Theory of operation. Lines are answered as they arrive, in the event loop's own callbacks: no task, no future and no
-thread is spent on a client. Three queues lie between a line and the wire, and each has a bound:
-
-- *unanswered*: the `LineReader`. Lines stay in it while the connection is blocked, and then nothing more is received;
-  TCP makes the client wait.
-- *held*: replies that wait for a commit, and the replies behind them, since replies keep their order.
-- *out*: bytes that wait for the transport. A write goes out only while the transport has nothing left of the last,
-  so what the transport has not sent yet is always the tail of `_written`; that is what makes `export` possible.
+thread is spent on a client. Lines that are not answered yet stay in the `LineReader` while the connection is blocked,
+and then nothing more is received; TCP makes the client wait. Replies go the way that `outgoing` tells.
 
 A connection is blocked while the client does not read (the transport has bytes left), while too many replies are held,
 while its address sends commands faster than it may, or when other clients have their turn: after `TURN_COMMANDS` lines,
 or when the event loop has served clients for long enough (`turns`). While it stands in their line it receives once
 more, and then no more either.
-
-Notifications are not queued but merged: while the client does not read, the names of what changed gather in a set. None
-is ever dropped, because published clients wait for ever for a lost one; where the set outgrows `write_buffer_bytes`,
-the client is disconnected instead, which it does notice. So is one that reads nothing, for `UNREAD_SECONDS`, of a reply
-that is longer than that. Thus a connection holds at most its longest reply and about `write_buffer_bytes` besides. What
-all connections hold together the service bounds, to whom each tells how much it `_keeps`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, cast
 
-import msgspec
-
-from spalloc_server.protocol.commands import CHANGING, decode, exception_reply, notification
+from spalloc_server.protocol.commands import CHANGING, Call, decode, exception_reply
+from spalloc_server.protocol.connection_state import ConnectionState
 from spalloc_server.protocol.lines import GarbageError, LineReader
 from spalloc_server.protocol.listener import set_options
+from spalloc_server.protocol.outgoing import TURN_BYTES, Outgoing
 
 if TYPE_CHECKING:
     from spalloc_server.protocol.service import Service
 
-__all__ = ["Connection", "ConnectionState"]
+__all__ = ["Connection"]
 
-TURN_COMMANDS = 32
+TURN_COMMANDS = 64
 """Lines of one client that are answered before other clients have their turn."""
 
-TURN_BYTES = 65536
-"""Bytes of replies after which the same happens; also the most bytes of replies that are held for commits."""
-
-PENDING_BYTES = 64
-"""What the name of one changed job or machine costs in memory until the client reads it."""
-
-UNREAD_SECONDS = 30.0
-"""Time after which a client that has read nothing of a long reply is disconnected."""
+CHEAP_BYTES = 1024
+"""A reply that is no longer, to a command that changes nothing, has taken no time worth looking at the clock for."""
 
 LINGER_SECONDS = 10.0
 """Time for a disconnected client to take what was sent before."""
 
 
-class ConnectionState(msgspec.Struct, kw_only=True):
-    """All that another process needs, besides the socket, to go on with a connection."""
-
-    unread: bytes = b""
-    """Received and not answered yet."""
-    unsent: bytes = b""
-    """Answered and not sent yet."""
-    jobs: list[int] | None = []
-    """Jobs watched; None for all."""
-    machines: list[str] | None = []
-    """Machines watched; None for all."""
-    changed_jobs: list[int] = []
-    """Changes that the client has not been told of yet."""
-    changed_machines: list[str] = []
-
-
-class Connection(asyncio.Protocol):
+class Connection(Outgoing, asyncio.Protocol):
     """Answers one client's lines, in order.
 
     Args:
@@ -83,35 +49,20 @@ class Connection(asyncio.Protocol):
         self, service: Service, state: ConnectionState | None = None, at: tuple[str, str] | None = None
     ) -> None:
         self.host, self.peer = at or ("unknown", "unknown")
-        self.changed_jobs: set[int] = set()
-        """Jobs whose change the client is yet to be told."""
-        self.changed_machines: set[str] = set()
-        self.notifying = False
-        """Whether the service will tell the client soon."""
-        self._service = service
+        super().__init__(service)
         self._adopted = state
         self._counted = at is not None
         self._lines = LineReader(service.limits.line_bytes)
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._written = b""
-        self._held: deque[tuple[int, bytes]] = deque()
-        self._held_bytes = 0
-        self._kept = 0
-        """Bytes that the service knows to be kept for the client."""
-        self._writable = True
+        self._asked, self._call = b"", Call("")
+        """The last line, unless it changed something, and what it asks for: programs ask the same again and again."""
         self._receiving = True
         self._encrypted = False
         self._ended = False
-        self._closed = False
-        self._flushing = False
-        """Whether what is in `_out` will be sent at the end of the turn."""
         self._queued = False
         """Whether it is in the line of those who wait for their turn."""
         self._delay: asyncio.TimerHandle | None = None
         """Until its address may send another command."""
         self._linger: asyncio.TimerHandle | None = None
-        self._stall: asyncio.TimerHandle | None = None
 
     # -- the transport calls these
 
@@ -129,13 +80,17 @@ class Connection(asyncio.Protocol):
             self._adopt(self._adopted)
 
     def data_received(self, data: bytes) -> None:
-        """Answer what has arrived."""
-        if not self._ended:
-            self._lines.receive(data)
-            if self._queued:
-                self._receive(False)  # before its turn comes, it need not send more than this
+        """Answer what has arrived, now or when it is this client's turn."""
+        if self._ended:
+            return
+        self._lines.receive(data)
+        if self._queued:
+            self._receive(False)  # before its turn comes, it need not send more than this
+        elif self._delay is None:
+            if self._service.turns.over():
+                self._take_turn()
             else:
-                self._go_on()
+                self._answer_lines()
 
     def eof_received(self) -> bool:
         """Answer what is left of a client that sends no more, then close."""
@@ -159,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._written = b""
         self.send_notifications()
         self._keep()
-        self._go_on()
+        self._take_turn()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Forget the client."""
@@ -173,39 +128,15 @@ class Connection(asyncio.Protocol):
     # -- the service calls these
 
     def release(self, ticket: int, error: bytes | None) -> None:
-        """Send the replies that waited for the commit of `ticket`, or of an earlier one.
+        """Send the replies that waited for the commit of `ticket`, or of an earlier one, and go on answering.
 
         Args:
             ticket: the commit that has ended.
             error: the line that takes their place where it failed.
         """
-        while self._held and self._held[0][0] <= ticket:
-            waited_for, reply = self._held.popleft()
-            self._held_bytes -= len(reply)
-            self._send(error if error and waited_for else reply)
-        self._flush_soon()
-        self._keep()
+        self._release(ticket, error)
         if self._ended or not self._receiving:
             self._take_turn()
-
-    def send_notifications(self) -> None:
-        """Tell the client what has changed, unless it still has to read what was sent before."""
-        self.notifying = False
-        if self._closed:
-            return
-        if self._writable:
-            if self.changed_jobs:
-                self._send(notification("jobs_changed", sorted(self.changed_jobs)))
-                self.changed_jobs.clear()
-            if self.changed_machines:
-                self._send(notification("machines_changed", sorted(self.changed_machines)))
-                self.changed_machines.clear()
-            self._flush()
-            return
-        if self._out_bytes + self._untold_bytes > self._service.limits.write_buffer_bytes:
-            self._give_up()
-        else:
-            self._keep()
 
     def close(self) -> None:
         """Disconnect the client once it has taken what was sent, or after `LINGER_SECONDS`."""
@@ -215,11 +146,6 @@ class Connection(asyncio.Protocol):
             self._closed = True
             self._transport.close()
             self._linger = self._linger or self._service.loop.call_later(LINGER_SECONDS, self._transport.abort)
-
-    def abort(self) -> None:
-        """Disconnect the client at once."""
-        self._closed = True
-        self._transport.abort()
 
     def thaw(self) -> None:
         """Go on answering after the service was frozen."""
@@ -250,13 +176,6 @@ class Connection(asyncio.Protocol):
 
     # -- the three queues
 
-    def _go_on(self) -> None:
-        """Answer lines now, or when it is this client's turn."""
-        if self._service.turns.over():
-            self._take_turn()
-        elif not self._queued and self._delay is None:
-            self._answer_lines()
-
     def _take_turn(self, *, again: bool = False) -> None:
         """Stand in line; where this client has just had a turn, in the line of those who want more."""
         if not self._queued and self._delay is None:
@@ -270,22 +189,25 @@ class Connection(asyncio.Protocol):
         self._queued, self._delay = False, None
         all_answered = False
         try:
-            for _ in range(TURN_COMMANDS):
-                if self._blocked():
-                    break
+            goes_on = not self._blocked()
+            commands = 0
+            while goes_on:
                 line = self._lines.next_line()
                 if line is None:
                     all_answered = True
                     break
+                commands += 1
                 if line and not line.isspace():
-                    self._answer(line)
-            else:
-                self._take_turn(again=True)
+                    goes_on = self._answer(line)
+                if commands == TURN_COMMANDS and goes_on:
+                    self._take_turn(again=True)
+                    break
         except GarbageError as exc:
             self._reject(exc)
             all_answered = True
         self._flush_soon()
-        self._keep()
+        if self._held or self._kept or not self._writable:
+            self._keep()
         if self._ended and all_answered and self._writable and not self._held and not self._closed:
             self.close()
         self._receive(all_answered)
@@ -297,63 +219,49 @@ class Connection(asyncio.Protocol):
             or not self._writable
             or self._queued
             or self._delay is not None
-            or (
-                bool(self._held)
-                and (self._held_bytes > TURN_BYTES or len(self._held) >= self._service.limits.pending_replies)
-            )
+            or (bool(self._held) and self._holds_enough())
         )
 
-    def _answer(self, line: bytearray) -> None:
-        call = decode(line)
-        changing, refusal = call.command in CHANGING, self._service.refusal
-        reply = exception_reply(refusal) if changing and refusal else self._service.commands.execute(self, call)
-        ticket = self._service.hold() if changing and not refusal else None
-        if ticket is not None or self._held:
-            self._held.append((ticket or 0, reply))
-            self._held_bytes += len(reply)
-            if ticket is not None:
-                self._service.awaits(self, ticket)
+    def _answer(self, line: bytes) -> bool:
+        """Answer a line; whether the next one may be answered in this turn."""
+        service = self._service
+        if line != self._asked:
+            self._call = decode(line)
+            self._asked = line
+        call = self._call
+        changing = call.command in CHANGING
+        if changing:
+            self._change(call)
+            self._asked, size = b"", 0
         else:
-            self._send(reply)
-        if delay := self._service.charge(self.host, call.command):
-            self._delay = self._service.loop.call_later(delay, self._answer_lines)
-        elif self._out_bytes > TURN_BYTES or (self._service.turns.ended() and not (self._encrypted and self._ended)):
+            reply = service.commands.execute(self, call)
+            size = len(reply)
+            if self._held:
+                self._hold(0, reply)
+            else:
+                self._out.append(reply)
+                self._out_bytes += size
+        if service.rated and (delay := service.charge(self.host, call.command)):
+            self._delay = service.loop.call_later(delay, self._answer_lines)
+            return False
+        took_long = (changing or size > CHEAP_BYTES) and service.turns.ended()
+        if self._out_bytes > TURN_BYTES or (took_long and not (self._encrypted and self._ended)):
             self._take_turn(again=True)
+            return False
+        return not (self._held and self._holds_enough())
 
-    def _send(self, line: bytes) -> None:
-        self._out.append(line)
-        self._out_bytes += len(line)
-
-    def _flush_soon(self) -> None:
-        if self._out_bytes > TURN_BYTES:
-            self._flush()
-        elif self._out and not self._flushing:
-            self._flushing = True
-            self._service.turns.send(self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        if self._out and self._writable and not self._closed:
-            self._written = b"".join(self._out)
-            self._out.clear()
-            self._out_bytes = 0
-            self._transport.write(self._written)
-            if self._writable:
-                self._written = b""
-            self._keep()
-
-    def _keep(self) -> None:
-        """Tell the service how much is kept for a client that does not read, or waits for a commit."""
-        kept = 0
-        if not self._writable or self._held:
-            kept = len(self._written) + self._out_bytes + self._held_bytes + self._untold_bytes
-        if kept != self._kept and not self._closed:
-            self._kept = kept
-            self._service.keeps(self, kept)
-
-    @property
-    def _untold_bytes(self) -> int:
-        return PENDING_BYTES * (len(self.changed_jobs) + len(self.changed_machines))
+    def _change(self, call: Call) -> None:
+        """Answer a command that changes something, once that is stored."""
+        if refusal := self._service.refusal:
+            reply, ticket = exception_reply(refusal), None
+        else:
+            reply, ticket = self._service.commands.execute(self, call), self._service.hold()
+        if ticket is None and not self._held:
+            self._send(reply)
+            return
+        self._hold(ticket or 0, reply)
+        if ticket is not None:
+            self._service.awaits(self, ticket)
 
     def _receive(self, on: bool) -> None:
         if on != self._receiving and not self._ended and not self._closed:
@@ -370,20 +278,6 @@ class Connection(asyncio.Protocol):
         self._ended = True
         self._lines = LineReader(0)
         self._linger = self._service.loop.call_later(LINGER_SECONDS, self._transport.abort)
-
-    def _await_progress(self, before: int | None) -> None:
-        # A long reply may be sent to a slow reader, but not kept for one that reads nothing of it.
-        unsent = self._transport.get_write_buffer_size()
-        if unsent > self._service.limits.write_buffer_bytes:
-            if before is not None and unsent >= before:
-                self._give_up()
-            else:
-                self._stall = self._service.loop.call_later(UNREAD_SECONDS, self._await_progress, unsent)
-
-    def _give_up(self) -> None:
-        reason = "it does not read, and more waits for it than write_buffer_bytes allows"
-        self._service.complain("client disconnected", peer=self.peer, reason=reason)
-        self.abort()
 
     def _adopt(self, state: ConnectionState) -> None:
         self._lines.receive(state.unread)

@@ -1,12 +1,14 @@
 """Bytes in, lines out.
 
-Theory of operation. What a client sent and nobody has read yet stays in one buffer, and lines are taken from it one at
-a time. So a connection that must wait (for its replies to be read, for a commit, for its turn) simply stops taking:
-nothing is queued twice, and the buffer holds no more than one receive and one line, since nothing more is received
-while lines wait. No I/O happens here.
+Theory of operation. Whole lines that nobody has read yet stand in one line behind each other, and are taken one at a
+time; what has been received of the next is kept behind them. So a connection that must wait (for its replies to be
+read, for a commit, for its turn) simply stops taking: nothing is queued twice, and no more is kept than one receive and
+one line, since nothing more is received while lines wait. No I/O happens here.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 from spalloc_server.errors import SpallocServerError
 
@@ -32,45 +34,47 @@ class LineReader:
             would fill the memory.
     """
 
-    __slots__ = ("_buffer", "_limit", "_searched")
+    __slots__ = ("_begun", "_limit", "_lines")
 
     def __init__(self, limit: int) -> None:
-        self._buffer = bytearray()
+        self._lines: deque[bytes] = deque()
+        self._begun = bytearray()
         self._limit = limit
-        self._searched = 0
 
     def __bool__(self) -> bool:
         """Whether anything has been received and not been taken yet."""
-        return bool(self._buffer)
+        return bool(self._lines or self._begun)
 
     @property
     def unread(self) -> bytes:
         """What has been received and not been taken yet."""
-        return bytes(self._buffer)
+        return b"".join([line + b"\n" for line in self._lines]) + self._begun
 
     def receive(self, data: bytes) -> None:
         """Put `data` behind what has been received before."""
-        self._buffer += data
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        if lines and self._begun:
+            lines[0] = bytes(self._begun) + lines[0]
+            self._begun.clear()
+        self._begun += rest
+        self._lines.extend(lines)
 
-    def next_line(self) -> bytearray | None:
+    def next_line(self) -> bytes | None:
         """Take the next line, without its end; None until a whole one has been received.
 
         Raises:
             GarbageError: the line is over the limit, whether or not its end has been received.
         """
-        buffer = self._buffer
-        end = buffer.find(b"\n", self._searched)
-        length = len(buffer) if end < 0 else end
-        if length > self._limit:
-            raise GarbageError(f"a line of more than {self._limit} bytes", buffer[: _SHOWN_BYTES + 1])
-        if end < 0:
-            # A line that trickles in byte by byte is searched once, not once a byte.
-            self._searched = length
+        if self._lines:
+            line = self._lines.popleft()
+            if len(line) <= self._limit:
+                return line
+        elif len(self._begun) <= self._limit:
             return None
-        self._searched = 0
-        line = buffer[:end]
-        del buffer[: end + 1]
-        return line
+        else:
+            line = bytes(self._begun)
+        raise GarbageError(f"a line of more than {self._limit} bytes", line[: _SHOWN_BYTES + 1])
 
 
 def shortened(line: bytes | bytearray) -> str:

@@ -30,8 +30,10 @@ import structlog
 from spalloc_server.configuration import Access, Limits
 from spalloc_server.controller import Controller
 from spalloc_server.protocol.commands import Commands, exception_reply
-from spalloc_server.protocol.connection import Connection, ConnectionState
+from spalloc_server.protocol.connection import Connection
+from spalloc_server.protocol.connection_state import ConnectionState
 from spalloc_server.protocol.listener import Listener, is_loopback
+from spalloc_server.protocol.outgoing import Outgoing
 from spalloc_server.protocol.turns import Turns
 
 __all__ = ["Service"]
@@ -91,11 +93,13 @@ class Service:
         self.tls: ssl.SSLContext | None = None
         """What new connections are encrypted with; None where they are not."""
         self._limits = limits
+        self.rated = bool(limits.commands_per_second)
+        """Whether there is a limit to how often an address may ask."""
         self._clock = clock
         self._addresses: dict[str, _Address] = {}
         self._counted = 0
         """Connections, those included that have not agreed on encryption yet."""
-        self._kept: dict[Connection, tuple[int, float]] = {}
+        self._kept: dict[Outgoing, tuple[int, float]] = {}
         """How many bytes are kept for a client until it reads them, and since when there are any."""
         self._kept_bytes = 0
         self._relieving = False
@@ -113,6 +117,7 @@ class Service:
     @limits.setter
     def limits(self, limits: Limits) -> None:
         self._limits = self.commands.limits = limits
+        self.rated = bool(limits.commands_per_second)
 
     @property
     def access(self) -> Access:
@@ -250,7 +255,7 @@ class Service:
         """Replies of `connection` wait for the commit of `ticket`."""
         self._waiting.append((ticket, connection))
 
-    def keeps(self, connection: Connection, size: int) -> None:
+    def keeps(self, connection: Outgoing, size: int) -> None:
         """`connection` keeps so many bytes until its client has read them, or they are stored."""
         before, since = self._kept.pop(connection, (0, self._clock()))
         self._kept_bytes += size - before
@@ -262,8 +267,7 @@ class Service:
 
     def charge(self, host: str, command: str) -> float:
         """Count a command against its address; seconds to wait before the next one is read."""
-        rate = self._limits.commands_per_second
-        if not rate:
+        if not (rate := self._limits.commands_per_second):
             return 0.0
         due, kind, now = self._addresses[host].due, command != "job_keepalive", self._clock()
         due[kind] = max(due[kind], now) + 1 / rate

@@ -3,9 +3,8 @@
 Theory of operation. Clients are served as their data arrives, as long as the turn lasts: `TURN_SECONDS` from when the
 event loop last came around. After that they stand in line, and as long as anybody does, so does everybody who comes.
 The line is taken up in the loop's next turn, as far as the time of that one goes. So a crowd that arrives, asks or is
-told something at once is served in order, and neither timers nor sockets wait for all of it. (Nobody looks at when the
-loop comes around while nobody stands in line: the first client after an idle time goes through the line, which costs it
-microseconds.)
+told something at once is served in order, and neither timers nor sockets wait for all of it. (Nobody is told when the
+loop comes around while nobody waits for it; so whoever comes when the last turn has ended begins another.)
 
 Those who have had a turn and want more, and those who are told something, stand in a second line, and each of the two
 has half of the time: neither clients that send requests by the thousand nor a change that thousands watch keep one
@@ -60,7 +59,15 @@ class Turns:
 
     def over(self) -> bool:
         """Whether who asks now has to be `put` into the line: others stand there, or the present turn has ended."""
-        return bool(self._line) or self.ended()
+        if self._line or len(self._to_send) >= TURN_CLIENTS:
+            return True
+        now = self._clock()
+        if now > self._end:
+            if self._coming:
+                return True
+            self._end = now + TURN_SECONDS
+            self._come()
+        return False
 
     def ended(self) -> bool:
         """Whether there is no more time in the present turn, or enough clients are answered in it."""
