@@ -166,6 +166,18 @@ async def test_a_later_operation_on_other_boards_of_a_job_voids_nothing(bench: B
 
 
 @on_bench(frames=real_frames)
+async def test_boards_of_a_job_that_nothing_has_switched_on_since_are_not_switched_off_again(bench: Bench) -> None:
+    await bench.outcome(bench.switch([1], job=1, on=False))
+    bench.switch([1], job=2)
+    await bench.outcome(bench.switch([1], job=2, on=False))
+    assert bench.power_masks() == [("off", 0b10)]
+    await bench.outcome(bench.switch([1], job=0, on=False))
+    assert bench.power_masks() == [("off", 0b10)] * 2, (
+        "the server's own power-offs, as in an emergency, are done always"
+    )
+
+
+@on_bench(frames=real_frames)
 async def test_a_power_off_is_never_void(bench: Bench) -> None:
     bench.switch([1], job=1)
     off = bench.switch([1], job=1, on=False)
