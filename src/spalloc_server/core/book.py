@@ -35,7 +35,7 @@ Turn: TypeAlias = tuple[float, float, int]
 """A job's place in the line: lower ones go first. (minus its priority, time by which it is due, job id)."""
 
 
-THOUGHT_OF_AGAIN = 256
+THOUGHT_OF_AGAIN = 32
 """An owner's first waiting jobs whose predictions change when a job of the owner has ended; others are not next."""
 
 

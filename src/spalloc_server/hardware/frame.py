@@ -296,7 +296,7 @@ class Frame:
         return await self._stop_links(work)
 
     async def _switch_off(self, work: Work) -> dict[int, str]:
-        """Power off until the BMP confirms it; a job's boards only if anything has been done to them since the last time."""
+        """Power off until the BMP confirms it; a job's boards, unless nothing was done to them since the last time."""
         boards, losses = work.todo.boards, self.bmp.timings.power_losses
         if work.job_id and self._off.issuperset(boards):
             return {}
