@@ -1,7 +1,7 @@
 """`python -m benchmarks policies`: the policy as it is, and what was tried instead, on the same traces.
 
 Each row is one change of how jobs are ordered, or of where they are placed. Figures are geometric means over the
-traces, but for the longest wait. The machine has 1,200 boards, which rest no time.
+traces, but for the longest wait. The machine has 1,200 boards, which rest no time unless the row says so.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import reduce
 from itertools import islice
 from typing import Any
 
@@ -20,9 +21,11 @@ import msgspec
 from benchmarks.schedule import a_machine
 from benchmarks.workload import JOBS, Trace
 from spalloc_server.configuration import Scheduling
+from spalloc_server.coordinates import Board
 from spalloc_server.core import placement
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
+from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place
 from spalloc_server.core.shapes import Shape, tight_shapes
 from spalloc_server.core.simulation import Simulation
@@ -80,52 +83,65 @@ def first_single(request: Request, ground: Ground) -> Place | None:
     return None
 
 
+def like_others(_occupancy: Occupancy, _boards: Collection[Board]) -> None:
+    """Remember nothing of boards that were used lately."""
+
+
 # -- what is tried
 
-VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
-    "backfill, as it is": ("backfill", {}),
-    "strictly first come, first served (`fifo`)": ("fifo", {}),
-    "no reservations: whoever fits goes": ("backfill", {"policy_backfill.RESERVATIONS": 0}),
-    "two reservations a machine": ("backfill", {"policy_backfill.RESERVATIONS": 2}),
-    "in order of submission": ("backfill", {"policy_backfill.STRETCH": 0.0, "policy_backfill.MAX_FAIR_SHARE": 0.0}),
-    "large jobs yield a fifth as much": ("backfill", {"policy_backfill.STRETCH": 0.004}),
-    "large jobs yield five times as much": ("backfill", {"policy_backfill.STRETCH": 0.1}),
-    "large jobs yield up to 8 hours": ("backfill", {"policy_backfill.MAX_YIELD": 28800.0}),
-    "no fair share": ("backfill", {"policy_backfill.MAX_FAIR_SHARE": 0.0}),
-    "2 hours of patience": ("backfill", {"policy_backfill.PATIENCE": 7200.0}),
-    "no patience: reserved boards are never shared": ("backfill", {"policy_backfill.PATIENCE": -1.0}),
-    "better boards are looked for in every pass": ("backfill", {"policy_backfill.SLIP": float("-inf")}),
-    "predictions that fail are doubled": ("backfill", {"runtime.OVERRUN": 1.0}),
-    "predictions that fail grow by a tenth": ("backfill", {"runtime.OVERRUN": 0.1}),
-    "the most snug place, not the first": ("backfill", {"placement._with_enough": most_snug}),
-    "whole rectangles of whole triads": ("backfill", {"placement._part": whole_triads}),
-    "single boards from any triad": ("backfill", {"placement._single": first_single}),
+REST = 30.0
+NOTE_USED_LATELY = "occupancy.Occupancy._note_used_lately"
+
+VARIANTS: dict[str, tuple[str, dict[str, object], float]] = {
+    "backfill, as it is": ("backfill", {}, 0.0),
+    "strictly first come, first served (`fifo`)": ("fifo", {}, 0.0),
+    "no reservations: whoever fits goes": ("backfill", {"policy_backfill.RESERVATIONS": 0}, 0.0),
+    "two reservations a machine": ("backfill", {"policy_backfill.RESERVATIONS": 2}, 0.0),
+    "in order of submission": (
+        "backfill",
+        {"policy_backfill.STRETCH": 0.0, "policy_backfill.MAX_FAIR_SHARE": 0.0},
+        0.0,
+    ),
+    "large jobs yield a fifth as much": ("backfill", {"policy_backfill.STRETCH": 0.004}, 0.0),
+    "large jobs yield five times as much": ("backfill", {"policy_backfill.STRETCH": 0.1}, 0.0),
+    "large jobs yield up to 8 hours": ("backfill", {"policy_backfill.MAX_YIELD": 28800.0}, 0.0),
+    "no fair share": ("backfill", {"policy_backfill.MAX_FAIR_SHARE": 0.0}, 0.0),
+    "2 hours of patience": ("backfill", {"policy_backfill.PATIENCE": 7200.0}, 0.0),
+    "no patience: reserved boards are never shared": ("backfill", {"policy_backfill.PATIENCE": -1.0}, 0.0),
+    "better boards are looked for in every pass": ("backfill", {"policy_backfill.SLIP": float("-inf")}, 0.0),
+    "predictions that fail are doubled": ("backfill", {"runtime.OVERRUN": 1.0}, 0.0),
+    "predictions that fail grow by a tenth": ("backfill", {"runtime.OVERRUN": 0.1}, 0.0),
+    "the most snug place, not the first": ("backfill", {"placement._with_enough": most_snug}, 0.0),
+    "whole rectangles of whole triads": ("backfill", {"placement._part": whole_triads}, 0.0),
+    "single boards from any triad": ("backfill", {"placement._single": first_single}, 0.0),
+    "boards rest for 30 s": ("backfill", {}, REST),
+    "the same, and those used lately are as good as others": ("backfill", {NOTE_USED_LATELY: like_others}, REST),
 }
-"""{what is changed: (policy, {what of the core stands for something else: that})}."""
+"""{what is changed: (policy, {what of the core stands for something else: that}, seconds that boards rest)}."""
 
 
 @contextmanager
 def changed(changes: Mapping[str, object]) -> Iterator[None]:
     """Let names of the core stand for something else meanwhile."""
-    before = []
+    before: list[tuple[Any, str, object]] = []
     for name, value in changes.items():
-        module_name, attribute = name.split(".")
-        module = importlib.import_module(f"spalloc_server.core.{module_name}")
-        before.append((module, attribute, getattr(module, attribute)))
-        setattr(module, attribute, value)
+        module_name, *holders, attribute = name.split(".")
+        holder = reduce(getattr, holders, importlib.import_module(f"spalloc_server.core.{module_name}"))
+        before.append((holder, attribute, getattr(holder, attribute)))
+        setattr(holder, attribute, value)
     try:
         yield
     finally:
-        for module, attribute, value in before:
-            setattr(module, attribute, value)
+        for holder, attribute, value in before:
+            setattr(holder, attribute, value)
 
 
 def figures(task: tuple[str, Trace]) -> Mapping[str, Any]:
     """One variant on one trace."""
     variant, trace = task
-    policy, changes = VARIANTS[variant]
+    policy, changes, rest = VARIANTS[variant]
     scheduling = msgspec.convert({"policy": policy}, Scheduling)
-    simulation = Simulation({"m": a_machine(20, 20)}, trace.trace_jobs(), scheduling, 0.0)
+    simulation = Simulation({"m": a_machine(20, 20)}, trace.trace_jobs(), scheduling, rest)
     with changed(changes):
         for _ in simulation.run():
             pass

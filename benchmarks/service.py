@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import crowds
 from benchmarks.generator import Generator, Load
-from benchmarks.subjects import Subject, hardware, ours, published, request
+from benchmarks.subjects import Subject, echo, hardware, ours, published, request
 
 __all__ = ["main"]
 
@@ -190,6 +190,12 @@ def main(*, quick: bool) -> None:
             f"{alone[0].calls / alone[0].seconds:,.0f} calls/s with 50 clients, "
             f"{alone[1].calls / alone[1].seconds:,.0f} 32 deep"
         )
+        with echo(directory) as subject:
+            rows = [
+                scenario.measure(subject, generator, seconds) for scenario in SCENARIOS if scenario.lines == (STATE,)
+            ]
+        print("an event loop that does nothing but answer costs, and no server that has it can cost less:")
+        print("\n".join(f"- {each.scenario}: {each.cpu_us:.1f} us of CPU a call" for each in rows))
         crowds.allow_files()
         with contextlib.ExitStack() as stack:
             crowd(

@@ -19,7 +19,7 @@ from tests.conformance.environments import published_server
 from tests.conformance.machines import TestMachine, bmp_hosts, write_config
 from tests.conformance.servers import free_port
 
-__all__ = ["HOST", "LIVE", "Subject", "hardware", "ours", "published", "request"]
+__all__ = ["HOST", "LIVE", "Subject", "echo", "hardware", "ours", "published", "request"]
 
 HOST = "127.0.0.1"
 LIVE = "live"
@@ -134,6 +134,16 @@ def published(config: Path, directory: Path) -> Iterator[Subject]:
     python = published_server()
     with _server("7.0.0", [str(python), "-E", str(LAUNCHER)], config, directory) as subject:
         yield subject
+
+
+@contextlib.contextmanager
+def echo(directory: Path) -> Iterator[Subject]:
+    """An event loop that only answers, whatever is asked."""
+    port = free_port()
+    log = directory / "echo.log"
+    with _process([sys.executable, str(Path(__file__).with_name("echo.py")), str(port)], log) as process:
+        _until(lambda: "listening" in log.read_text(), process, log)
+        yield Subject("echo", port, process, log)
 
 
 @contextlib.contextmanager
