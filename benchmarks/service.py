@@ -1,7 +1,7 @@
 """The network service, side by side with the published server: `python -m benchmarks service`.
 
 Both servers are loaded in turn, on simulated machines alike; this one commits durably. Processor time is
-the server process's own, all threads. Each figure of `calls/s` and of latency is what the generator saw while it and
+the server process's own, all threads; the cores are kept awake (`awake`). Each figure of `calls/s` and of latency is what the generator saw while it and
 the server shared the computer's cores.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import crowds
+from benchmarks.awake import cores_awake
 from benchmarks.generator import Generator, Load
 from benchmarks.subjects import Subject, echo, hardware, ours, published, request
 
@@ -181,7 +182,7 @@ def main(*, quick: bool) -> None:
     """Print all figures."""
     seconds = 1.0 if quick else 2.0
     levels = (0, 5_000) if quick else (0, 1_000, 5_000, 10_000, 100_000)
-    with tempfile.TemporaryDirectory(prefix="spalloc-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="spalloc-bench-") as name, cores_awake():
         directory = Path(name)
         generator = Generator(directory)
         alone = [generator.alone(STATE, clients=n, depth=d, seconds=1) for n, d in ((50, 1), (1, 32))]

@@ -94,7 +94,7 @@ def told_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], 
         if len(str(text)) > MAX_TEXT:
             raise RequestError(f"{name} of {len(str(text))} characters given: it may have at most {MAX_TEXT}")
     told = {name: value for name, value in kwargs.items() if name not in {"owner", "keepalive"}}
-    if not isinstance(told.get("require_torus"), int | float | None):
+    if len(str(told.get("require_torus"))) > MAX_TEXT:  # anything counts as true or false
         told["require_torus"] = bool(told["require_torus"])
     return list(args[:3]), told
 
