@@ -1,8 +1,8 @@
 """The network service, side by side with the published server: `python -m benchmarks service`.
 
-Both servers are loaded in turn, on simulated machines alike; this one commits durably. Processor time is
-the server process's own, all threads; the cores are kept awake (`awake`). Each figure of `calls/s` and of latency is what the generator saw while it and
-the server shared the computer's cores.
+Both servers are loaded in turn, on simulated machines alike; this one commits durably. Processor time is the server
+process's own, all threads; the cores are kept awake (`awake`). Each figure of `calls/s` and of latency is what the
+generator saw while it and the server shared the computer's cores.
 """
 
 from __future__ import annotations
