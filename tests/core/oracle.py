@@ -104,12 +104,7 @@ def serves(machine: Machine, free: Collection[Board], request: Request, block: B
         return False
     if request.require_torus and not goes_around(machine, block, working):
         return False
-    if not links_suffice(machine, request, block, working):
-        return False
-    if request.triads is not None or request.require_torus or request.max_dead_boards is not None:
-        return True
-    everything = boards_of(machine, (0, 0, machine.width, machine.height)) - machine.dead_boards
-    return not any(has_lump(machine, everything, request, other) for other in blocks(machine, request))
+    return links_suffice(machine, request, block, working)
 
 
 def has_lump(machine: Machine, free: Collection[Board], request: Request, block: BlockAt) -> bool:

@@ -8,8 +8,7 @@ stay free for small jobs.
 
 Some blocks have fewer than n working boards, or must be whole (asked for as width by height, or as a torus). Such a
 block serves when all its working boards are free, and those that its bottom-left board does not reach, or that are
-dead, are no more than the request tolerates. A request that tolerates any number does not settle for fewer than n
-boards, though, on a machine that has n in one piece, when nobody uses it.
+dead, are no more than the request tolerates.
 
 Where dead links are counted and too many lie between the boards chosen, others are tried: for each dead link in the
 block, without the board at the one end, or at the other.
@@ -27,7 +26,7 @@ from spalloc_server.coordinates import Board, board_down_link, link_to_vector
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
 from spalloc_server.core.shapes import Shape, every_shape, growing_shapes, tight_shapes
-from spalloc_server.core.topology import MAX_REMEMBERED, Topology
+from spalloc_server.core.topology import Topology
 from spalloc_server.core.torus import BOARDS_PER_TRIAD, Block, Planes, Torus, count, origins, union, without
 from spalloc_server.links import Links
 
@@ -79,15 +78,7 @@ def fewest(request: Request, topology: Topology) -> int:
         return 1
     if not topology.blemishes or request.max_dead_boards == 0:
         return request.boards
-    if request.max_dead_boards is not None:
-        return max(1, request.boards - request.max_dead_boards)
-    key = (request.boards, request.kind)
-    known = topology.remembered
-    if key not in known:
-        if len(known) >= MAX_REMEMBERED:
-            known.clear()
-        known[key] = _part(request, Ground(topology, topology.live)) is not None
-    return request.boards if known[key] else 1
+    return 1 if request.max_dead_boards is None else max(1, request.boards - request.max_dead_boards)
 
 
 def fits(request: Request, ground: Ground) -> bool:

@@ -13,11 +13,11 @@ from spalloc_server.coordinates import Board, BoardLink, board_down_link, link_t
 from spalloc_server.core.torus import Block, Planes, Torus
 from spalloc_server.links import Links
 
-__all__ = ["MAX_REMEMBERED", "Topology"]
+__all__ = ["Topology"]
 
 
 MAX_REMEMBERED = 4096
-"""Blocks, and requests, of which a topology remembers what has been found out."""
+"""Blocks of which a topology remembers which boards are connected."""
 
 
 class Topology:
@@ -43,8 +43,6 @@ class Topology:
                 self._cut[key] = self._cut.get(key, 0) | triad
                 self.blemishes |= triad
         self._reach: dict[Block, Planes] = {}
-        self.remembered: dict[object, bool] = {}
-        """What placement has found out about it as a whole."""
 
     def works(self, x: int, y: int, z: int, link: Links) -> bool:
         """Whether a link works in both directions, as far as the link itself is concerned."""
