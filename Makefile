@@ -57,7 +57,7 @@ conformance: $(DEV) ## the published clients and server, each in an environment 
 	@$(BIN)/python -m pytest tests/conformance --run-conformance -m conformance -n 2 --timeout 1800 $(ARGS)
 
 torture: $(DEV) ## kill -9, faults and load: long, bounded, reproducible by seed
-	@$(BIN)/python -m pytest tests --run-torture -m torture --timeout 3600 $(ARGS)
+	@$(BIN)/python -m pytest --run-torture -m torture --timeout 3600 $(ARGS)
 
 fuzz: $(DEV) ## damaged input of every kind, each for FUZZ_SECONDS (60)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/python -m pytest tests/test_fuzz.py --timeout 3600 $(ARGS)

@@ -21,7 +21,7 @@ import msgspec
 from benchmarks.schedule import a_machine
 from benchmarks.workload import JOBS, Trace
 from spalloc_server.configuration import Scheduling
-from spalloc_server.coordinates import Board
+from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
 from spalloc_server.core import placement
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
@@ -29,7 +29,7 @@ from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place
 from spalloc_server.core.shapes import Shape, tight_shapes
 from spalloc_server.core.simulation import Simulation
-from spalloc_server.core.torus import BOARDS_PER_TRIAD, count, origins, overlap, without
+from spalloc_server.core.torus import count, origins, overlap, without
 
 # -- other ways to place jobs
 

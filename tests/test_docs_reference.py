@@ -29,7 +29,6 @@ NOT_LIMITS = {
     "core.messages.NO_JOB": "stands for no job",
     "core.shapes.ROUNDING": "how exact numbers are",
     "core.simulation": "how the results of a simulation are told",
-    "core.torus.BOARDS_PER_TRIAD": "geometry",
     "drawing": "measures of pictures",
     "handover.FORMAT": "a version",
     "hardware.blacklist": "where things lie in a board's flash",

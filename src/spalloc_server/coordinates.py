@@ -16,6 +16,7 @@ from typing import TypeAlias
 from spalloc_server.links import Links
 
 __all__ = [
+    "BOARDS_PER_TRIAD",
     "Board",
     "BoardLink",
     "Chip",
@@ -39,6 +40,8 @@ Location: TypeAlias = tuple[int, int, int]
 
 Chip: TypeAlias = tuple[int, int]
 """(x, y) of a chip."""
+
+BOARDS_PER_TRIAD = 3
 
 CHIPS_PER_TRIAD = 12
 """A triad repeats every 12 chips, in both axes."""

@@ -92,7 +92,7 @@ async def test_a_board_whose_fpgas_stay_wrong_fails_with_the_reason_and_alone(be
     bench.frame().boards[2].wrong_fpgas = 1000
     outcome = await bench.outcome(bench.switch([1, 2, 3], stopped=[(1, Links.east)]))
     assert reasons(outcome.failures) == {
-        2: "FPGA 0 takes itself for number 3 (flags 0x3), after 3 power-ons",
+        2: "FPGA 0 reports number 3 (flags 0x3): a wrong bit file, or none, after 3 power-ons",
     }
     assert bench.frame().boards[2].power_ons == 3
 

@@ -21,7 +21,7 @@ from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUse
 from spalloc_server.storage.history import read_history
 from spalloc_server.storage.rows import encode
 from spalloc_server.storage.sqlite import SqliteJournal
-from spalloc_server.storage.state_file import _migrations, cold_start, connect, newest_schema, set_aside
+from spalloc_server.storage.state_file import _migrations, cold_start, connect, newest_schema
 from tests.storage.journals import stored
 from tests.storage.workload import Model, a_job, workload
 
@@ -118,7 +118,7 @@ async def test_a_relative_path_and_a_link_lead_to_the_same_state(
 
 async def test_a_second_server_is_refused_at_once_and_told_who_has_the_state(path: Path) -> None:
     journal = open_journal(path)
-    for use in (open_journal, set_aside, cold_start):
+    for use in (open_journal, cold_start):
         with pytest.raises(StateInUseError, match=rf"{path} is in use by .* number {os.getpid()};.*--state"):
             use(path)
     await stored(journal, Changes(facts={"a": 1}))
@@ -306,17 +306,18 @@ def test_a_log_without_its_database_is_not_taken_for_a_new_state(path: Path, lef
 def test_state_set_aside_keeps_every_byte_under_a_new_name(path: Path, full: Snapshot) -> None:
     Path(f"{path}-wal").write_bytes(b"log")
     before = path.read_bytes()
-    aside = set_aside(path)
+    aside = cold_start(path)
     assert aside == path.with_name(path.name + ".aside-1")
     assert aside.read_bytes() == before
     assert Path(f"{aside}-wal").read_bytes() == b"log"
     assert loaded(path) == Snapshot()
-    assert set_aside(path) == path.with_name(path.name + ".aside-2")
-    assert set_aside(path) is None
+    assert cold_start(path) == path.with_name(path.name + ".aside-2")
+    path.unlink()
+    assert cold_start(path) is None
 
 
 def test_state_set_aside_can_be_put_back(path: Path, full: Snapshot) -> None:
-    aside = set_aside(path)
+    aside = cold_start(path)
     assert aside is not None
     aside.rename(path)
     assert loaded(path) == full

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from spalloc_server.coordinates import Board
+from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
 from spalloc_server.links import Links
 
 __all__ = [
@@ -77,6 +77,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     def single(self) -> bool:
         """Whether this asks for one board, and so for no rectangle."""
         return self.boards == 1 or self.board is not None
+
+    @property
+    def asked(self) -> int:
+        """Boards asked for."""
+        if self.triads is not None:
+            return BOARDS_PER_TRIAD * self.triads[0] * self.triads[1]
+        return self.boards or 1
 
     @property
     def kind(self) -> Kind:

@@ -214,7 +214,8 @@ class OperableEngine(ObservableEngine):
                     for board in machine.frames[frame]:
                         assert board in machine.dead_boards or self._boards.out_of_service(machine, board), note
         closed = {name: _fact(note) for name, note in self._drained.items()}
-        stored = {name[8:]: note for name, note in self._facts.items() if name.startswith("drained/")}
+        notes = {name: note for name, note in self._facts.items() if name.startswith("drained/")}
+        stored = {name.removeprefix("drained/"): note for name, note in notes.items()}
         assert closed == stored
         if self.stopped is not None:
             assert not any(job.allocation for job in self._jobs.values()), "a job has boards in an emergency"

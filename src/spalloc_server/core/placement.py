@@ -22,12 +22,12 @@ from collections.abc import Iterator
 from itertools import islice, product
 from typing import TypeAlias
 
-from spalloc_server.coordinates import Board, board_down_link, link_to_vector
+from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board, board_down_link, link_to_vector
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
 from spalloc_server.core.shapes import Shape, every_shape, growing_shapes, tight_shapes
 from spalloc_server.core.topology import Topology
-from spalloc_server.core.torus import BOARDS_PER_TRIAD, Block, Planes, Torus, count, origins, union, without
+from spalloc_server.core.torus import Block, Planes, Torus, count, origins, union, without
 from spalloc_server.links import Links
 
 __all__ = ["Place", "fewest", "fits", "place"]

@@ -31,7 +31,7 @@ from spalloc_server.core.messages import Allocation, Kind, Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place, fits, place
 from spalloc_server.core.reservation import Reservation, all_free, releases, soonest
-from spalloc_server.core.torus import BOARDS_PER_TRIAD, Planes, overlap, union, without
+from spalloc_server.core.torus import Planes, overlap, union, without
 
 __all__ = ["Backfill"]
 
@@ -91,8 +91,7 @@ class Backfill:
     def turn(self, book: Book, job: Waiting) -> Turn:
         """By priority and due time."""
         request = job.request
-        boards = BOARDS_PER_TRIAD * request.triads[0] * request.triads[1] if request.triads else request.boards or 1
-        later = min(MAX_YIELD, STRETCH * boards * job.predicted)
+        later = min(MAX_YIELD, STRETCH * request.asked * job.predicted)
         later += MAX_FAIR_SHARE * book.past.share(request.owner, job.since)
         return -request.priority, job.since + later, job.job_id
 

@@ -14,13 +14,12 @@ from typing import Any
 import msgspec
 
 from spalloc_server.configuration import Machine
-from spalloc_server.coordinates import Board
+from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
 from spalloc_server.core.engine import Engine
 from spalloc_server.core.job import Job, JobState
 from spalloc_server.core.machine_facts import machine_from_fact
 from spalloc_server.core.messages import JobRow, ReleaseRow, Snapshot
 from spalloc_server.core.request import parse_request
-from spalloc_server.core.torus import BOARDS_PER_TRIAD
 
 __all__ = ["RecoverableEngine"]
 

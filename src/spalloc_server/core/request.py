@@ -15,15 +15,13 @@ from typing import Any
 
 from spalloc_server.core.messages import Request
 from spalloc_server.errors import RequestError
+from spalloc_server.machine import DEFAULT_TAGS
 
 __all__ = ["DEFAULT_KEEPALIVE", "DEFAULT_TAGS", "KEYWORDS", "MAX_TAGS", "MAX_TEXT"]
 __all__ += ["parse_keepalive", "parse_request", "told_of"]
 
 DEFAULT_KEEPALIVE = 60.0
 """Seconds of silence after which a job is destroyed, where its creator names none."""
-
-DEFAULT_TAGS = frozenset({"default"})
-"""Tags that a machine must have, where the request names neither tags nor a machine."""
 
 MAX_TEXT = 256
 """Characters of an owner, of a machine's name, of a tag, and of a reason."""

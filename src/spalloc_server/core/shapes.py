@@ -15,8 +15,8 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+from spalloc_server.coordinates import BOARDS_PER_TRIAD
 from spalloc_server.core.messages import Request
-from spalloc_server.core.torus import BOARDS_PER_TRIAD
 
 __all__ = ["Shape", "every_shape", "growing_shapes", "tight_shapes"]
 

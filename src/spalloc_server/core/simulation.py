@@ -16,7 +16,6 @@ from typing import Any
 from spalloc_server.configuration import Machine, Scheduling
 from spalloc_server.core.messages import Allocation, Request
 from spalloc_server.core.schedule import Scheduler
-from spalloc_server.core.torus import BOARDS_PER_TRIAD
 
 __all__ = ["LARGE", "Simulation", "TraceJob"]
 
@@ -38,9 +37,7 @@ class TraceJob:
     @property
     def boards(self) -> int:
         """Boards asked for."""
-        if self.request.triads is not None:
-            return BOARDS_PER_TRIAD * self.request.triads[0] * self.request.triads[1]
-        return self.request.boards or 1
+        return self.request.asked
 
 
 @dataclass

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
-from spalloc_server.coordinates import Board
+from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
 
-__all__ = ["BOARDS_PER_TRIAD", "Block", "Planes", "Torus", "count", "origins", "overlap", "union", "without"]
+__all__ = ["Block", "Planes", "Torus", "count", "origins", "overlap", "union", "without"]
 
 Planes: TypeAlias = tuple[int, int, int]
 """A set of boards: for each z, the triads (x, y) that have it, as bits y * width + x."""
@@ -23,8 +23,6 @@ Block: TypeAlias = tuple[int, int, int, int]
 """(x, y, width, height): a block of triads, from (x, y) rightwards and upwards over the machine's edges."""
 
 Move: TypeAlias = Callable[[int], int]
-
-BOARDS_PER_TRIAD = 3
 
 
 def count(planes: Planes) -> int:

@@ -67,7 +67,7 @@ class Fpgas:
             for fpga in _FPGAS:
                 flags = await self._read(board, fpga, FLAG_REGISTER)
                 if flags & 3 != fpga:
-                    return f"FPGA {fpga} takes itself for number {flags & 3} (flags {flags:#x})"
+                    return f"FPGA {fpga} reports number {flags & 3} (flags {flags:#x}): a wrong bit file, or none"
             if board in self._marked:
                 if await self._read(board, *_MARK):
                     return "power-on did not reset the board"

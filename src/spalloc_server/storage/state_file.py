@@ -11,7 +11,7 @@ what a start depends on is checked, at a price that does not grow with history: 
 (SQLite itself notices a file that was cut short). Reading the live rows, which follows, checks their values. Damage
 further back in history shows when it is met.
 
-Damaged state is never deleted: `set_aside` gives it another name, and that is also all that "discard" means.
+Damaged state is never deleted: `rename` gives it another name, and that is also all that "discard" means.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ __all__ = [
     "prepare",
     "reopen",
     "replace",
-    "set_aside",
     "state_path",
     "transaction",
 ]
@@ -285,24 +284,6 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
                 raise _damaged(path, f"table {table}: {words}")
 
 
-def set_aside(path: Path) -> Path | None:
-    """Give the state at `path`, whatever its condition, a new name: `NAME.aside-1` or the next free number.
-
-    Returns:
-        The new name, for the operator; None where there was nothing.
-
-    Raises:
-        StateInUseError: a server has it.
-        StorageError: it cannot be renamed.
-    """
-    path = path.resolve()
-    lock = Lock(path)
-    try:
-        return rename(path)
-    finally:
-        lock.release()
-
-
 def prepare(path: Path, changes: Changes) -> Path:
     """Begin a state with these rows beside the one at `path`; where it is."""
     fresh = _beside(path, ".fresh")
@@ -326,7 +307,16 @@ def replace(path: Path, fresh: Path) -> Path | None:
 
 
 def rename(path: Path) -> Path | None:
-    """As `set_aside`, for the holder of the lock; nobody may have it open."""
+    """Give the state at `path`, whatever its condition, a new name: `NAME.aside-1` or the next free number.
+
+    For the holder of the lock; nobody may have the state open.
+
+    Returns:
+        The new name, for the operator; None where there was nothing.
+
+    Raises:
+        StorageError: it cannot be renamed.
+    """
     parts = [ending for ending in PARTS if _beside(path, ending).exists()]
     if not parts:
         return None
@@ -349,7 +339,11 @@ def cold_start(path: Path, *, keep: Collection[str] = ()) -> Path | None:
         keep: facts to take over likewise, by the first part of their names.
 
     Returns:
-        As `set_aside`; raises as `set_aside` and `connect`.
+        As `rename`.
+
+    Raises:
+        StateInUseError: a server has it.
+        StorageError: it cannot be renamed, or the new one cannot be written.
     """
     path = path.resolve()
     lock = Lock(path)
