@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-TURN_COMMANDS = 64
+TURN_COMMANDS = 32
 """Lines of one client that are answered before other clients have their turn."""
 
 CHEAP_BYTES = 1024
@@ -199,7 +199,7 @@ class Connection(Outgoing, asyncio.Protocol):
                 commands += 1
                 if line and not line.isspace():
                     goes_on = self._answer(line)
-                if commands == TURN_COMMANDS and goes_on:
+                if commands == TURN_COMMANDS and goes_on and self._lines:
                     self._take_turn(again=True)
                     break
         except GarbageError as exc:
