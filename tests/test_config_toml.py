@@ -147,6 +147,11 @@ def test_machines_keep_the_order_of_the_file(folder: Path) -> None:
         (SINGLE.replace("bmp_ip", "bmp"), ", line 5: machine 'one': machine[0].bmp: there is no such key"),
         (SINGLE.replace('bmp_ip = "bmp"', ""), ", line 2: machine 'one': machine[0]: Object missing .* `bmp_ip`"),
         (SINGLE.replace("single_board", "board"), ", line 3: machine 'one': machine[0].form: Invalid value 'board'"),
+        (SINGLE.replace("single_board", "board"), ".*it is one of explicit, single_board, standard_ips"),
+        (
+            SINGLE.replace("spinnaker_ip", "spinaker_ip"),
+            ".*spinaker_ip: there is no such key; is `spinnaker_ip` meant?",
+        ),
         ("[[machine]]\nform = 'explicit'\n", r", line 1: machine[0]: Object missing required field `name`"),
         (
             SINGLE + EXPLICIT.replace("[1, 2, 4]", "[1, 2]"),

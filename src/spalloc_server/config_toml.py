@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_type_hints
 
@@ -143,6 +144,11 @@ def _file_type() -> type[msgspec.Struct]:
 
 _FILE: Any = _file_type()
 
+_FORMS = {"single_board": _SingleBoard, "standard_ips": _StandardIps, "explicit": _Explicit}
+
+_KEYS = sorted({"machine", "form", *(key for kind in (_FILE, *_FORMS.values()) for key in kind.__struct_fields__)})
+"""Of the top level and of machines; what else is misspelt is named without a guess."""
+
 
 def read_toml(path: Path) -> Configuration:
     """Read a config file of the declarative form.
@@ -183,7 +189,11 @@ def _misfit(path: Path, text: str, error: str) -> ConfigurationError:
     message, _, key = error.partition(" - at ")
     key = key.strip("`").removeprefix("$").removeprefix(".")
     if unknown := re.search(r"unknown field `(.*)`", message):
-        key, message = f"{key}.{unknown[1]}".removeprefix("."), "there is no such key"
+        close = get_close_matches(unknown[1], _KEYS, n=1)
+        key = f"{key}.{unknown[1]}".removeprefix(".")
+        message = "there is no such key" + (f"; is `{close[0]}` meant?" if close else "")
+    elif key.endswith(".form"):
+        message += f"; it is one of {', '.join(sorted(_FORMS))}"
     who = ""
     if found := re.match(r"machine\[(\d+)\]", key):
         name = msgspec.toml.decode(text)["machine"][int(found[1])].get("name")

@@ -94,6 +94,8 @@ def _ready(server: Server) -> None:
 
     import structlog
 
+    from spalloc_server.cli.process import count
+
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     gc.enable()
@@ -101,7 +103,7 @@ def _ready(server: Server) -> None:
     structlog.get_logger().info(
         "serving",
         address="{}:{}".format(*server.address),
-        machines=", ".join(f"{name} ({count} boards)" for name, count in boards.items()) or "none",
+        machines=", ".join(f"{name} ({count(boards[name], 'board')})" for name in boards) or "none",
         boards=sum(boards.values()),
     )
 

@@ -58,7 +58,8 @@ def explain(
     boards = machine.torus.boards(planes)
     holders = {machine.holders.get(board, NO_JOB) for board in boards}
     held_by = tuple(sorted(holders - {NO_JOB}))
-    text += f"; it waits for {len(boards)} boards of {width}x{height} triads at ({x}, {y}) of {next_up.machine}"
+    many = "1 board" if len(boards) == 1 else f"{len(boards)} boards"
+    text += f"; it waits for {many} of {width}x{height} triads at ({x}, {y}) of {next_up.machine}"
     if held_by:
         named = ", ".join(str(job_id) for job_id in held_by[:NAMED_JOBS])
         more = len(held_by) - NAMED_JOBS
