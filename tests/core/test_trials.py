@@ -316,7 +316,7 @@ def test_a_job_is_placed_again_in_a_frame_that_has_failed_it_where_nothing_else_
     house.hardware()
     job_id = house.create(1)
     house.hardware()
-    assert "number 1 of 1 in the queue; it waits for 1 boards of 1x1 triads at (0, 0) of n" in str(
+    assert "number 1 of 1 in the queue; it waits for 1 board of 1x1 triads at (0, 0) of n" in str(
         house.controller.job_view(job_id).reason
     )
     house.controller.frame_changed("bmp-n-0", "silent")
