@@ -139,9 +139,8 @@ class Backfill:
         """Machines where something has changed since the last pass that could let a job start that could not then."""
         if book.machines.keys() != self._before.keys():
             return set(book.machines)
-        changed = {
-            name for job in book.avoiding.values() for name in job.machines
-        }  # what these avoid may be all there is
+        # What those avoid who are placed again may be all that there is by now
+        changed = {name for job in book.avoiding.values() for name in job.machines}
         for name, machine in book.machines.items():
             before, closed, free = self._before[name]
             if (
