@@ -48,7 +48,9 @@ class _StandardError:
         pass
 
     def msg(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        # In one piece: during an upgrade two processes write into the same log
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
     debug = info = warning = error = critical = msg
 
