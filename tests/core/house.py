@@ -64,6 +64,13 @@ class House:
                 if (frame.bmp, number) in self.bad:
                     yield BoardFailure(frame.bmp, number, self.bad[frame.bmp, number])
 
+    def frame_changed(self, bmp: str, reason: str | None) -> None:
+        """A frame falls silent or answers again, in a shell that lets the core have its turn when that is due."""
+        self.controller.frame_changed(bmp, reason)
+        while (wake_at := self.controller.wake_at()) is not None and wake_at <= self.clock.now:
+            self.controller.tick()
+        self.controller.check()
+
     def after(self, seconds: float) -> None:
         """Let time pass, in a shell that has fetched all that had changed before."""
         self.controller.take_changes()

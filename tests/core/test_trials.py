@@ -160,16 +160,16 @@ def test_a_frame_has_one_trial_at_a_time() -> None:
 def test_a_trial_waits_for_a_silent_frame_and_its_silence_is_no_verdict() -> None:
     house = a_house()
     quarantined(house, 0)
-    house.controller.frame_changed(BMP, "silent")
+    house.frame_changed(BMP, "silent")
     house.after(100)
     assert not house.asked()
-    house.controller.frame_changed(BMP, None)
+    house.frame_changed(BMP, None)
     (on,) = house.asked()
-    house.controller.frame_changed(BMP, "silent")
+    house.frame_changed(BMP, "silent")
     house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "silent", frame_fault=True),)))
     assert record(house).strikes == 1
     (off,) = house.asked()
-    house.controller.frame_changed(BMP, None)
+    house.frame_changed(BMP, None)
     assert not house.asked()  # the power-off comes first
     house.controller.switched(Outcome(off.operation))
     house.hardware()
@@ -228,7 +228,7 @@ def test_a_board_that_fails_is_blamed_although_its_frame_has_fallen_silent_since
     house = a_house()
     house.create(0, 0, 0)
     (on,) = house.asked()
-    house.controller.frame_changed(BMP, "silent")
+    house.frame_changed(BMP, "silent")
     house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "no FPGA"),)))
     assert record(house).strikes == 1
 
@@ -319,7 +319,7 @@ def test_a_job_is_placed_again_in_a_frame_that_has_failed_it_where_nothing_else_
     assert "number 1 of 1 in the queue; it waits for 1 board of 1x1 triads at (0, 0) of n" in str(
         house.controller.job_view(job_id).reason
     )
-    house.controller.frame_changed("bmp-n-0", "silent")
+    house.frame_changed("bmp-n-0", "silent")
     house.hardware()
     assert house.state(job_id) == JobState.ready
     assert house.controller.job_view(job_id).machine == "m"

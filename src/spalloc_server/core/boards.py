@@ -52,8 +52,17 @@ class BoardRecords:
         self.trial_at: dict[BoardKey, float] = {}
         """Boards in quarantine, and when they may be tried."""
         self._scheduler = scheduler
+        self._frames: dict[str, list[tuple[Machine, Frame]]] = {}
+        """By BMP, its frames."""
         self._rows: dict[BoardKey, BoardRow] = {}
         self._changed: set[BoardKey] = set()
+
+    def set_machines(self, machines: Iterable[Machine]) -> None:
+        """Take over a configuration's machines; `apply` to each what is recorded of it."""
+        self._frames = {}
+        for machine in machines:
+            for frame in machine.frames:
+                self._frames.setdefault(machine.bmp_ips[frame], []).append((machine, frame))
 
     def restore(self, row: BoardRow) -> None:
         """Take over a record from an earlier run of the server; `apply` it to its machine afterwards."""
@@ -75,26 +84,25 @@ class BoardRecords:
 
     def apply(self, machine: Machine, boards: Iterable[Board] | None = None) -> None:
         """Tell the scheduler which of these boards, or of all live ones, are out of service."""
+        alike: dict[bool, list[Board]] = {True: [], False: []}
         for board in machine.live_boards if boards is None else boards:
             if board not in machine.dead_boards:
-                out = self.out_of_service(machine, board) is not None
-                self._scheduler.set_out_of_service(machine.name, board, out)
+                alike[self.out_of_service(machine, board) is not None].append(board)
+        for out, some in alike.items():
+            self._scheduler.set_out_of_service(machine.name, some, out=out)
 
     # ---------------------------------------------------------------- what the hardware and its users say
 
-    def frame_changed(self, bmp: str, reason: str | None, machines: Iterable[Machine]) -> set[str]:
+    def frame_changed(self, bmp: str, reason: str | None) -> set[str]:
         """A frame's BMP has fallen silent, or answers again (None); the names of the machines that it is of."""
         if reason is None:
             self.silent.pop(bmp, None)
         else:
             self.silent[bmp] = reason
-        changed = set()
-        for machine in machines:
-            for frame, boards in machine.frames.items():
-                if machine.bmp_ips[frame] == bmp:
-                    self.apply(machine, boards)
-                    changed.add(machine.name)
-        return changed
+        frames = self._frames.get(bmp, ())
+        for machine, frame in frames:
+            self.apply(machine, machine.frames[frame])
+        return {machine.name for machine, _ in frames}
 
     def failed(
         self, machine: Machine, boards: Iterable[Board], failures: Mapping[tuple[str, int], BoardFailure], now: float

@@ -2,17 +2,25 @@
 
 Theory of operation. Setting a deadline only writes it into the job; the heap may still hold an older, earlier one. When
 that one comes up, the job is put back with its real deadline. So a keepalive costs nothing, and looking for jobs whose
-time has come costs only as much as there are deadlines that have come up.
+time has come costs only as much as there are deadlines that have come up. Where that is much, as when a client with
+thousands of jobs has died, it is done in steps.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 from spalloc_server.core.job import Job
 
 __all__ = ["Deadlines"]
+
+MAX_PASSED = 200
+"""Jobs that are given out in one step."""
+
+MAX_LATER = 4000
+"""Jobs that are put back in one step, because their deadlines have moved."""
 
 
 class Deadlines:
@@ -27,6 +35,12 @@ class Deadlines:
         self._jobs = jobs
         self._deadline = deadline
         self._heap: list[tuple[float, int]] = []
+        self._until = -math.inf
+
+    @property
+    def behind(self) -> bool:
+        """Whether the last step of `passed` has left some for the next, which goes on with them whatever it is told."""
+        return self._until > -math.inf
 
     def add(self, job: Job) -> None:
         """Watch a job that is new here, or was given out by `passed`."""
@@ -35,15 +49,22 @@ class Deadlines:
             heapq.heappush(self._heap, (deadline, job.job_id))
 
     def passed(self, now: float) -> Iterator[Job]:
-        """Jobs whose deadline has passed at `now`; they are not watched any longer."""
+        """Jobs whose deadline has passed at `now`, as many as a step allows; they are not watched any longer."""
+        now, self._until = max(now, self._until), -math.inf
+        given = later = 0
         while self._heap and self._heap[0][0] <= now:
+            if given >= MAX_PASSED or later >= MAX_LATER:
+                self._until = now
+                return
             job = self._jobs.get(heapq.heappop(self._heap)[1])
             deadline = None if job is None else self._deadline(job)
             if job is None or deadline is None:
                 continue
             if deadline <= now:
+                given += 1
                 yield job
             else:
+                later += 1
                 self.add(job)
 
     def first(self) -> float | None:

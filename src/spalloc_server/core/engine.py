@@ -95,9 +95,8 @@ class Engine:
             for name, old in self._machines.items()
             if name not in machines or not old.same_hardware(machines[name])
         ]
-        for job in list(self._jobs.values()):
-            if job.allocation is not None and job.allocation.machine in gone:
-                self._end(job, "Machine removed.", now)
+        for job in [job for job in self._jobs.values() if job.allocation and job.allocation.machine in gone]:
+            self._end(job, "Machine removed.", now)
         for name in gone:
             self._trials.break_off(name)
             self._power.machine_gone(name)
@@ -112,11 +111,12 @@ class Engine:
         self._set_fact("machines", list(machines))
         self._machines = dict(machines)
         self._scheduler.set_machines(self._machines)
+        self._boards.set_machines(self._machines.values())
         for name, machine in machines.items():
             for release in () if name in kept else self._power.machine_came(machine):
                 self._wait_for(release, now)
             self._boards.apply(machine)
-        self._schedule(now)
+        self._schedule(now, go_on=True)
 
     def configure(self, configuration: Configuration) -> None:
         """Apply a configuration as one step; what is running on machines that stay is left alone."""
@@ -143,12 +143,13 @@ class Engine:
         self._schedule(now)
 
     def frame_changed(self, bmp: str, reason: str | None) -> None:
-        """A frame's BMP has fallen silent, for this reason; or, with None, it answers again."""
-        self._changed_machines.update(self._boards.frame_changed(bmp, reason, self._machines.values()))
-        self._schedule(self._clock())
+        """A frame's BMP has fallen silent, for this reason, or answers again (None); jobs follow at the next `tick`."""
+        self._changed_machines.update(self._boards.frame_changed(bmp, reason))
 
     def tick(self, expire_before: float | None = None) -> None:
         """Time has passed: end rests and expired leases, and start what can start.
+
+        A call is one step: where more than that is to be done, `wake_at` says that the next call is due at once.
 
         Args:
             expire_before: leases that ran out before this time have expired; by default, now. A shell passes the
@@ -160,10 +161,12 @@ class Engine:
         for job in self._runtimes.passed(now):
             self._runtime_passed(job, now)
         self._power.end_rests(now)
-        self._schedule(now)
+        self._schedule(now, go_on=True)
 
     def wake_at(self) -> float | None:
         """When `tick` should be called even if nothing else happens (leases apart); None for no such time."""
+        if self._leases.behind:
+            return self._clock()
         times = (self._scheduler.wake_at(), self._runtimes.first(), self._trials.first())
         return min((time for time in times if time is not None), default=None)
 
@@ -221,11 +224,11 @@ class Engine:
     def _rest(self) -> float:
         return self._configuration.seconds_before_free
 
-    def _schedule(self, now: float) -> None:
-        """Start what can start, and end what has become impossible."""
-        for job_id, reason in self._scheduler.impossible():
+    def _schedule(self, now: float, *, go_on: bool = False) -> None:
+        """Start what can start, and end what has become impossible, a step of it; `tick` goes on with what is left."""
+        for job_id, reason in self._scheduler.impossible(go_on=go_on):
             self._end(self._jobs[job_id], f"{NO_MACHINES} {reason}", now)
-        for job_id, allocation in self._scheduler.run(now):
+        for job_id, allocation in self._scheduler.run(now, go_on=go_on):
             job = self._jobs[job_id]
             job.apply(Event.allocated)
             job.allocation, job.allocated_at = allocation, now
@@ -272,10 +275,10 @@ class Engine:
         Not once it has been ready: its user has its boards' addresses, and published clients ask for them only once.
         """
         assert job.allocation is not None
-        machine = self._machines[job.allocation.machine]
-        failed = self._boards.failed(machine, job.allocation.boards, failures, now)
-        bad = (board for board in job.allocation.boards if address(machine, board) in failures)
-        job.failed_in |= {(machine.name, machine.board_locations[board][:2]) for board in bad}
+        machine, boards = self._machines[job.allocation.machine], job.allocation.boards
+        failed = self._boards.failed(machine, boards, failures, now)
+        bad = (machine.board_locations[board] for board in boards if address(machine, board) in failures)
+        job.failed_in |= {(machine.name, place[:2]) for place in bad}
         if job.ready_at is not None:
             self._end(job, f"Machine configuration failed. {failed}", now)
         elif job.placements >= self._configuration.health.max_placements:

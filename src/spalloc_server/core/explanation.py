@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import msgspec
 
-from spalloc_server.core.book import Book, Waiting
+from spalloc_server.core.book import Book
 from spalloc_server.core.messages import NO_JOB, Allocation
 from spalloc_server.core.reservation import Reservation, all_free, releases, soonest
 from spalloc_server.core.torus import Planes, union
+from spalloc_server.core.waiting import Waiting
 
 __all__ = ["Explanation", "explain"]
 
@@ -51,7 +52,7 @@ def explain(
     text = f"number {position} of {len(book.line)} in the queue"
     next_up = reservation or _soonest(book, job, taken, now)
     if next_up is None:
-        closed = [name for name in job.machines if not book.machines[name].serves_now(job.request)]
+        closed = [name for name in job.machines if not book.machines[name].serves_now(job.kind)]
         return Explanation(position=position, text=f"{text}; too little of {', '.join(closed)} is in service for now")
     (x, y, width, height), planes = next_up.place
     machine = book.machines[next_up.machine]
@@ -78,13 +79,14 @@ def _soonest(book: Book, job: Waiting, taken: dict[str, Planes], now: float) -> 
         found = [
             Reservation(job.job_id, name, place, start, start, now)
             for name in job.machines
-            if book.machines[name].serves_now(job.request)
+            if book.machines[name].serves_now(job.kind)
             for start, place in [
                 soonest(
-                    job.request,
+                    job.kind,
                     book.machines[name],
                     releases(book, name, now),
                     union(spared.get(name, (0, 0, 0)), book.avoided(job, name)),
+                    now,
                 )
                 or (None, None)
             ]

@@ -9,6 +9,9 @@ set of bits, because every placement decision reads it.
 There are two answers to what the machine could serve were it empty. `could_serve` counts every board that is not dead
 in the configuration: whoever fails that need not wait. `serves_now` leaves out what is out of service, which is
 expected back: whoever fails only that may wait, but must not be waited for.
+
+Frames fail and come back all at once, with hundreds of boards. So taking boards out of service costs only as much as
+there are of them: the topology, which is costly, is made when it is next asked for.
 """
 
 from __future__ import annotations
@@ -20,21 +23,31 @@ from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
-from spalloc_server.core.placement import place
+from spalloc_server.core.placement import Place, fits, place
 from spalloc_server.core.topology import Topology
-from spalloc_server.core.torus import Planes, Torus, count, union, without
+from spalloc_server.core.torus import Planes, Torus, count, overlap, union, without
+from spalloc_server.core.work import Metered, Work
 
 __all__ = ["Occupancy"]
 
-MAX_REMEMBERED_REQUESTS = 1000
+MAX_REMEMBERED_REQUESTS = 10_000
 """Kinds of request of which a machine remembers whether it could serve them."""
+
+REMEMBERED_GROUNDS = 4
+"""Sets of free boards of which a machine remembers what the search for places has found out about them."""
 
 
 class Occupancy:
-    """The boards of one machine: its topology, and who has what of it."""
+    """The boards of one machine: its topology, and who has what of it.
 
-    def __init__(self, machine: Machine) -> None:
+    Args:
+        machine: what the configuration says.
+        work: where searches for places are counted.
+    """
+
+    def __init__(self, machine: Machine, work: Work | None = None) -> None:
         self.machine = machine
+        self.work = work or Work()
         self.torus = Torus(machine.width, machine.height)
         self.holders: dict[Board, int] = {}
         """Boards held, and the job that each is held for."""
@@ -46,10 +59,11 @@ class Occupancy:
         """Nothing is to be given for the time being."""
         self._topology: Topology | None = None
         self._whole: Topology | None = None
-        self._ground: Ground | None = None
-        self._could_serve: dict[tuple[object, ...], bool] = {}
-        self._serves_now: dict[tuple[object, ...], bool] = {}
-        self.free: Planes = self.topology.live
+        self._live: Planes = self._working_planes()
+        self._grounds: dict[Planes, Ground] = {}
+        self._could_serve: dict[Request, bool] = {}
+        self._serves_now: dict[Request, bool] = {}
+        self.free: Planes = self._live
         """Boards that may be given, were the machine not closed."""
         self.lately: Planes = (0, 0, 0)
         """The boards whose rest has ended last, up to half of the machine: others are given first."""
@@ -59,67 +73,93 @@ class Occupancy:
     def topology(self) -> Topology:
         """The boards that work and are in service, and their links."""
         if self._topology is None:
-            self._topology = Topology(self.torus, self.machine.dead_boards | self.out, self.machine.dead_links)
+            self._topology = self._metered(self.machine.dead_boards | self.out)
         return self._topology
 
-    def could_serve(self, request: Request) -> bool:
-        """Whether the machine as configured could serve a request if nobody had any of it."""
+    def could_serve(self, kind: Request) -> bool:
+        """Whether the machine as configured could serve a kind of request if nobody had any of it."""
         if self._whole is None:
-            self._whole = Topology(self.torus, self.machine.dead_boards, self.machine.dead_links)
-        return self._serves(request, self._whole, self._could_serve)
+            self._whole = self._metered(self.machine.dead_boards)
+        return self._serves(kind, self._whole, self._could_serve)
 
-    def serves_now(self, request: Request) -> bool:
-        """Whether what is in service of the machine could serve a request if nobody had any of it."""
-        return not self.closed and self._serves(request, self.topology, self._serves_now)
+    def serves_now(self, kind: Request) -> bool:
+        """Whether what is in service of the machine could serve a kind of request if nobody had any of it."""
+        if self.closed or not self.could_serve(kind):
+            return False
+        return not self.out or self._serves(kind, self.topology, self._serves_now)
 
-    def _serves(self, request: Request, topology: Topology, known: dict[tuple[object, ...], bool]) -> bool:
-        kind = request.boards, request.kind
-        if kind not in known:
+    def place(self, kind: Request, ground: Ground) -> Place | None:
+        """Where a kind of request fits on some boards of this machine, as `placement.place` tells."""
+        self.work.searched(self.torus.size)
+        return place(kind, ground)
+
+    def fits(self, kind: Request, ground: Ground) -> bool:
+        """Whether there is any place for a kind of request on some boards of this machine."""
+        self.work.searched(self.torus.size)
+        return fits(kind, ground)
+
+    def _serves(self, kind: Request, topology: Topology, known: dict[Request, bool]) -> bool:
+        if (serves := known.get(kind)) is None:
             if len(known) >= MAX_REMEMBERED_REQUESTS:
-                known.clear()
-            known[kind] = place(request, Ground(topology, topology.live)) is not None
-        return known[kind]
+                del known[next(iter(known))]
+            serves = known[kind] = self.place(kind, Ground(topology, topology.live)) is not None
+        return serves
+
+    def _metered(self, dead: Iterable[Board]) -> Topology:
+        topology = Metered(self.torus, dead, self.machine.dead_links)
+        topology.work = self.work
+        return topology
+
+    def _working_planes(self) -> Planes:
+        full = self.torus.full
+        return without((full, full, full), self.torus.planes(self.machine.dead_boards | self.out))
 
     def working(self) -> int:
         """How many boards work and are in service."""
-        return count(self.topology.live)
+        return count(self._live)
 
     def configure(self, machine: Machine) -> bool:
         """Take over what may change of the same hardware; whether placement can come out differently now."""
         before, self.machine = self.machine, machine
         if (before.dead_boards, before.dead_links) == (machine.dead_boards, machine.dead_links):
             return False
-        self._topology = self._whole = self._ground = None
-        self._could_serve, self._serves_now = {}, {}
-        taken = self.torus.planes({*self.holders, *self.resting})
-        self.free = without(self.topology.live, taken)
+        self._topology = self._whole = None
+        self._grounds, self._could_serve, self._serves_now = {}, {}, {}
+        self._live = self._working_planes()
+        self.free = without(self._live, self.torus.planes({*self.holders, *self.resting}))
         return True
 
-    def set_out_of_service(self, board: Board, out: bool) -> bool:
-        """Take a board out of service or put it back; whether that is a change."""
-        if out == (board in self.out):
+    def set_out_of_service(self, boards: Collection[Board], *, out: bool) -> bool:
+        """Take boards out of service or put them back; whether that changes anything."""
+        changed = [board for board in boards if (board in self.out) != out]
+        if not changed:
             return False
         if out:
-            self.out.add(board)
+            self.out.update(changed)
+            planes = self.torus.planes(changed)
+            self._live, self.free = without(self._live, planes), without(self.free, planes)
         else:
-            self.out.remove(board)
-        self._topology = self._ground = None
-        self._serves_now = {}
-        self.free = without(self.free, self.torus.planes([board]))
-        if board not in self.holders and board not in self.resting:
-            self._set_free([board])
+            self.out.difference_update(changed)
+            working = [board for board in changed if board not in self.machine.dead_boards]
+            self._live = union(self._live, self.torus.planes(working))
+            self._set_free(board for board in working if board not in self.holders and board not in self.resting)
+        self._topology = None
+        self._grounds, self._serves_now = {}, {}
         return True
 
     @property
     def ground(self) -> Ground:
         """The free boards, as placement takes them."""
-        if self._ground is None or self._ground.free != self.free:
-            self._ground = self.ground_of(self.free)
-        return self._ground
+        return self.ground_of(self.free)
 
     def ground_of(self, boards: Planes) -> Ground:
         """Some of the free boards, likewise."""
-        return Ground(self.topology, boards, self.lately)
+        ground = self._grounds.get(boards)
+        if ground is None:
+            if len(self._grounds) >= REMEMBERED_GROUNDS:
+                del self._grounds[next(iter(self._grounds))]
+            ground = self._grounds[boards] = Ground(self.topology, boards, self.lately)
+        return ground
 
     def hold(self, boards: Collection[Board], job_id: int) -> None:
         """Give boards to a job."""
@@ -163,19 +203,19 @@ class Occupancy:
         """Assert that what is kept agrees with itself."""
         assert not self.holders.keys() & self.resting.keys(), "a board is both held and resting"
         unfree = self.torus.planes({*self.holders, *self.resting})
-        expected = tuple(live & ~taken for live, taken in zip(self.topology.live, unfree, strict=True))
-        assert self.free == expected, f"free boards of {self.machine.name} are not those that nobody has"
+        assert self._live == self.topology.live, f"working boards of {self.machine.name} are not those in service"
+        assert self.free == without(self._live, unfree), (
+            f"free boards of {self.machine.name} are not those that nobody has"
+        )
         assert self.resting.items() <= {(board, until) for until, board in self._ends_of_rest}
 
     def _note_used_lately(self, boards: Collection[Board]) -> None:
         # In two ages, which costs nothing to keep: when half of the boards are young, those before the last are old
         young = self.torus.planes(boards)
         more = union(self.lately, young)
-        self.lately = more if 2 * count(more) <= count(self.topology.live) else young
-        self._ground = None
+        self.lately = more if 2 * count(more) <= count(self._live) else young
+        self._grounds = {}
 
     def _set_free(self, boards: Iterable[Board]) -> None:
         """Nobody has these any more: those that are in service may be given."""
-        a, b, c = self.torus.planes(boards)
-        live = self.topology.live
-        self.free = union(self.free, (a & live[0], b & live[1], c & live[2]))
+        self.free = union(self.free, overlap(self.torus.planes(boards), self._live))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from spalloc_server.core.book import Book, Turn, Waiting
+from spalloc_server.core.book import Book
 from spalloc_server.core.messages import Allocation
 from spalloc_server.core.reservation import Reservation
 from spalloc_server.core.torus import Planes
+from spalloc_server.core.waiting import Turn, Waiting
 
 __all__ = ["Policy"]
 
@@ -19,8 +20,19 @@ class Policy(Protocol):
         """A job's place in the line."""
         ...
 
-    def run(self, book: Book, now: float) -> list[tuple[int, Allocation]]:
-        """Start what may start. Called when something has changed since the last time."""
+    @property
+    def pending(self) -> bool:
+        """Whether the last `run` has left something for the next."""
+        ...
+
+    def run(self, book: Book, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:
+        """Start what may start, as far as the step allows, and go on there with the next call.
+
+        Args:
+            book: who waits, and what is free.
+            now: the time.
+            changed: whether anything may have changed since the last call.
+        """
         ...
 
     def places_changed(self) -> None:

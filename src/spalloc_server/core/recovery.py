@@ -58,6 +58,7 @@ class RecoverableEngine(Engine):
         names = self._facts.get("machines", [])
         self._machines = {name: machine_from_fact(self._facts[f"machine/{name}"]) for name in names}
         self._scheduler.set_machines(self._machines)
+        self._boards.set_machines(self._machines.values())
         for record in snapshot.boards:
             self._boards.restore(copy(record))
         for machine in self._machines.values():

@@ -8,17 +8,26 @@ many boards as asked for, and most often that is already it, because boards need
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from spalloc_server.core.book import Book
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
 from spalloc_server.core.occupancy import Occupancy
-from spalloc_server.core.placement import Place, fewest, fits, place
+from spalloc_server.core.placement import Place, fewest
 from spalloc_server.core.torus import Planes, count, overlap, union, without
 
 __all__ = ["Reservation", "all_free", "releases", "soonest"]
+
+TIE_SECONDS = 1.0
+"""Predicted ends that are no further apart than this are one."""
+
+TIE_PART = 0.05
+"""The same, as a part of the time until the first of them."""
+
+NOTHING: Planes = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +53,19 @@ class Reservation:
 def releases(book: Book, machine: str, now: float) -> list[tuple[float, Planes]]:
     """When boards that are not free now will probably be: (time, boards), soonest first."""
     occupancy = book.machines[machine]
-    live = occupancy.topology.live
-    rest = without(live, occupancy.free)
-    ends = []
+    at: dict[float, Planes] = {}
+    held = NOTHING
     for job in book.running.values():
         if job.allocation.machine == machine:
-            ends.append((job.predicted_end(now) + book.seconds_before_free, overlap(job.planes, live)))
-            rest = without(rest, job.planes)
+            end = job.predicted_end(now) + book.seconds_before_free
+            at[end] = union(at.get(end, NOTHING), job.planes)
+            held = union(held, job.planes)
+    live = occupancy.topology.live
+    rest = without(without(live, occupancy.free), held)
     if any(rest):  # boards that are being powered off, or rest
-        ends.append((now + book.seconds_before_free, rest))
-    return sorted(ends)
+        end = now + book.seconds_before_free
+        at[end] = union(at.get(end, NOTHING), rest)
+    return [(end, overlap(planes, live)) for end, planes in sorted(at.items())]
 
 
 def all_free(boards: Planes, ends: Sequence[tuple[float, Planes]], now: float) -> float:
@@ -62,26 +74,27 @@ def all_free(boards: Planes, ends: Sequence[tuple[float, Planes]], now: float) -
 
 
 def soonest(
-    request: Request, occupancy: Occupancy, ends: Sequence[tuple[float, Planes]], taken: Planes
+    kind: Request, occupancy: Occupancy, ends: Sequence[tuple[float, Planes]], taken: Planes, now: float
 ) -> tuple[float, Place] | None:
     """When a request that does not fit now will first fit, and where.
 
     Args:
-        request: what is asked for.
+        kind: what is asked for.
         occupancy: the machine.
         ends: when its boards come free, from `releases`.
         taken: boards that are meant for others, and do not count.
+        now: the time.
     """
     free = without(occupancy.free, taken)
-    least = fewest(request, occupancy.topology)
+    least = fewest(kind, occupancy.topology)
     steps = []
-    for end, boards in ends:
+    for boards in _together(ends, now):
         free = union(free, without(boards, taken))
         if count(free) >= least:
-            steps.append((end, free))
+            steps.append(free)
 
     def fits_at(step: int) -> bool:
-        return fits(request, Ground(occupancy.topology, steps[step][1]))
+        return occupancy.fits(kind, Ground(occupancy.topology, steps[step]))
 
     failed, step, stride = -1, 0, 1
     while step < len(steps) and not fits_at(step):
@@ -93,6 +106,18 @@ def soonest(
         failed, step = (failed, middle) if fits_at(middle) else (middle, step)
     if step >= len(steps):
         return None
-    end, free = steps[step]
-    found = place(request, Ground(occupancy.topology, free))
-    return found and (end, found)
+    found = occupancy.place(kind, Ground(occupancy.topology, steps[step]))
+    return found and (all_free(found[1], ends, now), found)
+
+
+def _together(ends: Sequence[tuple[float, Planes]], now: float) -> Iterator[Planes]:
+    """The boards that come free at nearly the same time, together, soonest first."""
+    boards, until = NOTHING, -math.inf
+    for end, freed in ends:
+        if end > until:
+            if any(boards):
+                yield boards
+            boards, until = NOTHING, end + max(TIE_SECONDS, TIE_PART * (end - now))
+        boards = union(boards, freed)
+    if any(boards):
+        yield boards

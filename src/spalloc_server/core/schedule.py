@@ -2,7 +2,8 @@
 
 Theory of operation. A job is submitted, waits, is started by `run`, and ends; its boards stay held until they are
 freed (powered off), and rest before they are given again. `run` asks the policy, but only where something has changed
-that could let a job start. This module knows nothing of power, keepalives or clients, and has no clock: whoever
+that could let a job start. A call of `run` is one step: what is more than that is left for the next, and `wake_at` says
+that the next is due. This module knows nothing of power, keepalives or clients, and has no clock: whoever
 calls it says what time it is.
 
 Whether any machine could ever serve a request is decided by placement on the machine as if it were empty. It is
@@ -17,13 +18,15 @@ from typing import Any
 
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
-from spalloc_server.core.book import Book, Waiting, allows
+from spalloc_server.core.book import Book, allows
 from spalloc_server.core.explanation import Explanation, explain
 from spalloc_server.core.messages import Allocation, Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.policy import Policy
 from spalloc_server.core.policy_backfill import Backfill
 from spalloc_server.core.policy_fifo import FirstComeFirstServed
+from spalloc_server.core.waiting import Waiting
+from spalloc_server.core.work import STEP
 from spalloc_server.options import Scheduling
 
 __all__ = ["Explanation", "Scheduler"]
@@ -44,7 +47,8 @@ class Scheduler:
         self._closed: frozenset[str] | None = frozenset()
         self._policy: Policy = FirstComeFirstServed()
         self._changed = False
-        self._topology_changed = False
+        self._now = 0.0
+        """When `run` was last called."""
         self.set_policy(scheduling or Scheduling(), seconds_before_free)
 
     def set_policy(self, scheduling: Scheduling, seconds_before_free: float) -> None:
@@ -53,7 +57,7 @@ class Scheduler:
         self._book.seconds_before_free = seconds_before_free
         if not isinstance(self._policy, POLICIES[scheduling.policy]):
             self._policy = POLICIES[scheduling.policy]()
-            self._book.line_up(self._policy.turn)
+            self._book.set_turns(self._policy.turn)
         self._changed = True
 
     def set_machines(self, machines: Mapping[str, Machine]) -> None:
@@ -70,14 +74,13 @@ class Scheduler:
             if occupancy is not None and machine.same_hardware(occupancy.machine):
                 occupancy.configure(machine)
             else:
-                occupancy = Occupancy(machine)
+                occupancy = Occupancy(machine, self._book.work)
             after[name] = occupancy
         for running in self._book.running.values():
             name = running.allocation.machine
             assert after.get(name) is before[name], f"machine {name} goes while job {running.job_id} runs on it"
-        self._book.machines = after
+        self._book.set_machines(after)
         self._policy.places_changed()
-        self._topology_changed = True
         self._close()
 
     def refusal(self, request: Request) -> str | None:
@@ -86,15 +89,19 @@ class Scheduler:
             return None
         return self._why_none(request)
 
-    def impossible(self) -> list[tuple[int, str]]:
-        """Queued jobs that no machine can serve any more, and why. The caller withdraws them."""
-        if not self._topology_changed:
-            return []
-        self._topology_changed = False
-        for job in self._book.waiting.values():
-            job.machines = self._book.suitable(job.request)
-        self._book.line_up()
-        return [(job.job_id, self._why_none(job.request)) for job in self._book.line if not job.machines]
+    @property
+    def pending(self) -> bool:
+        """Whether the last step has left work for the next."""
+        return self._changed or not self._book.judged or self._policy.pending
+
+    def impossible(self, *, go_on: bool = True) -> list[tuple[int, str]]:
+        """Queued jobs that no machine can serve any more, and why. The caller withdraws them.
+
+        Args:
+            go_on: as for `run`.
+        """
+        self._begin_step(go_on=go_on)
+        return [(job.job_id, self._why_none(job.request)) for job in self._book.judge()]
 
     def submit(
         self,
@@ -160,9 +167,9 @@ class Scheduler:
         self._book.machines[machine].release(boards, rest_until)
         self._changed = True
 
-    def set_out_of_service(self, machine: str, board: Board, out: bool) -> None:
-        """Take a board out of service, or put it back. A job that has it keeps it."""
-        self._changed |= self._book.machines[machine].set_out_of_service(board, out)
+    def set_out_of_service(self, machine: str, boards: Collection[Board], *, out: bool) -> None:
+        """Take boards out of service, or put them back. A job that has one keeps it."""
+        self._changed |= self._book.machines[machine].set_out_of_service(boards, out=out)
 
     def out_of_service(self, machine: str) -> frozenset[Board]:
         """The boards of a machine that are out of service."""
@@ -176,17 +183,29 @@ class Scheduler:
         self._closed = None if everything else frozenset(machines)
         self._close()
 
-    def run(self, now: float) -> list[tuple[int, Allocation]]:
-        """Start the jobs that may start now."""
+    def run(self, now: float, *, go_on: bool = True) -> list[tuple[int, Allocation]]:
+        """Start the jobs that may start now, as far as the step allows.
+
+        Nothing starts while it is being found out which machines could serve those who wait: `impossible` comes first.
+
+        Args:
+            now: the time.
+            go_on: whether to go on with what earlier steps have left. Otherwise, if they have left anything, no more is
+                done than to try new jobs elsewhere.
+        """
+        self._now = now
+        self._begin_step(go_on=go_on)
         for occupancy in self._book.machines.values():
             self._changed |= occupancy.wake(now)
-        if not self._changed:
+        if not self._book.judged or not (self._changed or self._policy.pending):
             return []
-        self._changed = False
-        return self._policy.run(self._book, now)
+        changed, self._changed = self._changed, False
+        return self._policy.run(self._book, now, changed=changed)
 
     def wake_at(self) -> float | None:
         """When `run` is worth calling even if nothing else happens; None while nothing waits for time to pass."""
+        if self.pending:
+            return self._now
         if not self._book.waiting:
             return None
         wakes = (occupancy.next_wake() for occupancy in self._book.machines.values())
@@ -215,8 +234,12 @@ class Scheduler:
 
     def check(self) -> None:
         """Assert every invariant."""
-        if not self._topology_changed:
+        if self._book.judged:
             self._book.check()
+
+    def _begin_step(self, *, go_on: bool) -> None:
+        left_over = self._policy.pending or not self._book.judged
+        self._book.work.left = 0 if left_over and not go_on else STEP
 
     def _close(self) -> None:
         for name, occupancy in self._book.machines.items():

@@ -1,0 +1,67 @@
+"""How much may be done before the event loop has its turn again.
+
+Theory of operation. A pass over a long queue is cut into *steps*. A step does a bounded amount of work, and what is
+left is done by later ones. The core has no clock, so work is counted in units: looking at a waiting job is one unit,
+and all else is weighed by how many times longer it takes. A unit is some two microseconds. The work for one job is
+never cut, so a step can be longer by one placement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from spalloc_server.core.topology import Topology
+from spalloc_server.core.torus import Block, Planes
+
+__all__ = ["STEP", "Metered", "Work"]
+
+STEP = 2500
+"""Units of work in one step: some 5 ms."""
+
+START = 60
+"""Units of work that starting a job is."""
+
+
+class Work:
+    """What is left of the present step. It is less than nothing where the last job took more than was left."""
+
+    def __init__(self) -> None:
+        self.left = STEP
+        self.placements = 0
+        """Places looked for, ever."""
+        self.floods = 0
+        """Floods begun, ever."""
+        self.layers = 0
+        """Layers of floods, ever."""
+
+    def looked(self) -> None:
+        """Count a waiting job that was looked at."""
+        self.left -= 1
+
+    def judged(self) -> None:
+        """Count a waiting job of which it was found out anew which machines could serve it."""
+        self.left -= 3
+
+    def started(self) -> None:
+        """Count a job that was started."""
+        self.left -= START
+
+    def searched(self, triads: int) -> None:
+        """Count a search for a place on a machine of so many triads; its floods are counted apart."""
+        self.placements += 1
+        self.left -= 20 + triads // 100
+
+
+class Metered(Topology):
+    """A topology whose floods count as work."""
+
+    work = Work()
+
+    def layers(self, start: Planes, among: Planes, block: Block) -> Iterator[Planes]:
+        """Boards reached from some, layer by layer, as `Topology.layers` tells."""
+        self.work.floods += 1
+        units = 1 + self.torus.size // 250
+        for reached in super().layers(start, among, block):
+            self.work.layers += 1
+            self.work.left -= units
+            yield reached
