@@ -220,6 +220,41 @@ def test_explain_tells_place_in_line_region_holders_and_start() -> None:
     assert hall.scheduler.explain(behind, hall.now).position == 2
 
 
+@pytest.mark.parametrize("apart", [0.0, 0.3])
+def test_of_boards_that_come_free_at_nearly_the_same_time_the_most_compact_are_reserved(apart: float) -> None:
+    hall = Hall(a_machine("m", 8, 8))
+    hall.teach("campaign", 3, HOUR)
+    for _ in range(64):
+        hall.submit(3, "campaign")
+        hall.now += apart
+    waiting = hall.submit(48)
+    region = hall.scheduler.explain(waiting, hall.now).waits_for
+    assert region is not None
+    assert (region.width, region.height) == (4, 4)
+    last = max(hall.scheduler._book.running[job_id].predicted_end(hall.now) for job_id in holders(hall, region))
+    assert hall.predicted_start(waiting) == pytest.approx(last)
+
+
+def test_boards_that_come_free_much_sooner_are_reserved_though_others_are_more_compact() -> None:
+    hall = Hall(a_machine("m", 4, 4))
+    hall.teach("soon", 12, 600.0)
+    hall.teach("late", 12, 700.0)
+    row = [hall.submit(3, "soon", max_runtime=600.0) for _ in range(4)]
+    for _ in range(12):
+        hall.submit(3, "late")
+    waiting = hall.submit(12, "other")
+    region = hall.scheduler.explain(waiting, hall.now).waits_for
+    assert region is not None
+    assert holders(hall, region) == {*row}
+    assert (region.width, region.height) == (4, 1)
+    assert hall.predicted_start(waiting) == pytest.approx(hall.now + 600.0)
+
+
+def holders(hall: Hall, region: Allocation) -> set[int]:
+    """The jobs that have boards of a region."""
+    return {job_id for board in region.boards if (job_id := hall.scheduler.holder("m", board)) is not None}
+
+
 def test_what_was_learnt_survives_a_restart() -> None:
     hall = Hall()
     hall.teach("me", 48, 100.0)

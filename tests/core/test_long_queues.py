@@ -1,0 +1,313 @@
+"""Long queues cost little at a time: work is counted, not timed, and nobody is overtaken because a pass was cut."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, Literal
+
+import pytest
+
+from spalloc_server.configuration import Scheduling
+from spalloc_server.core import deadlines, policy_backfill, schedule
+from spalloc_server.core.job import JobState
+from spalloc_server.core.messages import NO_JOB, Allocation, Request
+from spalloc_server.core.occupancy import Occupancy
+from spalloc_server.core.request import DEFAULT_TAGS
+from spalloc_server.core.schedule import Scheduler
+from spalloc_server.core.topology import Topology
+from tests.core.house import House
+from tests.core.machines import a_machine
+
+Policy = Literal["backfill", "fifo"]
+POLICIES: tuple[Policy, ...] = ("backfill", "fifo")
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> Iterator[list[Any]]:
+    """The calls of a method, as they are made."""
+    calls: list[Any] = []
+    method = getattr(owner, name)
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return method(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, counting)
+        yield calls
+
+
+class Queue:
+    """A scheduler with one machine whose boards are all held at first, and what it has started since."""
+
+    def __init__(self, width: int = 4, height: int = 4, policy: Policy = "backfill") -> None:
+        self.scheduler = Scheduler(Scheduling(policy=policy), 0.0)
+        self.scheduler.set_machines({"m": a_machine("m", width, height)})
+        self.started: dict[int, Allocation] = {}
+        self.boards = a_machine("m", width, height).live_boards
+        self.scheduler.hold("m", self.boards, NO_JOB)
+        self.step()
+
+    def submit(self, job_id: int, **what: Any) -> None:
+        self.scheduler.submit(job_id, Request(**{"owner": "me", "tags": DEFAULT_TAGS, **what}), float(job_id))
+
+    def step(self, *, go_on: bool = True) -> list[int]:
+        """One step; the jobs that it started, in order."""
+        started = self.scheduler.run(1000.0, go_on=go_on)
+        self.started.update(started)
+        self.scheduler.check()
+        return [job_id for job_id, _ in started]
+
+    def steps(self) -> tuple[list[int], int]:
+        """All steps that are due at once: the jobs that they started, and how many there were."""
+        started = self.step()
+        number = 1
+        while self.scheduler.pending:
+            started += self.step()
+            number += 1
+            assert number < 10_000, "it never ends"
+        return started, number
+
+    def free(self, boards: Sequence[tuple[int, int, int]]) -> None:
+        self.scheduler.free("m", boards, rest_until=None, now=1000.0)
+
+
+def varied(value: int) -> dict[str, dict[str, Any]]:
+    """What thousands of jobs can each say in a way of their own, though it comes to the same."""
+    return {
+        "min_ratio": {"min_ratio": 0.51 + value * 1e-6},
+        "max_dead_boards": {"max_dead_boards": 500 + value},
+        "max_dead_links": {"max_dead_links": 7 + value},
+        "max_runtime": {"max_runtime": 9e6 - value},
+        "owner": {"owner": f"owner {value}"},
+        "priority": {"priority": -value},
+    }
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("what", varied(0))
+def test_a_thousand_jobs_that_come_to_the_same_are_placed_like_one(
+    what: str, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(policy=policy)
+    with counted(monkeypatch, Occupancy, "place") as places:
+        for number in range(1, 1001):
+            queue.submit(number, boards=24, **varied(number)[what])
+        queue.steps()
+        queue.free(queue.boards[:20])
+        assert queue.steps()[0] == []
+    assert len(places) <= 12
+
+
+def test_a_min_ratio_for_each_of_ten_thousand_jobs_makes_no_more_kinds_than_there_are_ratios_of_sides() -> None:
+    queue = Queue(20, 20)
+    random_ratio = random.Random(1).random
+    kinds = {
+        queue.scheduler._book.kind(Request(owner="me", boards=12, min_ratio=random_ratio())) for _ in range(10_000)
+    }
+    assert len(kinds) == 128  # the fractions from 1/20 to 1/1 with denominators up to 20, of which there are so many
+
+
+@pytest.mark.parametrize(
+    ("asked", "same", "other"),
+    [
+        ({"min_ratio": 0.34}, {"min_ratio": 0.5}, {"min_ratio": 0.51}),
+        ({"min_ratio": 0.2}, {"min_ratio": 0.25}, {"min_ratio": 0.26}),
+        ({"min_ratio": 0.1}, {"min_ratio": 0.0}, {"min_ratio": 0.3}),
+        ({"max_dead_boards": 11}, {"max_dead_boards": 10**30}, {"max_dead_boards": 10}),
+        ({"max_dead_boards": -5}, {"max_dead_boards": -1}, {"max_dead_boards": 0}),
+        ({"max_dead_links": 0}, {"max_dead_links": None}, {"max_dead_links": -1}),
+        ({"owner": "a", "priority": 3, "max_runtime": 9.0}, {"owner": "b"}, {"boards": 13}),
+    ],
+)
+def test_requests_are_of_one_kind_where_they_come_to_the_same_and_only_there(
+    asked: dict[str, Any], same: dict[str, Any], other: dict[str, Any]
+) -> None:
+    book = Queue(4, 4).scheduler._book
+    kinds = [book.kind(Request(**{"owner": "me", "boards": 12, **what})) for what in (asked, same, other)]
+    assert kinds[0] == kinds[1] != kinds[2]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_pass_that_is_cut_starts_whom_one_that_is_not_starts(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_started(step: int) -> tuple[list[int], int]:
+        monkeypatch.setattr(schedule, "STEP", step)
+        queue = Queue(policy=policy)
+        rng = random.Random(5)
+        for number in range(1, 200):
+            queue.submit(number, boards=rng.choice((2, 3, 5, 24, 60 if policy == "backfill" else 9)[:4]))
+        queue.steps()
+        queue.free(queue.boards)
+        return queue.steps()
+
+    whole, once = all_started(10**9)
+    in_parts, often = all_started(40)
+    assert (whole, once) == (in_parts, 1)
+    assert len(whole) > 5
+    assert often > 5
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_becomes_free_during_a_pass_is_for_those_who_are_first(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_backfill, "RESERVATIONS", 0)
+    queue = Queue(policy=policy)
+    boards = queue.boards
+    queue.submit(1, boards=6, priority=1)
+    for number in range(2, 100):
+        queue.submit(number, boards=5)
+    queue.steps()
+    monkeypatch.setattr(schedule, "STEP", 30)
+    queue.free(boards[:3])  # too little for anybody
+    assert queue.step() == []
+    queue.free(boards[3:6])
+    started, _ = queue.steps()
+    assert started == [1], "those behind it, whom the pass had yet to reach, could have used these boards first"
+
+
+def test_a_new_job_waits_for_the_pass_over_those_before_it_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_backfill, "RESERVATIONS", 0)
+    queue = Queue()
+    for number in range(1, 100):
+        queue.submit(number, boards=24)
+    queue.steps()
+    monkeypatch.setattr(schedule, "STEP", 30)
+    queue.free(queue.boards[:3])
+    assert queue.step(go_on=False) == []
+    assert queue.scheduler.pending
+    queue.submit(100, boards=1)
+    assert queue.step(go_on=False) == [], "only a tick goes on with the pass"
+    assert queue.steps()[0] == [100]
+
+
+def test_a_new_job_for_a_machine_of_which_no_pass_is_under_way_starts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue()
+    queue.scheduler.set_machines({"m": a_machine("m", 4, 4), "n": a_machine("n", 4, 4, tags=["other"])})
+    for number in range(1, 100):
+        queue.submit(number, boards=24)
+    queue.steps()
+    monkeypatch.setattr(schedule, "STEP", 30)
+    queue.free(queue.boards[:3])
+    assert queue.step() == []
+    queue.submit(100, boards=1, machine="n", tags=frozenset())
+    assert queue.step(go_on=False) == [100]
+    assert queue.scheduler.pending
+
+
+def test_a_job_that_joins_before_those_whom_a_pass_has_reached_goes_before_those_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(policy_backfill, "RESERVATIONS", 0)
+    queue = Queue()
+    for number in range(1, 100):
+        queue.submit(number, boards=6 if number > 90 else 24, priority=-1 if number > 90 else 0)
+    queue.steps()
+    monkeypatch.setattr(schedule, "STEP", 30)
+    queue.free(queue.boards[:6])
+    assert queue.step() == []
+    queue.submit(100, boards=6, priority=1)
+    assert queue.steps()[0] == [100]
+
+
+def test_a_reload_looks_at_a_bounded_number_of_jobs_at_a_time_and_in_the_end_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = House(a_machine("m", 4, 4), a_machine("n", 4, 4))
+    house.create(48, machine="m", keepalive=None)
+    house.create(48, machine="n", keepalive=None)
+    rng = random.Random(2)
+    sizes = {
+        house.create(boards, keepalive=None, max_dead_boards=0): boards for boards in rng.choices((6, 30, 48), k=300)
+    }
+    before = [job.job_id for job in house.controller._scheduler._book.line]
+    monkeypatch.setattr(schedule, "STEP", 60)
+    house.configure(a_machine("m", 4, 4, dead_boards=[(0, 0, 0)]), a_machine("n", 4, 4, dead_boards=[(0, 0, 0)]))
+    ended = [sum(house.state(job_id) == JobState.destroyed for job_id in sizes)]
+    while (wake_at := house.controller.wake_at()) is not None and wake_at <= house.clock.now:
+        house.after(0)
+        ended.append(sum(house.state(job_id) == JobState.destroyed for job_id in sizes))
+    assert max(after - former for former, after in pairwise(ended)) <= 20
+    assert len(ended) > 10
+    hopeless = {job_id for job_id, boards in sizes.items() if boards == 48}
+    assert ended[-1] == len(hopeless)
+    line = [job.job_id for job in house.controller._scheduler._book.line]
+    assert line == [job_id for job_id in before if job_id not in hopeless]
+
+
+def test_jobs_come_go_and_learn_while_a_reload_is_still_looking_at_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(a_machine("m", 2, 2), seconds_before_free=0)
+    first = house.create(12, owner="hog", keepalive=None)
+    jobs = [house.create(12, owner="hog" if number == 20 else "me", keepalive=None) for number in range(40)]
+    house.hardware()
+    monkeypatch.setattr(schedule, "STEP", 12)
+    house.configure(a_machine("m", 2, 2, tags={"default", "new"}), seconds_before_free=0)
+    house.controller.destroy_job(jobs[39])
+    house.controller.destroy_job(jobs[0])
+    house.configure(a_machine("m", 2, 2, tags={"default", "newer"}), seconds_before_free=0)
+    late = house.create(12, keepalive=None)
+    house.clock.now += 10
+    house.controller.destroy_job(first)
+    house.hardware()
+    for _ in range(100):
+        house.after(0)
+    assert [job.job_id for job in house.controller.list_jobs() if job.boards] == [jobs[1]]
+    assert [job.job_id for job in house.controller._scheduler._book.line] == [*jobs[2:20], *jobs[21:39], late, jobs[20]]
+
+
+def test_a_frame_that_fails_costs_no_more_on_a_larger_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for side in (8, 32):
+        machine = a_machine("m", side, side)
+        house = House(machine)
+        house.create(3 * side * side, keepalive=None)
+        house.create(3 * side * side, keepalive=None)
+        with (
+            counted(monkeypatch, Topology, "__init__") as topologies,
+            counted(monkeypatch, Occupancy, "place") as places,
+            counted(monkeypatch, type(house.controller._boards), "out_of_service") as asked,
+        ):
+            for bmp in machine.bmp_ips.values():
+                house.controller.frame_changed(bmp, "silent")
+            assert len(asked) == len(machine.live_boards)
+            for bmp in machine.bmp_ips.values():
+                house.controller.frame_changed(bmp, None)
+            assert house.controller.wake_at() == house.clock.now
+            house.after(0)
+        assert len(topologies) <= 2, "each is as costly as the machine is large"
+        assert len(places) <= 4
+        house.controller.check()
+
+
+def test_leases_of_thousands_of_jobs_that_run_out_at_once_end_them_in_steps() -> None:
+    house = House(a_machine("m", 1, 1))
+    jobs = [house.create(3, keepalive=10) for _ in range(2 * deadlines.MAX_PASSED + 50)]
+    house.clock.now += 20
+    left = []
+    house.controller.tick()
+    left.append(len(house.controller.list_jobs()))
+    while house.controller._leases.behind:
+        assert house.controller.wake_at() == house.clock.now
+        house.controller.tick(0.0)
+        left.append(len(house.controller.list_jobs()))
+    house.controller.check()
+    assert left == [len(jobs) - deadlines.MAX_PASSED, 50, 0]
+
+
+def test_many_leases_that_have_been_renewed_are_put_back_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "MAX_LATER", 40)
+    house = House(a_machine("m", 1, 1))
+    jobs = [house.create(3, keepalive=10) for _ in range(99)]
+    house.clock.now += 9
+    for job_id in jobs[1:]:
+        house.controller.job_keepalive(job_id)
+    house.clock.now += 2
+    ticks = 0
+    while not ticks or house.controller._leases.behind:
+        house.controller.tick()
+        ticks += 1
+    assert ticks == 3
+    assert [job.job_id for job in house.controller.list_jobs()] == jobs[1:]
+    house.controller.check()
