@@ -6,15 +6,18 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from spalloc_server.configuration import Configuration, Health
+from spalloc_server.core import schedule
 from spalloc_server.core.controller import Controller
 from spalloc_server.core.job import JobState
 from spalloc_server.core.messages import BoardFailure, Outcome, Snapshot, Switch
 from spalloc_server.core.replies import JobStatus
+from spalloc_server.core.work import STEP
 from spalloc_server.errors import RequestError
 from spalloc_server.links import Links
 from tests.core.machines import a_machine
@@ -69,12 +72,27 @@ class ControllerMachine(RuleBasedStateMachine):
         self.now = 1000.0
         self.controller = self.new_controller()
         self.waiting: list[Switch] = []
+        self.patch = pytest.MonkeyPatch()
+
+    def teardown(self) -> None:
+        """Nothing that is due at once is due for ever."""
+        for _ in range(1000):
+            wake_at = self.controller.wake_at()
+            if wake_at is None or wake_at > self.now:
+                break
+            self.controller.tick()
+            self.controller.check()
+        else:
+            pytest.fail("the core always has more to do")
+        self.patch.undo()
 
     def new_controller(self) -> Controller:
         return Controller(clock=lambda: self.now)
 
-    @initialize(configuration=configurations)
-    def start(self, configuration: Configuration) -> None:
+    @initialize(configuration=configurations, step=st.sampled_from([1, 60, STEP]))
+    def start(self, configuration: Configuration, step: int) -> None:
+        """Passes are cut after a job, after some, or seldom."""
+        self.patch.setattr(schedule, "STEP", step)
         self.configuration = configuration
         self.controller.configure(configuration)
 
