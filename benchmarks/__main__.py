@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable, Mapping
 
 from benchmarks import policies, queues, schedule, service, storage
 
-KINDS = {
+KINDS: Mapping[str, Callable[..., str | None]] = {
     "schedule": schedule.main,
     "queues": queues.main,
     "policies": policies.main,
@@ -16,14 +18,17 @@ KINDS = {
 
 
 def main() -> None:
-    """Run one kind, or all."""
+    """Run one kind, or all; what takes longer than it may is told at the end, with an exit status of 1."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], help="which; by default all")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter measurements, for development")
     options = parser.parse_args()
+    failed = []
     for kind in options.kinds or KINDS:
         print(f"# {kind}\n", flush=True)
-        KINDS[kind](quick=options.quick)
+        if text := KINDS[kind](quick=options.quick):
+            failed.append(text)
+    sys.exit("\n".join(failed) or None)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.schedule import a_machine
+from benchmarks.hostile import a_machine
 from benchmarks.workload import JOBS, Trace
 from spalloc_server.configuration import Scheduling
 from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.schedule import a_machine
+from benchmarks.hostile import a_machine
 from benchmarks.workload import BOARDS, Trace
 from spalloc_server.configuration import Scheduling
 from spalloc_server.core.simulation import Simulation

@@ -258,6 +258,25 @@ def test_jobs_come_go_and_learn_while_a_reload_is_still_looking_at_the_queue(mon
     assert [job.job_id for job in house.controller._scheduler._book.line] == [*jobs[2:20], *jobs[21:39], late, jobs[20]]
 
 
+def test_why_a_job_waits_can_be_told_while_a_reload_is_still_looking_at_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = House(a_machine("m", 2, 2), a_machine("n", 2, 2))
+    house.create(12, machine="m", keepalive=None)
+    house.create(12, machine="n", keepalive=None)
+    jobs = [house.create(12, keepalive=None) for _ in range(40)]
+    lost = house.create(12, machine="m", keepalive=None)
+    monkeypatch.setattr(schedule, "STEP", 12)
+    house.configure(a_machine("n", 2, 2))
+    assert "number 40 of 41 in the queue; it waits for 12 boards" in str(house.controller.job_view(jobs[-1]).reason)
+    reason = house.controller.job_view(lost).reason
+    assert reason == "number 41 of 41 in the queue; its machines have changed just now"
+    for _ in range(50):
+        house.after(0)
+    assert house.state(lost) == JobState.destroyed
+    assert house.state(jobs[-1]) == JobState.queued
+
+
 def test_a_frame_that_fails_costs_no_more_on_a_larger_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for side in (8, 32):
         machine = a_machine("m", side, side)

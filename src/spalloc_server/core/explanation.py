@@ -52,8 +52,13 @@ def explain(
     text = f"number {position} of {len(book.line)} in the queue"
     next_up = reservation or _soonest(book, job, taken, now)
     if next_up is None:
-        closed = [name for name in job.machines if not book.machines[name].serves_now(job.kind)]
-        return Explanation(position=position, text=f"{text}; too little of {', '.join(closed)} is in service for now")
+        closed = [name for name in job.machines if name in book.machines]
+        why = (
+            f"too little of {', '.join(closed)} is in service for now"
+            if closed
+            else "its machines have changed just now"
+        )
+        return Explanation(position=position, text=f"{text}; {why}")
     (x, y, width, height), planes = next_up.place
     machine = book.machines[next_up.machine]
     boards = machine.torus.boards(planes)
@@ -79,7 +84,7 @@ def _soonest(book: Book, job: Waiting, taken: dict[str, Planes], now: float) -> 
         found = [
             Reservation(job.job_id, name, place, start, start, now)
             for name in job.machines
-            if book.machines[name].serves_now(job.kind)
+            if name in book.machines and book.machines[name].serves_now(job.kind)
             for start, place in [
                 soonest(
                     job.kind,
