@@ -31,6 +31,7 @@ NOT_LIMITS = {
     "core.messages.NO_JOB": "stands for no job",
     "core.shapes.ROUNDING": "how exact numbers are",
     "core.simulation": "how the results of a simulation are told",
+    "core.work.BOARD": "weighs one kind of work against others",
     "core.work.START": "weighs one kind of work against others",
     "drawing": "measures of pictures",
     "handover.FORMAT": "a version",

@@ -262,7 +262,7 @@ class Book:
         allocation = Allocation(
             machine=machine, x=x, y=y, width=width, height=height, boards=boards, single=job.request.single
         )
-        self.work.started()
+        self.work.started(len(boards))
         self.leave(job.job_id)
         self.run(job.job_id, job.request, allocation, now)
         return allocation

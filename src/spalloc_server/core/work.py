@@ -18,8 +18,11 @@ __all__ = ["STEP", "Metered", "Work"]
 STEP = 2500
 """Units of work in one step: some 5 ms."""
 
-START = 60
-"""Units of work that starting a job is."""
+START = 40
+"""Units of work that starting a job is, apart from its boards."""
+
+BOARD = 8
+"""Units of work that each board of a job that starts is: its links are looked at, and it is told to the hardware."""
 
 
 class Work:
@@ -42,9 +45,9 @@ class Work:
         """Count a waiting job of which it was found out anew which machines could serve it."""
         self.left -= 3
 
-    def started(self) -> None:
-        """Count a job that was started."""
-        self.left -= START
+    def started(self, boards: int) -> None:
+        """Count a job that was started on so many boards."""
+        self.left -= START + BOARD * boards
 
     def searched(self, triads: int) -> None:
         """Count a search for a place on a machine of so many triads; its floods are counted apart."""
