@@ -30,12 +30,6 @@ class Work:
 
     def __init__(self) -> None:
         self.left = STEP
-        self.placements = 0
-        """Places looked for, ever."""
-        self.floods = 0
-        """Floods begun, ever."""
-        self.layers = 0
-        """Layers of floods, ever."""
 
     def looked(self) -> None:
         """Count a waiting job that was looked at."""
@@ -51,7 +45,6 @@ class Work:
 
     def searched(self, triads: int) -> None:
         """Count a search for a place on a machine of so many triads; its floods are counted apart."""
-        self.placements += 1
         self.left -= 20 + triads // 100
 
 
@@ -62,9 +55,7 @@ class Metered(Topology):
 
     def layers(self, start: Planes, among: Planes, block: Block) -> Iterator[Planes]:
         """Boards reached from some, layer by layer, as `Topology.layers` tells."""
-        self.work.floods += 1
-        units = 1 + self.torus.size // 250
+        work, units = self.work, 1 + self.torus.size // 250
         for reached in super().layers(start, among, block):
-            self.work.layers += 1
-            self.work.left -= units
+            work.left -= units
             yield reached
