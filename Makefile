@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 DEV := $(VENV)/.dev
 DOCS := $(VENV)/.docs
+UNFINISHED := $(VENV)/.unfinished
+# Whether an earlier make has finished the environment; it is made anew where not.
+WHOLE := $(shell test -e $(PACKAGE) && test ! -e $(UNFINISHED) && test -x $(BIN)/python && echo yes)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format docs conformance torture fuzz bench clean
@@ -12,23 +15,35 @@ DOCS := $(VENV)/.docs
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
+# $(call install,WHAT) installs into $(VENV). Where that is interrupted, even by kill -9, $(UNFINISHED) stays, and the next
+# make begins anew. Where pip itself gives up, say without a network, the environment is as it was.
+define install
+trap 'exit 130' INT TERM HUP; touch $(UNFINISHED); status=0; \
+$(BIN)/python -m pip install --quiet --disable-pip-version-check $(1) || status=$$?; \
+test $$status -ge 128 || rm -f $(UNFINISHED); exit $$status
+endef
+
+ifneq ($(WHOLE),yes)
+.PHONY: $(PACKAGE)
+endif
+
 $(PACKAGE): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; say which with: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	@echo "Installing into $(VENV), once ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/pip install --quiet --editable .
+	@test "$(WHOLE)" = yes || { rm -f $(PACKAGE) $(DEV) $(DOCS) && $(PYTHON) -m venv --clear $(VENV); }
+	@$(call install,--upgrade "pip>=25.1")
+	@$(call install,--editable .)
 	@touch $@
 
 $(DEV): $(PACKAGE)
 	@echo "Installing what tests and checks need, once ..."
-	@$(BIN)/pip install --quiet --group dev
+	@$(call install,--group dev)
 	@touch $@
 
 $(DOCS): $(PACKAGE)
 	@echo "Installing what builds the documentation, once ..."
-	@$(BIN)/pip install --quiet --group docs
+	@$(call install,--group docs)
 	@touch $@
 
 demo: $(PACKAGE) ## a simulated million-core machine and the server, ready for real clients
@@ -66,4 +81,5 @@ bench: $(DEV) ## the benchmarks, side by side with the published server
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove everything that the other targets made
+	rm -f $(PACKAGE)
 	rm -rf $(VENV) .venvs build dist docs/_build .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
