@@ -19,7 +19,7 @@ from pathlib import Path
 from unittest import mock
 
 from spalloc_server import handover, server, upgrade
-from spalloc_server.cli import serve
+from spalloc_server.cli import serve, signals
 from spalloc_server.storage.state_file import state_path
 from tests.house import HASTE, PATIENCE
 
@@ -40,6 +40,7 @@ def main() -> None:
     timings = replace(HASTE, reply_s=0.5, power_reply_s=10.0)
     mock.patch.object(server, "Server", partial(server.Server, timings=timings)).start()
     mock.patch.object(serve, "_ready", ready).start()
+    signals.hold()
     serve.main([str(config), "--port", "0", "--log-format", "json", *sys.argv[2:]])
 
 

@@ -20,8 +20,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-import structlog
-
 from spalloc_server import systemd
 from spalloc_server.batches import Batches, Effects
 from spalloc_server.config_file import compare, load, stamp, watch
@@ -34,6 +32,7 @@ from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.in_thread import InThread
 from spalloc_server.job_log import JobLog
+from spalloc_server.logger import get_logger
 from spalloc_server.operators.service import Operators
 from spalloc_server.protocol.listener import listening_sockets, tls_context
 from spalloc_server.protocol.service import Service
@@ -57,7 +56,7 @@ HASTE_SECONDS = 1.0
 
 DEFAULT_PORT = Configuration().port
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Server(InThread):
@@ -133,6 +132,8 @@ class Server(InThread):
         address = (self._configuration.ip, self._listening_port(self._configuration))
         sockets = listening_sockets(*address) if predecessor is None else predecessor.sockets
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(systemd.flush)
+            await stack.enter_async_context(self._job_log)
             for sock in sockets:
                 stack.callback(sock.close)
             self._open_journal(None if predecessor is None else predecessor.lock)

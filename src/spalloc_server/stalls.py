@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-import structlog
+from spalloc_server.logger import get_logger
 
 __all__ = ["STALL_SECONDS", "StallDetector"]
 
@@ -24,7 +24,7 @@ BEAT_SECONDS = STALL_SECONDS / 2
 LOG_SECONDS = 1.0
 """Between lines in the log, so that a server in trouble has not that trouble too."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class StallDetector:

@@ -43,14 +43,13 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-import structlog
-
 from spalloc_server import __version__, systemd
 from spalloc_server.batches import Batches
 from spalloc_server.core.messages import Snapshot
 from spalloc_server.errors import UpgradeError
 from spalloc_server.handover import FORMAT, Channel, Clients, Go, Heritage, Ready, Warm
 from spalloc_server.hardware.switchboard import Hardware
+from spalloc_server.logger import get_logger
 from spalloc_server.protocol.connection_state import ConnectionState
 from spalloc_server.protocol.service import Service
 from spalloc_server.storage.sqlite import SqliteJournal
@@ -78,7 +77,7 @@ CHUNK = 100
 ACCEPTED_TURNS = 10
 """After so many turns of the event loop, whoever was accepted before is a connection of the service."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Successor:
@@ -151,6 +150,7 @@ class Successor:
                     self._channel.socket.sendall("".join(f"{host}\n" for host in free).encode())
                     busy -= free
                     await asyncio.sleep(0.01)
+        await systemd.flush(systemd.MAINPID_SECONDS)
 
 
 class Predecessor:

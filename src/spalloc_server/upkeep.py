@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import structlog
-
 from spalloc_server.controller import steady_time
 from spalloc_server.errors import StorageError
+from spalloc_server.logger import get_logger
 from spalloc_server.storage.journal import Journal
 
 __all__ = ["Upkeep"]
@@ -26,7 +25,7 @@ COMPLAIN_SECONDS = 60.0
 PRUNE_SECONDS = 3600.0
 """Between looks for history that is old enough to go."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Upkeep:

@@ -59,4 +59,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from spalloc_server.cli import start
+
+    start.admin()

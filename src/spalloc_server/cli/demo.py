@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from spalloc_server import config_file
-from spalloc_server.cli import logs, process
+from spalloc_server.cli import logs, output, process
 from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.demo_users import USERS, use
 from spalloc_server.cli.demo_view import show
@@ -61,6 +61,7 @@ class _Options:
 @click.option("--real-timings", is_flag=True, help="Take as long as boards do: 3 to 6 seconds for a power-on.")
 def demo(config: Path, port: int, state: Path | None, quiet_users: bool, once: bool, real_timings: bool) -> None:
     """A simulated machine of a million cores and its server, ready for real clients. ctrl+c ends it."""
+    output.never_wait()
     logs.configure(quiet=True)
     timings = REAL_TIMINGS if real_timings else BRISK_TIMINGS
     options = _Options(config, port, state, timings, users=not (quiet_users or once), once=once)

@@ -6,9 +6,10 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from spalloc_server.cli import signals
 from spalloc_server.errors import SpallocServerError
 
 __all__ = ["count", "on_stop_signals", "one_line_errors", "run"]
@@ -16,8 +17,11 @@ __all__ = ["count", "on_stop_signals", "one_line_errors", "run"]
 
 def run(program: str, main: Coroutine[Any, Any, None]) -> None:
     """Run `main` to its end, with uvloop where it is installed; errors as `one_line_errors`."""
-    with one_line_errors(program), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(main)
+    try:
+        with one_line_errors(program), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(main)
+    finally:
+        signals.finish()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -41,14 +45,17 @@ def one_line_errors(program: str) -> Iterator[None]:
     if isinstance(problem, BrokenPipeError):
         raise problem  # nobody reads our output any more, as after `| head`: click ends quietly then
     if problem is not None:
-        print(f"{program}: {' '.join(str(problem).split())}", file=sys.stderr)
+        with suppress(OSError):  # nobody can be told; the exit status says it, too
+            print(f"{program}: {' '.join(str(problem).split())}", file=sys.stderr)
         sys.exit(1)
 
 
 def on_stop_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` at each SIGINT (ctrl+c) and SIGTERM, from the running event loop."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+    """Call `stop` at each SIGINT (ctrl+c) and SIGTERM, and when the terminal goes, from the running event loop."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        numbers.append(signal.SIGHUP)
+    signals.heed(dict.fromkeys(numbers, stop))
 
 
 def count(number: int, what: str) -> str:

@@ -1,8 +1,8 @@
 """`spalloc_server`: run the server until it is told to stop.
 
 Signals: the first SIGINT or SIGTERM stops gracefully, the second at once; SIGHUP reads the config file again;
-SIGUSR2 has a new process take over (see `upgrade`). All that is heavy is imported when it is needed, so that
-`--version` and `--help` answer quickly.
+SIGUSR2 has a new process take over (see `upgrade`). They are heeded even before this module is imported (`cli.start`).
+All that is heavy is imported when it is needed, so that `--version` and `--help` answer quickly.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ def main(config_file: Path, *, quiet: bool, log_format: LogFormat, **options: ob
     import gc
 
     gc.disable()  # until all jobs are read, of which nothing is garbage
+    from spalloc_server.cli import output
+
+    output.never_wait()
     from spalloc_server.cli import logs, process
     from spalloc_server.server import Server
 
@@ -66,15 +69,19 @@ def main(config_file: Path, *, quiet: bool, log_format: LogFormat, **options: ob
 
 
 async def _serve(server: Server) -> None:
-    import asyncio
     import signal
 
-    from spalloc_server.cli.process import on_stop_signals
+    from spalloc_server.cli import signals
 
     _allow_many_files()
-    on_stop_signals(server.stop)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, server.upgrade)
+    signals.heed(
+        {
+            signal.SIGINT: server.stop,
+            signal.SIGTERM: server.stop,
+            signal.SIGHUP: server.reload,
+            signal.SIGUSR2: server.upgrade,
+        }
+    )
     await server.run(on_ready=lambda: _ready(server))
 
 
@@ -92,15 +99,15 @@ def _ready(server: Server) -> None:
     """Say so, and let the garbage collector be: to look at all jobs would stop the service for tenths of a second."""
     import gc
 
-    import structlog
-
     from spalloc_server.cli.process import count
+    from spalloc_server.logger import get_logger
 
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     gc.enable()
     boards = {name: len(machine.live_boards) for name, machine in server.controller.machines.items()}
-    structlog.get_logger().info(
+    log = get_logger(__name__)
+    log.info(
         "serving",
         address="{}:{}".format(*server.address),
         machines=", ".join(f"{name} ({count(boards[name], 'board')})" for name in boards) or "none",
@@ -109,4 +116,6 @@ def _ready(server: Server) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from spalloc_server.cli import start
+
+    start.serve()

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from spalloc_server import config_file
+from spalloc_server.cli.output import never_wait
 from spalloc_server.cli.process import count, on_stop_signals, one_line_errors, run
 from spalloc_server.hardware.faults import Faults, read_faults
 from spalloc_server.hardware.scp import SCP_PORT
@@ -32,6 +33,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--allow-unsafe-config", is_flag=True, help="Execute CONFIG even if others may write to it.")
 def simulate_hardware(config: Path, fault_file: Path | None, real_timings: bool, allow_unsafe_config: bool) -> None:
     """Simulate the BMPs of the machines in CONFIG, whose addresses must be loopback ones (127.x.y.z)."""
+    never_wait()
     with one_line_errors(PROGRAM):
         simulator = Simulator.of_configuration(
             config_file.load(config, allow_unsafe=allow_unsafe_config),

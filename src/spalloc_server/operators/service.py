@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-import structlog
 
 from spalloc_server import __version__
 from spalloc_server.configuration import Machine
@@ -33,6 +32,7 @@ from spalloc_server.core.overview import BoardView
 from spalloc_server.errors import HardwareError, RequestError, SpallocServerError, StorageError
 from spalloc_server.hardware.blacklist import read_blacklist
 from spalloc_server.hardware.switchboard import Hardware
+from spalloc_server.logger import get_logger
 from spalloc_server.operators import messages
 from spalloc_server.operators.messages import ServerView, TemperaturesView, socket_path
 from spalloc_server.protocol.service import Service
@@ -64,7 +64,7 @@ LOOKING = (
 _decode = msgspec.json.Decoder(messages.AnyRequest).decode
 _encode = msgspec.json.Encoder().encode
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Operators:

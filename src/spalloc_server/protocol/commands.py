@@ -21,12 +21,12 @@ from functools import cache
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
-import structlog
 
 from spalloc_server.configuration import Access, Limits
 from spalloc_server.controller import Controller
 from spalloc_server.core.request import MAX_TEXT
 from spalloc_server.errors import RequestError
+from spalloc_server.logger import get_logger
 from spalloc_server.protocol.lines import GarbageError
 from spalloc_server.protocol.watches import Watches
 
@@ -58,7 +58,7 @@ NOTHING = -1
 C = TypeVar("C", bound="Client")
 K = TypeVar("K", bound=Hashable)
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Client(Hashable, Protocol):

@@ -20,10 +20,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from spalloc_server.configuration import Access
 from spalloc_server.errors import ConfigurationError, ListenError
+from spalloc_server.logger import get_logger
 
 __all__ = ["Listener", "is_loopback", "listening_sockets", "set_options", "tls_context"]
 
@@ -50,7 +49,7 @@ _PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Listener:

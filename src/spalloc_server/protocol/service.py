@@ -25,10 +25,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 
-import structlog
-
 from spalloc_server.configuration import Access, Limits
 from spalloc_server.controller import Controller
+from spalloc_server.logger import get_logger
 from spalloc_server.protocol.commands import Commands, exception_reply
 from spalloc_server.protocol.connection import Connection
 from spalloc_server.protocol.connection_state import ConnectionState
@@ -49,7 +48,7 @@ NOT_ALLOWED = "its address is in none of the networks that may connect (access.c
 BURST_SECONDS = 2.0
 """An address may be ahead of its rate by the commands of so much time."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class _Address:

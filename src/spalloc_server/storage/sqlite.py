@@ -21,10 +21,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from spalloc_server.core.messages import Changes, Snapshot
 from spalloc_server.errors import StorageError
+from spalloc_server.logger import get_logger
 from spalloc_server.storage.journal import Committed, Health, OnHealth
 from spalloc_server.storage.rows import Rows, encode, read_snapshot
 from spalloc_server.storage.state_file import (
@@ -53,7 +52,7 @@ _PRUNE = """
     DELETE FROM history WHERE job_id IN (SELECT job_id FROM history WHERE ended_at < ? ORDER BY ended_at LIMIT ?)
 """
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

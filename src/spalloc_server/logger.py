@@ -1,0 +1,47 @@
+"""The logger of all modules: structlog's, of which no call raises.
+
+Theory of operation. Nothing that only tells may decide. Where a line of the log goes is set up by the program
+(`cli.logs`, or an embedding program's own structlog), and there it may fail: the disk is full, the reader of a pipe is
+gone, a value cannot be shown. Then the line is lost, and whoever logged it goes on.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+__all__ = ["Logger", "get_logger"]
+
+
+class Logger:
+    """Logs as structlog is configured at the time of each call. What goes wrong in that is swallowed."""
+
+    def __init__(self, name: str) -> None:
+        self._logger: Any = structlog.get_logger(name)
+
+    def info(self, event: str, **values: object) -> None:
+        """Log what is good to know."""
+        with suppress(Exception):
+            self._logger.info(event, **values)
+
+    def warning(self, event: str, **values: object) -> None:
+        """Log what an operator should look at."""
+        with suppress(Exception):
+            self._logger.warning(event, **values)
+
+    def error(self, event: str, **values: object) -> None:
+        """Log what an operator must do something about."""
+        with suppress(Exception):
+            self._logger.error(event, **values)
+
+    def exception(self, event: str, **values: object) -> None:
+        """Log an error, with the traceback of the exception that is being handled."""
+        with suppress(Exception):
+            self._logger.error(event, exc_info=True, **values)  # noqa: LOG014 - the caller handles one
+
+
+def get_logger(name: str) -> Logger:
+    """Return the logger for the module of this name."""
+    return Logger(name)
