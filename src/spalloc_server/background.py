@@ -95,7 +95,7 @@ class Background:
             enough = self._attempts + 2  # one may be under way that began before
             self._hurried += 1
             self._changed.notify_all()
-            while not self.idle() and self._runs() and (left := deadline - time.monotonic()) > 0:
+            while not (self.idle() or self._closed) and self._runs() and (left := deadline - time.monotonic()) > 0:
                 if self._failures and self._attempts >= enough:
                     break
                 self._changed.wait(left)
