@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
-__all__ = ["one_line_of", "running"]
+__all__ = ["await_caught", "catches", "one_line_of", "running"]
 
 STOP_SECONDS = 20
 BIN = Path(sys.executable).parent
@@ -41,3 +42,16 @@ def running(*command: object) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for this signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
+
+
+def await_caught(pid: int, number: int) -> None:
+    """Wait until a process has a handler for this signal."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while not catches(pid, number):
+        assert time.monotonic() < deadline

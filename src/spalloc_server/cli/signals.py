@@ -68,12 +68,21 @@ class _Process:
         if self.held and self._nowhere is None:
             self._nowhere = open(os.devnull, "w")  # noqa: SIM115, PTH123 - there may be no descriptors later
 
+        waiting: set[int] = set()
+
+        def deliver(number: int) -> None:
+            waiting.discard(number)
+            handlers[number]()
+
         def on_signal(number: int, _frame: FrameType | None) -> None:
             if number in STOPS:
                 self._stops += 1
                 self.end_within(GRACE_SECONDS if self._stops == 1 else HASTE_SECONDS)
+            elif number in waiting:  # one reload does for many that were asked for
+                return
+            waiting.add(number)
             with suppress(RuntimeError):  # the loop is closed: this is about to end anyway
-                loop.call_soon_threadsafe(handlers[number])
+                loop.call_soon_threadsafe(deliver, number)
 
         for number in handlers:
             self.before.setdefault(number, signal.getsignal(number))
