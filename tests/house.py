@@ -14,6 +14,7 @@ from spalloc_server.hardware.simulator import Simulator
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.server import Server
 from tests.hardware.addresses import loopback_hosts
+from tests.sinks import Sink
 
 PATIENCE = 30.0
 """Seconds after which a test that waits for something has failed."""
@@ -72,6 +73,8 @@ class Place:
 
     folder: Path
     hosts: list[str] = field(default_factory=lambda: loopback_hosts(2))
+    sink: Sink | None = None
+    """Where the log of a server process goes; None for the file `log`."""
 
     @property
     def config(self) -> Path:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from tests.house import PATIENCE, Place
+from tests.sinks import closing
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,10 +28,14 @@ class ServerProcess:
     @classmethod
     async def start(cls, place: Place, *options: str, **environment: str) -> ServerProcess:
         """Start a server with these options of the command line, and wait until it serves."""
+        command = [sys.executable, "-m", "tests.launcher", str(place.config), *options]
+        sink = place.sink
+        if sink is not None and sink.number is None:
+            command = closing(2, *command)
         with (place.folder / "log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.launcher", str(place.config), *options,
-                cwd=ROOT, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE, stderr=log,
+                *command, cwd=ROOT, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE,
+                stderr=log if sink is None else sink.number,
             )  # fmt: skip
         server = cls(process)
         try:
@@ -66,12 +71,12 @@ class ServerProcess:
         self.signal(signal.SIGTERM)
         await self.ended()
 
-    async def ended(self) -> None:
-        """Wait for the end of all processes."""
+    async def ended(self) -> int | None:
+        """Wait for the end of all processes; the exit status of the first."""
         assert self._process.stdout is not None
         async with asyncio.timeout(PATIENCE):
             await self._process.stdout.read()
-            await self._process.wait()
+            return await self._process.wait()
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 from contextlib import suppress
@@ -22,7 +23,10 @@ KINDS = (
 
 
 class Sink:
-    """One of these kinds: `number` is a descriptor for the program, None where it is to have none."""
+    """One of these kinds, or any other name for a small pipe that can be read.
+
+    `number` is a descriptor for the program, None where it is to have none.
+    """
 
     def __init__(self, kind: str) -> None:
         self.number: int | None = None
@@ -33,8 +37,10 @@ class Sink:
             self._other, self.number = pty.openpty()
         elif kind != "closed":
             self._other, self.number = os.pipe()
+            fcntl.fcntl(self.number, fcntl.F_SETPIPE_SZ, 4096)
+            os.set_blocking(self._other, False)
         if kind in {"no reader", "gone terminal"}:
-            self._let_go()
+            self.let_go()
         elif kind.startswith("full ") and self.number is not None and kind != "full disk":
             self._fill(self.number)
             os.set_blocking(self.number, kind != "full pipe that never waits")
@@ -43,17 +49,18 @@ class Sink:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._let_go()
+        self.let_go()
         if self.number is not None:
             os.close(self.number)
             self.number = None
 
     def read(self, size: int = 2**16) -> bytes:
-        """Take what is there, or wait until there is something."""
+        """Take what is there; raises `BlockingIOError` where there is nothing."""
         assert self._other is not None
         return os.read(self._other, size)
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Be there no more at the other end."""
         if self._other is not None:
             os.close(self._other)
             self._other = None

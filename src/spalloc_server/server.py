@@ -194,7 +194,8 @@ class Server(InThread):
                 os.kill(self._successor, number)
             return True
         if ask is not None and not self._serves:
-            self._asked_early.append(ask)
+            if ask not in self._asked_early:
+                self._asked_early.append(ask)
             return True
         return False
 

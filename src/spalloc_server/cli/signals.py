@@ -45,7 +45,8 @@ class _Process:
     def __init__(self) -> None:
         self.held = False
         """Whether the program is one of ours."""
-        self.early: list[int] = []
+        self.early: dict[int, None] = {}
+        """What came before `heed`, each once, in order."""
         self.before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
         """The handlers that there were before `heed`."""
         self._stops = 0
@@ -57,7 +58,7 @@ class _Process:
         for number in STOPS:
             signal.signal(number, lambda *_: os._exit(0))
         for number in REMEMBERED:
-            signal.signal(number, lambda number, _: self.early.append(number))
+            signal.signal(number, lambda number, _: self.early.setdefault(number))
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
 
