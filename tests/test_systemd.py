@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from configparser import RawConfigParser
 from pathlib import Path
@@ -74,6 +75,69 @@ def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     systemd.notify("READY=1")
     assert list(tmp_path.iterdir()) == []
+
+
+def fill(manager: Manager) -> int:
+    """Send until the socket takes no more; how many messages that are."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        for sent in range(100_000):
+            try:
+                sock.sendto(b"FILL=1", manager.socket.getsockname())
+            except BlockingIOError:
+                return sent
+    raise AssertionError("it takes everything")
+
+
+def test_a_socket_that_is_full_costs_no_time_and_no_message_but_the_watchdogs(manager: Manager) -> None:
+    full = fill(manager)
+    before = time.thread_time(), time.monotonic()
+    systemd.notify("WATCHDOG=1")
+    for number in range(5):
+        systemd.notify("RELOADING=1", f"MONOTONIC_USEC={number}")
+        systemd.notify("WATCHDOG=1")
+        systemd.notify("READY=1")
+    assert time.monotonic() - before[1] < systemd.SEND_SECONDS / 2
+    assert [manager.told() for _ in range(full)] == [["FILL=1"]] * full
+    told = [line for _ in range(11) for line in manager.told() if not line.startswith("MONOTONIC")]
+    assert told == ["WATCHDOG=1", *["RELOADING=1", "READY=1"] * 5]
+
+
+async def test_the_end_waits_for_systemd_but_not_for_long(manager: Manager) -> None:
+    fill(manager)
+    systemd.notify("STOPPING=1")
+    begun = time.monotonic()
+    await systemd.flush(0.05)
+    assert 0.05 <= time.monotonic() - begun < PATIENCE / 2
+    reading = asyncio.create_task(asyncio.to_thread(until_told, manager, "STOPPING=1"))
+    await systemd.flush(PATIENCE)
+    assert systemd._waiting.idle()
+    await reading
+
+
+def until_told(manager: Manager, line: str) -> None:
+    while line not in manager.told():
+        pass
+
+
+def test_a_manager_that_goes_while_messages_wait_is_forgotten(manager: Manager) -> None:
+    fill(manager)
+    systemd.notify("READY=1")
+    manager.socket.close()
+    assert systemd._waiting.flush(PATIENCE)
+
+
+async def test_an_upgrade_waits_until_systemd_knows_the_new_process(tmp_path: Path, manager: Manager) -> None:
+    place = Place(tmp_path)
+    place.configure()
+    async with place.simulator(), running(place, WARM_SECONDS="25") as server:
+        await asyncio.to_thread(until_told, manager, "READY=1")
+        fill(manager)
+        server.signal(signal.SIGUSR2)
+        pid = await server.serves()
+        await asyncio.to_thread(until_told, manager, f"MAINPID={pid}")
+        await server.stop()
+        await asyncio.to_thread(until_told, manager, "STOPPING=1")
 
 
 def test_a_reload_begins_with_its_time(manager: Manager) -> None:
