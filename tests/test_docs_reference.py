@@ -23,6 +23,7 @@ from tests.pages import SOURCES, cells, module_name, page, section, spans, table
 
 NOT_LIMITS = {
     "cli.demo_view": "how much of a demo is shown",
+    "cli.signals.TYPE_CHECKING": "no number",
     "cli.simulate_plot": "how fine a curve is drawn",
     "config_file.WRITABLE_BY_OTHERS": "bits of a file's mode",
     "coordinates": "geometry",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.commands import as_in_a_terminal
 from tests.pages import ROOT
 
 STAND_IN = f"""#!{sys.executable} -IS
@@ -77,6 +78,7 @@ def make(checkout: Path, target: str = "demo", **environment: str) -> subprocess
         capture_output=True,
         text=True,
         start_new_session=True,
+        preexec_fn=as_in_a_terminal,
         timeout=30,
     )
 

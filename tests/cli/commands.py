@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
-__all__ = ["await_caught", "catches", "one_line_of", "running"]
+__all__ = ["as_in_a_terminal", "await_caught", "catches", "one_line_of", "running"]
 
 STOP_SECONDS = 20
 BIN = Path(sys.executable).parent
@@ -36,6 +37,7 @@ def running(*command: object) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=as_in_a_terminal,
     )
     with process:
         try:
@@ -55,3 +57,9 @@ def await_caught(pid: int, number: int) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     while not catches(pid, number):
         assert time.monotonic() < deadline
+
+
+def as_in_a_terminal() -> None:
+    """Undo in a new process what `nohup`, or a shell's `&`, has done to the test's."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)

@@ -21,10 +21,12 @@ import faulthandler
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from types import FrameType
-from typing import IO
+
+TYPE_CHECKING = False  # as `typing` has it, which takes as long to import as all that is above
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+    from typing import IO
 
 __all__ = ["finish", "heed", "hold", "hold_interrupt"]
 
@@ -82,7 +84,7 @@ class _Process:
             elif number in waiting:  # one reload does for many that were asked for
                 return
             waiting.add(number)
-            with suppress(RuntimeError):  # the loop is closed: this is about to end anyway
+            if not loop.is_closed():  # else this is about to end anyway
                 loop.call_soon_threadsafe(deliver, number)
 
         for number in handlers:
