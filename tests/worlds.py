@@ -36,6 +36,12 @@ class World:
         self.stopped: dict[int, frozenset[BoardLink]] = {}
         """The links of each job that were stopped when its boards were last switched on."""
 
+    def __repr__(self) -> str:
+        machine, jobs = self.machine, self.controller.list_jobs()
+        busy = sorted(board for job in jobs for board in job.boards or ())
+        dead = f"dead boards {sorted(machine.dead_boards)}, dead links {sorted(machine.dead_links)}"
+        return f"<{machine.width} x {machine.height} triads, {dead}, busy {busy}>"
+
     def configure(self, machine: Machine) -> None:
         """Load a changed machine, as at a reload."""
         self.machine = machine
