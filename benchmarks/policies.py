@@ -23,11 +23,12 @@ from benchmarks.workload import JOBS, Trace
 from spalloc_server.configuration import Scheduling
 from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
 from spalloc_server.core import placement
+from spalloc_server.core.effort import Effort
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place
-from spalloc_server.core.shapes import Shape, tight_shapes
+from spalloc_server.core.shapes import Shape, shapes_for, wanted_boards
 from spalloc_server.core.simulation import Simulation
 from spalloc_server.core.torus import count, origins, overlap, without
 
@@ -40,25 +41,24 @@ first_with_enough = placement._with_enough  # noqa: SLF001 - what is tried is an
 choose_single = placement._single  # noqa: SLF001
 
 
-def most_snug(request: Request, ground: Ground, shape: Shape) -> Iterator[Place]:
+def most_snug(request: Request, ground: Ground, shape: Shape, effort: Effort) -> Iterator[Place]:
     """The place of a shape that the fewest free boards are next to."""
-    torus = ground.torus
-    everywhere = (0, 0, torus.width, torus.height)
 
     def free_around(place: Place) -> int:
         start = place[1]
-        _, around, *_ = (*ground.topology.layers(start, ground.topology.live, everywhere), start)
+        _, around, *_ = (*ground.topology.layers(start, ground.topology.live), start)
         return count(overlap(without(around, start), ground.free))
 
-    if places := list(islice(first_with_enough(request, ground, shape), LOOKED_AT)):
+    if places := list(islice(first_with_enough(request, ground, shape, effort), LOOKED_AT)):
         yield min(places, key=free_around)
 
 
-def whole_triads(request: Request, ground: Ground) -> Place | None:
+def whole_triads(request: Request, ground: Ground, _effort: Effort) -> Place | None:
     """The first rectangle of free triads, and all boards of it."""
     torus = ground.torus
     free = ground.free[0] & ground.free[1] & ground.free[2]
-    for width, height in tight_shapes(request, torus.width, torus.height):
+    what = wanted_boards(request), torus.width, torus.height, request.min_ratio, ground.topology.min_fill
+    for width, height in shapes_for(*what):
         if at := torus.full & ~torus.touching(torus.full ^ free, width, height):
             x, y = (lowest := next(origins(at))) % torus.width, lowest // torus.width
             boards = [

@@ -28,6 +28,7 @@ NOT_LIMITS = {
     "config_file.WRITABLE_BY_OTHERS": "bits of a file's mode",
     "coordinates": "geometry",
     "core.book.CHUNK": "how a list is copied",
+    "core.dead_links.LINKS_A_STEP": "weighs one kind of work against others",
     "core.kinds.ROUNDING": "how exact numbers are",
     "core.messages.NO_JOB": "stands for no job",
     "core.shapes.ROUNDING": "how exact numbers are",

@@ -72,6 +72,9 @@ class Scheduling(Options, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """`backfill`: jobs that delay nobody may overtake. `fifo`: strictly first come, first served."""
     half_life: Interval = 604800.0
     """Seconds after which an owner's past use counts half."""
+    min_fill: Annotated[float, Meta(ge=0, le=1)] = 2 / 3
+    """Least share of its rectangle of triads that a job for n boards fills, where no tighter one serves it; 0 for any,
+    1 for only the tightest rectangles."""
     max_priority: Count = 0
     """Highest priority that a job may ask for."""
 

@@ -100,7 +100,7 @@ def test_jobs_that_wait_in_vain_would_end(tmp_path: Path) -> None:
     config = write(tmp_path, TWO[TWO.rindex("[[machine]]") :])
     lines = told(config, "--against", tmp_path / "state.db")[2:]
     assert lines[0] == "machine small: removed"
-    assert lines[1].startswith("job 1 of someone (11 boards) would end: Machine removed.")
+    assert lines[1].startswith("job 1 of someone (12 boards) would end: Machine removed.")
     assert lines[2].startswith("job 3 of someone (0 boards) would end: Cancelled: No suitable machines available.")
     assert lines[3:] == ["2 jobs of 3 would end"]
 

@@ -7,6 +7,7 @@ from itertools import islice
 import pytest
 
 from benchmarks.hostile import PATTERNS, Input, a_machine, counting_floods, found_slow, grid
+from spalloc_server.core.effort import Effort
 from spalloc_server.core.messages import Request
 from spalloc_server.core.topology import Topology
 from spalloc_server.core.torus import Torus, count
@@ -15,9 +16,9 @@ from spalloc_server.core.torus import Torus, count
 def test_floods_and_their_layers_are_counted_and_only_meanwhile() -> None:
     topology = Topology(Torus(1, 1), (), ())
     with counting_floods() as counted:
-        assert count(topology.flooded((1, 0, 0), topology.live, (0, 0, 1, 1))) == 3
+        assert count(topology.flooded((1, 0, 0), topology.live, (0, 0, 1, 1), Effort(1))) == 3
         list(topology.layers((1, 0, 0), topology.live, (0, 0, 1, 1)))
-    topology.flooded((1, 0, 0), topology.live, (0, 0, 1, 1))
+    topology.flooded((1, 0, 0), topology.live, (0, 0, 1, 1), Effort(1))
     assert (counted.floods, counted.layers) == (2, 4), "twice: the board itself, then the two others"
 
 

@@ -77,3 +77,19 @@ def test_a_reload_and_a_restart_leave_the_answers_about_live_jobs_alone(
     assert answers(again, job_ids) == before
     again.configure(Configuration([changed(world.machine, set(), {(0, 0, 0, Links.east)})], seconds_before_free=0))
     assert answers(again, job_ids) == before
+
+
+@settings(max_examples=60, deadline=None)
+@given(busy_worlds(), st.sets(links, min_size=1, max_size=20))
+def test_the_links_that_are_stopped_are_the_same_after_a_reload_and_a_reset(
+    situation: tuple[World, list[int]], dead_links: set[BoardLink]
+) -> None:
+    world, job_ids = situation
+    assume(job_ids)
+    before = {job_id: world.stopped[job_id] for job_id in job_ids}
+    world.configure(changed(world.machine, set(), dead_links))
+    for job_id in job_ids:
+        world.controller.power_on_job_boards(job_id)
+    world.stopped.clear()
+    world.switch()
+    assert {job_id: world.stopped[job_id] for job_id in job_ids} == before

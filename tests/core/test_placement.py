@@ -1,24 +1,31 @@
-"""No placement is wrong, and none that there is is missed: checked against brute force on small machines."""
+"""No placement is wrong, and none that there is is missed: checked against brute force on small machines.
+
+Whether a job is a machine is judged from outside in `test_jobs_are_machines`; here are the promises of requests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from fractions import Fraction
+from itertools import chain, combinations
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from spalloc_server.configuration import Machine
-from spalloc_server.coordinates import Board, BoardLink
+from spalloc_server.coordinates import Board, BoardLink, board_down_link
 from spalloc_server.core.messages import Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import place
 from spalloc_server.core.torus import Block
 from spalloc_server.links import Links
-from tests.core import oracle
+from tests.core import machine_oracle, oracle
 from tests.core.machines import a_machine
 
 MOST_DEAD_LINKS = 4
-"""Dead links for which all choices of boards to leave out are tried (`placement.MAX_DETOURS`)."""
+"""Dead links for which brute force tries all choices of boards to leave out."""
+
+FILL = Fraction(2, 3)
 
 
 def a_request(**what: object) -> Request:
@@ -26,7 +33,7 @@ def a_request(**what: object) -> Request:
 
 
 def placed(machine: Machine, request: Request, busy: Collection[Board] = ()) -> tuple[Block, tuple[Board, ...]] | None:
-    occupancy = Occupancy(machine)
+    occupancy = Occupancy(machine, FILL)
     occupancy.hold([board for board in busy if board not in machine.dead_boards], 1)
     found = place(request, occupancy.ground)
     return found and (found[0], occupancy.torus.boards(found[1]))
@@ -61,6 +68,42 @@ requests = st.builds(
 )
 
 
+def is_part(request: Request) -> bool:
+    """Whether a request asks for so many boards, wherever they are in a rectangle."""
+    return request.boards is not None and not request.require_torus
+
+
+def rings(machine: Machine, block: Block, boards: Collection[Board]) -> list[set[int]]:
+    """Sets of axes (0 for x, 1 for y) on which the boards of a block go around the machine."""
+    return [
+        axes
+        for axes in ({0, 1}, {0}, {1})
+        if all(oracle.goes_around(machine, block, boards, axis, other_open=len(axes) == 2) for axis in axes)
+    ]
+
+
+def spans(machine: Machine, block: Block, boards: Collection[Board], around: set[int]) -> bool:
+    """Whether boards reach the ends of a block on the axes on which they do not go around the machine."""
+    return all(machine_oracle.last(machine, block, axis) & set(boards) for axis in {0, 1} - around)
+
+
+def blocks(machine: Machine, request: Request) -> Iterator[Block]:
+    """Every block of a shape that a request allows."""
+    allowed = machine_oracle.shapes(machine, request) if request.triads is None else [request.triads]
+    for width, height in allowed:
+        spans = (width == machine.width, height == machine.height)
+        fits = width <= machine.width and height <= machine.height
+        if fits and (not request.require_torus or (all(spans) if request.triads else any(spans))):
+            yield from machine_oracle.blocks(machine, (width, height))
+
+
+def few_dead_links(machine: Machine, request: Request, block: Block, boards: Collection[Board]) -> bool:
+    if request.max_dead_links is None:
+        return True
+    dead = oracle.dead_links_in(machine, block, boards, with_wraps=request.require_torus)
+    return dead <= request.max_dead_links
+
+
 @settings(max_examples=150, deadline=None)
 @given(situations(), requests)
 def test_a_placement_keeps_every_promise(situation: tuple[Machine, frozenset[Board]], request: Request) -> None:
@@ -69,23 +112,62 @@ def test_a_placement_keeps_every_promise(situation: tuple[Machine, frozenset[Boa
     if found is None:
         return
     block, boards = found
-    free = oracle.boards_of(machine, (0, 0, machine.width, machine.height)) - machine.dead_boards - busy
+    free = set(machine.live_boards) - busy
     assert len(set(boards)) == len(boards)
     assert list(boards) == sorted(boards)
     assert set(boards) <= free & oracle.boards_of(machine, block)
     assert (block[0], block[1], 0) in boards
-    assert oracle.reached(machine, block, boards) == set(boards)
-    assert block in set(oracle.blocks(machine, request))
-
-    if request.boards is not None and not request.require_torus:
-        assert len(boards) <= request.boards
-    working = oracle.reached(machine, block, oracle.boards_of(machine, block) - machine.dead_boards)
-    if request.triads is not None or request.require_torus:
-        assert set(boards) == working
-    dead_links = oracle.dead_links_in(machine, block, boards, with_wraps=request.require_torus)
-    assert request.max_dead_links is None or dead_links <= request.max_dead_links
+    assert machine_oracle.connected(machine, block, boards) == set(boards)
+    assert block in set(blocks(machine, request))
+    assert few_dead_links(machine, request, block, boards)
+    wanted = 3 * block[2] * block[3] if request.boards is None else machine_oracle.wanted(request)
+    if is_part(request):
+        assert len(boards) <= wanted
+    if not is_part(request) or len(boards) < wanted:  # a whole block
+        assert set(boards) == machine_oracle.connected(machine, block, machine.live_boards)
+        assert oracle.boards_of(machine, block) & set(machine.live_boards) <= free
+        assert request.max_dead_boards is None or request.asked - len(boards) <= request.max_dead_boards
     if request.require_torus:
-        assert oracle.goes_around(machine, block, boards)
+        assert rings(machine, block, boards)
+
+
+def whole(machine: Machine, request: Request, free: Collection[Board], *, spanned: bool) -> bool:
+    """Whether there is a whole block for a request."""
+    for block in blocks(machine, request):
+        boards = machine_oracle.connected(machine, block, machine.live_boards)
+        ways = rings(machine, block, boards) + ([] if request.require_torus else [set()])
+        if (
+            boards
+            and oracle.boards_of(machine, block) & set(machine.live_boards) <= set(free)
+            and (request.max_dead_boards is None or request.asked - len(boards) <= request.max_dead_boards)
+            and (not is_part(request) or len(boards) <= machine_oracle.wanted(request))
+            and any(not spanned or spans(machine, block, boards, around) for around in ways)
+            and few_dead_links(machine, request, block, boards)
+        ):
+            return True
+    return False
+
+
+def part(machine: Machine, request: Request, free: Collection[Board]) -> bool:
+    """Whether there are boards for a request that are compact, a machine, and have few dead links between them."""
+    ends = {
+        board
+        for x, y, z, link in machine.dead_links
+        for board in ((x, y, z), board_down_link(x, y, z, link, machine.width, machine.height)[:3])
+    }
+    choices = () if request.max_dead_links is None else ends & set(free)
+    for left_out in chain.from_iterable(combinations(sorted(choices), size) for size in range(len(choices) + 1)):
+        usable = set(free) - set(left_out)
+        for shape in machine_oracle.shapes(machine, request):
+            if machine_oracle.wanted(request) < FILL * 3 * shape[0] * shape[1]:
+                continue
+            for block in machine_oracle.blocks(machine, shape):
+                available = machine_oracle.connected(machine, block, usable)
+                if few_dead_links(machine, request, block, available) and machine_oracle.serves(
+                    machine, block, usable, machine_oracle.wanted(request)
+                ):
+                    return True
+    return False
 
 
 @settings(max_examples=150, deadline=None)
@@ -93,6 +175,13 @@ def test_a_placement_keeps_every_promise(situation: tuple[Machine, frozenset[Boa
 def test_what_is_refused_brute_force_refuses_too(situation: tuple[Machine, frozenset[Board]], request: Request) -> None:
     machine, busy = situation
     assume(request.max_dead_links is None or len(machine.dead_links) <= MOST_DEAD_LINKS)
-    free = oracle.boards_of(machine, (0, 0, machine.width, machine.height)) - machine.dead_boards - busy
-    if placed(machine, request, busy) is None:
-        assert not [block for block in oracle.blocks(machine, request) if oracle.serves(machine, free, request, block)]
+    if placed(machine, request, busy) is not None:
+        return
+    free = set(machine.live_boards) - busy
+    if is_part(request):
+        assert not part(machine, request, free)
+        assert request.max_dead_boards == 0 or not whole(machine, request, machine.live_boards, spanned=False) or busy
+    else:
+        assert not whole(machine, request, free, spanned=True)
+        if not (request.require_torus or whole(machine, request, machine.live_boards, spanned=True)):
+            assert not whole(machine, request, free, spanned=False)

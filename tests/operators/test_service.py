@@ -127,7 +127,7 @@ async def test_a_killed_jobs_user_is_told_and_what_was_asked_for_can_be_seen(pla
         job_id = await client.create(2, owner="ann")
         await client.until(job_id, READY)
         (job,) = await operator.ask("jobs")
-        assert (job["job_id"], job["owner"], job["args"], len(job["boards"])) == (job_id, "ann", [2], 2)
+        assert (job["job_id"], job["owner"], job["args"], len(job["boards"])) == (job_id, "ann", [2], 3)
         await operator.ask("kill", job_id=job_id, reason="maintenance")
         status = await client.call("get_job_state", job_id)
         assert (status["state"], status["reason"]) == (DESTROYED, f"Ended by {ME}: maintenance")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from spalloc_server.coordinates import WrapAround
 from spalloc_server.core.messages import (
     Allocation,
     BoardReport,
@@ -41,6 +42,8 @@ def a_job(job_id: int, *, ended_at: float | None = None, owner: str = "ada@examp
             width=2,
             height=(boards + 5) // 6,
             boards=tuple((1 + n // 3 % 2, 2 + n // 6, n % 3) for n in range(boards)),
+            wraps=WrapAround.x,
+            stopped=((1, 2, 0, Links.north), (1, 2, 2, Links.south)),
         ),
         operation=7,
         placements=1,

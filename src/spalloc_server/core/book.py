@@ -30,6 +30,7 @@ from spalloc_server.core.messages import Allocation, Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place
 from spalloc_server.core.runtime import Past
+from spalloc_server.core.topology import DEFAULT_MIN_FILL
 from spalloc_server.core.torus import Planes, without
 from spalloc_server.core.waiting import BEFORE_ALL, Running, Turn, Waiting
 from spalloc_server.core.work import Work
@@ -75,6 +76,8 @@ class Book:
         self.running: dict[int, Running] = {}
         self.past = Past(half_life=604800.0)
         self.seconds_before_free = 0.0
+        self.min_fill = DEFAULT_MIN_FILL
+        """Least share of its rectangle that a job's boards fill."""
         self._turn_of: Callable[[Book, Waiting], Turn] = first_come
 
     @property
@@ -257,12 +260,8 @@ class Book:
 
     def start(self, job: Waiting, machine: str, found: Place, now: float) -> Allocation:
         """Give a waiting job a place on a machine."""
-        (x, y, width, height), planes = found
-        boards = self.machines[machine].torus.boards(planes)
-        allocation = Allocation(
-            machine=machine, x=x, y=y, width=width, height=height, boards=boards, single=job.request.single
-        )
-        self.work.started(len(boards))
+        allocation = self.machines[machine].allocation(job.request, found)
+        self.work.started(len(allocation.boards))
         self.leave(job.job_id)
         self.run(job.job_id, job.request, allocation, now)
         return allocation

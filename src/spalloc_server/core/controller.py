@@ -105,7 +105,7 @@ class Controller(OperableEngine):
         if job is None or job.allocation is None:
             return _NOWHERE
         machine = self._machines[job.allocation.machine]
-        width, height = dimensions(machine, job.allocation)
+        width, height = dimensions(job.allocation)
         return JobMachineInfo(width, height, connections(machine, job.allocation), machine.name, job.allocation.boards)
 
     def power_on_job_boards(self, job_id: int, keepalivehost: str | None = None) -> None:

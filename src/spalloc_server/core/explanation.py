@@ -72,9 +72,7 @@ def explain(
         text += f", held by job{'s' if len(held_by) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
     start = all_free(planes, releases(book, next_up.machine, now), now)
     text += f"; predicted to start {'' if reservation else 'at the soonest '}in {_duration(start - now)}"
-    allocation = Allocation(
-        machine=next_up.machine, x=x, y=y, width=width, height=height, boards=boards, single=job.request.single
-    )
+    allocation = machine.allocation(job.request, next_up.place)
     return Explanation(position=position, text=text, waits_for=allocation, held_by=held_by, predicted_start=start)
 
 

@@ -1,21 +1,25 @@
 """Boards that may be given, and what the search for places wants to know of them.
 
-Theory of operation. How many free boards a block has is known for every origin at once: each triad has a field of 16
-bits in one long int, at first with its own number of free boards (0 to 3). Adding the int to itself rolled by one
-column gives the numbers of every two triads side by side, and so on, by doubling: a window of any size takes about
-log2(width) + log2(height) additions of ints. A constant added to every field then moves those with enough boards into
-the field's top bit.
+Theory of operation. Which blocks have how many of the boards is known for all origins at once (`core.windows`).
+Whether they are connected is not, so a block with enough boards is flooded from its bottom-left one. Where free
+boards lie scattered, most such floods would be in vain. So at the first one that is, the connected components of all
+of them are labelled, once, and those with too few boards are left out of every later look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 
+from spalloc_server.core.dead_links import DeadLinks
+from spalloc_server.core.effort import Effort
 from spalloc_server.core.topology import Topology
 from spalloc_server.core.torus import Planes, count, union, without
+from spalloc_server.core.windows import Windows, board_counts
 
 __all__ = ["Ground"]
+
+MAX_COMPONENTS = 64
+"""Components that are told apart; where there are more, the boards of the rest count as one."""
 
 
 class Ground:
@@ -32,11 +36,8 @@ class Ground:
         self.torus = topology.torus
         self.free = free
         self.lately = lately
-        self._columns: dict[int, int] = {}
-        self._lump: tuple[int, Planes] = (0, (0, 0, 0))
-        """The largest connected lump found so far, with its number of boards."""
-        self._unknown = free
-        """Boards of which it has not been looked yet which lumps they are in."""
+        self._components: list[tuple[int, Planes]] | None = None
+        self._reaching: dict[int, Ground] = {}
 
     @cached_property
     def size(self) -> int:
@@ -44,51 +45,62 @@ class Ground:
         return count(self.free)
 
     @cached_property
-    def preferred(self) -> tuple[Ground, ...]:
-        """It without the boards that were used lately, if there are such, and then it as a whole."""
+    def windows(self) -> Windows:
+        """How many of the boards each block has."""
+        return Windows(self.torus, board_counts(self.torus, self.free))
+
+    @cached_property
+    def broken(self) -> DeadLinks:
+        """The dead links between the boards."""
+        return self.topology.broken.between(self.free)
+
+    @cached_property
+    def rested(self) -> Ground:
+        """It without the boards that were used lately."""
         rested = without(self.free, self.lately)
-        return (self,) if rested == self.free else (Ground(self.topology, rested), self)
+        return self if rested == self.free else Ground(self.topology, rested)
 
-    def connected(self, boards: int) -> Ground | None:
-        """It without some of its connected lumps that have fewer boards than this; None where all have fewer."""
-        while self._lump[0] < boards:
-            if count(self._unknown) < boards:
-                return None
-            z, plane = next((z, plane) for z, plane in enumerate(self._unknown) if plane)
-            seed = [0, 0, 0]
-            seed[z] = plane & -plane
-            everywhere = (0, 0, self.torus.width, self.torus.height)
-            lump = self.topology.flooded((seed[0], seed[1], seed[2]), self._unknown, everywhere)
-            self._unknown = without(self._unknown, lump)
-            self._lump = max(self._lump, (count(lump), lump))
-        return Ground(self.topology, union(self._lump[1], self._unknown))
+    def origins(self, width: int, height: int, boards: int) -> int:
+        """Origins of the blocks of this size that have so many boards, and some in the corner and at both far ends.
 
-    def origins(self, width: int, height: int, boards: int) -> Iterator[int]:
-        """Bit numbers of the origins, rising, of blocks with at least so many boards, the bottom-left one included."""
-        wide = self.torus.wide
-        enough = (self._sums(width, height) + wide.ones * (wide.top - boards)) & self._corners
-        if enough:
-            fields = (enough >> wide.top_bit).to_bytes(wide.field_bytes * self.torus.size, "little")
-            at = fields.find(1)
-            while at >= 0:
-                yield at // wide.field_bytes
-                at = fields.find(1, at + 1)
-
-    @cached_property
-    def _corners(self) -> int:
-        """Top bits of the fields of the triads that have their board z = 0."""
-        return self.torus.wide.spread(self.free[0]) << self.torus.wide.top_bit
-
-    @cached_property
-    def _counts(self) -> int:
-        """Field by field, how many boards of each triad are free."""
-        wide = self.torus.wide
+        What spans a block has its bottom-left board, a board z = 1 of the last column and a board z = 2 of the last
+        row; where the block goes all the way around the machine, either of the two will do (`core.span`).
+        """
+        torus = self.torus
+        enough = self.windows.at_least(width, height, boards)
+        if not enough:
+            return 0
         a, b, c = self.free
-        return wide.spread(a ^ b ^ c) + 2 * wide.spread(a & b | b & c | a & c)
+        columns = torus.touching(b | c if width == torus.width else b, 1, height)
+        rows = torus.touching(b | c if height == torus.height else c, width, 1)
+        return enough & a & torus.rolled(columns, width - 1, 0) & torus.rolled(rows, 0, height - 1)
 
-    def _sums(self, width: int, height: int) -> int:
-        """Field by field, how many boards the block with this origin has."""
-        wide = self.torus.wide
-        if width not in self._columns:
-            self._columns[width] = wide.summed(self._counts, width, 1, 0)
-        return wide.summed(self._columns[width], height, 0, 1)
+    def connected(self, boards: int, effort: Effort) -> Ground:
+        """It without the connected components that have fewer boards than this, as far as they are told apart."""
+        components = self._labelled(effort)
+        enough = [index for index, (size, _) in enumerate(components) if size >= boards]
+        if len(enough) == len(components):
+            return self
+        if len(enough) not in self._reaching:  # components are sorted by size, so their number tells which they are
+            planes: Planes = (0, 0, 0)
+            for index in enough:
+                planes = union(planes, components[index][1])
+            self._reaching[len(enough)] = Ground(self.topology, planes, self.lately)
+        return self._reaching[len(enough)]
+
+    def _labelled(self, effort: Effort) -> list[tuple[int, Planes]]:
+        """(number of boards, boards) of each component, largest first; lone boards are in none."""
+        if self._components is None:
+            rest = without(self.free, self.topology.isolated(self.free))
+            found: list[tuple[int, Planes]] = []
+            while any(rest) and len(found) < MAX_COMPONENTS:
+                z, plane = next((z, plane) for z, plane in enumerate(rest) if plane)
+                seed = [0, 0, 0]
+                seed[z] = plane & -plane
+                component = self.topology.flooded((seed[0], seed[1], seed[2]), rest, None, effort)
+                rest = without(rest, component)
+                found.append((count(component), component))
+            if any(rest):
+                found.append((count(rest), rest))
+            self._components = sorted(found, reverse=True)
+        return self._components

@@ -2,16 +2,17 @@
 
 Theory of operation. A job counts boards and chips from its own origin: the bottom-left board of its block, which is
 chip (0, 0). Blocks may lie across the machine's edges, so the difference between a board and the origin is taken modulo
-the machine's size; after that a block never has a seam unless it spans a whole axis of the machine. Then the job wraps
-around on that axis, and has no overhanging chips there.
+the machine's size. On an axis that the job wraps around (`core.span` decides) it has no overhanging chips.
 
 For the hardware, boards become numbers within frames. The links that leave the job are stopped on the job's own side,
-and so are both ends of a dead link between two of its boards: what comes over a dead link is noise.
+and those between its own boards that its allocation names, from both ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
 
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import (
@@ -28,6 +29,7 @@ from spalloc_server.core.messages import Allocation, FrameWork
 from spalloc_server.links import Links
 
 __all__ = [
+    "as_told_before",
     "connections",
     "dimensions",
     "ethernet_chip",
@@ -53,18 +55,11 @@ def ethernet_chip(machine: Machine, allocation: Allocation, board: Board) -> Chi
     return board_to_chip(*_relative(machine, allocation, board))
 
 
-def dimensions(machine: Machine, allocation: Allocation) -> tuple[int, int]:
+def dimensions(allocation: Allocation) -> tuple[int, int]:
     """(width, height) of the job in chips; a single board is 8 x 8."""
     if allocation.single:
         return _SINGLE
-    boards = {_relative(machine, allocation, board) for board in allocation.boards}
-    torus = WrapAround.none
-    for board in boards:
-        for link in Links:
-            *neighbour, wrapped = board_down_link(*board, link, machine.width, machine.height)
-            if wrapped and tuple(neighbour) in boards:
-                torus = WrapAround(torus | wrapped)
-    return triad_dimensions_to_chips(allocation.width, allocation.height, torus)
+    return triad_dimensions_to_chips(allocation.width, allocation.height, allocation.wraps or WrapAround.none)
 
 
 def connections(machine: Machine, allocation: Allocation) -> list[tuple[Chip, str]]:
@@ -86,16 +81,34 @@ def machine_chips(machine: Machine) -> tuple[int, int]:
     return triad_dimensions_to_chips(machine.width, machine.height, WrapAround.both)
 
 
-def stopped_links(machine: Machine, boards: Iterable[Board]) -> Iterator[BoardLink]:
-    """The links of these boards that must not carry traffic: those that leave the set, and the dead ones."""
-    mine = frozenset(boards)
+def stopped_links(machine: Machine, boards: Iterable[Board], own: Iterable[BoardLink] = ()) -> Iterator[BoardLink]:
+    """The links of these boards that must not carry traffic: those that leave the set, and some of its own."""
+    mine, closed = frozenset(boards), frozenset(own)
     for board in sorted(mine):
         for link in Links:
-            *neighbour, _ = board_down_link(*board, link, machine.width, machine.height)
-            x, y, z = neighbour
-            dead = (*board, link) in machine.dead_links or (x, y, z, link.opposite) in machine.dead_links
-            if dead or (x, y, z) not in mine:
+            other = board_down_link(*board, link, machine.width, machine.height)[:3]
+            if other not in mine or (*board, link) in closed:
                 yield (*board, link)
+
+
+def as_told_before(machine: Machine, allocation: Allocation) -> Allocation:
+    """An allocation from before wraps and stopped links were stored, with what its user was told then.
+
+    Then a job wrapped around an axis where any two of its boards had a link across the machine's edge between them, and
+    only dead links between its own boards were stopped.
+    """
+    boards = {_relative(machine, allocation, board): board for board in allocation.boards}
+    wraps, stopped = WrapAround.none, []
+    for relative, board in () if allocation.single else boards.items():
+        for link in Links:
+            *there, wrapped = board_down_link(*relative, link, machine.width, machine.height)
+            other = boards.get((there[0], there[1], there[2]))
+            if other is None:
+                continue
+            wraps = WrapAround(wraps | wrapped)
+            if (*board, link) in machine.dead_links or (*other, link.opposite) in machine.dead_links:
+                stopped.append((*board, link))
+    return msgspec.structs.replace(allocation, wraps=wraps, stopped=tuple(sorted(stopped)))
 
 
 def frame_work(machine: Machine, boards: Sequence[Board], stopped: Iterable[BoardLink] = ()) -> tuple[FrameWork, ...]:

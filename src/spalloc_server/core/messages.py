@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
+from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board, BoardLink, WrapAround
 from spalloc_server.links import Links
 
 __all__ = [
@@ -104,7 +104,8 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 
     For a single board `width` and `height` are 1 and (x, y) is the board's triad. Otherwise the block is `width` x
     `height` triads from the triad (x, y) rightwards and upwards, wrapping over the machine's edges, and board
-    (x, y, 0) is always one of `boards`.
+    (x, y, 0) is always one of `boards`. All of it is decided when the boards are given; no change of the
+    configuration changes what a job is.
     """
 
     machine: str
@@ -116,6 +117,10 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     """The boards handed out, in machine coordinates, sorted; all connected by live links inside the block."""
     single: bool = False
     """Serves a request for one board; then `boards` has that one board, whichever z it is."""
+    wraps: WrapAround | None = WrapAround.none
+    """The axes that it wraps around, as its user is told; None in rows from before this was stored."""
+    stopped: tuple[BoardLink, ...] | None = ()
+    """Links between its own boards that are stopped, from both ends; None likewise."""
 
 
 class FrameWork(msgspec.Struct, frozen=True):

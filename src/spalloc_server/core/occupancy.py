@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable
+from fractions import Fraction
 
 from spalloc_server.configuration import Machine
-from spalloc_server.coordinates import Board
+from spalloc_server.coordinates import Board, WrapAround
 from spalloc_server.core.ground import Ground
-from spalloc_server.core.messages import Request
-from spalloc_server.core.placement import Place, fits, place
-from spalloc_server.core.topology import Topology
+from spalloc_server.core.messages import Allocation, Request
+from spalloc_server.core.placement import Place, fits, nearest_size, place
+from spalloc_server.core.span import own_stopped_links, wraps_of
+from spalloc_server.core.topology import DEFAULT_MIN_FILL, Topology
 from spalloc_server.core.torus import Planes, Torus, count, overlap, union, without
 from spalloc_server.core.work import Metered, Work
 
@@ -42,11 +44,13 @@ class Occupancy:
 
     Args:
         machine: what the configuration says.
+        min_fill: the least share of its rectangle that a job's boards fill.
         work: where searches for places are counted.
     """
 
-    def __init__(self, machine: Machine, work: Work | None = None) -> None:
+    def __init__(self, machine: Machine, min_fill: Fraction = DEFAULT_MIN_FILL, work: Work | None = None) -> None:
         self.machine = machine
+        self.min_fill = min_fill
         self.work = work or Work()
         self.torus = Torus(machine.width, machine.height)
         self.holders: dict[Board, int] = {}
@@ -82,6 +86,32 @@ class Occupancy:
             self._whole = self._metered(self.machine.dead_boards)
         return self._serves(kind, self._whole, self._could_serve)
 
+    def set_min_fill(self, min_fill: Fraction) -> bool:
+        """Change the least share of its rectangle that a job's boards fill; whether that is a change."""
+        if min_fill == self.min_fill:
+            return False
+        self.min_fill = min_fill
+        self._forget_topology()
+        return True
+
+    def allocation(self, request: Request, found: Place) -> Allocation:
+        """What a request gets that is given this place: decided now, whatever becomes of the machine."""
+        block, planes = found
+        x, y, width, height = block
+        boards = self.torus.boards(planes)
+        wraps = WrapAround.none if request.single else wraps_of(self.topology, block, planes)
+        return Allocation(
+            machine=self.machine.name,
+            x=x,
+            y=y,
+            width=width,
+            height=height,
+            boards=boards,
+            single=request.single,
+            wraps=wraps,
+            stopped=own_stopped_links(self.machine, block, boards, wraps),
+        )
+
     def serves_now(self, kind: Request) -> bool:
         """Whether what is in service of the machine could serve a kind of request if nobody had any of it."""
         if self.closed or not self.could_serve(kind):
@@ -98,6 +128,12 @@ class Occupancy:
         self.work.searched(self.torus.size)
         return fits(kind, ground)
 
+    def nearest_size(self, request: Request) -> int | None:
+        """The number of boards nearest to what a request asks for that the machine as configured could serve."""
+        if self._whole is None:
+            self._whole = self._metered(self.machine.dead_boards)
+        return nearest_size(request, Ground(self._whole, self._whole.live))
+
     def _serves(self, kind: Request, topology: Topology, known: dict[Request, bool]) -> bool:
         if (serves := known.get(kind)) is None:
             if len(known) >= MAX_REMEMBERED_REQUESTS:
@@ -106,7 +142,7 @@ class Occupancy:
         return serves
 
     def _metered(self, dead: Iterable[Board]) -> Topology:
-        topology = Metered(self.torus, dead, self.machine.dead_links)
+        topology = Metered(self.torus, dead, self.machine.dead_links, self.min_fill)
         topology.work = self.work
         return topology
 
@@ -123,11 +159,14 @@ class Occupancy:
         before, self.machine = self.machine, machine
         if (before.dead_boards, before.dead_links) == (machine.dead_boards, machine.dead_links):
             return False
-        self._topology = self._whole = None
-        self._grounds, self._could_serve, self._serves_now = {}, {}, {}
+        self._forget_topology()
         self._live = self._working_planes()
         self.free = without(self._live, self.torus.planes({*self.holders, *self.resting}))
         return True
+
+    def _forget_topology(self) -> None:
+        self._topology = self._whole = None
+        self._grounds, self._could_serve, self._serves_now = {}, {}, {}
 
     def set_out_of_service(self, boards: Collection[Board], *, out: bool) -> bool:
         """Take boards out of service or put them back; whether that changes anything."""

@@ -41,7 +41,7 @@ class Power:
         assert job.allocation is not None
         self.forget(job)
         boards = job.allocation.boards
-        stopped = stopped_links(machine, boards) if on else ()
+        stopped = stopped_links(machine, boards, job.allocation.stopped or ()) if on else ()
         job.operation, job.power = self._new_operation(), on
         self._job_of[job.operation] = job.job_id
         self._switches.append(Switch(job.operation, job.job_id, on, frame_work(machine, boards, stopped)))

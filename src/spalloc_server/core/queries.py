@@ -105,6 +105,6 @@ def _whole(place: Mapping[str, Any], name: str) -> int:
 
 
 def _job_chip(machine: Machine, allocation: Allocation, board: Board, board_chip: Chip) -> Chip:
-    width, height = dimensions(machine, allocation)
+    width, height = dimensions(allocation)
     x, y = ethernet_chip(machine, allocation, board)
     return (x + board_chip[0]) % width, (y + board_chip[1]) % height

@@ -17,6 +17,7 @@ from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
 from spalloc_server.core.engine import Engine
 from spalloc_server.core.job import Job, JobState
+from spalloc_server.core.layout import as_told_before
 from spalloc_server.core.machine_facts import machine_from_fact
 from spalloc_server.core.messages import JobRow, ReleaseRow, Snapshot
 from spalloc_server.core.request import parse_request
@@ -111,10 +112,14 @@ class RecoverableEngine(Engine):
         if job.allocation is None:
             job.due = self._scheduler.submit(job.job_id, request, job.created_at, job.due)
             return
-        _check(self._machines[job.allocation.machine], job.allocation.boards)
+        machine = self._machines[job.allocation.machine]
+        _check(machine, job.allocation.boards)
+        if job.allocation.wraps is None or job.allocation.stopped is None:
+            job.allocation = as_told_before(machine, job.allocation)
+            self._stale[job.job_id] = job
         self._scheduler.adopt(job.job_id, request, job.allocation, job.allocated_at or now)
         if job.state == JobState.power:
-            self._power.switch(job, self._machines[job.allocation.machine], on=bool(job.power))
+            self._power.switch(job, machine, on=bool(job.power))
 
 
 def _check(machine: Machine, boards: Collection[Board]) -> None:

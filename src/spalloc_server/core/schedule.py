@@ -25,6 +25,7 @@ from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.policy import Policy
 from spalloc_server.core.policy_backfill import Backfill
 from spalloc_server.core.policy_fifo import FirstComeFirstServed
+from spalloc_server.core.shapes import as_share
 from spalloc_server.core.waiting import Waiting
 from spalloc_server.core.work import STEP
 from spalloc_server.options import Scheduling
@@ -55,6 +56,11 @@ class Scheduler:
         """Change what a configuration may change while jobs wait and run. A policy that stays keeps what it knows."""
         self._book.past.half_life = scheduling.half_life
         self._book.seconds_before_free = seconds_before_free
+        self._book.min_fill = as_share(scheduling.min_fill)
+        for occupancy in self._book.machines.values():
+            if occupancy.set_min_fill(self._book.min_fill):
+                self._policy.places_changed()
+                self._topology_changed = True
         if not isinstance(self._policy, POLICIES[scheduling.policy]):
             self._policy = POLICIES[scheduling.policy]()
             self._book.set_turns(self._policy.turn)
@@ -74,7 +80,7 @@ class Scheduler:
             if occupancy is not None and machine.same_hardware(occupancy.machine):
                 occupancy.configure(machine)
             else:
-                occupancy = Occupancy(machine, self._book.work)
+                occupancy = Occupancy(machine, self._book.min_fill, self._book.work)
             after[name] = occupancy
         for running in self._book.running.values():
             name = running.allocation.machine
@@ -247,7 +253,7 @@ class Scheduler:
         self._changed = True
 
     def _why_none(self, request: Request) -> str:
-        """What was asked for, and the largest that there is."""
+        """What was asked for, and what there is: the largest, or the nearest number of boards that works."""
         allowed = [occupancy for occupancy in self._book.machines.values() if allows(request, occupancy.machine)]
         asked = _in_words(request)
         if not allowed and request.machine is not None:
@@ -255,6 +261,13 @@ class Scheduler:
         if not allowed:
             return f"asked for {asked}; no machine has the tags {', '.join(sorted(request.tags))}"
         largest = max(allowed, key=Occupancy.working)
+        if request.boards is not None and 1 < request.boards <= largest.working():
+            nearest = largest.nearest_size(request)
+            return (
+                f"asked for {asked}; on {largest.machine.name} no rectangle was found in which so many working boards "
+                "are connected and reach all edges; the nearest number of boards that works: "
+                + ("none near by" if nearest is None else f"{nearest}")
+            )
         return (
             f"asked for {asked}; the largest that there is: {largest.machine.name}, {largest.torus.width}x"
             f"{largest.torus.height} triads with {largest.working()} working boards"

@@ -9,6 +9,7 @@ a microsecond at 1,200 boards.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
@@ -21,6 +22,9 @@ Planes: TypeAlias = tuple[int, int, int]
 
 Block: TypeAlias = tuple[int, int, int, int]
 """(x, y, width, height): a block of triads, from (x, y) rightwards and upwards over the machine's edges."""
+
+_AS_DIGITS = bytes([*b"01", *range(2, 256)])
+"""Bytes 0 and 1 as the digits 0 and 1."""
 
 Move: TypeAlias = Callable[[int], int]
 
@@ -95,6 +99,14 @@ class Torus(Rolling):
             lambda triads: triads >> width,
         )
         """The same without the wrapping: for sets inside a block narrower than the machine, to be masked by it."""
+        inner = self.full ^ self.column(width - 1)
+        self.fenced_shifts: tuple[Move, Move, Move, Move] = (
+            lambda triads: (triads & inner) << 1,
+            lambda triads: triads << width,
+            lambda triads: (triads & inner << 1) >> 1,
+            lambda triads: triads >> width,
+        )
+        """The same for blocks as wide as the machine: nothing leaves at one side to come in at the other."""
         self.wide = Counters(width, height)
 
     def __reduce__(self) -> tuple[type[Torus], tuple[int, int]]:
@@ -102,7 +114,7 @@ class Torus(Rolling):
 
     def _unit_moves(self) -> tuple[Move, Move, Move, Move]:
         width, around, full = self.width, self.size - self.width, self.full
-        first, last = self._left_of[1], self.full ^ self._left_of[width - 1]
+        first, last = self.column(0), self.column(width - 1)
         row = (1 << width) - 1
 
         def right(triads: int) -> int:
@@ -119,6 +131,14 @@ class Torus(Rolling):
 
         return right, up, left, down
 
+    def column(self, x: int) -> int:
+        """The set of the triads (x, any y)."""
+        return self._left_of[x + 1] ^ self._left_of[x]
+
+    def row(self, y: int) -> int:
+        """The set of the triads (any x, y)."""
+        return ((1 << self.width) - 1) << y * self.width
+
     def triad(self, x: int, y: int) -> int:
         """The set of the one triad (x, y), which must be inside the machine."""
         return 1 << y * self.width + x
@@ -134,11 +154,6 @@ class Torus(Rolling):
         """The boards of a set, sorted."""
         width = self.width
         return tuple(sorted((at % width, at // width, z) for z, plane in enumerate(planes) for at in origins(plane)))
-
-    def shifted(self, triads: int, dx: int, dy: int) -> int:
-        """As `rolled`, without the wrapping: for sets inside a block narrower than the machine, to be masked by it."""
-        by = dy * self.width + dx
-        return triads >> by if by >= 0 else triads << -by
 
     def window(self, width: int, height: int) -> int:
         """The set of the triads of a block of this size whose origin is (0, 0)."""
@@ -171,6 +186,23 @@ class Counters(Rolling):
         fields = bytearray(self.field_bytes * len(digits))
         fields[:: self.field_bytes] = digits
         return int.from_bytes(fields, "little") & self.ones
+
+    def at_least(self, counters: int, number: int) -> int:
+        """The set of the triads whose counters are at least this; it and they must be less than the top bit."""
+        fields = counters + self.ones * (self.top - number) >> self.top_bit & self.ones
+        digits = fields.to_bytes(self.field_bytes * self.width * self.height, "big")[
+            self.field_bytes - 1 :: self.field_bytes
+        ]
+        return int(digits.translate(_AS_DIGITS), 2)
+
+    def most(self, counters: int) -> int:
+        """The largest of the counters."""
+        fields = counters.to_bytes(self.field_bytes * self.width * self.height, sys.byteorder)
+        return max(memoryview(fields).cast("H" if self.field_bytes == 2 else "I"))
+
+    def one(self, x: int, y: int) -> int:
+        """1 for the triad (x, y), else 0."""
+        return 1 << (y * self.width + x) * 8 * self.field_bytes
 
     def summed(self, counters: int, times: int, dx: int, dy: int) -> int:
         """For each triad the sum over so many, in steps of (dx, dy), from itself on."""

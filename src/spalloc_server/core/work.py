@@ -53,7 +53,7 @@ class Metered(Topology):
 
     work = Work()
 
-    def layers(self, start: Planes, among: Planes, block: Block) -> Iterator[Planes]:
+    def layers(self, start: Planes, among: Planes, block: Block | None = None) -> Iterator[Planes]:
         """Boards reached from some, layer by layer, as `Topology.layers` tells."""
         work, units = self.work, 1 + self.torus.size // 250
         for reached in super().layers(start, among, block):

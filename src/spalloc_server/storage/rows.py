@@ -46,7 +46,9 @@ _KEYS = {"jobs": 1, "boards": 4, "releases": 1, "facts": 1}
 """How many leading columns are the key."""
 
 _JSON = {
-    table: [name for name in columns if name in {"args", "boards", "failures", "frames", "kwargs", "reports"}]
+    table: [
+        name for name in columns if name in {"args", "boards", "failures", "frames", "kwargs", "reports", "stopped"}
+    ]
     for table, columns in TABLES.items()
 }
 """Which columns are JSON."""
