@@ -93,7 +93,7 @@ def test_a_script_that_others_may_write_is_refused_unless_allowed(tmp_path: Path
 
 def test_a_declarative_file_that_others_may_write_is_read(tmp_path: Path) -> None:
     path = tmp_path / "spalloc.toml"
-    path.write_text("port = 1")
+    path.write_text("machine = []\nport = 1")
     path.chmod(0o666)
     assert load(path) == Configuration(port=1)
 

@@ -63,12 +63,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_empty_file_is_the_default_configuration(folder: Path) -> None:
-    assert read_toml(file(folder, "")) == Configuration()
+def test_a_file_without_machines_must_say_so(folder: Path) -> None:
+    assert read_toml(file(folder, "machine = []")) == Configuration()
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# all gone\n", 'ip = "127.0.0.1"\n[access]\nclients = ["10.0.0.0/8"]\n'])
+def test_a_file_that_says_nothing_of_machines_is_refused_and_told_what_would_be_right(folder: Path, text: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"spalloc\.toml: it names no machines.*\[\[machine\]\].*machine = \[\]"
+    ):
+        read_toml(file(folder, text))
 
 
 def test_settings_and_groups_have_the_names_of_the_model(folder: Path) -> None:
     text = """
+machine = []
 port = 1
 ip = "127.0.0.1"
 timeout_check_interval = 2
@@ -137,6 +146,9 @@ def test_machines_keep_the_order_of_the_file(folder: Path) -> None:
         ("port = = 1", ": not TOML: .*line 1"),
         ("port = " + "[" * 3000, ": it is nested too deeply"),
         ("a = 1\na = 2", ": not TOML: "),
+        ("port = " + "9" * 5000, ": not TOML: .*integer"),
+        ("machine = [1]", ", line 1: machine[0]: Expected `object`"),
+        (STANDARD.replace("wiring", "wir\\u0000ing"), ", line 2: machine 'm': board_locations: .*null byte"),
         ("\nprot = 1", ", line 2: prot: there is no such key"),
         ("\n\nport = 'x'", ", line 3: port: Expected `int`, got `str`"),
         ("ip = ''\n[limits]\n\nconnections = 0\n", ", line 4: limits.connections: Expected `int` >= 1"),
@@ -176,6 +188,14 @@ def test_an_error_tells_file_line_machine_and_key(folder: Path, text: str, told:
     pattern = "^.*spalloc\\.toml" + told.replace("[", r"\[").replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(ConfigurationError, match=pattern):
         read_toml(file(folder, text))
+
+
+def test_a_wiring_file_with_an_endless_field_is_an_error_that_names_both_files(folder: Path) -> None:
+    (folder / "wiring.csv").write_text(f"cabinet,frame,board,x,y\n0,0,0,{'1' * 200_000},1\n")
+    with pytest.raises(
+        ConfigurationError, match=r"spalloc\.toml, line 2: machine 'm': .*wiring\.csv: not a CSV: field"
+    ):
+        read_toml(file(folder, STANDARD))
 
 
 def test_an_error_in_the_wiring_file_names_machine_and_both_files(folder: Path) -> None:

@@ -44,7 +44,7 @@ NOT_LIMITS = {
     "hardware.simulated_frame": "the simulator stands for hardware",
     "hardware.simulator": "the simulator stands for hardware",
     "protocol.commands.NOTHING": "stands for nothing",
-    "server.DEFAULT_PORT": "a setting: `port`",
+    "config_watch.DEFAULT_PORT": "a setting: `port`",
     "server.SIGNAL_TURNS": "what has arrived is heard before the process ends",
     "stalls.BEAT_SECONDS": "how exactly stalls are measured",
     "storage.history.PAGE": "how many rows are read at once, of all",

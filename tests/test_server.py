@@ -11,10 +11,12 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import structlog
 
+from spalloc_server import config_watch
 from spalloc_server.errors import ConfigurationError, DamagedStateError, SpallocServerError, StorageError
 from spalloc_server.hardware.scp import Command
 from spalloc_server.server import Server
@@ -280,6 +282,103 @@ async def test_a_watched_config_is_reloaded_when_it_is_replaced(place: Place, cl
         replacement.rename(place.config)
         while (await client.call("list_machines"))[0]["tags"] != ["new"]:
             await client.line()
+
+
+def reloads(log: list[structlog.typing.EventDict]) -> int:
+    """How often the config has been read again, successfully or not."""
+    return sum(entry["event"].startswith("configuration ") for entry in log)
+
+
+@pytest.mark.parametrize("damage", ["", "# nothing\n", "cut off"])
+async def test_a_watched_config_that_is_empty_or_cut_off_changes_nothing(
+    place: Place, clients: Clients, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(config_watch, "WATCH_SECONDS", 0.01)
+    async with place.simulator(), place.serving(watch_config=True) as server:
+        client = await clients.connect(server)
+        job_id = await client.create(3)
+        whole = place.config.read_text()
+        with structlog.testing.capture_logs() as log:
+            place.config.write_text(whole[: len(whole) // 2] if damage == "cut off" else damage)
+            await until(lambda: reloads(log) == 1)
+        assert log[0]["event"] == "configuration not changed: the file is bad"
+        assert (await client.call("get_job_state", job_id))["state"] in (POWER, READY)
+        assert server.address[0] == "127.0.0.1"
+        with structlog.testing.capture_logs() as log:
+            place.config.write_text(whole)
+            await until(lambda: reloads(log) == 1)
+        assert (log[0]["event"], log[0]["changes"]) == ("configuration reloaded", "none")
+
+
+async def test_a_watched_config_is_reloaded_when_a_file_changes_that_it_names(
+    place: Place, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_watch, "WATCH_SECONDS", 0.01)
+    tags = place.folder / "tags"
+    tags.write_text("default")
+    text = place.config.read_text().replace("{'default'}", f"{{__import__('pathlib').Path({str(tags)!r}).read_text()}}")
+    place.config.write_text(text)
+    async with place.simulator(), place.serving(watch_config=True) as server:
+        client = await clients.connect(server)
+        await client.call("notify_machine")
+        tags.write_text("renewed")
+        while (await client.call("list_machines"))[0]["tags"] != ["renewed"]:
+            await client.line()
+
+
+async def test_a_line_appended_drains_everything_and_the_log_warns_of_the_jobs_that_end(
+    place: Place, clients: Clients
+) -> None:
+    async with place.simulator() as simulator, place.serving() as server:
+        client = await clients.connect(server)
+        running, waiting = await client.create(12), await client.create(3)
+        await client.until(running, READY)
+        with place.config.open("a") as file:
+            file.write("configuration = Configuration()\n")
+        with structlog.testing.capture_logs() as log:
+            server.reload()
+        (warning,) = [entry for entry in log if entry["log_level"] == "warning" and "jobs" in entry]
+        assert warning["event"] == "the configuration ends jobs"
+        assert (warning["jobs"], warning["machines"], warning["job_ids"]) == (2, ["m"], [running, waiting])
+        await until(lambda: server.address[0] == "0.0.0.0")  # as that configuration has it
+        client = await clients.connect(server)
+        assert (await client.call("get_job_state", running))["reason"] == "Machine removed."
+        assert (await client.call("get_job_state", waiting))["state"] == DESTROYED
+        await until(lambda: not simulator.boards_on())
+
+
+async def test_a_reload_that_ends_no_job_warns_of_none(place: Place, clients: Clients) -> None:
+    async with place.simulator(), place.serving() as server:
+        await (await clients.connect(server)).create(12)
+        place.configure(tags="new")
+        with structlog.testing.capture_logs() as log:
+            server.reload()
+        assert [entry["event"] for entry in log if "job_ids" in entry] == []
+
+
+async def test_a_start_with_a_config_that_ends_jobs_warns(place: Place, clients: Clients) -> None:
+    async with place.simulator():
+        async with place.serving() as server:
+            job_id = await (await clients.connect(server)).create(12)
+        place.configure(name="other")
+        with structlog.testing.capture_logs() as log:
+            async with place.serving():
+                pass
+        (warning,) = [entry for entry in log if entry["event"] == "the configuration ends jobs"]
+        assert (warning["jobs"], warning["machines"], warning["job_ids"]) == (1, ["m"], [job_id])
+
+
+async def test_a_defect_in_a_reload_is_logged_and_costs_nothing(
+    place: Place, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.simulator(), place.serving() as server:
+        client = await clients.connect(server)
+        before = await client.call("list_machines")
+        with monkeypatch.context() as patch, structlog.testing.capture_logs() as log:
+            patch.setattr(server._source, "read", Mock(side_effect=ZeroDivisionError))
+            server.reload()
+        assert [entry["event"] for entry in log] == ["reload failed"]
+        assert await client.call("list_machines") == before
 
 
 async def test_a_config_that_is_changed_while_the_server_starts_is_reloaded(

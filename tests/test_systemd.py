@@ -175,6 +175,11 @@ async def test_a_server_tells_of_its_start_reloads_upgrades_and_its_stop(tmp_pat
         assert (await manager.until("READY=1"))[-1] == f"STATUS=serving at port {server.address[1]}"
         server.signal(signal.SIGHUP)
         assert (await manager.until("READY=1"))[0] == "RELOADING=1"
+        good = place.config.read_text()
+        place.config.write_text("")
+        server.signal(signal.SIGHUP)
+        assert (await manager.until("READY=1"))[0] == "RELOADING=1", "a reload that fails is over, too"
+        place.config.write_text(good)
         server.signal(signal.SIGUSR2)
         pid = await server.serves()
         told = await manager.until(f"MAINPID={pid}")

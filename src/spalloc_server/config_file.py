@@ -3,7 +3,11 @@
 Theory of operation. A file whose name ends in `.toml` is declarative (`config_toml`). Any other is a Python script
 that binds `configuration`. To execute a script is to trust everybody who may write it, so one that others than its
 owner may write is refused. Whatever goes wrong ends in one `ConfigurationError` that names the file and, where that
-is known, the line; nothing that the caller holds is touched, so a bad file changes nothing.
+is known, the line; nothing that the caller holds is touched, so a bad file changes nothing. What was read is what was
+there before and afterwards (`config_sources`): a file that changes meanwhile is an error, too.
+
+A configuration without machines must say so, since a file that is empty or cut off has none: `machine = []` in TOML, a
+`configuration` that is bound in Python.
 
 A reload compares the configuration that it read with the one in force: machines of the same hardware change in
 place, others are removed, added, or both.
@@ -11,31 +15,28 @@ place, others are removed, added, or both.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
 from spalloc_server import configuration as configuration_names
 from spalloc_server import coordinates
+from spalloc_server.config_sources import recorded
 from spalloc_server.config_toml import read_toml
 from spalloc_server.configuration import Configuration, Machine
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.links import Links
 
-__all__ = ["Comparison", "Stamp", "compare", "load", "stamp", "watch"]
+__all__ = ["Comparison", "compare", "load", "vanishing"]
 
 WRITABLE_BY_OTHERS = 0o022
 """Permission to write for the group, or for everybody."""
-
-WATCH_SECONDS = 1.0
-"""Between looks at a config file that is watched."""
 
 
 def load(path: str | os.PathLike[str], *, allow_unsafe: bool = False) -> Configuration:
@@ -46,11 +47,13 @@ def load(path: str | os.PathLike[str], *, allow_unsafe: bool = False) -> Configu
         allow_unsafe: execute a Python script even if others than its owner may write it.
 
     Raises:
-        ConfigurationError: the file cannot be read, is not safe to execute, fails, or describes what cannot be.
+        ConfigurationError: the file cannot be read, is not safe to execute, fails, says nothing of machines, describes
+            what cannot be, or was changed while it was read.
     """
     path = Path(path)
     try:
-        return read_toml(path) if path.suffix.lower() == ".toml" else _read_python(path, allow_unsafe=allow_unsafe)
+        with recorded():
+            return read_toml(path) if path.suffix.lower() == ".toml" else _read_python(path, allow_unsafe=allow_unsafe)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -78,6 +81,7 @@ def _read_python(path: Path, *, allow_unsafe: bool) -> Configuration:
         case None:
             raise ConfigurationError(
                 f"{path}: binds no `configuration`; end it with configuration = Configuration(...)"
+                " (without machines: configuration = Configuration())"
             )
         case other:
             raise ConfigurationError(
@@ -89,7 +93,8 @@ def _place(path: Path, error: BaseException) -> str:
     """The file, and the last of its own lines that led to the error."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{path}, line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = traceback.walk_tb(error.__traceback__)  # which, unlike others, opens no files
+    lines = [line for frame, line in frames if frame.f_code.co_filename == str(path)]
     return f"{path}, line {lines[-1]}" if lines else str(path)
 
 
@@ -148,6 +153,11 @@ def compare(old: Configuration, new: Configuration) -> Comparison:
     )
 
 
+def vanishing(old: Mapping[str, Machine], new: Mapping[str, Machine]) -> list[str]:
+    """Names of the machines whose jobs end where `new` takes the place of `old`: those removed, and those replaced."""
+    return [name for name, machine in old.items() if name not in new or not machine.same_hardware(new[name])]
+
+
 def _settings(configuration: Configuration) -> Iterator[tuple[str, object]]:
     """Every setting by name; those of a group as `limits.connections`."""
     for field in fields(configuration):
@@ -188,26 +198,3 @@ def _changes(old: Machine, new: Machine) -> str:
 
 def _listed(tags: AbstractSet[str]) -> str:
     return "{" + ", ".join(sorted(tags)) + "}"
-
-
-Stamp: TypeAlias = tuple[int, int, int] | None
-"""What changes when a file is changed or replaced; None where there is none at the moment."""
-
-
-def stamp(path: Path) -> Stamp:
-    """Of the file as it is now; to be taken before it is read."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
-
-
-async def watch(path: Path, changed: Callable[[], None], seen: Stamp) -> None:
-    """Call `changed` whenever the file at `path` is not as it was when it had the stamp `seen`, for ever."""
-    while True:
-        await asyncio.sleep(WATCH_SECONDS)
-        now = stamp(path)
-        if now not in (seen, None):
-            seen = now
-            changed()

@@ -3,7 +3,8 @@
 Theory of operation. A file's tables are decoded into structs that know every key and its type, and then handed to
 the very constructors that Python config files call. The top level's keys are the fields of `Configuration`, taken
 from it, so that they are declared once. A `[[machine]]` has a `form`, which is the constructor that makes it; where
-the model has a mapping, TOML has a list of tables with the mapping's key and value by name.
+the model has a mapping, TOML has a list of tables with the mapping's key and value by name. A file that says nothing of
+machines is refused: it is empty, or cut off. `machine = []` is a file without machines.
 
 An error is told with the file, the line where that can be known, the key, and the machine.
 """
@@ -77,7 +78,7 @@ class _Boards(_Machine, frozen=True, kw_only=True):
         if isinstance(self.board_locations, str):
             try:
                 locations = board_locations_from_spinner(folder / self.board_locations)
-            except (ConfigurationError, OSError, UnicodeDecodeError) as error:
+            except (ConfigurationError, OSError, ValueError) as error:  # ValueError: not UTF-8, or no file's name
                 raise ConfigurationValueError(f"machine {self.name!r}: board_locations: {error}") from error
         else:
             given = ((entry.board, entry.location) for entry in self.board_locations)
@@ -134,7 +135,8 @@ def _unique(what: str, items: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 def _file_type() -> type[msgspec.Struct]:
     """The top level of a file: the fields of `Configuration`, with a list of tables in place of the machines."""
     kinds = get_type_hints(Configuration, include_extras=True)
-    settings: list[Any] = [("machine", list[_SingleBoard | _StandardIps | _Explicit], [])]
+    machines: Any = list[_SingleBoard | _StandardIps | _Explicit] | msgspec.UnsetType
+    settings: list[Any] = [("machine", machines, msgspec.UNSET)]
     for field in fields(Configuration):
         if field.name != "machines":
             default = field.default if field.default_factory is MISSING else field.default_factory()
@@ -162,10 +164,15 @@ def read_toml(path: Path) -> Configuration:
         file = msgspec.toml.decode(text, type=_FILE)
     except msgspec.ValidationError as error:
         raise _misfit(path, text, str(error)) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError) as error:  # ValueError: a number of thousands of digits
         raise ConfigurationError(f"{path}: not TOML: {error}") from error
     except RecursionError as error:
         raise ConfigurationError(f"{path}: it is nested too deeply") from error
+    if file.machine is msgspec.UNSET:
+        raise ConfigurationError(
+            f"{path}: it names no machines, so it may be empty or cut off; list each as a [[machine]], or, where there"
+            " are to be none, write machine = [] before the first table"
+        )
     machines = []
     for index, machine in enumerate(file.machine):
         with _located(path, text, f"machine[{index}]"):
@@ -196,8 +203,9 @@ def _misfit(path: Path, text: str, error: str) -> ConfigurationError:
         message += f"; it is one of {', '.join(sorted(_FORMS))}"
     who = ""
     if found := re.match(r"machine\[(\d+)\]", key):
-        name = msgspec.toml.decode(text)["machine"][int(found[1])].get("name")
-        who = f"machine {name!r}: " if name else ""
+        table = msgspec.toml.decode(text)["machine"][int(found[1])]
+        if isinstance(table, dict) and (name := table.get("name")):
+            who = f"machine {name!r}: "
     return ConfigurationError(f"{_place(path, text, key)}: {who}{key or 'the file'}: {message}")
 
 

@@ -131,31 +131,38 @@ def board_locations_from_spinner(filename: str | PathLike[str]) -> dict[Board, L
         ConfigurationValueError: the file is not of that form; the text names file and line.
         OSError: it cannot be read.
     """
+    with open(filename, newline="", encoding="utf-8-sig") as file:  # noqa: PTH123 - any path-like or name will do
+        try:
+            return _read_locations(file, filename)
+        except csv.Error as error:
+            raise ConfigurationValueError(f"{filename}: not a CSV: {error}") from error
+
+
+def _read_locations(file: Iterable[str], filename: str | PathLike[str]) -> dict[Board, Location]:
     columns = ("cabinet", "frame", "board", "x", "y")
     locations: dict[Board, Location] = {}
-    with open(filename, newline="", encoding="utf-8-sig") as file:  # noqa: PTH123 - any path-like or name will do
-        rows = csv.DictReader(file, skipinitialspace=True)
-        if missing := [column for column in columns if column not in (rows.fieldnames or ())]:
+    rows = csv.DictReader(file, skipinitialspace=True)
+    if missing := [column for column in columns if column not in (rows.fieldnames or ())]:
+        raise ConfigurationValueError(
+            f"{filename}, line 1: no column {', '.join(missing)}; the first line must name {', '.join(columns)}"
+        )
+    for row in rows:
+        where = f"{filename}, line {rows.line_num}"
+        try:
+            cabinet, frame, number, x, y = (int(row[column]) for column in columns)
+        except (TypeError, ValueError) as error:
             raise ConfigurationValueError(
-                f"{filename}, line 1: no column {', '.join(missing)}; the first line must name {', '.join(columns)}"
+                f"{where}: {', '.join(columns)} must all be whole numbers, not {list(row.values())}"
+            ) from error
+        board = chip_to_board(x, y, _beyond(x), _beyond(y))
+        if min(x, y) < 0 or board_to_chip(*board) != (x, y):
+            raise ConfigurationValueError(
+                f"{where}: chip ({x}, {y}) is no board's Ethernet chip; those are at (12i, 12j), (12i + 8, 12j + 4)"
+                " and (12i + 4, 12j + 8)"
             )
-        for row in rows:
-            where = f"{filename}, line {rows.line_num}"
-            try:
-                cabinet, frame, number, x, y = (int(row[column]) for column in columns)
-            except (TypeError, ValueError) as error:
-                raise ConfigurationValueError(
-                    f"{where}: {', '.join(columns)} must all be whole numbers, not {list(row.values())}"
-                ) from error
-            board = chip_to_board(x, y, _beyond(x), _beyond(y))
-            if min(x, y) < 0 or board_to_chip(*board) != (x, y):
-                raise ConfigurationValueError(
-                    f"{where}: chip ({x}, {y}) is no board's Ethernet chip; those are at (12i, 12j), (12i + 8, 12j + 4)"
-                    " and (12i + 4, 12j + 8)"
-                )
-            if board in locations:
-                raise ConfigurationValueError(f"{where}: chip ({x}, {y}) is listed a second time")
-            locations[board] = (cabinet, frame, number)
+        if board in locations:
+            raise ConfigurationValueError(f"{where}: chip ({x}, {y}) is listed a second time")
+        locations[board] = (cabinet, frame, number)
     return locations
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from spalloc_server import systemd
 from spalloc_server.batches import Batches, Effects
-from spalloc_server.config_file import compare, load, stamp, watch
+from spalloc_server.config_file import compare, vanishing
+from spalloc_server.config_watch import Source, watch
 from spalloc_server.configuration import Configuration
 from spalloc_server.controller import Controller
 from spalloc_server.core.messages import Outcome
@@ -34,7 +35,7 @@ from spalloc_server.in_thread import InThread
 from spalloc_server.job_log import JobLog
 from spalloc_server.logger import get_logger
 from spalloc_server.operators.service import Operators
-from spalloc_server.protocol.listener import listening_sockets, tls_context
+from spalloc_server.protocol.listener import listening_sockets
 from spalloc_server.protocol.service import Service
 from spalloc_server.stalls import StallDetector
 from spalloc_server.storage.sqlite import SqliteJournal
@@ -54,7 +55,8 @@ DRAIN_SECONDS = 30.0
 HASTE_SECONDS = 1.0
 """How long a stop at once waits for the last commits, and for the journal's end: the disk may hang."""
 
-DEFAULT_PORT = Configuration().port
+NAMED_JOBS = 20
+"""Jobs that a configuration ends and whose numbers the log tells."""
 
 log = get_logger(__name__)
 
@@ -88,13 +90,12 @@ class Server(InThread):
         timings: Timings | None = None,
     ) -> None:
         self._config = config
-        self._port = port
         self._state = state or state_path(config)
         self._cold_start = cold_start
         self._watch_config = watch_config
         self._job_log = JobLog(job_log)
-        self._allow_unsafe_config = allow_unsafe_config
         self._timings = timings
+        self._source = Source(config, port=port, allow_unsafe=allow_unsafe_config)
         self._configuration = Configuration()
         self._stop_asked = asyncio.Event()
         self._haste_asked = asyncio.Event()
@@ -125,11 +126,11 @@ class Server(InThread):
         Raises:
             SpallocServerError: it cannot start; the text is for the operator.
         """
-        self._configuration = self._load()
+        self._configuration = self._source.read()
         predecessor = Predecessor.find()
         if predecessor is not None:  # which may have been told to reload since
-            self._configuration = self._load()
-        address = (self._configuration.ip, self._listening_port(self._configuration))
+            self._configuration = self._source.read()
+        address = self._source.address(self._configuration)
         sockets = listening_sockets(*address) if predecessor is None else predecessor.sockets
         async with AsyncExitStack() as stack:
             stack.push_async_callback(systemd.flush)
@@ -176,8 +177,12 @@ class Server(InThread):
         if self._put_off(signal.SIGHUP, self.reload):
             return
         systemd.reloading()
-        self._reload()
-        systemd.notify("READY=1")
+        try:
+            self._reload()
+        except Exception:
+            log.exception("reload failed")
+        finally:
+            systemd.notify("READY=1")
 
     def upgrade(self) -> None:
         """Start this program anew, as it is now installed, to take over; where that fails, go on as before."""
@@ -204,8 +209,8 @@ class Server(InThread):
     def _reload(self) -> None:
         sockets = []
         try:
-            configuration = self._load()
-            address = (configuration.ip, self._listening_port(configuration))
+            configuration = self._source.read()
+            address = self._source.address(configuration)
             if address != self._listening:
                 sockets = self._bind(address)
         except (ConfigurationError, ListenError) as exc:
@@ -275,7 +280,7 @@ class Server(InThread):
             self.stalls.run(),
         ]
         if self._watch_config:
-            chores.append(watch(self._config, self.reload, self._read))
+            chores.append(watch(self._source, self.reload))
         if predecessor is None:
             await self._listen(sockets, address)
         else:
@@ -291,19 +296,6 @@ class Server(InThread):
             self.reload()
         for ask in self._asked_early:
             ask()
-
-    def _load(self) -> Configuration:
-        self._read = stamp(self._config)
-        configuration = load(self._config, allow_unsafe=self._allow_unsafe_config)
-        self._tls = tls_context(configuration.access, self._config.parent)
-        return configuration
-
-    def _listening_port(self, configuration: Configuration) -> int:
-        if self._port is not None:
-            return self._port
-        if configuration.port != DEFAULT_PORT:
-            log.warning("`port` in the config file is deprecated: use --port", port=configuration.port)
-        return configuration.port
 
     async def _listen(self, sockets: list[socket.socket], address: tuple[str, int]) -> None:
         """Serve clients at these sockets, and at no others; clients of others are disconnected."""
@@ -330,8 +322,11 @@ class Server(InThread):
     def _configure(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self._service.limits, self._service.access = configuration.limits, configuration.access
-        self._service.tls = self._tls
-        self.controller.configure(configuration)
+        self._service.tls = self._source.tls
+        before = self.controller.machines
+        if ended := self.controller.configure(configuration):
+            gone = vanishing(before, self.controller.machines)
+            log.warning("the configuration ends jobs", jobs=len(ended), machines=gone, job_ids=ended[:NAMED_JOBS])
         self._hardware.set_timings(self._timings or Timings.of(configuration.hardware))
         self._hardware.watch({host for machine in configuration.machines for host in machine.bmp_ips.values()})
 

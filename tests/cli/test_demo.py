@@ -82,5 +82,5 @@ def test_hardware_elsewhere_is_never_driven(config: Path, host: str) -> None:
 
 
 def test_a_config_without_machines_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "none.toml").write_text("")
+    (tmp_path / "none.toml").write_text("machine = []")
     assert "has no machines to simulate" in one_line_of(demo, "--config", tmp_path / "none.toml")

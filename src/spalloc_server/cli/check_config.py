@@ -13,6 +13,7 @@ import click
 
 from spalloc_server import config_file
 from spalloc_server.cli.process import count, one_line_errors
+from spalloc_server.config_sources import recorded
 from spalloc_server.configuration import Configuration, Machine
 from spalloc_server.controller import Controller
 from spalloc_server.protocol.listener import tls_context
@@ -31,8 +32,9 @@ PATH = click.Path(path_type=Path)
 def check_config(config: Path, against: Path | None, allow_unsafe_config: bool) -> None:
     """Check CONFIG and describe what it says; exit status 1 where it is bad."""
     with one_line_errors("spalloc-admin check-config"):
-        configuration = config_file.load(config, allow_unsafe=allow_unsafe_config)
-        tls_context(configuration.access, config.parent)
+        with recorded():
+            configuration = config_file.load(config, allow_unsafe=allow_unsafe_config)
+            tls_context(configuration.access, config.parent)
         for machine in configuration.machines:
             click.echo(_description(machine))
         boards = sum(len(machine.live_boards) for machine in configuration.machines)

@@ -23,11 +23,12 @@ from spalloc_server.cli import logs, output, process
 from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.demo_users import USERS, use
 from spalloc_server.cli.demo_view import show
+from spalloc_server.config_watch import DEFAULT_PORT
 from spalloc_server.controller import JobState
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.simulated_frame import REAL_TIMINGS, SimulatedTimings
 from spalloc_server.hardware.simulator import Simulator
-from spalloc_server.server import DEFAULT_PORT, Server
+from spalloc_server.server import Server
 
 __all__ = ["demo"]
 

@@ -20,6 +20,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from spalloc_server.config_sources import note
 from spalloc_server.configuration import Access
 from spalloc_server.errors import ConfigurationError, ListenError
 from spalloc_server.logger import get_logger
@@ -155,9 +156,11 @@ def tls_context(access: Access, folder: Path) -> ssl.SSLContext | None:
         return None
     certificate, key = folder / access.tls_certificate, folder / (access.tls_key or access.tls_certificate)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    note(certificate)
+    note(key)
     try:
         context.load_cert_chain(certificate, key)
-    except OSError as exc:  # an SSLError is one too
+    except (OSError, ValueError) as exc:  # an SSLError is one too; ValueError: no name of a file
         raise ConfigurationError(f"access: no TLS with certificate {certificate} and key {key}: {exc}") from exc
     return context
 
