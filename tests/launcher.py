@@ -63,6 +63,10 @@ def fail(how: str) -> None:
         mock.patch.object(upgrade, "Ready", side_effect=SystemExit(3)).start()
     elif how == "brings the state to a newer schema":
         mock.patch.object(upgrade, "Ready", side_effect=newer_schema).start()
+    elif how == "knows nothing of operators":
+        mock.patch.object(
+            upgrade, "Warm", side_effect=lambda **fields: handover.Warm(**{**fields, "operators": False})
+        ).start()
     elif how == "waits before it is warm":
         mock.patch.object(upgrade, "Warm", side_effect=after_waiting(handover.Warm)).start()
     elif how == "waits before it is ready":

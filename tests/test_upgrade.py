@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any, TypeAlias
 from unittest.mock import Mock
 
 import pytest
@@ -20,11 +22,12 @@ import structlog
 from spalloc_server import upgrade
 from spalloc_server.errors import StorageError, UpgradeError
 from spalloc_server.hardware.simulated_frame import SimulatedTimings
+from spalloc_server.operators.messages import socket_path
 from spalloc_server.server import Server
 from spalloc_server.storage.history import read_state
-from tests.house import Client, Place
+from tests.house import PATIENCE, Client, Place
 from tests.processes import ServerProcess, events, running
-from tests.test_server import READY, Clients, until
+from tests.test_server import DESTROYED, QUEUED, READY, Clients, until
 from tests.torture.halls import Hall
 
 
@@ -284,6 +287,7 @@ class Helpless(upgrade.Successor):
     def __init__(self) -> None:
         self.pid = 0
         self._serves = True
+        self.takes_operators = True
 
     async def warm(self) -> None:
         pass
@@ -303,3 +307,210 @@ async def test_a_state_that_cannot_be_had_back_does_not_leave_the_old_process_de
             assert await failed_upgrade(server) == "disk I/O error"
         assert await client.create(3) == 1
         assert await (await clients.connect(server)).call("version") == "1.0.0"
+
+
+# -------------------------------------------------------------------- operators
+
+
+class Operator:
+    """A connection to the operators' socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def connect(cls, place: Place) -> Operator:
+        return cls(*await asyncio.open_unix_connection(socket_path(place.state), limit=2**24))
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def line(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE):
+            return dict(json.loads(await self._reader.readline()))
+
+    async def ask(self, command: str, **fields: Any) -> Any:
+        self.send(json.dumps({"command": command, **fields}).encode() + b"\n")
+        return (await self.line())["return"]
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@pytest.fixture
+async def operators(place: Place) -> AsyncIterator[Callable[[], Awaitable[Operator]]]:
+    made: list[Operator] = []
+
+    async def connect() -> Operator:
+        made.append(await Operator.connect(place))
+        return made[-1]
+
+    yield connect
+    for operator in made:
+        operator.close()
+
+
+Connect: TypeAlias = Callable[[], Awaitable[Operator]]
+STOP = b'{"command": "emergency-stop", "reason": "smoke"}\n'
+
+
+@pytest.mark.parametrize("power_s", [0.0, 3.0], ids=["", "while the old process waits for a BMP"])
+async def test_what_operators_send_over_connections_from_before_an_upgrade_is_done_by_the_new_process(
+    tmp_path: Path, clients: Clients, operators: Connect, power_s: float
+) -> None:
+    hall = Hall(tmp_path, frames=1)
+    timings = SimulatedTimings(power_on=power_s, power_on_others=power_s)
+    async with hall.simulator(timings) as simulator, running(hall) as server:
+        old = [await operators() for _ in range(20)]
+        half = await operators()
+        half.send(STOP[:20])
+        assert len({(await operator.ask("status"))["pid"] for operator in old}) == 1
+        client = await clients.connect(server)
+        job_id = await client.create(1)
+        await until(lambda: simulator.counters.commands["POWER"] == 1)
+        await upgraded(server)
+        for operator in old:
+            async with asyncio.timeout(1):
+                assert (await operator.ask("status"))["pid"] == server.pid
+        async with asyncio.timeout(1):
+            half.send(STOP[20:])
+            assert await half.line() == {"return": None}
+        assert (await (await operators()).ask("status"))["stopped"]["reason"] == "smoke"
+        assert (await client.call("get_job_state", job_id))["state"] in (QUEUED, DESTROYED)
+        await until(lambda: not simulator.boards_on())
+        assert simulator.counters.overlaps == 0
+
+
+async def test_what_operators_send_during_a_handover_is_done_once(place: Place, operators: Connect) -> None:
+    async with place.simulator(), running(place) as server:
+        operator = await operators()
+        assert (await operator.ask("status"))["pid"] == server.pid
+        await told_while_it_waits(place, server, "waits before it is ready")
+        operator.send(STOP)
+        newcomer = await operators()
+        newcomer.send(b'{"command": "drain", "machine": "m", "reason": "fans"}\n')
+        (place.folder / "go").touch()
+        new = await server.serves()
+        assert [await operator.line(), await newcomer.line()] == [{"return": None}, {"return": None}]
+        status = await operator.ask("status")
+        assert (status["pid"], status["stopped"]["reason"]) == (new, "smoke")
+        assert status["machines"][0]["drained"]["reason"] == "fans"
+        assert sum(event["event"] == "operator" for event in events(place)) == 2
+
+
+@pytest.mark.parametrize("fault", ["exits instead of being ready", "exits at once"])
+async def test_operators_go_on_with_the_old_process_where_the_new_one_fails(
+    place: Place, operators: Connect, fault: str
+) -> None:
+    async with place.simulator(), running(place) as server:
+        operator = await operators()
+        assert (await operator.ask("status"))["pid"] == server.pid
+        (place.folder / "fault").write_text(fault)
+        server.signal(signal.SIGUSR2)
+        await until(lambda: any(event["event"].startswith("upgrade failed") for event in events(place)))
+        assert (await operator.ask("status"))["pid"] == server.pid
+        assert (await (await operators()).ask("status"))["pid"] == server.pid
+
+
+async def test_somebody_always_listens_to_operators(place: Place) -> None:
+    async with place.simulator(), running(place) as server:
+        pids = set()
+
+        async def look_again_and_again() -> None:
+            while True:
+                operator = await Operator.connect(place)
+                pids.add((await operator.ask("status"))["pid"])
+                operator.close()
+
+        looking = asyncio.create_task(look_again_and_again())
+        for _ in range(3):
+            await upgraded(server)
+            await until(lambda: server.pid in pids or looking.done())
+        assert not looking.done(), looking
+        looking.cancel()
+        assert len(pids) == 4
+        await server.stop()
+        assert not socket_path(place.state).exists()
+
+
+async def test_a_look_at_hardware_that_an_upgrade_interrupts_is_taken_by_the_new_process(
+    tmp_path: Path, operators: Connect, clients: Clients
+) -> None:
+    hall = Hall(tmp_path, frames=1)
+    async with (
+        hall.simulator(SimulatedTimings(power_on=6.0, power_on_others=6.0)) as simulator,
+        running(hall) as server,
+    ):
+        looking, cycling = await operators(), await operators()
+        client = await clients.connect(server)
+        await client.create(1)
+        await until(lambda: simulator.counters.commands["POWER"] == 1)
+        looking.send(b'{"command": "temperatures", "machine": "m"}\n')
+        cycling.send(b'{"command": "power-cycle", "machine": "m", "x": 3, "y": 1, "z": 2}\n')
+        assert (await (await operators()).ask("status"))["pid"] == server.pid
+        await upgraded(server)
+        told = await cycling.line()
+        assert told == {"exception": "the server was upgraded while this was under way: look what has become of it"}
+        views = (await looking.line())["return"]
+        assert [view["error"] for view in views] == [None] * 24
+        assert simulator.counters.overlaps == 0
+
+
+async def test_an_older_version_that_takes_no_operators_over_leaves_them_with_a_word(
+    tmp_path: Path, operators: Connect, clients: Clients
+) -> None:
+    hall = Hall(tmp_path, frames=1)
+    async with (
+        hall.simulator(SimulatedTimings(power_on=6.0, power_on_others=6.0)) as simulator,
+        running(hall) as server,
+    ):
+        idle = await operators()
+        await idle.ask("status")
+        await (await clients.connect(server)).create(1)
+        await until(lambda: simulator.counters.commands["POWER"] == 1)
+        (hall.folder / "fault").write_text("knows nothing of operators")
+        await upgraded(server)
+        assert await idle.line() == {"exception": "the server was upgraded: send it again", "again": True}
+        assert (await (await operators()).ask("status"))["pid"] == server.pid
+        await until(lambda: "upgrade done: the new process serves" in [event["event"] for event in events(hall)])
+        assert (await (await operators()).ask("status"))["pid"] == server.pid
+
+
+async def test_flash_that_is_being_written_puts_an_upgrade_off(
+    place: Place, operators: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.simulator(), place.serving() as server:
+        going = asyncio.Event()
+
+        async def write(*_: object) -> list[str]:
+            await going.wait()
+            return ["chip 3 4 dead"]
+
+        monkeypatch.setattr(upgrade, "Successor", Helpless)
+        monkeypatch.setattr(server._hardware, "write_blacklist", write)
+        operator = await operators()
+        operator.send(b'{"command": "set blacklist", "machine": "m", "x": 0, "y": 0, "z": 0, "lines": []}\n')
+        await until(lambda: bool(server._operators._writing))
+        assert "writes to a board's flash" in await failed_upgrade(server)
+        operator.close()  # which does not cut it off either
+        going.set()
+        await until(lambda: not server._operators._writing)
+        assert "has ended" in await failed_upgrade(server)
+
+
+async def test_the_old_process_says_nothing_of_what_bmps_did_after_the_handover(
+    tmp_path: Path, clients: Clients
+) -> None:
+    hall = Hall(tmp_path, frames=1)
+    slow = SimulatedTimings(power_on=2.0, power_on_others=2.0)
+    async with hall.simulator(slow) as simulator, running(hall) as server:
+        client = await clients.connect(server)
+        await client.create(1)
+        await until(lambda: simulator.counters.commands["POWER"] == 1)
+        simulator.frames[hall.hosts[0]].silence()
+        old = server.pid
+        await upgraded(server)
+        await until(lambda: not Path(f"/proc/{old}").exists())
+        told = [event["event"] for event in events(hall)]
+        assert told.count("frame does not work: its boards are out of service") <= 1
+        assert "upgrade done: the new process serves" in told

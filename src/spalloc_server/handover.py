@@ -20,7 +20,7 @@ import msgspec
 from spalloc_server.errors import UpgradeError
 from spalloc_server.protocol.connection_state import ConnectionState
 
-__all__ = ["FORMAT", "Channel", "Clients", "Go", "Heritage", "Ready", "Warm"]
+__all__ = ["FORMAT", "Channel", "Clients", "Go", "Heritage", "Operators", "Ready", "Warm"]
 
 FORMAT: Final = 1
 """Version of the messages between the two processes."""
@@ -42,6 +42,8 @@ class Warm(_Message, frozen=True):
 
     formats: list[int]
     version: str
+    operators: bool = False
+    """Whether it understands `Operators`."""
 
 
 class Heritage(_Message, frozen=True):
@@ -54,12 +56,21 @@ class Heritage(_Message, frozen=True):
     """How many connections follow."""
     busy: list[str]
     """Hosts of the BMPs at which a command is in flight."""
+    operators: bool = False
+    """Whether `Operators` follows the connections."""
 
 
 class Clients(_Message, frozen=True):
     """Connections; comes with as many sockets."""
 
     states: list[ConnectionState]
+
+
+class Operators(_Message, frozen=True):
+    """Connections of operators; comes with the socket that listens to them, and as many sockets."""
+
+    unread: list[bytes]
+    """What each of them has sent and has had no answer to."""
 
 
 class Ready(_Message, frozen=True):

@@ -155,8 +155,10 @@ class Server(InThread):
             if self._cold_start and predecessor is None:
                 self.controller.switch_off_unused()
             self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            if predecessor is not None:
+                predecessor.claim(self._batches, self._hardware, self._operators)
+            await stack.enter_async_context(self._operators)  # before all clients: it may be an emergency
             await self._begin(sockets, address, predecessor)
-            await stack.enter_async_context(self._operators)
             systemd.notify("READY=1", f"STATUS=serving at port {self.address[1]}")
             if on_ready is not None:
                 on_ready()
@@ -247,6 +249,7 @@ class Server(InThread):
                 snapshot=self.controller.snapshot,
                 journal=self._journal,
                 service=self._service,
+                operators=self._operators,
                 batches=self._batches,
                 hardware=self._hardware,
                 listening=self._listening,
@@ -256,6 +259,7 @@ class Server(InThread):
             log.error("upgrade failed: going on as before", error=told)
             return
         self._successor = successor.pid
+        self._time.stop()
         for chore in self._chores:
             if chore is not self._upgrading:
                 chore.cancel()
@@ -284,7 +288,6 @@ class Server(InThread):
         if predecessor is None:
             await self._listen(sockets, address)
         else:
-            predecessor.claim(self._batches, self._hardware)
             await self._listen(sockets, predecessor.listening)
             await predecessor.go_on(self._service)
             self._predecessor_works = self._tasks.create_task(predecessor.await_commands(self._hardware))

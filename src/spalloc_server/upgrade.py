@@ -10,9 +10,10 @@ sockets. They talk in messages (`handover`):
     answers nobody, waits for the last commits
     Heritage (lock, listening sockets)      --->  reads the config again, which may have changed meanwhile
     Clients (their sockets), repeated       --->  opens the state, restores the core, applies the config
+    Operators (likewise, and their socket)  --->
                                             <---  Ready
     Go                                      --->  is the server
-    lets go of the connections                    goes on with them
+    lets go of the connections                    goes on with them, operators first
     passes signals on                             heeds them
     finishes the commands that BMPs are doing
     a line with the host of each such BMP   --->  begins to use that BMP
@@ -26,6 +27,10 @@ sets that state aside and begins a new one with what it knows.) Power operations
 and the new process drives them anew as after any restart; so no two processes ever have commands in flight at one BMP,
 and boards of jobs that are ready are left alone. Nor does a third: a process is not upgraded before its predecessor's
 BMPs are free.
+
+With Go the old process gives up all authority: it has no timers, answers nobody, logs nothing that BMPs do, and leaves
+the state alone. What operators send from then on arrives in the new process. (One that is too old to take their
+connections binds a socket of its own; then they are told to send it again.)
 
 The right to the state is an open file that both share (`storage.state_file.Lock`), so there is no moment at which a
 third process could have it.
@@ -47,9 +52,11 @@ from spalloc_server import __version__, systemd
 from spalloc_server.batches import Batches
 from spalloc_server.core.messages import Snapshot
 from spalloc_server.errors import UpgradeError
-from spalloc_server.handover import FORMAT, Channel, Clients, Go, Heritage, Ready, Warm
+from spalloc_server.handover import FORMAT, Channel, Clients, Go, Heritage, Operators, Ready, Warm
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.logger import get_logger
+from spalloc_server.operators.service import Inherited
+from spalloc_server.operators.service import Operators as OperatorsService
 from spalloc_server.protocol.connection_state import ConnectionState
 from spalloc_server.protocol.service import Service
 from spalloc_server.storage.sqlite import SqliteJournal
@@ -89,6 +96,8 @@ class Successor:
 
     def __init__(self) -> None:
         self._serves = False
+        self.takes_operators = False
+        """Whether it goes on with operators' connections; known once it is warm."""
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
         environment = {name: value for name, value in os.environ.items() if name != systemd.WATCHDOG_PID}
@@ -125,14 +134,23 @@ class Successor:
         warm, _ = await asyncio.to_thread(self._channel.receive, Warm)
         if FORMAT not in warm.formats:
             raise UpgradeError(f"version {warm.version} cannot take over from version {__version__}: stop and start it")
+        self.takes_operators = warm.operators
 
-    def hand_over(self, heritage: Heritage, files: Sequence[int], clients: list[tuple[int, ConnectionState]]) -> None:
+    def hand_over(
+        self,
+        heritage: Heritage,
+        files: Sequence[int],
+        clients: list[tuple[int, ConnectionState]],
+        operators: tuple[list[int], list[bytes]] | None,
+    ) -> None:
         """Give it everything, and wait until it is ready. Blocks."""
         self._channel.allow(HANDOVER_SECONDS)
         self._channel.send(heritage, files)
         for begin in range(0, len(clients), CHUNK):
             chunk = clients[begin : begin + CHUNK]
             self._channel.send(Clients(states=[state for _, state in chunk]), [number for number, _ in chunk])
+        if operators is not None:
+            self._channel.send(Operators(unread=operators[1]), operators[0])
         self._channel.receive(Ready)
 
     def go(self) -> None:
@@ -163,7 +181,7 @@ class Predecessor:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         channel.allow(WARM_SECONDS)
-        channel.send(Warm(formats=[FORMAT], version=__version__))
+        channel.send(Warm(formats=[FORMAT], version=__version__, operators=True))
         channel.allow(WARM_SECONDS + SETTLE_SECONDS + HANDOVER_SECONDS)
         heritage, (self.lock, *listening) = channel.receive(Heritage)
         if heritage.format != FORMAT:
@@ -177,6 +195,11 @@ class Predecessor:
             clients, numbers = channel.receive(Clients)
             sockets = [socket.socket(fileno=number) for number in numbers]
             self._clients += zip(sockets, clients.states, strict=True)
+        self._operators: Inherited | None = None
+        if heritage.operators:
+            operators, numbers = channel.receive(Operators)
+            ear, *sockets = (socket.socket(fileno=number) for number in numbers)
+            self._operators = ear, list(zip(sockets, operators.unread, strict=True))
 
     @classmethod
     def find(cls) -> Self | None:
@@ -187,12 +210,13 @@ class Predecessor:
         os.set_inheritable(int(number), False)
         return cls(Channel(socket.socket(fileno=int(number))))
 
-    def claim(self, batches: Batches, hardware: Hardware) -> None:
+    def claim(self, batches: Batches, hardware: Hardware, operators: OperatorsService) -> None:
         """Say that this process is ready, and wait for the word. Blocks.
 
         Args:
             batches: stopped until then.
             hardware: paused until then; at BMPs that are busy, until `await_commands` knows that they are not.
+            operators: not entered before.
         """
         hardware.pause()
         try:
@@ -202,6 +226,7 @@ class Predecessor:
             self._channel.socket.close()  # so that the other process does not wait for the end of this one
             raise
         batches.stopped = False
+        operators.inherited = self._operators
         hardware.resume(hardware.frames())
         hardware.pause(self._busy)
 
@@ -239,6 +264,7 @@ async def pass_on(
     snapshot: Callable[[], Snapshot],
     journal: SqliteJournal,
     service: Service,
+    operators: OperatorsService,
     batches: Batches,
     hardware: Hardware,
     listening: tuple[str, int],
@@ -249,6 +275,7 @@ async def pass_on(
         snapshot: gives the core's state.
         journal: where it is kept.
         service: has the clients.
+        operators: has the operators.
         batches: knows what waits for a commit.
         hardware: has the BMPs.
         listening: (ip, port) as the configuration or the command line has it.
@@ -264,19 +291,30 @@ async def pass_on(
         sockets: list[socket.socket] = []
         try:
             sockets = service.freeze()
+            operators.connections.freeze()
+            journal.stop_pruning()
             await _settle(batches, journal)
             clients = [(client, export) for client in service.connections if (export := client.export())]
-            heritage = Heritage(format=FORMAT, listening=listening, clients=len(clients), busy=hardware.in_flight())
+            at_operators = operators.export(wanted=successor.takes_operators)
+            heritage = Heritage(
+                format=FORMAT,
+                listening=listening,
+                clients=len(clients),
+                busy=hardware.in_flight(),
+                operators=at_operators is not None,
+            )
             files = [journal.lock.file, *(sock.fileno() for sock in sockets)]
-            successor.hand_over(heritage, files, [export for _, export in clients])
+            successor.hand_over(heritage, files, [export for _, export in clients], at_operators)
             successor.go()
         except BaseException:
             successor.kill()
-            await _go_on(snapshot, journal, service, sockets)
+            await _go_on(snapshot, journal, service, operators, sockets)
             raise
     systemd.notify(f"MAINPID={successor.pid}")
     batches.stop()
-    hardware.pause()
+    hardware.retire()
+    operators.retire()
+    service.stop_greeting()
     for client, _ in clients:
         client.abort()
     for client in tuple(service.connections):  # those that cannot be handed over
@@ -287,13 +325,18 @@ async def pass_on(
 
 
 async def _go_on(
-    snapshot: Callable[[], Snapshot], journal: SqliteJournal, service: Service, sockets: list[socket.socket]
+    snapshot: Callable[[], Snapshot],
+    journal: SqliteJournal,
+    service: Service,
+    operators: OperatorsService,
+    sockets: list[socket.socket],
 ) -> None:
     """Serve as before; also where the state cannot be had back, which is as with a disk that refuses."""
     try:
         if aside := journal.reclaim(snapshot):
             log.warning("the new process had changed the state's schema: it is set aside", kept_as=str(aside))
     finally:
+        operators.connections.thaw()
         if sockets:  # else it has not stopped listening
             await service.listen(sockets)
         service.thaw()

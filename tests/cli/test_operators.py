@@ -7,12 +7,13 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import structlog
 from click.testing import CliRunner, Result
 
+from spalloc_server.cli import running_server
 from spalloc_server.cli.admin import main
 from spalloc_server.controller import BoardFailure, Outcome
 from spalloc_server.operators.messages import socket_path
@@ -202,3 +203,72 @@ async def test_a_blacklist_is_shown_and_set(place: Place) -> None:
         job_id = await client.create(0, 0, 1)
         assert f"job {job_id} has board" in await complaint(place, "blacklist", "set", "m", 0, 0, 1, file)
         assert "no board (9, 9, 9)" in await complaint(place, "blacklist", "show", "m", 9, 9, 9)
+
+
+# -------------------------------------------------------------------- lost connections
+
+
+class Replies:
+    """A socket that answers each connection's request with the next of these, or by closing it where it is empty."""
+
+    def __init__(self, path: Path, *replies: bytes) -> None:
+        self.requests: list[bytes] = []
+        self._replies = list(replies)
+        self._path = path
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self._path.unlink()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.requests.append(await reader.readline())
+        writer.write(self._replies.pop(0))
+        writer.close()
+
+
+AGAIN = b'{"exception": "the server was upgraded: send it again", "again": true}\n'
+DONE = b'{"return": null}\n'
+
+
+@pytest.mark.parametrize(
+    ("command", "replies"),
+    [
+        (("emergency-stop", "--yes"), [b"", b"", DONE]),
+        (("emergency-stop", "--yes"), [AGAIN, b"", AGAIN, DONE]),
+        (("resume",), [AGAIN, AGAIN, DONE]),
+        (("kill", 7, "--reason", "night"), [AGAIN, DONE]),
+        (("drain", "m"), [b"", DONE]),
+    ],
+)
+async def test_a_request_is_sent_again_where_that_is_safe(
+    place: Place, command: tuple[object, ...], replies: list[bytes]
+) -> None:
+    async with Replies(socket_path(place.state), *replies) as server:
+        await words(place, *command)
+    assert len(server.requests) == len(replies)
+    assert len(set(server.requests)) == 1
+
+
+@pytest.mark.parametrize("command", [("resume",), ("undrain", "m"), ("kill", 7, "--reason", "night")])
+async def test_a_request_that_may_have_been_done_is_not_sent_again(place: Place, command: tuple[object, ...]) -> None:
+    async with Replies(socket_path(place.state), b"", DONE) as server:
+        assert "the server has ended" in await complaint(place, *command)
+    assert len(server.requests) == 1
+
+
+async def test_a_request_is_sent_again_for_some_seconds_only(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running_server, "AGAIN_SECONDS", 0.0)
+    async with Replies(socket_path(place.state), b"", DONE) as server:
+        assert "the server has ended" in await complaint(place, "emergency-stop", "--yes")
+    assert len(server.requests) == 1
+
+
+async def test_a_last_word_is_read_though_the_connection_is_closed(place: Place) -> None:
+    last = b'{"exception": "enough"}\n'
+    async with Replies(socket_path(place.state), last) as server:
+        assert "enough" in await complaint(place, "resume")
+    assert len(server.requests) == 1

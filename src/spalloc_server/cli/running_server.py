@@ -2,12 +2,17 @@
 
 Theory of operation. A server listens to operators at a socket beside its state (`operators.messages`). `--state` or
 `--config` tell which server is meant; without either it is the one that runs in this folder.
+
+Where the connection is lost, as when the server is upgraded at that moment, the request is sent again for some seconds:
+if the server says that it did nothing of it, or if doing it twice is to do it once, as with an emergency stop.
 """
 
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -26,6 +31,12 @@ CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 150.0
 """The longest wait for a reply; a power cycle waits for its turn."""
 
+AGAIN_SECONDS = 10.0
+"""A request that may be sent again is sent again for so long."""
+
+PAUSE_SECONDS = 0.1
+"""From a failure to sending it again."""
+
 PATH = click.Path(path_type=Path)
 T = TypeVar("T")
 
@@ -38,6 +49,14 @@ class NoServerError(OperatorError):
     """No server runs with this state."""
 
 
+class _LostError(OperatorError):
+    """There was no answer."""
+
+
+class _BusyError(OperatorError):
+    """The server did nothing of it, for the moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunningServer:
     """A running server, as these commands reach it."""
@@ -47,19 +66,7 @@ class RunningServer:
 
     def ask(self, request: Request, kind: type[T], *, good: Callable[[T], bool] = lambda _: True) -> T:
         """The reply to `request`; with `--json`, print it and end instead: with status 1 where it is not `good`."""
-        with _connected(self.path) as connection:
-            connection.settimeout(REPLY_SECONDS)
-            try:
-                connection.sendall(msgspec.json.encode(request) + b"\n")
-                with connection.makefile("rb") as lines:
-                    line = lines.readline()
-            except TimeoutError as exc:
-                raise OperatorError(f"the server did not answer within {REPLY_SECONDS:.0f} s") from exc
-            except OSError as exc:
-                raise OperatorError(f"the connection to the server is lost: {exc}") from exc
-        if not line.endswith(b"\n"):
-            raise OperatorError("the server has ended")
-        reply = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+        reply = self._patiently(request)
         if "exception" in reply:
             raise OperatorError(msgspec.json.decode(reply["exception"], type=str))
         answer = msgspec.json.decode(reply["return"], type=kind)
@@ -67,6 +74,38 @@ class RunningServer:
             click.echo(msgspec.json.format(bytes(reply["return"])).decode())
             raise click.exceptions.Exit(0 if good(answer) else 1)
         return answer
+
+    def _patiently(self, request: Request) -> dict[str, msgspec.Raw]:
+        """The reply, which may be an exception; sent again where that may help and does no harm."""
+        deadline, again = time.monotonic() + AGAIN_SECONDS, False
+        while True:
+            try:
+                return self._exchange(request)
+            except (_LostError, _BusyError, NoServerError) as exc:
+                if not isinstance(exc, NoServerError):
+                    again = request.repeatable or isinstance(exc, _BusyError)
+                if not again or time.monotonic() >= deadline:
+                    raise
+            time.sleep(PAUSE_SECONDS)
+
+    def _exchange(self, request: Request) -> dict[str, msgspec.Raw]:
+        with _connected(self.path) as connection:
+            connection.settimeout(REPLY_SECONDS)
+            try:
+                with suppress(ConnectionError):  # there may be a last word all the same
+                    connection.sendall(msgspec.json.encode(request) + b"\n")
+                with connection.makefile("rb") as lines:
+                    line = lines.readline()
+            except TimeoutError as exc:
+                raise OperatorError(f"the server did not answer within {REPLY_SECONDS:.0f} s") from exc
+            except OSError as exc:
+                raise _LostError(f"the connection to the server is lost: {exc}") from exc
+        if not line.endswith(b"\n"):
+            raise _LostError("the server has ended")
+        reply = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+        if "again" in reply:
+            raise _BusyError(msgspec.json.decode(reply["exception"], type=str))
+        return reply
 
 
 def of_a_server(function: Callable[..., None]) -> Callable[..., None]:
@@ -121,5 +160,7 @@ def _connected(path: Path) -> socket.socket:
             raise NoServerError(f"no server runs with the state {state}") from exc
         if isinstance(exc, PermissionError):
             raise OperatorError(f"the server with the state {state} listens to its own user and root only") from exc
+        if isinstance(exc, BlockingIOError):
+            raise _BusyError(f"the server at {path} accepts nobody at present: too many wait") from exc
         raise OperatorError(f"cannot reach the server at {path}: {exc}") from exc
     return connection

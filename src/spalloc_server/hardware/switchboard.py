@@ -81,6 +81,7 @@ class Hardware:
         self._frames: dict[str, Frame] = {}
         self._operations: dict[int, _Operation] = {}
         self._asked = 0
+        self._retired = False
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
@@ -151,6 +152,11 @@ class Hardware:
         for host in list(self._frames) if hosts is None else hosts:
             self._frame(host).bmp.pause()
 
+    def retire(self) -> None:
+        """Begin no command any more, and tell nobody how those end that are in flight: another process goes on."""
+        self._retired = True
+        self.pause()
+
     def resume(self, hosts: Iterable[str]) -> None:
         """Undo `pause`."""
         for host in hosts:
@@ -185,7 +191,7 @@ class Hardware:
     def _frame(self, host: str) -> Frame:
         frame = self._frames.get(host)
         if frame is None:
-            frame = Frame(host, self._timings, self._spawn, self._on_frame, port=self._port)
+            frame = Frame(host, self._timings, self._spawn, self._frame_changed, port=self._port)
             self._frames[host] = frame
             self._spawn(frame.keep_watch())
         return frame
@@ -217,8 +223,12 @@ class Hardware:
 
     def _conclude(self, operation: int) -> None:
         state = self._operations.pop(operation)
-        if not state.void:
+        if not state.void and not self._retired:
             self._on_outcome(Outcome(operation, tuple(state.failures)))
+
+    def _frame_changed(self, host: str, reason: str | None) -> None:
+        if not self._retired:
+            self._on_frame(host, reason)
 
     async def _answer(
         self, answer: asyncio.Future[bytes], host: str, request: tuple[int, int, int, int, int, bytes]

@@ -3,13 +3,14 @@
 Theory of operation. A connection to the Unix socket `<state>.sock` carries one JSON object a line: `AnyRequest` there,
 its `command` field telling which, and `{"return": ...}` or `{"exception": "..."}` back. Whoever may connect may do
 everything: the socket's permissions admit the server's own user only. Who it was is known from the operating system,
-not from what is said.
+not from what is said. An exception with `"again": true` beside it says that nothing was done, and that the request may
+be sent again.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
@@ -51,6 +52,10 @@ def socket_path(state: Path) -> Path:
 class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="command"):
     """The base of all requests."""
 
+    repeatable: ClassVar[bool] = False
+    """Whether it may be sent again where no reply has come. What opens something may not: another operator may have
+    closed it meanwhile."""
+
 
 class _OfBoard(Request):
     machine: str
@@ -68,13 +73,19 @@ class _OfFrame(Request):
 class Status(Request, tag="status"):
     """How is everything? `ServerView`."""
 
+    repeatable = True
+
 
 class Machines(Request, tag="machines"):
     """List of `MachineView`."""
 
+    repeatable = True
+
 
 class Boards(Request, tag="boards"):
     """List of `BoardView`."""
+
+    repeatable = True
 
     machine: str | None = None
     """Only of this machine."""
@@ -85,9 +96,13 @@ class Boards(Request, tag="boards"):
 class Jobs(Request, tag="jobs"):
     """List of `JobView`, live ones."""
 
+    repeatable = True
+
 
 class ShowJob(Request, tag="job"):
     """`JobView`; with the reason why it waits, where it does."""
+
+    repeatable = True
 
     job_id: int
 
@@ -102,6 +117,8 @@ class Kill(Request, tag="kill"):
 class DisableBoard(_OfBoard, tag="disable board"):
     """Take a board out of service. `BoardView`."""
 
+    repeatable = True
+
     reason: str
 
 
@@ -112,6 +129,8 @@ class EnableBoard(_OfBoard, tag="enable board"):
 class DisableFrame(_OfFrame, tag="disable frame"):
     """Take a frame out of service. List of `BoardView`."""
 
+    repeatable = True
+
     reason: str
 
 
@@ -121,6 +140,8 @@ class EnableFrame(_OfFrame, tag="enable frame"):
 
 class Drain(Request, tag="drain"):
     """Start no more jobs on a machine."""
+
+    repeatable = True
 
     machine: str
     reason: str
@@ -139,6 +160,8 @@ class PowerCycle(_OfBoard, tag="power-cycle"):
 class EmergencyStop(Request, tag="emergency-stop"):
     """Switch everything off."""
 
+    repeatable = True
+
     reason: str
 
 
@@ -149,6 +172,8 @@ class Resume(Request, tag="resume"):
 class Temperatures(Request, tag="temperatures"):
     """List of `TemperaturesView`."""
 
+    repeatable = True
+
     machine: str
     cabinet: int | None = None
     """Only of this frame; `frame` is given too."""
@@ -157,6 +182,8 @@ class Temperatures(Request, tag="temperatures"):
 
 class Blacklist(_OfBoard, tag="blacklist"):
     """What a board's flash says is broken on it: lines of text, see `hardware.blacklist`."""
+
+    repeatable = True
 
 
 class SetBlacklist(_OfBoard, tag="set blacklist"):

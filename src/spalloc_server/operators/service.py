@@ -1,26 +1,26 @@
 """The server's ear for operators: a Unix socket, a request a line, a reply a line.
 
-Theory of operation. Each connection is one task that answers one request after the other. What changes anything is
-answered once its commit is durable, as with clients. Requests that need hardware (temperatures, a power cycle) wait
-for it with a deadline, while other operators' connections go on. The socket admits only the server's own user and
-root, and its path ends with the server; one that a crash left behind is replaced.
+Theory of operation. `connections` accepts operators and gives their requests to this module, one at a time from each.
+What changes anything is answered once its commit is durable, as with clients. Requests that need hardware
+(temperatures, a power cycle) wait for it with a deadline, while other operators' connections go on. Requests for a view
+of everything are answered one in each turn of the event loop, since they may take long: whoever would change something
+goes in between. The socket admits only the server's own user and root, and its path ends with the server; one that a
+crash left behind is replaced. At an upgrade the socket goes to the new process as it is, so somebody always listens.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 import socket
 import stat
-import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import msgspec
 
@@ -29,20 +29,20 @@ from spalloc_server.configuration import Machine
 from spalloc_server.controller import Controller, steady_time
 from spalloc_server.coordinates import Board
 from spalloc_server.core.overview import BoardView
-from spalloc_server.errors import HardwareError, RequestError, SpallocServerError, StorageError
+from spalloc_server.errors import HardwareError, RequestError, SpallocServerError, StorageError, UpgradeError
 from spalloc_server.hardware.blacklist import read_blacklist
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.logger import get_logger
 from spalloc_server.operators import messages
+from spalloc_server.operators.connection import refusal
+from spalloc_server.operators.connections import Connections
 from spalloc_server.operators.messages import ServerView, TemperaturesView, socket_path
 from spalloc_server.protocol.service import Service
 
 __all__ = ["Operators"]
 
-MAX_LINE = 2**20
-"""Bytes of a request."""
-
-MAX_CONNECTIONS = 32
+MAX_AT_HARDWARE = 32
+"""Requests of operators that may wait for hardware."""
 
 POWER_CYCLE_SECONDS = 120.0
 """The longest wait for a power cycle, which waits for its turn in its frame."""
@@ -50,19 +50,20 @@ POWER_CYCLE_SECONDS = 120.0
 READ_AT_ONCE = 16
 """Boards whose sensors are read at the same time; `Hardware` bounds what may wait for it."""
 
-LOOKING = (
-    messages.Status,
-    messages.Machines,
-    messages.Boards,
-    messages.Jobs,
-    messages.ShowJob,
-    messages.Temperatures,
-    messages.Blacklist,
-)
+VIEWS = messages.Status | messages.Machines | messages.Boards | messages.Jobs | messages.ShowJob
+"""Requests that are answered from memory."""
+
+LOOKING = VIEWS | messages.Temperatures | messages.Blacklist
 """Requests that change nothing; all others are logged."""
+
+AT_HARDWARE = messages.Temperatures | messages.Blacklist | messages.SetBlacklist | messages.PowerCycle
+"""Requests that wait for hardware."""
 
 _decode = msgspec.json.Decoder(messages.AnyRequest).decode
 _encode = msgspec.json.Encoder().encode
+
+Inherited: TypeAlias = tuple[socket.socket, list[tuple[socket.socket, bytes]]]
+"""A listening socket, and connections with what each of them had sent."""
 
 log = get_logger(__name__)
 
@@ -99,32 +100,50 @@ class Operators:
         self._started_at = steady_time()
         self._commits: dict[int, asyncio.Future[None]] = {}
         self._changed = asyncio.Event()
-        self._connections: set[asyncio.Task[None]] = set()
-        self._listener: asyncio.Server | None = None
+        self.inherited: Inherited | None = None
+        """The listening socket and the connections of another process, to go on with when entered."""
         self._inode = 0
+        self._view = asyncio.Lock()
+        self._at_hardware = 0
+        self._writing: set[asyncio.Task[list[str]]] = set()
+        self.connections = Connections(self._reply, repeatable=_is_repeatable, complain=service.complain)
+        """Of operators; for an upgrade, which hands them over."""
 
     async def __aenter__(self) -> Self:
+        listening, connections = self.inherited or (None, [])
         try:
-            sock = _bound(self._path)
+            if listening is None or not self._path.is_socket():  # somebody may have removed it
+                listening = _bound(self._path)
+            self._inode = self._path.stat().st_ino
+            self.connections.listen(listening)
         except OSError as exc:  # a path that is too long, for example; no reason to serve nobody
             log.error("operators cannot reach this server", path=str(self._path), error=exc.strerror or str(exc))
-            return self
-        self._inode = self._path.stat().st_ino
-        self._listener = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_LINE)
+        for sock, unread in connections:
+            self.connections.adopt(sock, unread)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._listener is None:
-            return
-        self._listener.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        self.connections.close()
         with suppress(FileNotFoundError):
-            if self._path.stat().st_ino == self._inode:  # else a successor listens there already
+            if self._path.stat().st_ino == self._inode:  # else another server listens there already
                 self._path.unlink()
+
+    def export(self, *, wanted: bool) -> tuple[list[int], list[bytes]] | None:
+        """See `Connections.export`; None where that is not wanted.
+
+        Raises:
+            UpgradeError: a board's flash is being written, which must not be cut off.
+        """
+        if self._writing:
+            raise UpgradeError("an operator writes to a board's flash: upgrade once that is done")
+        return self.connections.export() if wanted else None
+
+    def retire(self) -> None:
+        """Another process has the socket and the connections: answer nobody, and leave the socket to it."""
+        self._inode = 0
+        self.connections.retire()
 
     def committed(self, ticket: int, error: str | None = None) -> None:
         """The commit of this number is over, successfully or not; and with it, something has changed."""
@@ -138,27 +157,10 @@ class Operators:
                 )
         self._changed.set()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            by = _peer(writer.get_extra_info("socket"))
-            while len(self._connections) <= MAX_CONNECTIONS and (line := await reader.readline()).endswith(b"\n"):
-                writer.write(await self._reply(line, by) + b"\n")
-                await writer.drain()
-        except (OSError, ValueError) as exc:  # ValueError: the line is too long
-            log.info("an operator's connection is lost", error=str(exc))
-        except asyncio.CancelledError:
-            pass  # the server stops; the stream would complain about a cancelled task
-        finally:
-            self._connections.discard(task)
-            writer.close()
-
     async def _reply(self, line: bytes, by: str) -> bytes:
         try:
             request = _decode(line)
-            answer = await self._answer(request, by)
+            answer = await self._in_turn(request, by)
             if not isinstance(request, LOOKING):
                 ticket = self._hold()
                 if ticket is not None:
@@ -166,10 +168,26 @@ class Operators:
                 log.info("operator", by=by, **msgspec.to_builtins(request))
             return _encode({"return": answer})
         except (SpallocServerError, msgspec.ValidationError, msgspec.DecodeError) as exc:
-            return _encode({"exception": str(exc)})
+            return refusal(str(exc))
         except Exception:
             log.exception("an operator's request failed")
-            return _encode({"exception": "internal error of the server; its log tells more"})
+            return refusal("internal error of the server; its log tells more")
+
+    async def _in_turn(self, request: messages.AnyRequest, by: str) -> Any:
+        """The answer, when it is this kind of request's turn; all that needs no hardware and is no view goes first."""
+        if isinstance(request, VIEWS):
+            async with self._view:
+                await asyncio.sleep(0)
+                return await self._answer(request, by)
+        if not isinstance(request, AT_HARDWARE):
+            return await self._answer(request, by)
+        if self._at_hardware >= MAX_AT_HARDWARE:
+            raise RequestError(f"{MAX_AT_HARDWARE} requests of operators wait for hardware already; try again later")
+        self._at_hardware += 1
+        try:
+            return await self._answer(request, by)
+        finally:
+            self._at_hardware -= 1
 
     async def _answer(self, request: messages.AnyRequest, by: str) -> Any:
         core = self._controller
@@ -210,7 +228,7 @@ class Operators:
             case messages.Blacklist():
                 return await read_blacklist(partial(self._hardware.ask, *self._address(request)))
             case messages.SetBlacklist():
-                return await self._hardware.write_blacklist(*self._address(request), request.lines)
+                return await self._write_blacklist(request)
 
     def _status(self) -> ServerView:
         jobs = Counter(job.state for job in self._controller.job_views())
@@ -242,6 +260,13 @@ class Operators:
         except TimeoutError:
             raise HardwareError(f"board {board} of {machine} is still being tried; look again later") from None
         return view
+
+    async def _write_blacklist(self, request: messages.SetBlacklist) -> list[str]:
+        """See it to its end, whatever becomes of the operator: flash that is half written is of no use."""
+        writing = asyncio.create_task(self._hardware.write_blacklist(*self._address(request), request.lines))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        return await asyncio.shield(writing)
 
     def _address(self, request: messages.Blacklist | messages.SetBlacklist) -> tuple[str, int]:
         """(BMP, number) of a board; of one that no job has, where it is to be changed."""
@@ -282,6 +307,14 @@ class Operators:
         return view
 
 
+def _is_repeatable(line: bytes) -> bool:
+    """Whether the request may be done twice."""
+    try:
+        return _decode(line).repeatable
+    except msgspec.MsgspecError:
+        return True  # it does nothing
+
+
 def _bound(path: Path) -> socket.socket:
     """A socket at `path`, in place of one that a crash left behind; nobody but its owner and root can connect."""
     with suppress(FileNotFoundError):
@@ -304,15 +337,3 @@ def _board(request: messages.DisableBoard | messages.EnableBoard | messages.Powe
 
 def _is_bad(view: BoardView) -> bool:
     return view.state != "dead" and bool(view.out_of_service or view.failures or view.reports or view.strikes)
-
-
-def _peer(sock: socket.socket) -> str:
-    """The name of the user at the other end; of the server's own, where the system does not tell."""
-    uid = os.getuid()
-    if hasattr(socket, "SO_PEERCRED"):
-        credentials = struct.Struct("3i")
-        _, uid, _ = credentials.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"

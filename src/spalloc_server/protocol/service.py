@@ -170,6 +170,11 @@ class Service:
         self.stop_listening()
         return sockets
 
+    def stop_greeting(self) -> None:
+        """Disconnect those who have not agreed on encryption yet."""
+        for arrival in self._arriving:
+            arrival.cancel()
+
     def thaw(self) -> None:
         """Go on answering."""
         self.frozen = False

@@ -134,6 +134,10 @@ class SqliteJournal:
         self._prune_before = before
         self._queue.put(_Batch(Rows()))
 
+    def stop_pruning(self) -> None:
+        """Delete no more history until `prune` is called again: another process may be about to write."""
+        self._prune_before = None
+
     async def close(self) -> None:
         """See `Journal.close`."""
         self._closing = True
