@@ -2,7 +2,8 @@
 
 Prints a line of JSON whenever it serves: its process number and its address. A successor (see `upgrade`) fails in the
 way that the file `fault` beside CONFIG names, if there is one, or waits: it makes a file `waits` and goes on when there
-is one `go`. WARM_SECONDS and HANDOVER_SECONDS in the environment change what `upgrade` has by these names.
+is one `go`. WARM_SECONDS and HANDOVER_SECONDS in the environment change what `upgrade` has by these names, and
+WATCH_SECONDS what `config_watch` has.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from spalloc_server import handover, server, upgrade
+from spalloc_server import config_watch, handover, server, upgrade
 from spalloc_server.cli import serve, signals
 from spalloc_server.storage.state_file import state_path
 from tests.house import HASTE, PATIENCE
@@ -31,6 +32,7 @@ def main() -> None:
         fail(how)
     for name in {"WARM_SECONDS", "HANDOVER_SECONDS"} & os.environ.keys():
         setattr(upgrade, name, float(os.environ[name]))
+    config_watch.WATCH_SECONDS = float(os.environ.get("WATCH_SECONDS", config_watch.WATCH_SECONDS))
     announce = serve._ready
 
     def ready(it: server.Server) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from spalloc_server import batches
 from spalloc_server.batches import Batches, Effects
 from spalloc_server.configuration import Configuration
 from spalloc_server.controller import Controller, JobState
@@ -137,6 +138,32 @@ async def test_power_offs_of_an_emergency_stop_do_not_wait_for_a_disk_that_refus
     await house.batches.settle()
     assert [entry for entry in house.log if entry[0] == "switch"] == []
     assert house.controller.get_job_state(later).state == JobState.queued
+
+
+async def test_power_offs_of_an_emergency_stop_do_not_wait_for_a_disk_that_hangs(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "EMERGENCY_SECONDS", 0.0)
+    running = house.controller.create_job(owner="me")
+    await house.batches.settle()
+    house.log.clear()
+    house.ons.clear()
+    house.journal.held = True
+    house.controller.create_job(owner="me")
+    house.batches.flush()
+    house.controller.emergency_stop(reason="smoke", by="eve")
+    house.batches.flush()
+    async with asyncio.timeout(30):
+        while not house.log:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+    assert running in {job_id for _, job_id in house.log}
+    assert {kind for kind, _ in house.log} == {"switch"}, "nobody is told of what is not stored"
+    assert not any(house.ons)
+    house.log.clear()
+    house.journal.held = False
+    house.journal.commit()
+    await house.batches.settle()
+    assert [entry for entry in house.log if entry[0] == "switch"] == [], "it is switched off once"
 
 
 async def test_once_another_process_has_taken_over_nothing_is_stored_or_done(house: House) -> None:

@@ -63,7 +63,13 @@ CASES: dict[str, tuple[list[Looks], list[bool]]] = {
 def test_a_change_counts_once_it_stands_still(case: str) -> None:
     looks, expected = CASES[case]
     settling = Settling(CONFIG)
-    assert [settling.settled(SEEN, now) for now in looks] == expected
+    assert [settling.settled(now, seen=SEEN, used=SEEN) for now in looks] == expected
+
+
+def test_a_file_that_grows_after_a_bad_look_is_still_shorter_than_the_one_in_use() -> None:
+    settling, bad, half = Settling(CONFIG), files(b""), files(b"conf")
+    looks = [settling.settled(half, seen=bad, used=SEEN) for _ in range(LOOKS_IF_SHORTER)]
+    assert looks == [False] * (LOOKS_IF_SHORTER - 1) + [True]
 
 
 def test_a_change_takes_two_looks_and_more_where_a_file_is_shorter() -> None:
@@ -82,6 +88,20 @@ def test_what_was_read_is_what_was_seen(folder: Path) -> None:
     source.read()
     assert source.seen == {path: look(path) for path in (folder / "hall.toml", folder / "wiring.csv")}
     assert source.look() == source.seen
+
+
+def test_a_config_is_watched_by_whatever_name_it_is_called(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "below").mkdir()
+    (folder / "link.toml").symlink_to(folder / "hall.toml")
+    monkeypatch.chdir(folder / "below")
+    for name in ("../hall.toml", "./../below/../hall.toml", "../link.toml"):
+        source = Source(Path(name))
+        source.read()
+        (folder / "hall.toml").write_text(TOML + f"# {name}\n")
+        settling = Settling(source.config)
+        looks = [settling.settled(source.look(), seen=source.seen, used=source.used) for _ in range(LOOKS)]
+        assert looks == [False, True], name
+        (folder / "hall.toml").write_text(TOML)
 
 
 def test_certificates_are_watched_too_even_bad_ones(folder: Path) -> None:
@@ -113,7 +133,7 @@ def test_what_changed_while_it_was_read_is_read_again(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="while it was read"):
         source.read()
     settling = Settling(config)
-    assert [settling.settled(source.seen, source.look()) for _ in range(2)] == [False, True]
+    assert [settling.settled(source.look(), seen=source.seen, used=source.used) for _ in range(2)] == [False, True]
 
 
 async def test_a_watch_tells_of_each_change_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from spalloc_server.server import Server
 from spalloc_server.storage.history import read_state
 from tests.house import PATIENCE, Client, Place
 from tests.processes import ServerProcess, events, running
-from tests.test_server import DESTROYED, QUEUED, READY, Clients, until
+from tests.test_server import DESTROYED, POWER, READY, Clients, until
 from tests.torture.halls import Hall
 
 
@@ -257,6 +257,26 @@ async def test_a_client_whose_encrypted_connection_cannot_be_handed_over_is_disc
         await client.close()
 
 
+async def test_a_client_that_has_not_agreed_on_encryption_does_not_wait_for_the_old_process(
+    tmp_path: Path, certificate: Path, clients: Clients
+) -> None:
+    hall = Hall(tmp_path, frames=1)
+    access = f"access=Access(tls_certificate={certificate.name!r}, tls_key='key.pem'),"
+    hall.config.write_text(hall.config.read_text().replace("ip=", f"{access} ip="))
+    slow = SimulatedTimings(power_on=6.0, power_on_others=6.0)
+    async with hall.simulator(slow) as simulator, running(hall) as server:
+        trusting = ssl.create_default_context(cafile=certificate)
+        client = Client(*await asyncio.open_connection(*server.address, ssl=trusting))
+        await client.create(1)
+        await until(lambda: simulator.counters.commands["POWER"] == 1)
+        arriving = await clients.connect(server)
+        await upgraded(server)
+        with pytest.raises((EOFError, ConnectionError)):
+            await arriving.line()
+        assert "upgrade done: the new process serves" not in [event["event"] for event in events(hall)], "BMP was done"
+        await client.close()
+
+
 async def failed_upgrade(server: Server) -> str:
     """Upgrade to a process that does not come; what the log says."""
     with structlog.testing.capture_logs() as log:
@@ -376,7 +396,7 @@ async def test_what_operators_send_over_connections_from_before_an_upgrade_is_do
             half.send(STOP[20:])
             assert await half.line() == {"return": None}
         assert (await (await operators()).ask("status"))["stopped"]["reason"] == "smoke"
-        assert (await client.call("get_job_state", job_id))["state"] in (QUEUED, DESTROYED)
+        assert (await client.call("get_job_state", job_id))["state"] in (POWER, DESTROYED)
         await until(lambda: not simulator.boards_on())
         assert simulator.counters.overlaps == 0
 
@@ -498,19 +518,25 @@ async def test_flash_that_is_being_written_puts_an_upgrade_off(
         assert "has ended" in await failed_upgrade(server)
 
 
-async def test_the_old_process_says_nothing_of_what_bmps_did_after_the_handover(
-    tmp_path: Path, clients: Clients
+async def test_what_bmps_do_after_a_handover_is_none_of_the_old_processs_business(
+    place: Place, clients: Clients
 ) -> None:
-    hall = Hall(tmp_path, frames=1)
-    slow = SimulatedTimings(power_on=2.0, power_on_others=2.0)
-    async with hall.simulator(slow) as simulator, running(hall) as server:
+    async with place.simulator() as simulator, place.serving() as server:
         client = await clients.connect(server)
-        await client.create(1)
-        await until(lambda: simulator.counters.commands["POWER"] == 1)
-        simulator.frames[hall.hosts[0]].silence()
-        old = server.pid
-        await upgraded(server)
-        await until(lambda: not Path(f"/proc/{old}").exists())
-        told = [event["event"] for event in events(hall)]
-        assert told.count("frame does not work: its boards are out of service") <= 1
-        assert "upgrade done: the new process serves" in told
+        simulator.frames[place.hosts[0]].silence()
+        job_id = await client.create(1)
+        await until(lambda: bool(server._hardware.in_flight()))
+        server._hardware.retire()
+        with structlog.testing.capture_logs() as log:
+            await until(lambda: not server._hardware.in_flight())
+            await asyncio.sleep(0)
+        assert [entry["event"] for entry in log if "bmp" in entry] == []
+        assert (await client.call("get_job_state", job_id))["state"] == POWER
+        server._batches.stop()
+
+
+async def test_history_is_left_alone_from_a_handover_on(place: Place) -> None:
+    async with place.simulator(), place.serving() as server:
+        server._journal.prune(0.0)
+        server._journal.stop_pruning()
+        assert server._journal._prune_before is None

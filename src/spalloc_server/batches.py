@@ -7,7 +7,7 @@ once they are durable, the replies that wait for the batch leave, and then its e
 Where a commit fails, those who wait are told so. Their jobs would come to life without anybody knowing of them, so jobs
 made in such a batch are ended again. All else in it stands: memory is the authority, the journal keeps the rows and
 writes them as soon as it can. Until then effects are withheld, in order. Only in an emergency stop power-offs do
-not wait for a disk that refuses.
+not wait for a disk that refuses, nor, for longer than `EMERGENCY_SECONDS`, for one that hangs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from spalloc_server.errors import StorageError
 from spalloc_server.storage.journal import Journal
 
 __all__ = ["Batches", "Effects"]
+
+
+EMERGENCY_SECONDS = 1.0
+"""How long power-offs wait for the disk in an emergency stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Batches:
         """Whether nothing is to be stored or done any more, or not yet: another process is the server."""
         self._flushing: asyncio.Handle | None = None
         self._withheld: list[Effects] = []
+        self._storing: dict[int, Effects] = {}
         self._unsettled = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -100,6 +105,9 @@ class Batches:
         )
         self._unsettled += 1
         self._idle.clear()
+        self._storing[self._number] = effects
+        if self._controller.stopped is not None:
+            self._loop.call_later(EMERGENCY_SECONDS, self._stop_without_the_disk, self._number)
         self._journal.write(effects.changes, partial(self._committed, self._number, effects))
 
     def stop(self) -> None:
@@ -118,6 +126,7 @@ class Batches:
     def _committed(self, number: int, effects: Effects, error: StorageError | None) -> None:
         if self.stopped:
             return
+        del self._storing[number]
         self._withheld.append(effects)
         self._settled(number, None if error is None else str(error))
         new_jobs = [job_id for job_id in effects.changes.jobs if job_id >= self._known_ids]
@@ -135,10 +144,14 @@ class Batches:
             self._idle.set()
         self.hold()
 
+    def _stop_without_the_disk(self, number: int) -> None:
+        if number in self._storing and not self.stopped:
+            self._stop_in_an_emergency()
+
     def _stop_in_an_emergency(self) -> None:
         """Let withheld power-offs go. The power-ons among them are void: the stop took all jobs' boards away."""
         if self._controller.stopped is not None:
-            for effects in self._withheld:
+            for effects in (*self._withheld, *self._storing.values()):
                 offs = [switch for switch in effects.switches if not switch.on]
                 effects.switches.clear()
                 self._act(Effects(Changes(), offs, set(), set(), []))

@@ -82,7 +82,7 @@ def recorded(files: Looks | None = None) -> Iterator[None]:
 def note(path: str | os.PathLike[str]) -> None:
     """The file at `path` is about to be read. Does nothing outside of `recorded`."""
     files = _recorded.get()
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links, which may be changed
+    absolute = Path(path).absolute()  # with all links in it, which may be changed
     if files is not None and absolute not in files:
         files[absolute] = None
         files[absolute] = look(absolute)

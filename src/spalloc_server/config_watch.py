@@ -35,7 +35,7 @@ LOOKS = 2
 """In a row that must be the same before a change counts."""
 
 LOOKS_IF_SHORTER = 5
-"""The same, where a file is shorter than before."""
+"""The same, where a file is shorter than the one in use."""
 
 DEFAULT_PORT = Configuration().port
 
@@ -54,6 +54,8 @@ class Source:
     def __init__(self, config: Path, *, port: int | None = None, allow_unsafe: bool = False) -> None:
         self.config = config.absolute()
         self.seen: Looks = {}
+        self.used: Looks = {}
+        """The same, of the configuration in force: when it was read last without an error."""
         self.tls: ssl.SSLContext | None = None
         """What connections are encrypted with, as the files say that were read last; None where they are not."""
         self._path = config
@@ -74,7 +76,7 @@ class Source:
         except BaseException:  # what was read before is looked at, too: it may be at fault, and be mended
             self.seen = {path: look(path) for path in self.seen} | files
             raise
-        self.seen, self.tls = files, tls
+        self.seen, self.used, self.tls = files, files, tls
         return configuration
 
     def address(self, configuration: Configuration) -> tuple[str, int]:
@@ -102,17 +104,17 @@ class Settling:
         self._last: Looks = {}
         self._same = 0
 
-    def settled(self, seen: Looks, now: Looks) -> bool:
-        """Whether the files, which were `seen` when they were read, have changed and stand still again."""
+    def settled(self, now: Looks, *, seen: Looks, used: Looks) -> bool:
+        """Whether the files, `seen` when they were read last, and `used` now, have changed and stand still again."""
         self._same = self._same + 1 if now == self._last else 1
         self._last = now
         if now == seen or now.get(self._config) is None:
             return False
-        return self._same >= (LOOKS_IF_SHORTER if _is_shorter(seen, now) else LOOKS)
+        return self._same >= (LOOKS_IF_SHORTER if _is_shorter(used, now) else LOOKS)
 
 
-def _is_shorter(seen: Looks, now: Looks) -> bool:
-    pairs = ((before, now.get(path)) for path, before in seen.items())
+def _is_shorter(used: Looks, now: Looks) -> bool:
+    pairs = ((before, now.get(path)) for path, before in used.items())
     return any(before is not None and (after is None or after.size < before.size) for before, after in pairs)
 
 
@@ -121,7 +123,8 @@ async def watch(source: Source, changed: Callable[[], None]) -> None:
     settling = Settling(source.config)
     while True:
         await asyncio.sleep(WATCH_SECONDS)
-        if settling.settled(source.seen, await _in_thread(source.look)):
+        now = await _in_thread(source.look)
+        if settling.settled(now, seen=source.seen, used=source.used):
             changed()
 
 

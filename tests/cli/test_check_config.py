@@ -44,6 +44,17 @@ def told(*arguments: Path | str) -> list[str]:
     return result.stdout.splitlines()
 
 
+def test_a_file_that_is_empty_or_cut_off_is_bad_and_one_that_says_so_has_no_machines(tmp_path: Path) -> None:
+    for text in ("", "port = 1\n", "# nothing"):
+        assert "it names no machines" in one_line_of(check_config, write(tmp_path, text))
+    assert told(write(tmp_path, "machine = []")) == [f"{tmp_path / 'config.toml'} is good: 0 machines, 0 boards"]
+    script = tmp_path / "config.py"
+    script.write_text("")
+    assert "binds no `configuration`" in one_line_of(check_config, script)
+    script.write_text("configuration = Configuration()")
+    assert told(script) == [f"{script} is good: 0 machines, 0 boards"]
+
+
 def store(config: Path, state: Path) -> None:
     """A server's state: a job of 24 boards on `small`, one on `desk`, and one that waits for `small`."""
     core = Controller()
