@@ -144,14 +144,15 @@ class Connection(asyncio.Protocol):
             self._transport.write(reply + b"\n")
             self.go_on()
 
-    def dismiss(self, word: bytes) -> None:
-        """Close the connection with a last word, if the operator reads it at once."""
+    def dismiss(self, word: bytes | None = None) -> None:
+        """Close the connection, with a last word if the operator reads it at once."""
         self._leave()
         transport = self._transport
         if transport is None or not self._writable:
             self.abort()
         else:
-            transport.write(word + b"\n")
+            if word is not None:
+                transport.write(word + b"\n")
             transport.close()
             self._home.loop.call_later(LINGER_SECONDS, transport.abort)
 

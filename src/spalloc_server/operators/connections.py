@@ -81,7 +81,7 @@ class Connections:
         sock.setblocking(False)
         sock.listen(BACKLOG)
         self._listening = sock
-        self._spare = os.dup(sock.fileno())
+        self.closed()
         self._watch()
 
     def adopt(self, sock: socket.socket, unread: bytes) -> None:
@@ -127,12 +127,12 @@ class Connections:
         self.close()
 
     def close(self) -> None:
-        """Stop listening, and disconnect everybody."""
+        """Stop listening, and disconnect everybody once they have taken what was sent."""
         self._unwatch()
         for task in self._requests:
             task.cancel()
         for connection in tuple(self._open):
-            connection.abort()
+            connection.dismiss()
         if self._listening is not None:
             self._listening.close()
             self._listening = None
