@@ -326,8 +326,9 @@ class Server(InThread):
         self._configuration = configuration
         self._service.limits, self._service.access = configuration.limits, configuration.access
         self._service.tls = self._source.tls
-        before = self.controller.machines
-        if ended := self.controller.configure(configuration):
+        before, live = self.controller.machines, self.controller.live_jobs()
+        self.controller.configure(configuration)
+        if ended := sorted(live - self.controller.live_jobs()):
             gone = vanishing(before, self.controller.machines)
             log.warning("the configuration ends jobs", jobs=len(ended), machines=gone, job_ids=ended[:NAMED_JOBS])
         self._hardware.set_timings(self._timings or Timings.of(configuration.hardware))

@@ -118,16 +118,14 @@ class Engine:
             self._boards.apply(machine)
         self._schedule(now, go_on=True)
 
-    def configure(self, configuration: Configuration) -> list[int]:
-        """Apply a configuration as one step, and return the jobs that it ends; machines that stay keep theirs."""
-        live = set(self._jobs)
+    def configure(self, configuration: Configuration) -> None:
+        """Apply a configuration as one step; what is running on machines that stay is left alone."""
         self._configuration = configuration
         self._boards.health = configuration.health
         self._quotas.limits = configuration.limits
         self._scheduler.set_policy(configuration.scheduling, configuration.seconds_before_free)
         self.machines = {machine.name: machine for machine in configuration.machines}
         self._forget_retired()
-        return sorted(live.difference(self._jobs))
 
     # ---------------------------------------------------------------- what the world tells
 

@@ -141,6 +141,10 @@ class ObservableEngine(RecoverableEngine):
         """
         return self._board_view(self._machine_with(machine, board), board)
 
+    def live_jobs(self) -> set[int]:
+        """Numbers of the live jobs."""
+        return set(self._jobs)
+
     def job_views(self) -> list[JobView]:
         """All live jobs, oldest first."""
         return [_job_view(job) for job in self._jobs.values()]
