@@ -19,11 +19,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import structlog
-
 from spalloc_server.config_file import load
 from spalloc_server.config_sources import Looks, look, recorded
 from spalloc_server.configuration import Configuration
+from spalloc_server.logger import get_logger
 from spalloc_server.protocol.listener import tls_context
 
 __all__ = ["Settling", "Source", "watch"]
@@ -39,7 +38,7 @@ LOOKS_IF_SHORTER = 5
 
 DEFAULT_PORT = Configuration().port
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Source:

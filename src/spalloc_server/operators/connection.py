@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 import msgspec
-import structlog
+
+from spalloc_server.logger import get_logger
 
 __all__ = ["Connection", "Home", "refusal"]
 
@@ -27,7 +28,7 @@ UNREAD_SECONDS = 30.0
 LINGER_SECONDS = 1.0
 """Time to take the last word before a connection is closed."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def refusal(why: str, *, again: bool = False) -> bytes:

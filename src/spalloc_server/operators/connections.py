@@ -22,8 +22,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-import structlog
-
+from spalloc_server.logger import get_logger
 from spalloc_server.operators.connection import Connection, refusal
 
 __all__ = ["Connections"]
@@ -41,7 +40,7 @@ RETRY_SECONDS = 0.1
 
 _OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Connections:
