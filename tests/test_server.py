@@ -286,7 +286,12 @@ async def test_a_watched_config_is_reloaded_when_it_is_replaced(place: Place, cl
 
 def reloads(log: list[structlog.typing.EventDict]) -> int:
     """How often the config has been read again, successfully or not."""
-    return sum(entry["event"].startswith("configuration ") for entry in log)
+    return len(of_configs(log))
+
+
+def of_configs(log: list[structlog.typing.EventDict]) -> list[structlog.typing.EventDict]:
+    """What is said of configs; a busy computer's event loop may stall meanwhile."""
+    return [entry for entry in log if entry["event"].startswith("configuration ")]
 
 
 @pytest.mark.parametrize("damage", ["", "# nothing\n", "cut off"])
@@ -301,13 +306,13 @@ async def test_a_watched_config_that_is_empty_or_cut_off_changes_nothing(
         with structlog.testing.capture_logs() as log:
             place.config.write_text(whole[: len(whole) // 2] if damage == "cut off" else damage)
             await until(lambda: reloads(log) == 1)
-        assert log[0]["event"] == "configuration not changed: the file is bad"
+        assert [entry["event"] for entry in of_configs(log)] == ["configuration not changed: the file is bad"]
         assert (await client.call("get_job_state", job_id))["state"] in (POWER, READY)
         assert server.address[0] == "127.0.0.1"
         with structlog.testing.capture_logs() as log:
             place.config.write_text(whole)
             await until(lambda: reloads(log) == 1)
-        assert (log[0]["event"], log[0]["changes"]) == ("configuration reloaded", "none")
+        assert [(entry["event"], entry["changes"]) for entry in of_configs(log)] == [("configuration reloaded", "none")]
 
 
 async def test_a_watched_config_is_reloaded_when_a_file_changes_that_it_names(
