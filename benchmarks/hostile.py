@@ -162,7 +162,7 @@ def counting_floods() -> Iterator[Floods]:
     counted = Floods()
     layers = Topology.layers
 
-    def counting(topology: Topology, start: Planes, among: Planes, block: Block) -> Iterator[Planes]:
+    def counting(topology: Topology, start: Planes, among: Planes, block: Block | None = None) -> Iterator[Planes]:
         counted.floods += 1
         for reached in layers(topology, start, among, block):
             counted.layers += 1

@@ -7,8 +7,9 @@ from itertools import islice
 import pytest
 
 from benchmarks.hostile import PATTERNS, Input, a_machine, counting_floods, found_slow, grid
-from spalloc_server.core.effort import Effort
+from spalloc_server.core.effort import Effort, allowance
 from spalloc_server.core.messages import Request
+from spalloc_server.core.placement import place
 from spalloc_server.core.topology import Topology
 from spalloc_server.core.torus import Torus, count
 
@@ -39,3 +40,15 @@ def test_dead_boards_are_never_free() -> None:
 def test_the_grid_has_every_pattern_with_every_number_of_dead_boards() -> None:
     seen = {(given.pattern, len(given.machine.dead_boards)) for given in grid(10, every=50)}
     assert seen == {(pattern, dead) for pattern in PATTERNS for dead in (0, 3, 15)}
+
+
+SEARCHES = 3
+"""A command can lead to so many searches: on what is free, and twice on the idle machine."""
+
+
+@pytest.mark.parametrize("given", [*found_slow(), *grid(20, every=397)], ids=lambda given: given.name)
+def test_no_search_floods_for_more_than_its_allowance(given: Input) -> None:
+    ground = given.ground()
+    with counting_floods() as counted:
+        place(given.request, ground)
+    assert counted.layers <= SEARCHES * allowance(ground.torus.size)

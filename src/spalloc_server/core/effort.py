@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["Effort", "EffortSpent"]
+__all__ = ["Effort", "EffortSpent", "allowance"]
 
 LEAST_ALLOWANCE = 700
 """Units that a search has on the smallest machine; on larger ones a third of the triads more.
@@ -20,6 +20,11 @@ LEAST_ALLOWANCE = 700
 One command can lead to three searches: under 20 ms of CPU on 1,200 boards, under 100 ms on 30,000."""
 
 _T = TypeVar("_T")
+
+
+def allowance(triads: int) -> int:
+    """The units that one search may take on a machine of so many triads."""
+    return LEAST_ALLOWANCE + triads // 3
 
 
 class EffortSpent(Exception):
@@ -34,7 +39,7 @@ class Effort:
     """
 
     def __init__(self, triads: int) -> None:
-        self._left = LEAST_ALLOWANCE + triads // 3
+        self._left = allowance(triads)
         self._half = self._left // 2
         self._layer = 1 + triads // 4000
         self._shape = 8 + triads // 80
