@@ -1,24 +1,31 @@
 """An oracle for placement: what may serve a request, found by trying everything, slowly and plainly.
 
-It shares nothing with the code under test: boards are neighbours where their Ethernet chips lie the right way apart.
+It shares nothing with the code under test: `tests.core.machine_oracle` says what is a machine, and neighbours are found
+here by where their Ethernet chips lie.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
 from typing import Any
 
+from spalloc_server.configuration import Machine
+from spalloc_server.core.messages import Request
+from spalloc_server.links import Links
 from tests.conformance.machines import TestMachine
+from tests.core import machine_oracle, oracle
+from tests.core.machines import a_machine
 
 __all__ = ["Wish", "block_faults", "could_serve"]
 
 Board = tuple[int, int, int]
 
 CHIP_OF_Z = ((0, 0), (8, 4), (4, 8))
-CHIPS_AWAY = ((4, -4), (8, 4), (4, 8), (-4, 4), (-8, -4), (-4, -8))
-"""By link number: from a board's Ethernet chip to its neighbour's."""
+
+FILL = Fraction(2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +56,47 @@ class Wish:
         """Whether it is for one board."""
         return self.sizes == (1,) or len(self.sizes) == 3
 
-
-def neighbours(machine: TestMachine, board: Board) -> Iterator[tuple[int, Board]]:
-    """(link, board) of all six neighbours."""
-    x, y, z = board
-    for link, (dx, dy) in enumerate(CHIPS_AWAY):
-        chip_x, chip_y = 12 * x + CHIP_OF_Z[z][0] + dx, 12 * y + CHIP_OF_Z[z][1] + dy
-        other_z = CHIP_OF_Z.index((chip_x % 12, chip_y % 12))
-        yield link, (chip_x // 12 % machine.width, chip_y // 12 % machine.height, other_z)
+    @property
+    def request(self) -> Request:
+        """The same, for more than one board."""
+        return Request(
+            owner="",
+            boards=self.sizes[0] if len(self.sizes) == 1 else None,
+            triads=(self.sizes[0], self.sizes[1]) if len(self.sizes) == 2 else None,
+            min_ratio=self.min_ratio,
+            max_dead_boards=self.max_dead_boards,
+            max_dead_links=self.max_dead_links,
+            require_torus=self.require_torus,
+        )
 
 
 def block_faults(machine: TestMachine, wish: Wish, boards: Collection[Board], size: tuple[int, int]) -> str | None:
     """What is wrong with `boards` as the answer to `wish`, told to be `size` chips; None where nothing is."""
-    alive = set(machine.locations())
-    held = set(boards)
+    alive, held = set(machine.locations()), set(boards)
     if not held <= alive:
         return f"dead boards {held - alive}"
     if wish.single:
         if len(held) != 1 or (len(wish.sizes) == 3 and held != {wish.sizes}):
             return f"{held} for one board"
         return None if size == (8, 8) else f"one board told to be {size}"
-    for origin, width, height in _blocks(machine, wish):
-        if (*origin, 0) not in held or size != _chips(machine, held, origin, width, height):
-            continue
-        inside = {board for board in held if board[:2] in _triads(machine, origin, width, height)}
-        complete = _reachable(machine, _all_alive(machine, origin, width, height), origin)
-        enough = len(wish.sizes) == 1 and len(held) == wish.sizes[0] and not wish.require_torus
+    here, request = _machine(machine), wish.request
+    for block in machine_oracle.blocks_for(here, request):
+        complete = machine_oracle.connected(here, block, alive)
+        ways = machine_oracle.rings(here, block, held) if held == complete else []
+        around = ways[0] if ways else set()
+        told = tuple(12 * block[2 + axis] + 4 * (axis not in around) for axis in (0, 1))
+        part = machine_oracle.is_part(request) and len(held) == machine_oracle.wanted(request)
         if (
-            held == inside == _reachable(machine, held, origin)
-            and (enough or held == complete)
-            and _block_problem(machine, wish, held, origin, width, height) is None
+            (*block[:2], 0) in held
+            and told == size
+            and machine_oracle.connected(here, block, held) == held
+            and machine_oracle.few_dead_links(here, request, block, held)
+            and (around or not request.require_torus)
+            and (
+                _is_good_part(here, request, block, held, around)
+                if part
+                else held == complete and _lacks_few(request, held)
+            )
         ):
             return None
     return f"no block that serves {wish} is made of {sorted(held)} and {size} chips"
@@ -91,104 +109,59 @@ def could_serve(machine: TestMachine, wish: Wish, taken: Collection[Board] = ())
         if wish.require_torus:
             return False
         return wish.sizes in free if len(wish.sizes) == 3 else bool(free)
-    for origin, width, height in _blocks(machine, wish):
-        alive = _all_alive(machine, origin, width, height)
-        complete = _reachable(machine, alive, origin)
-        if complete <= free and _block_problem(machine, wish, complete, origin, width, height) is None:
+    here, request = _machine(machine), wish.request
+    if min(wish.sizes) < 1 or min(wish.max_dead_boards or 0, wish.max_dead_links or 0) < 0:
+        return False
+    if machine_oracle.is_part(request):
+        if machine_oracle.part(here, request, free, FILL):
             return True
-        if len(wish.sizes) == 1 and not wish.require_torus:
-            connected = _reachable(machine, alive & free, origin)
-            if (
-                len(connected) >= wish.sizes[0]
-                and _block_problem(machine, wish, connected, origin, width, height) is None
-            ):
-                return True
+        if wish.max_dead_boards == 0 or not (here.dead_boards or here.dead_links):
+            return False
+    alive = set(machine.locations())
+    for spanned in (True, False) if not request.require_torus else (True,):
+        for compact in (True, False) if machine_oracle.is_part(request) else (True,):
+
+            def of(shape: tuple[int, int], *, compact: bool = compact) -> bool:
+                return not machine_oracle.is_part(request) or _compact(here, request, shape) == compact
+
+            if machine_oracle.whole(here, request, alive, spanned=spanned, of=of):
+                return machine_oracle.whole(here, request, free, spanned=spanned, of=of)
     return False
 
 
-def _blocks(machine: TestMachine, wish: Wish) -> Iterator[tuple[tuple[int, int], int, int]]:
-    if len(wish.sizes) == 2:
-        sizes = [wish.sizes]
-    else:
-        sizes = list(itertools.product(range(1, machine.width + 1), range(1, machine.height + 1)))
-    for size in sizes:
-        width, height = size
-        if 1 <= width <= machine.width and 1 <= height <= machine.height:
-            for origin in itertools.product(range(machine.width), range(machine.height)):
-                yield origin, width, height
+@cache
+def _machine(machine: TestMachine) -> Machine:
+    return a_machine(
+        machine.name,
+        machine.width,
+        machine.height,
+        dead_boards=machine.dead_boards,
+        dead_links={(x, y, z, Links(link)) for x, y, z, link in machine.dead_links},
+    )
 
 
-def _triads(machine: TestMachine, origin: tuple[int, int], width: int, height: int) -> set[tuple[int, int]]:
-    return {
-        ((origin[0] + dx) % machine.width, (origin[1] + dy) % machine.height)
-        for dx, dy in itertools.product(range(width), range(height))
-    }
+def _is_good_part(
+    machine: Machine, request: Request, block: oracle.BlockAt, held: set[Board], around: set[int]
+) -> bool:
+    """Whether as many boards as asked for span their block and are compact, or the machine has none that do."""
+    if machine_oracle.spans(machine, block, held, around):
+        return machine_oracle.compact_enough(machine, request, block[2:], FILL)
+    return not machine_oracle.part(machine, request, machine.live_boards, Fraction(0))
 
 
-def _all_alive(machine: TestMachine, origin: tuple[int, int], width: int, height: int) -> set[Board]:
-    triads = _triads(machine, origin, width, height)
-    return {board for board in machine.locations() if board[:2] in triads}
+def _compact(machine: Machine, request: Request, shape: tuple[int, int]) -> bool:
+    """Whether so many boards fill a rectangle well, or fit into no smaller one inside it."""
+    wanted = machine_oracle.wanted(request)
+    return wanted >= FILL * 3 * shape[0] * shape[1] or not any(
+        other != shape and other[0] <= shape[0] and other[1] <= shape[1] and _fewest(other) <= wanted
+        for other in machine_oracle.shapes(machine, request)
+    )
 
 
-def _reachable(machine: TestMachine, boards: set[Board], origin: tuple[int, int]) -> set[Board]:
-    """Those of `boards` that working links between them connect to the first board of a block's origin."""
-    found: set[Board] = set()
-    to_visit = [(*origin, 0)]
-    while to_visit:
-        board = to_visit.pop()
-        if board in boards and board not in found:
-            found.add(board)
-            to_visit += [
-                other for link, other in neighbours(machine, board) if (*board, link) not in machine.dead_links
-            ]
-    return found
+def _fewest(shape: tuple[int, int]) -> int:
+    """The fewest boards that span a rectangle."""
+    return 2 * max(shape) + (shape[0] == shape[1])
 
 
-def _block_problem(
-    machine: TestMachine, wish: Wish, boards: set[Board], origin: tuple[int, int], width: int, height: int
-) -> str | None:
-    if not boards:
-        return "its first board is dead"
-    asked = wish.sizes[0] if len(wish.sizes) == 1 else 3 * width * height
-    if wish.max_dead_boards is not None and asked - len(boards) > wish.max_dead_boards:
-        return "too many dead boards"
-    if len(wish.sizes) == 1:
-        if 3 * width * height < asked:
-            return "too small"
-        if min(width, height) / max(width, height) < wish.min_ratio:
-            return "not square enough"
-    wraps_x, wraps_y = _wraps(machine, boards, origin, width, height)
-    if wish.require_torus and not (wraps_x or wraps_y):
-        return "no torus"
-    if wish.max_dead_links is not None:
-        dead = sum(
-            (*board, link) in machine.dead_links
-            for board in boards
-            for link, other in neighbours(machine, board)
-            if other in boards
-        )
-        if dead > wish.max_dead_links:
-            return "too many dead links"
-    return None
-
-
-def _wraps(
-    machine: TestMachine, boards: set[Board], origin: tuple[int, int], width: int, height: int
-) -> tuple[bool, bool]:
-    """Whether links between the boards lead around the machine, over the block's own edges, in x and in y."""
-    x = y = False
-    for board in boards:
-        chip_x = 12 * ((board[0] - origin[0]) % machine.width) + CHIP_OF_Z[board[2]][0]
-        chip_y = 12 * ((board[1] - origin[1]) % machine.height) + CHIP_OF_Z[board[2]][1]
-        for link, other in neighbours(machine, board):
-            if other in boards:
-                x |= width == machine.width and not 0 <= chip_x + CHIPS_AWAY[link][0] < 12 * width
-                y |= height == machine.height and not 0 <= chip_y + CHIPS_AWAY[link][1] < 12 * height
-    return x, y
-
-
-def _chips(
-    machine: TestMachine, boards: set[Board], origin: tuple[int, int], width: int, height: int
-) -> tuple[int, int]:
-    wraps_x, wraps_y = _wraps(machine, boards, origin, width, height)
-    return 12 * width + 4 * (not wraps_x), 12 * height + 4 * (not wraps_y)
+def _lacks_few(request: Request, held: set[Board]) -> bool:
+    return request.max_dead_boards is None or request.asked - len(held) <= request.max_dead_boards

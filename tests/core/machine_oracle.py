@@ -13,17 +13,36 @@ allows and the idle machine could give fits into it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fractions import Fraction
-from itertools import combinations, product
+from itertools import chain, combinations, product
 
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board, board_down_link, link_to_vector
 from spalloc_server.core.messages import Request
 from spalloc_server.links import Links
-from tests.core.oracle import BlockAt, boards_of, works
+from tests.core.oracle import BlockAt, boards_of, dead_links_in, goes_around, works
 
-__all__ = ["compact_enough", "complete", "connected", "could_be_placed", "shapes", "some_set", "wanted", "whole_blocks"]
+__all__ = [
+    "blocks",
+    "blocks_for",
+    "compact_enough",
+    "complete",
+    "connected",
+    "could_be_placed",
+    "few_dead_links",
+    "is_part",
+    "last",
+    "part",
+    "rings",
+    "serves",
+    "shapes",
+    "some_set",
+    "spans",
+    "wanted",
+    "whole",
+    "whole_blocks",
+]
 
 Shape = tuple[int, int]
 
@@ -146,3 +165,87 @@ def whole_blocks(machine: Machine, request: Request, free: Collection[Board]) ->
         reached = connected(machine, block, working)
         if reached and working <= set(free) and asked - len(reached) <= (request.max_dead_boards or 0):
             yield block, reached
+
+
+def is_part(request: Request) -> bool:
+    """Whether a request asks for so many boards, wherever they are in a rectangle."""
+    return request.boards is not None and not request.require_torus
+
+
+def rings(machine: Machine, block: BlockAt, boards: Collection[Board]) -> list[set[int]]:
+    """Sets of axes (0 for x, 1 for y) on which the boards of a block go around the machine."""
+    return [
+        axes
+        for axes in ({0, 1}, {0}, {1})
+        if all(goes_around(machine, block, boards, axis, other_open=len(axes) == 2) for axis in axes)
+    ]
+
+
+def spans(machine: Machine, block: BlockAt, boards: Collection[Board], around: set[int]) -> bool:
+    """Whether boards reach the ends of a block on the axes on which they do not go around the machine."""
+    return all(last(machine, block, axis) & set(boards) for axis in {0, 1} - around)
+
+
+def blocks_for(machine: Machine, request: Request) -> Iterator[BlockAt]:
+    """Every block of a shape that a request allows."""
+    allowed = shapes(machine, request) if request.triads is None else [request.triads]
+    for width, height in allowed:
+        spans = (width == machine.width, height == machine.height)
+        fits = width <= machine.width and height <= machine.height
+        if fits and (not request.require_torus or (all(spans) if request.triads else any(spans))):
+            yield from blocks(machine, (width, height))
+
+
+def few_dead_links(machine: Machine, request: Request, block: BlockAt, boards: Collection[Board]) -> bool:
+    if request.max_dead_links is None:
+        return True
+    dead = dead_links_in(machine, block, boards, with_wraps=request.require_torus)
+    return dead <= request.max_dead_links
+
+
+def whole(
+    machine: Machine,
+    request: Request,
+    free: Collection[Board],
+    *,
+    spanned: bool,
+    of: Callable[[Shape], bool] = lambda _shape: True,
+) -> bool:
+    """Whether there is a whole block for a request, of some of the shapes that it allows."""
+    for block in blocks_for(machine, request):
+        if not of(block[2:]):
+            continue
+        boards = connected(machine, block, machine.live_boards)
+        ways = rings(machine, block, boards) + ([] if request.require_torus else [set()])
+        if (
+            boards
+            and boards_of(machine, block) & set(machine.live_boards) <= set(free)
+            and (request.max_dead_boards is None or request.asked - len(boards) <= request.max_dead_boards)
+            and (not is_part(request) or len(boards) <= wanted(request))
+            and any(not spanned or spans(machine, block, boards, around) for around in ways)
+            and few_dead_links(machine, request, block, boards)
+        ):
+            return True
+    return False
+
+
+def part(machine: Machine, request: Request, free: Collection[Board], fill: Fraction) -> bool:
+    """Whether there are boards for a request that are compact, a machine, and have few dead links between them."""
+    ends = {
+        board
+        for x, y, z, link in machine.dead_links
+        for board in ((x, y, z), board_down_link(x, y, z, link, machine.width, machine.height)[:3])
+    }
+    choices = () if request.max_dead_links is None else ends & set(free)
+    for left_out in chain.from_iterable(combinations(sorted(choices), size) for size in range(len(choices) + 1)):
+        usable = set(free) - set(left_out)
+        for shape in shapes(machine, request):
+            if wanted(request) < fill * 3 * shape[0] * shape[1]:
+                continue
+            for block in blocks(machine, shape):
+                available = connected(machine, block, usable)
+                if few_dead_links(machine, request, block, available) and serves(
+                    machine, block, usable, wanted(request)
+                ):
+                    return True
+    return False

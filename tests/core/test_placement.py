@@ -5,15 +5,14 @@ Whether a job is a machine is judged from outside in `test_jobs_are_machines`; h
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from fractions import Fraction
-from itertools import chain, combinations
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from spalloc_server.configuration import Machine
-from spalloc_server.coordinates import Board, BoardLink, board_down_link
+from spalloc_server.coordinates import Board, BoardLink
 from spalloc_server.core.messages import Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import place
@@ -68,42 +67,6 @@ requests = st.builds(
 )
 
 
-def is_part(request: Request) -> bool:
-    """Whether a request asks for so many boards, wherever they are in a rectangle."""
-    return request.boards is not None and not request.require_torus
-
-
-def rings(machine: Machine, block: Block, boards: Collection[Board]) -> list[set[int]]:
-    """Sets of axes (0 for x, 1 for y) on which the boards of a block go around the machine."""
-    return [
-        axes
-        for axes in ({0, 1}, {0}, {1})
-        if all(oracle.goes_around(machine, block, boards, axis, other_open=len(axes) == 2) for axis in axes)
-    ]
-
-
-def spans(machine: Machine, block: Block, boards: Collection[Board], around: set[int]) -> bool:
-    """Whether boards reach the ends of a block on the axes on which they do not go around the machine."""
-    return all(machine_oracle.last(machine, block, axis) & set(boards) for axis in {0, 1} - around)
-
-
-def blocks(machine: Machine, request: Request) -> Iterator[Block]:
-    """Every block of a shape that a request allows."""
-    allowed = machine_oracle.shapes(machine, request) if request.triads is None else [request.triads]
-    for width, height in allowed:
-        spans = (width == machine.width, height == machine.height)
-        fits = width <= machine.width and height <= machine.height
-        if fits and (not request.require_torus or (all(spans) if request.triads else any(spans))):
-            yield from machine_oracle.blocks(machine, (width, height))
-
-
-def few_dead_links(machine: Machine, request: Request, block: Block, boards: Collection[Board]) -> bool:
-    if request.max_dead_links is None:
-        return True
-    dead = oracle.dead_links_in(machine, block, boards, with_wraps=request.require_torus)
-    return dead <= request.max_dead_links
-
-
 @settings(max_examples=150, deadline=None)
 @given(situations(), requests)
 def test_a_placement_keeps_every_promise(situation: tuple[Machine, frozenset[Board]], request: Request) -> None:
@@ -118,56 +81,17 @@ def test_a_placement_keeps_every_promise(situation: tuple[Machine, frozenset[Boa
     assert set(boards) <= free & oracle.boards_of(machine, block)
     assert (block[0], block[1], 0) in boards
     assert machine_oracle.connected(machine, block, boards) == set(boards)
-    assert block in set(blocks(machine, request))
-    assert few_dead_links(machine, request, block, boards)
+    assert block in set(machine_oracle.blocks_for(machine, request))
+    assert machine_oracle.few_dead_links(machine, request, block, boards)
     wanted = 3 * block[2] * block[3] if request.boards is None else machine_oracle.wanted(request)
-    if is_part(request):
+    if machine_oracle.is_part(request):
         assert len(boards) <= wanted
-    if not is_part(request) or len(boards) < wanted:  # a whole block
+    if not machine_oracle.is_part(request) or len(boards) < wanted:  # a whole block
         assert set(boards) == machine_oracle.connected(machine, block, machine.live_boards)
         assert oracle.boards_of(machine, block) & set(machine.live_boards) <= free
         assert request.max_dead_boards is None or request.asked - len(boards) <= request.max_dead_boards
     if request.require_torus:
-        assert rings(machine, block, boards)
-
-
-def whole(machine: Machine, request: Request, free: Collection[Board], *, spanned: bool) -> bool:
-    """Whether there is a whole block for a request."""
-    for block in blocks(machine, request):
-        boards = machine_oracle.connected(machine, block, machine.live_boards)
-        ways = rings(machine, block, boards) + ([] if request.require_torus else [set()])
-        if (
-            boards
-            and oracle.boards_of(machine, block) & set(machine.live_boards) <= set(free)
-            and (request.max_dead_boards is None or request.asked - len(boards) <= request.max_dead_boards)
-            and (not is_part(request) or len(boards) <= machine_oracle.wanted(request))
-            and any(not spanned or spans(machine, block, boards, around) for around in ways)
-            and few_dead_links(machine, request, block, boards)
-        ):
-            return True
-    return False
-
-
-def part(machine: Machine, request: Request, free: Collection[Board]) -> bool:
-    """Whether there are boards for a request that are compact, a machine, and have few dead links between them."""
-    ends = {
-        board
-        for x, y, z, link in machine.dead_links
-        for board in ((x, y, z), board_down_link(x, y, z, link, machine.width, machine.height)[:3])
-    }
-    choices = () if request.max_dead_links is None else ends & set(free)
-    for left_out in chain.from_iterable(combinations(sorted(choices), size) for size in range(len(choices) + 1)):
-        usable = set(free) - set(left_out)
-        for shape in machine_oracle.shapes(machine, request):
-            if machine_oracle.wanted(request) < FILL * 3 * shape[0] * shape[1]:
-                continue
-            for block in machine_oracle.blocks(machine, shape):
-                available = machine_oracle.connected(machine, block, usable)
-                if few_dead_links(machine, request, block, available) and machine_oracle.serves(
-                    machine, block, usable, machine_oracle.wanted(request)
-                ):
-                    return True
-    return False
+        assert machine_oracle.rings(machine, block, boards)
 
 
 @settings(max_examples=150, deadline=None)
@@ -178,10 +102,14 @@ def test_what_is_refused_brute_force_refuses_too(situation: tuple[Machine, froze
     if placed(machine, request, busy) is not None:
         return
     free = set(machine.live_boards) - busy
-    if is_part(request):
-        assert not part(machine, request, free)
-        assert request.max_dead_boards == 0 or not whole(machine, request, machine.live_boards, spanned=False) or busy
+    if machine_oracle.is_part(request):
+        assert not machine_oracle.part(machine, request, free, FILL)
+        assert (
+            request.max_dead_boards == 0
+            or not machine_oracle.whole(machine, request, machine.live_boards, spanned=False)
+            or busy
+        )
     else:
-        assert not whole(machine, request, free, spanned=True)
-        if not (request.require_torus or whole(machine, request, machine.live_boards, spanned=True)):
-            assert not whole(machine, request, free, spanned=False)
+        assert not machine_oracle.whole(machine, request, free, spanned=True)
+        if not (request.require_torus or machine_oracle.whole(machine, request, machine.live_boards, spanned=True)):
+            assert not machine_oracle.whole(machine, request, free, spanned=False)
