@@ -36,6 +36,7 @@ ACCEPTED = {
     "started or queued": "what fits depends on which boards the jobs before it got",
     "shape for n boards": "ours gives n boards where there are n, not all of a rectangle, and chooses the rectangle",
     "size despite dead boards": "7.0.0 measures a block by its last live board, and so loses rows of dead ones",
+    "impossible here": "7.0.0 gives all of a rectangle that so many boards cannot span, which would be no machine",
     "possible here": "7.0.0 tries one rectangle at the corners of an idle machine and takes no wrap but the whole",
     "why it is impossible": "ours goes on to say what was asked for and what there is",
     "refused, not cancelled": "7.0.0 looks at arguments only where a machine is a candidate, and at some of them never",
@@ -153,6 +154,10 @@ class Judge:
             if not self._possible(job):
                 raise Mismatch(f"ours takes {job.wish}, which is impossible")
             self._diverge(job, "possible here")
+        elif ours["state"] == DESTROYED and str(ours["reason"]).startswith(IMPOSSIBLE) and theirs["state"] in LIFE:
+            if self._possible(job):
+                raise Mismatch(f"ours refuses {job.wish}, which is possible")
+            self._diverge(job, "impossible here")
         else:
             raise Mismatch("the states differ")
 

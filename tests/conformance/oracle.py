@@ -118,7 +118,12 @@ def could_serve(machine: TestMachine, wish: Wish, taken: Collection[Board] = ())
         if wish.max_dead_boards == 0 or not (here.dead_boards or here.dead_links):
             return False
     alive = set(machine.locations())
-    for spanned in (True, False) if not request.require_torus else (True,):
+    only_spanned = request.require_torus
+    if machine_oracle.is_part(request) and machine_oracle.part(here, request, alive, Fraction(0)):
+        if wish.max_dead_boards is None:
+            return False  # it waits for all of its boards
+        only_spanned = True
+    for spanned in (True,) if only_spanned else (True, False):
         for compact in (True, False) if machine_oracle.is_part(request) else (True,):
 
             def of(shape: tuple[int, int], *, compact: bool = compact) -> bool:

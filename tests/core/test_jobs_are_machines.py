@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import product
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -100,17 +101,24 @@ def test_a_job_for_some_boards_is_a_machine(
         assert min(width, height) >= ratio * max(width, height) - 1e-9
 
 
+@pytest.mark.parametrize("boards", [0, -1, -(10**9)])
+def test_no_number_of_boards_that_is_none_gets_a_torus(boards: int) -> None:
+    world = World(a_machine("m", 2, 2))
+    job_id = world.create(boards, require_torus=True)
+    assert world.controller.get_job_state(job_id).state == JobState.destroyed
+
+
 @settings(max_examples=100, deadline=None)
 @given(worlds(), st.integers(2, 60), RATIOS)
 def test_a_job_for_some_boards_gets_all_of_them_or_as_many_as_work(world: World, boards: int, ratio: float) -> None:
     job = world.job(world.create(boards, min_ratio=ratio))
     if job is None:
         return
-    if len(job.boards) == max(3, boards):
-        request = a_request(boards, min_ratio=ratio)
-        possible = oracle.could_be_placed(world.machine, request, world.machine.live_boards, Fraction(0))
-        assert verdict(job) == [] or not possible, "dead boards leave a choice"
-    else:
+    request = a_request(boards, min_ratio=ratio)
+    if boards == 1 or oracle.could_be_placed(world.machine, request, world.machine.live_boards, Fraction(0)):
+        assert len(job.boards) == (boards if boards != 2 else 3), "it could wait for all of them"
+        assert verdict(job) == []
+    elif len(job.boards) < max(3, boards):
         width, height = rectangle(job)
         assert len(job.boards) < max(3, boards) <= 3 * width * height
         assert world.machine.dead_boards or world.machine.dead_links

@@ -33,7 +33,7 @@ from spalloc_server.core.selection import select
 from spalloc_server.core.shapes import Shape, inside, looser_shapes, shapes_for, wanted_boards
 from spalloc_server.core.topology import Topology
 from spalloc_server.core.torus import Block, Planes, count, origins, without
-from spalloc_server.core.whole_blocks import place_whole, tolerates_fewer
+from spalloc_server.core.whole_blocks import place_whole
 
 __all__ = ["Place", "fewest", "fits", "nearest_size", "place"]
 
@@ -56,15 +56,15 @@ def place(request: Request, ground: Ground, effort: Effort | None = None) -> Pla
         return _single(request, ground)
     if min(request.max_dead_boards or 0, request.max_dead_links or 0) < 0:
         return None
+    if request.boards is not None and request.boards < 1:
+        return None
     effort = effort or Effort(ground.torus.size)
     try:
         if request.boards is None or request.require_torus:
             return place_whole(request, ground, effort)
-        if request.boards < 1:
-            return None
         found = _part(request, ground, effort)
-        if found is None and tolerates_fewer(request, ground.topology):
-            found = place_whole(request, ground, effort)
+        if found is None and _takes_fewer(request, ground.topology):
+            found = place_whole(request, ground, effort, spanned=_idle_serves(request, ground.topology))
     except EffortSpent:
         return None
     return found
@@ -93,9 +93,32 @@ def fewest(request: Request, topology: Topology) -> int:
     """The fewest boards that a place for a request has."""
     if request.boards is None or request.single or request.require_torus:
         return 1
-    if not tolerates_fewer(request, topology):
+    if not _takes_fewer(request, topology):
         return wanted_boards(request)
     return 1 if request.max_dead_boards is None else max(1, request.boards - request.max_dead_boards)
+
+
+def _takes_fewer(request: Request, topology: Topology) -> bool:
+    """Whether a request for n boards is given fewer, since some of a block are dead.
+
+    One that says how many it can do without, is. One that says nothing is only where the idle machine has no n for it:
+    its user counts on n boards, and would rather wait.
+    """
+    if not topology.blemishes or request.max_dead_boards == 0:
+        return False
+    return request.max_dead_boards is not None or not _idle_serves(request, topology)
+
+
+def _idle_serves(request: Request, topology: Topology) -> bool:
+    """Whether the idle machine has as many boards as asked for, connected and spanning a rectangle."""
+
+    def find_out() -> bool:
+        try:
+            return _part(request, Ground(topology, topology.live), Effort(topology.torus.size)) is not None
+        except EffortSpent:
+            return False
+
+    return topology.remember(("idle", wanted_boards(request), request.min_ratio, request.max_dead_links), find_out)
 
 
 def _part(request: Request, ground: Ground, effort: Effort) -> Place | None:

@@ -22,16 +22,19 @@ from spalloc_server.core.span import clean_wraps, spans
 from spalloc_server.core.topology import Topology
 from spalloc_server.core.torus import Block, Planes, count, origins, without
 
-__all__ = ["place_whole", "tolerates_fewer"]
+__all__ = ["place_whole"]
 
 
-def tolerates_fewer(request: Request, topology: Topology) -> bool:
-    """Whether a request for n boards takes fewer, since some of a block are dead."""
-    return bool(topology.blemishes) and request.max_dead_boards != 0
-
-
-def place_whole(request: Request, ground: Ground, effort: Effort) -> tuple[Block, Planes] | None:
+def place_whole(
+    request: Request, ground: Ground, effort: Effort, *, spanned: bool = False
+) -> tuple[Block, Planes] | None:
     """The smallest whole block for a request, with the boards that it gets; None where none was found.
+
+    Args:
+        request: what is asked for.
+        ground: the boards that may be given.
+        effort: what the search may cost.
+        spanned: take no block that is not spanned, whatever else there is.
 
     Raises:
         EffortSpent: the search has cost all that it may.
@@ -40,6 +43,8 @@ def place_whole(request: Request, ground: Ground, effort: Effort) -> tuple[Block
     shapes, spanning = topology.remember(
         ("whole", request.boards, *request.kind), lambda: _what_there_is(request, topology)
     )
+    if spanned and not spanning:
+        return None
     return _search(request, ground, shapes, effort, spanning=spanning)
 
 
