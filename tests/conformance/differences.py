@@ -201,6 +201,8 @@ class Judge:
             self._accept("why it is impossible")
         elif theirs == IMPOSSIBLE:
             self._need(self._possible(job), "possible here", "the reasons differ")
+        elif str(ours).startswith(IMPOSSIBLE):
+            self._need(not self._possible(job), "impossible here", "the reasons differ")
         elif theirs is not None and ours == str(theirs):
             self._accept("reason as text")
         else:
