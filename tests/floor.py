@@ -18,11 +18,11 @@ from spalloc_server.core.boards import address
 from spalloc_server.core.controller import Controller
 from spalloc_server.core.job import JobState
 from spalloc_server.core.messages import Outcome, Switch
-from spalloc_server.hardware.faults import Network
-from spalloc_server.hardware.simulated_frame import Counters, SimulatedBoard, SimulatedFrame, SimulatedTimings
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
+from spalloc_server.simulator.faults import Network
+from spalloc_server.simulator.frame import Counters, SimulatedBoard, SimulatedFrame, SimulatedTimings
 from tests.hardware.virtual import VirtualLoop
 
 __all__ = ["Floor", "live_many", "on_floor"]

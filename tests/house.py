@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from spalloc_server.hardware.simulator import Simulator
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.server import Server
+from spalloc_server.simulator.simulator import Simulator
 from tests.hardware.addresses import loopback_hosts
 from tests.sinks import Sink
 

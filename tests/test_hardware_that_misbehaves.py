@@ -14,10 +14,10 @@ from functools import partial
 from spalloc_server.configuration import Configuration, Health
 from spalloc_server.core.job import JobState
 from spalloc_server.core.messages import Switch
-from spalloc_server.hardware.faults import Network
 from spalloc_server.hardware.scp import Command, ResponseCode
-from spalloc_server.hardware.simulated_frame import REAL_TIMINGS
 from spalloc_server.hardware.timings import Timings
+from spalloc_server.simulator.faults import Network
+from spalloc_server.simulator.frame import REAL_TIMINGS
 from tests.core.machines import a_machine
 from tests.floor import Floor, live_many, on_floor
 

@@ -21,9 +21,9 @@ import structlog
 
 from spalloc_server import upgrade
 from spalloc_server.errors import StorageError, UpgradeError
-from spalloc_server.hardware.simulated_frame import SimulatedTimings
 from spalloc_server.operators.messages import socket_path
 from spalloc_server.server import Server
+from spalloc_server.simulator.frame import SimulatedTimings
 from spalloc_server.storage.history import read_state
 from tests.house import PATIENCE, Client, Place
 from tests.processes import ServerProcess, events, running

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from spalloc_server.hardware.simulator import Simulator
 from spalloc_server.links import Links
+from spalloc_server.simulator.simulator import Simulator
 from tests.conformance.environments import environment, published_server
 from tests.hardware.addresses import loopback_hosts
 

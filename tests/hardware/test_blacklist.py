@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from spalloc_server.errors import HardwareError, RequestError
 from spalloc_server.hardware.blacklist import decode, encode, read_blacklist, write_blacklist
 from spalloc_server.hardware.scp import Command, Request, ResponseCode
-from spalloc_server.hardware.simulated_frame import SimulatedFrame
+from spalloc_server.simulator.frame import SimulatedFrame
 from tests.hardware.virtual import Bench, on_bench
 
 CHIPS = [(x, y) for x in range(8) for y in range(8) if -3 <= x - y <= 4]

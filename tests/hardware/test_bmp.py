@@ -8,10 +8,10 @@ from itertools import pairwise
 import pytest
 
 from spalloc_server.hardware.bmp import Bmp, NoAnswer, Refused, Silent
-from spalloc_server.hardware.faults import Network
 from spalloc_server.hardware.scp import Command, Request, Response, ResponseCode
-from spalloc_server.hardware.simulated_frame import SimulatedFrame, SimulatedTimings
 from spalloc_server.hardware.timings import Timings
+from spalloc_server.simulator.faults import Network
+from spalloc_server.simulator.frame import SimulatedFrame, SimulatedTimings
 from tests.hardware.virtual import Bench, on_bench
 
 ONE_LED = 3

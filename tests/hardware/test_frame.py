@@ -9,12 +9,12 @@ from itertools import pairwise
 import pytest
 
 from spalloc_server.core.messages import BoardFailure, FrameWork
-from spalloc_server.hardware.faults import Network
 from spalloc_server.hardware.frame import MAX_QUEUE
 from spalloc_server.hardware.scp import Command, ResponseCode
-from spalloc_server.hardware.simulated_frame import REAL_TIMINGS, SimulatedFrame
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
+from spalloc_server.simulator.faults import Network
+from spalloc_server.simulator.frame import REAL_TIMINGS, SimulatedFrame
 from tests.hardware.virtual import Bench, on_bench
 
 LOOK_S = 0.2

@@ -10,8 +10,8 @@ import pytest
 
 from spalloc_server.core.messages import BoardFailure
 from spalloc_server.hardware.scp import Command, Request, ResponseCode
-from spalloc_server.hardware.simulated_frame import Answer, SimulatedFrame
 from spalloc_server.hardware.timings import Timings
+from spalloc_server.simulator.frame import Answer, SimulatedFrame
 from tests.hardware.test_frame import LOOK_S, reasons
 from tests.hardware.virtual import Bench, on_bench
 

@@ -11,11 +11,11 @@ import pytest
 import uvloop
 
 from spalloc_server.core.messages import FrameWork, Outcome, Switch
-from spalloc_server.hardware.faults import Faults, Network
-from spalloc_server.hardware.simulator import Simulator
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
+from spalloc_server.simulator.faults import Faults, Network
+from spalloc_server.simulator.simulator import Simulator
 from tests.hardware.addresses import loopback_hosts
 
 QUICK = Timings(

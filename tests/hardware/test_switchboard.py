@@ -9,8 +9,8 @@ import pytest
 from spalloc_server.core.messages import BoardFailure, FrameWork, Outcome
 from spalloc_server.errors import HardwareError
 from spalloc_server.hardware.scp import Adc, Command
-from spalloc_server.hardware.simulated_frame import REAL_TIMINGS, SimulatedFrame
 from spalloc_server.hardware.switchboard import MAX_ASKED
+from spalloc_server.simulator.frame import REAL_TIMINGS, SimulatedFrame
 from tests.hardware.virtual import Bench, on_bench
 
 

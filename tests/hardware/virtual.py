@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from spalloc_server.core.messages import FrameWork, Outcome, Switch
-from spalloc_server.hardware.faults import Network
 from spalloc_server.hardware.scp import Command, Request
-from spalloc_server.hardware.simulated_frame import SimulatedFrame
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
+from spalloc_server.simulator.faults import Network
+from spalloc_server.simulator.frame import SimulatedFrame
 
 __all__ = ["Bench", "VirtualLoop", "on_bench"]
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from spalloc_server.hardware.simulated_frame import SimulatedTimings
-from spalloc_server.hardware.simulator import Simulator
+from spalloc_server.simulator.frame import SimulatedTimings
+from spalloc_server.simulator.simulator import Simulator
 from tests.hardware.addresses import loopback_hosts
 from tests.house import Place
 

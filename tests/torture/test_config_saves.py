@@ -20,7 +20,7 @@ import pytest
 from spalloc_server.config_file import load
 from spalloc_server.configuration import Machine
 from spalloc_server.errors import ConfigurationError
-from spalloc_server.hardware.simulator import Simulator
+from spalloc_server.simulator.simulator import Simulator
 from tests.hardware.addresses import loopback_hosts
 from tests.house import PATIENCE, Client, Place
 from tests.processes import ServerProcess, events

@@ -15,10 +15,10 @@ import pytest
 from spalloc_server import config_file
 from spalloc_server.configuration import Configuration, Health
 from spalloc_server.core.boards import address
-from spalloc_server.hardware.faults import Network
-from spalloc_server.hardware.simulated_frame import REAL_TIMINGS
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
+from spalloc_server.simulator.faults import Network
+from spalloc_server.simulator.frame import REAL_TIMINGS
 from tests.core.machines import a_machine
 from tests.floor import Floor, live_many, on_floor
 from tests.test_hardware_that_misbehaves import PACED, seconds_to_power_all, shuffle_jobs

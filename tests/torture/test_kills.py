@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server.hardware.simulator import Simulator
+from spalloc_server.simulator.simulator import Simulator
 from tests.house import Client
 from tests.processes import ServerProcess
 from tests.torture.halls import Hall

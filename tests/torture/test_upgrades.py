@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server.hardware.simulated_frame import SimulatedTimings
+from spalloc_server.simulator.frame import SimulatedTimings
 from tests.house import PATIENCE
 from tests.processes import ServerProcess, events, running
 from tests.torture.halls import Hall

@@ -26,9 +26,9 @@ from spalloc_server.cli.demo_view import show
 from spalloc_server.config_watch import DEFAULT_PORT
 from spalloc_server.controller import JobState
 from spalloc_server.errors import ConfigurationError
-from spalloc_server.hardware.simulated_frame import REAL_TIMINGS, SimulatedTimings
-from spalloc_server.hardware.simulator import Simulator
 from spalloc_server.server import Server
+from spalloc_server.simulator.frame import REAL_TIMINGS, SimulatedTimings
+from spalloc_server.simulator.simulator import Simulator
 
 __all__ = ["demo"]
 

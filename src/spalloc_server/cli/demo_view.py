@@ -23,9 +23,9 @@ from spalloc_server.cli.process import count
 from spalloc_server.controller import Controller, JobState
 from spalloc_server.core.replies import JobDescription
 from spalloc_server.drawing.hexagons import PALETTE
-from spalloc_server.hardware.simulator import Simulator
 from spalloc_server.machine import Machine
 from spalloc_server.server import Server
+from spalloc_server.simulator.simulator import Simulator
 
 __all__ = ["Events", "picture", "show"]
 

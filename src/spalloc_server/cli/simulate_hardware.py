@@ -13,10 +13,10 @@ import click
 from spalloc_server import config_file
 from spalloc_server.cli.output import never_wait
 from spalloc_server.cli.process import count, on_stop_signals, one_line_errors, run
-from spalloc_server.hardware.faults import Faults, read_faults
 from spalloc_server.hardware.scp import SCP_PORT
-from spalloc_server.hardware.simulated_frame import REAL_TIMINGS
-from spalloc_server.hardware.simulator import Simulator
+from spalloc_server.simulator.faults import Faults, read_faults
+from spalloc_server.simulator.frame import REAL_TIMINGS
+from spalloc_server.simulator.simulator import Simulator
 
 __all__ = ["simulate_hardware"]
 

@@ -2,7 +2,7 @@
 
 Theory of operation. A `Simulator` binds UDP port 17893 of every BMP's address, which must be a loopback one, so that
 nothing outside of this computer ever takes it for hardware. Each datagram goes through an unreliable network (by
-default a perfect one), then into the frame's pure state (`simulated_frame`), and the answer back through the
+default a perfect one), then into the frame's pure state (`simulator.frame`), and the answer back through the
 network when it is due. Randomness has a seed. Datagrams that are found waiting together were in flight together;
 the frames are told, so that a driver that sends two commands at once is found out however quick the BMP is.
 """
@@ -21,10 +21,10 @@ from typing import Self
 
 from spalloc_server.configuration import Configuration
 from spalloc_server.errors import HardwareError
-from spalloc_server.hardware.faults import Faults, Network, apply_faults
 from spalloc_server.hardware.scp import SCP_PORT
-from spalloc_server.hardware.simulated_frame import Counters, SimulatedFrame, SimulatedTimings
 from spalloc_server.links import Links
+from spalloc_server.simulator.faults import Faults, Network, apply_faults
+from spalloc_server.simulator.frame import Counters, SimulatedFrame, SimulatedTimings
 
 __all__ = ["Simulator", "SimulatorError"]
 

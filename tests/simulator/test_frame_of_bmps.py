@@ -21,14 +21,14 @@ from spalloc_server.hardware.scp import (
     power_arguments,
     stop_register,
 )
-from spalloc_server.hardware.simulated_frame import (
+from spalloc_server.links import Links
+from spalloc_server.simulator.frame import (
     REAL_TIMINGS,
     UNREADABLE,
     Counters,
     SimulatedFrame,
     SimulatedTimings,
 )
-from spalloc_server.links import Links
 
 
 class Driver:

@@ -12,7 +12,6 @@ import pytest
 
 from spalloc_server.configuration import Configuration, Machine
 from spalloc_server.errors import ConfigurationError
-from spalloc_server.hardware.faults import BmpFault, Faults, Network
 from spalloc_server.hardware.scp import (
     SCP_PORT,
     Command,
@@ -22,9 +21,10 @@ from spalloc_server.hardware.scp import (
     power_arguments,
     stop_register,
 )
-from spalloc_server.hardware.simulated_frame import SimulatedTimings
-from spalloc_server.hardware.simulator import Simulator, SimulatorError
 from spalloc_server.links import Links
+from spalloc_server.simulator.faults import BmpFault, Faults, Network
+from spalloc_server.simulator.frame import SimulatedTimings
+from spalloc_server.simulator.simulator import Simulator, SimulatorError
 from tests.hardware.addresses import loopback_hosts
 
 

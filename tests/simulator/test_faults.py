@@ -11,10 +11,10 @@ import pytest
 
 from spalloc_server import config_file
 from spalloc_server.errors import ConfigurationError
-from spalloc_server.hardware.faults import Faults, Network, Passage, apply_faults, read_faults
 from spalloc_server.hardware.scp import Command, Request, Response, ResponseCode, power_arguments
-from spalloc_server.hardware.simulated_frame import REAL_TIMINGS, SimulatedFrame
-from spalloc_server.hardware.simulator import Simulator
+from spalloc_server.simulator.faults import Faults, Network, Passage, apply_faults, read_faults
+from spalloc_server.simulator.frame import REAL_TIMINGS, SimulatedFrame
+from spalloc_server.simulator.simulator import Simulator
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "faults.toml"
 

@@ -18,7 +18,7 @@ import msgspec
 
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.scp import Command, ResponseCode
-from spalloc_server.hardware.simulated_frame import Seconds, SimulatedFrame, SimulatedTimings
+from spalloc_server.simulator.frame import Seconds, SimulatedFrame, SimulatedTimings
 
 __all__ = ["AnswerFault", "BmpFault", "BoardFault", "Faults", "Network", "Passage", "apply_faults", "read_faults"]
 

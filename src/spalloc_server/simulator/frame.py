@@ -39,8 +39,8 @@ from spalloc_server.hardware.scp import (
     Version,
     stop_register,
 )
-from spalloc_server.hardware.simulated_flash import SimulatedFlash
 from spalloc_server.links import Links
+from spalloc_server.simulator.flash import SimulatedFlash
 
 __all__ = [
     "BOARDS_PER_FRAME",

@@ -1,0 +1,1 @@
+"""Hardware that exists only on this computer: BMPs and boards."""
