@@ -1,11 +1,13 @@
-"""`spalloc-admin simulate-hardware`: BMPs at the loopback addresses that a config file names.
+"""`spalloc-admin simulate-hardware`: BMPs, and boards, at the loopback addresses that a config file names.
 
-Runs until ctrl+c (or SIGTERM). A server with the same config file then finds its hardware on this computer.
+Runs until ctrl+c (or SIGTERM). A server with the same config file then finds its hardware on this computer. Without a
+server `--power-on` switches boards on, so that clients can be tried alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import click
@@ -29,9 +31,13 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--faults", "fault_file", type=PATH, help="What is to go wrong: a TOML file such as examples/faults.toml."
 )
+@click.option("--boards", is_flag=True, help="Simulate the boards, too: they boot, and run what clients load.")
+@click.option("--power-on", is_flag=True, help="Begin with all boards switched on, for use without a server.")
 @click.option("--real-timings", is_flag=True, help="Take as long as boards do: 3 to 6 seconds for a power-on.")
 @click.option("--allow-unsafe-config", is_flag=True, help="Execute CONFIG even if others may write to it.")
-def simulate_hardware(config: Path, fault_file: Path | None, real_timings: bool, allow_unsafe_config: bool) -> None:
+def simulate_hardware(
+    config: Path, fault_file: Path | None, boards: bool, power_on: bool, real_timings: bool, allow_unsafe_config: bool
+) -> None:
     """Simulate the BMPs of the machines in CONFIG, whose addresses must be loopback ones (127.x.y.z)."""
     never_wait()
     with one_line_errors(PROGRAM):
@@ -39,14 +45,22 @@ def simulate_hardware(config: Path, fault_file: Path | None, real_timings: bool,
             config_file.load(config, allow_unsafe=allow_unsafe_config),
             faults=read_faults(fault_file) if fault_file else Faults(),
             timings=REAL_TIMINGS if real_timings else None,
+            boards=boards,
+            report=_report,
         )
-    run(PROGRAM, _simulate(simulator))
+    run(PROGRAM, _simulate(simulator, power_on=power_on))
 
 
-async def _simulate(simulator: Simulator) -> None:
+def _report(line: str) -> None:
+    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
+
+
+async def _simulate(simulator: Simulator, *, power_on: bool) -> None:
     stop = asyncio.Event()
     on_stop_signals(stop.set)
     async with simulator:
+        if power_on:
+            simulator.power_on()
         for host, frame in simulator.frames.items():
             print(f"{host}:{SCP_PORT}  {count(len(frame.boards), 'board')}")
         boards = count(sum(len(frame.boards) for frame in simulator.frames.values()), "board")
@@ -54,3 +68,9 @@ async def _simulate(simulator: Simulator) -> None:
         await stop.wait()
     counters = simulator.counters
     print(f"stopped after {counters.datagrams} datagrams, {counters.overlaps} of them while a BMP was busy")
+    seen = simulator.boards.counters
+    if seen.images or seen.spoilt_images or seen.malformed:
+        print(
+            f"boards: booted {count(seen.images, 'time')} ({seen.spoilt_images} images were spoilt), "
+            f"{seen.datagrams} datagrams; {seen.malformed} made no sense"
+        )

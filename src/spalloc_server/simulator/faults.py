@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -18,12 +18,34 @@ import msgspec
 
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.scp import Command, ResponseCode
+from spalloc_server.links import Links
+from spalloc_server.simulator.applications import ErrorCode, Failure, Signal
+from spalloc_server.simulator.chip import CORES
+from spalloc_server.simulator.flood import NUMBER_OF_CHIP
 from spalloc_server.simulator.frame import Seconds, SimulatedFrame, SimulatedTimings
+from spalloc_server.simulator.site import Site
 
-__all__ = ["AnswerFault", "BmpFault", "BoardFault", "Faults", "Network", "Passage", "apply_faults", "read_faults"]
+__all__ = [
+    "AnswerFault",
+    "BmpFault",
+    "BoardFault",
+    "ChipFault",
+    "CoreFault",
+    "Faults",
+    "Network",
+    "Passage",
+    "apply_faults",
+    "read_faults",
+]
 
 Chance = Annotated[float, msgspec.Meta(ge=0, le=1)]
 BoardNumber = Annotated[int, msgspec.Meta(ge=0, le=23)]
+OnBoard = Annotated[int, msgspec.Meta(ge=0, le=7)]
+PhysicalCore = Annotated[int, msgspec.Meta(ge=0, le=17)]
+VirtualCore = Annotated[int, msgspec.Meta(ge=1, le=17)]
+LinkName = Literal["east", "north_east", "north", "west", "south_west", "south"]
+LEAST_CORES = 5
+"""Clients refuse a machine that has a chip with fewer."""
 Times = Annotated[int, msgspec.Meta(ge=0)] | Literal["forever"]
 
 
@@ -71,6 +93,44 @@ class BoardFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     board: BoardNumber
     wrong_fpgas: Times = 0
     stuck: Times = 0
+    never_boots: bool = False
+
+
+class ChipFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is broken on a chip, given by its place on its board."""
+
+    host: str | None = None
+    board: BoardNumber | None = None
+    x: OnBoard
+    y: OnBoard
+    dead: bool = False
+    dead_cores: tuple[PhysicalCore, ...] = ()
+    dead_links: tuple[LinkName, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_chip(self.x, self.y)
+        if self.dead and (self.x, self.y) == (0, 0):
+            raise ValueError("chip (0, 0) of a board cannot be dead: it has the network plug; use `never_boots`")
+        if len(set(self.dead_cores)) > CORES - LEAST_CORES:
+            raise ValueError(f"at least {LEAST_CORES} cores of a chip must work")
+
+
+class CoreFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run-time error of whatever program is loaded on a core."""
+
+    host: str | None = None
+    board: BoardNumber | None = None
+    x: OnBoard
+    y: OnBoard
+    core: VirtualCore
+    error: str = "SWERR"
+    at: Literal["start", "sync"] = "sync"
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        _check_chip(self.x, self.y)
+        if self.error not in ErrorCode.__members__:
+            raise ValueError(f"{self.error!r} is none of {', '.join(ErrorCode.__members__)}")
 
 
 class AnswerFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,13 +157,16 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     seed: int = 0
     network: Network = Network()
+    board_network: Network = Network()
     timings: SimulatedTimings | None = None
     bmp: tuple[BmpFault, ...] = ()
     board: tuple[BoardFault, ...] = ()
     answer: tuple[AnswerFault, ...] = ()
+    chip: tuple[ChipFault, ...] = ()
+    core: tuple[CoreFault, ...] = ()
 
 
-_Fault = BmpFault | BoardFault | AnswerFault
+_Fault = BmpFault | BoardFault | AnswerFault | ChipFault | CoreFault
 
 
 def read_faults(path: Path) -> Faults:
@@ -116,12 +179,15 @@ def read_faults(path: Path) -> Faults:
         raise ConfigurationError(f"{path}: {exc}") from exc
 
 
-def apply_faults(faults: Faults, frames: Mapping[str, SimulatedFrame], start: float) -> None:
-    """Schedule all faults in the `frames`, by host; `start` is when their clock's first second begins.
+def apply_faults(
+    faults: Faults, frames: Mapping[str, SimulatedFrame], start: float, sites: Iterable[Site] = ()
+) -> None:
+    """Schedule all faults in the `frames`, by host, and on the boards at `sites`.
 
-    `ConfigurationError` where a fault names a BMP or board that there is not; then nothing is changed.
+    `start` is when the clock's first second begins. `ConfigurationError` where a fault names a BMP or board that there
+    is not; then nothing is changed.
     """
-    places: list[_Fault] = [*faults.bmp, *faults.board, *faults.answer]
+    places: list[_Fault] = [*faults.bmp, *faults.board, *faults.answer, *faults.chip, *faults.core]
     for fault in places:
         _check_place(fault, frames)
     for frame in frames.values():
@@ -137,6 +203,8 @@ def apply_faults(faults: Faults, frames: Mapping[str, SimulatedFrame], start: fl
     for answer in faults.answer:
         for frame in _frames_of(answer, frames):
             _apply_to_answers(answer, frame)
+    for site in sites:
+        _apply_to_site(faults, site)
 
 
 def _check_place(fault: _Fault, frames: Mapping[str, SimulatedFrame]) -> None:
@@ -176,3 +244,27 @@ def _apply_to_answers(fault: AnswerFault, frame: SimulatedFrame) -> None:
         frame.lose_answers(command=command, board=fault.board, times=times)
     else:
         frame.refuse(ResponseCode[fault.code], command=command, board=fault.board, times=times, acts=fault.acts)
+
+
+def _apply_to_site(faults: Faults, site: Site) -> None:
+    broken = site.chip_faults
+    for board in faults.board:
+        if board.board == site.number and board.host in {None, site.bmp}:
+            broken.never_boots = broken.never_boots or board.never_boots
+    for chip in faults.chip:
+        if chip.board in {None, site.number} and chip.host in {None, site.bmp}:
+            number = NUMBER_OF_CHIP[chip.x, chip.y]
+            if chip.dead:
+                broken.dead_chips.add(number)
+            broken.dead_links.update((number, Links[link]) for link in chip.dead_links)
+            broken.dead_cores.setdefault(number, set()).update(chip.dead_cores)
+    for core in faults.core:
+        if core.board in {None, site.number} and core.host in {None, site.bmp}:
+            at = Signal.START if core.at == "start" else Signal.SYNC0
+            failure = Failure(ErrorCode[core.error], core.text, at)
+            broken.failures[NUMBER_OF_CHIP[core.x, core.y], core.core] = failure
+
+
+def _check_chip(x: int, y: int) -> None:
+    if (x, y) not in NUMBER_OF_CHIP:
+        raise ValueError(f"a board has no chip ({x}, {y}); its chips are those of a hexagon in a square of 8 by 8")

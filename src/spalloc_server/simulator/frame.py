@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -199,6 +199,8 @@ class SimulatedFrame:
         self.counters = Counters()
         self.commands: deque[tuple[float, Request]] = deque(maxlen=REMEMBERED)
         """The last commands handled, with their times."""
+        self.on_switch: Callable[[int], None] | None = None
+        """Called with the number of each board whose power was switched, either way."""
         self.crashes_on_overlap = False
         self.crashed = False
         self._silent_from, self._silent_until = math.inf, math.inf
@@ -347,6 +349,8 @@ class SimulatedFrame:
                 loading = self.timings.power_on if number == 0 else self.timings.power_on_others
                 up_at = now + delay / 1000 * number + loading
                 board.switch(state == 1, up_at)
+                if self.on_switch is not None:
+                    self.on_switch(number)
                 if number == 0 and state == 1:
                     self._busy_until = max(self._busy_until, up_at)
         return ResponseCode.OK

@@ -1,0 +1,75 @@
+"""Datagrams that a booted board takes and sends at UDP port 17893: SDP, and SCP within it.
+
+Theory of operation. A datagram says to which core of which chip it goes; all chips of a machine can be reached through
+the port of any of its boards, and the answer leaves where the datagram came in. (255, 255) is the Ethernet chip that
+took it. An answer's source is the chip that answers, as its own coordinates are. What is no datagram of SDP is dropped.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+from spalloc_server.hardware.scp import ResponseCode
+from spalloc_server.simulator.chip import CORES
+from spalloc_server.simulator.commands import Request, perform
+from spalloc_server.simulator.fast_data import Outgoing
+from spalloc_server.simulator.programs import Message, deliver
+from spalloc_server.simulator.system import System
+from spalloc_server.simulator.tags import Target
+
+__all__ = ["MAX_DATAGRAM", "Handled", "Malformed", "handle"]
+
+_HEADER: Final = struct.Struct("<2x8B")
+_COMMAND: Final = struct.Struct("<2H3I")
+_REPLY: Final = struct.Struct("<2x8B2H")
+MAX_DATAGRAM: Final = 2 + 8 + 16 + 256
+_REPLY_EXPECTED: Final = 0x80
+_FLAGS: Final = 0x07
+HERE: Final = (255, 255)
+
+
+class Malformed(ValueError):
+    """A datagram is none of SDP."""
+
+
+class Handled(NamedTuple):
+    """What a datagram led to: an answer to its sender, and streams that leave through tags."""
+
+    reply: bytes | None
+    outgoing: list[Outgoing]
+
+
+def handle(system: System, board: int, datagram: bytes, source: Target) -> Handled:
+    """Do what a datagram says that came to the port of a system's board, by number; `Malformed` where it is none."""
+    if not _HEADER.size <= len(datagram) <= MAX_DATAGRAM:
+        raise Malformed("a datagram of another size")
+    flags, tag, to, sender, y, x, source_y, source_x = _HEADER.unpack_from(datagram)
+    if flags & 0x7F != _FLAGS:
+        raise Malformed("other flags")
+    chip = system.ethernet_chip(board) if (x, y) == HERE else system.chip_at(x, y)
+    port, core = to >> 5, to & 31
+    payload = datagram[_HEADER.size :]
+    outgoing: list[Outgoing] = []
+    if chip is None:
+        code, data = ResponseCode.ROUTE, b""
+    elif core >= min(CORES, chip.cores):
+        code, data = ResponseCode.CPU, b""
+    elif port == 0:
+        if len(payload) < _COMMAND.size:
+            code, data = ResponseCode.LEN, b""
+        else:
+            command, _, arg1, arg2, arg3 = _COMMAND.unpack_from(payload)
+            code, data = perform(
+                Request(system, chip, core, board, source, command, arg1, arg2, arg3, payload[_COMMAND.size :])
+            )
+    elif core == 0:
+        code, data = ResponseCode.PORT, b""
+    else:
+        (code, data), outgoing = deliver(Message(system, chip, core, port, payload))
+    if not flags & _REPLY_EXPECTED:
+        return Handled(None, outgoing)
+    from_x, from_y = (x, y) if chip is None else (chip.x, chip.y)
+    sequence = int.from_bytes(payload[2:4], "little")
+    head = _REPLY.pack(_FLAGS, tag, sender, to, source_y, source_x, from_y & 0xFF, from_x & 0xFF, code, sequence)
+    return Handled(head + data, outgoing)
