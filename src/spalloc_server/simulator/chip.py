@@ -31,8 +31,9 @@ SDRAM_ALIAS: Final = 0x70000000
 ALIAS: Final = 0x10000000
 STAGING: Final = 0x67800000
 """Where the host puts executables and tables of routes."""
-HEAP_STRUCT: Final = SDRAM
-HEAP_START: Final = SDRAM + 16
+HEAP_START: Final = SDRAM
+HEAP_STRUCT: Final = 0x67E10000
+HEAP_STRUCT_END: Final = HEAP_STRUCT + 16
 LARGEST_BLOCK: Final = 0x075BFFE0
 """Bytes of the largest block of an empty heap."""
 ROUTER_COPY: Final = 0x67E00000
@@ -149,7 +150,7 @@ class Chip:
             if ROUTER_COPY <= address < ROUTER_COPY_END:
                 start = address - ROUTER_COPY
                 return self.router.copy()[start : start + length].ljust(length, b"\0")
-            if address == HEAP_STRUCT:
+            if HEAP_STRUCT <= address < HEAP_STRUCT_END:
                 self._write_heap()
             return bytes(length) if self._sdram is None else self._sdram.read(address, length)
         if SYSTEM_PAGE <= address < SYSTEM_PAGE_END:
