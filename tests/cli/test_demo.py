@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import signal
 import socket
+import struct
 import time
 from pathlib import Path
 
 from spalloc_server import config_file
+from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.demo import MILLION_CORE, demo
+from spalloc_server.controller import JobState
 from spalloc_server.hardware.scp import SCP_PORT
+from spalloc_server.simulator.boot import BOOT_PORT
 from tests.cli.commands import STOP_SECONDS, one_line_of, running
+from tests.simulator.machines import boot_datagrams
 
 
 def test_the_million_core_machine_comes_with_the_package() -> None:
@@ -84,3 +91,70 @@ def test_hardware_elsewhere_is_never_driven(config: Path, host: str) -> None:
 def test_a_config_without_machines_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none.toml").write_text("machine = []")
     assert "has no machines to simulate" in one_line_of(demo, "--config", tmp_path / "none.toml")
+
+
+def children(pid: int) -> dict[str, int]:
+    """{module: number} of the processes that a process has started."""
+    numbers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    commands = {int(number): Path(f"/proc/{number}/cmdline").read_text().split("\0") for number in numbers}
+    return {command[2]: number for number, command in commands.items()}
+
+
+async def test_hardware_and_jobs_outlive_a_server_that_is_killed(config: Path, tmp_path: Path) -> None:
+    (machine,) = config_file.load(config).machines
+    with running("spalloc-admin", "demo", "--port", 0, "--config", config, "--quiet-users") as process:
+        assert process.stdout is not None
+        found = re.search(r"at 127\.0\.0\.1:(\d+) ", process.stdout.readline())
+        assert found is not None
+        port = int(found[1])
+        async with Client.connect("127.0.0.1", port) as client:
+            job = await client.call("create_job", owner="me", keepalive=None)
+            await client.wait_for_job(job, JobState.ready)
+            place = await client.call("get_job_machine_info", job)
+        board = place["connections"][0][1]
+        assert board in machine.spinnaker_ips.values()
+        boot(board)
+        before = children(process.pid)
+        os.kill(before["spalloc_server.cli.serve"], signal.SIGKILL)
+        assert any("killed by signal 9; it is started again" in line for line in process.stdout)
+        async with asyncio.timeout(STOP_SECONDS):
+            while await state_of(port, job) != JobState.ready:  # noqa: ASYNC110 - a server that is away tells nobody
+                await asyncio.sleep(0.05)
+        after = children(process.pid)
+        assert after["spalloc_server.cli.admin"] == before["spalloc_server.cli.admin"]
+        assert answers(board)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=STOP_SECONDS)
+    assert process.returncode == 0
+    assert not answers(board)
+
+
+async def state_of(port: int, job: int) -> int | None:
+    """A job's state; None while the server is away."""
+    try:
+        async with Client.connect("127.0.0.1", port) as client:
+            return int((await client.call("get_job_state", job))["state"])
+    except ClientError:
+        return None
+
+
+def boot(board: str) -> None:
+    """Boot a board, and see that it answers."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for datagram in boot_datagrams():
+            client.sendto(datagram, (board, BOOT_PORT))
+    deadline = time.monotonic() + STOP_SECONDS
+    while not answers(board):
+        assert time.monotonic() < deadline
+
+
+def answers(board: str) -> bool:
+    """Whether a board says that it runs SCAMP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(0.5)
+        client.connect((board, SCP_PORT))
+        try:
+            client.send(struct.pack("<2x8B2H3I", 0x87, 255, 0, 255, 255, 255, 255, 255, 0, 1, 0, 0, 0))
+            return b"SC&MP" in client.recv(512)
+        except OSError:
+            return False

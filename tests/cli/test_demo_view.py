@@ -29,30 +29,35 @@ def small_machine() -> tuple[Configuration, Controller]:
 def drawn(core: Controller, events: list[str]) -> list[str]:
     (machine,) = core.machines.values()
     console = Console(file=io.StringIO(), width=80)
-    console.print(picture(machine, core.list_jobs(), 7, events))
+    console.print(picture(machine, core.list_jobs(), events))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
+
+
+def news(events: Events, core: Controller) -> list[str]:
+    jobs = core.list_jobs()
+    return events.since_last(jobs, {job_id: core.get_job_state(job_id).reason for job_id in events.gone(jobs)})
 
 
 def test_every_step_of_a_job_is_told_once() -> None:
     _, core = small_machine()
     events = Events()
-    assert events.since_last(core, core.list_jobs()) == []
+    assert news(events, core) == []
     job_id = core.create_job(2, 1, owner="retina")
     waiting = core.create_job(4, 2, owner="cortex")
-    assert events.since_last(core, core.list_jobs()) == [
+    assert news(events, core) == [
         "job 1 of retina: power on, 6 boards",
         "job 2 of cortex: queued, asks for 4 x 2",
     ]
-    assert events.since_last(core, core.list_jobs()) == []
+    assert news(events, core) == []
     for switch in core.take_switches():
         core.switched(Outcome(switch.operation))
-    assert events.since_last(core, core.list_jobs()) == ["job 1 of retina: ready, 6 boards"]
+    assert news(events, core) == ["job 1 of retina: ready, 6 boards"]
     core.power_off_job_boards(job_id)
-    assert events.since_last(core, core.list_jobs()) == ["job 1 of retina: power off, 6 boards"]
+    assert news(events, core) == ["job 1 of retina: power off, 6 boards"]
     core.destroy_job(job_id, "done")
     core.destroy_job(waiting)
-    assert events.since_last(core, core.list_jobs()) == [
+    assert news(events, core) == [
         "job 1 of retina: ended, done",
         "job 2 of cortex: ended, Cancelled: ",
     ]
@@ -62,7 +67,7 @@ def test_the_picture_has_the_map_the_jobs_and_the_events() -> None:
     _, core = small_machine()
     core.create_job(2, 1, owner="retina [bold]")
     bar, _, *rows = drawn(core, ["something happened [bold]"])
-    assert bar.split() == ["████████" + "░" * 24, "6", "of", "24", "boards", "in", "use,", "7", "switched", "on"]
+    assert bar.split() == ["████████" + "░" * 24, "6", "of", "24", "boards", "in", "use,", "6", "switched", "on"]
     assert sum(row[:8].count("█") for row in rows) == 4, "two triads, two characters each"
     assert sum(row[:8].count("·") for row in rows) == 6
     text = "\n".join(rows)
@@ -88,8 +93,9 @@ async def test_the_picture_is_drawn_again_and_again_on_a_terminal(
     console = Console(file=screen, width=80, force_terminal=True)
     place = Place(tmp_path)
     place.configure()
-    async with place.simulator() as simulator, place.serving() as server, asyncio.timeout(PATIENCE):
-        showing = asyncio.create_task(show(server, simulator, live=True, console=console))
+    async with place.simulator(), place.serving() as server, asyncio.timeout(PATIENCE):
+        (machine,) = server.controller.machines.values()
+        showing = asyncio.create_task(show(*server.address, machine, live=True, console=console))
         for owner in ("retina", "cochlea"):
             server.controller.create_job(owner=owner)
             while owner not in screen.getvalue():  # noqa: ASYNC110 - a screen tells nobody

@@ -1,12 +1,15 @@
-"""`spalloc-admin demo`: the million-core machine and its server, in one process, on this computer alone.
+"""`spalloc-admin demo`: the million-core machine and its server, on this computer alone.
 
-The machine (or another, with `--config`) is simulated down to its BMPs: the server drives them over UDP as it would
-drive hardware, and everybody reaches the server over TCP, the imaginary users too.
+Theory of operation. The machine (or another, with `--config`) is simulated down to its BMPs and to boards that boot.
+The hardware is one process and the server another, so the hardware outlives a server that is killed. This process
+starts both, starts the server again where it ends by itself, and shows what happens as a client sees it. The server
+drives the hardware over UDP, and everybody reaches the server over TCP, the imaginary users too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Coroutine, Iterable
@@ -19,25 +22,27 @@ from typing import Any
 import click
 
 from spalloc_server import config_file
-from spalloc_server.cli import logs, output, process
+from spalloc_server.cli import output, process
 from spalloc_server.cli.client import Client, ClientError
+from spalloc_server.cli.demo_look import look_at_hardware
+from spalloc_server.cli.demo_parts import Part
 from spalloc_server.cli.demo_users import USERS, use
 from spalloc_server.cli.demo_view import show
 from spalloc_server.config_watch import DEFAULT_PORT
+from spalloc_server.configuration import Configuration
 from spalloc_server.controller import JobState
 from spalloc_server.errors import ConfigurationError
-from spalloc_server.server import Server
-from spalloc_server.simulator.frame import REAL_TIMINGS, SimulatedTimings
-from spalloc_server.simulator.simulator import Simulator
 
 __all__ = ["demo"]
 
 HOST = "127.0.0.1"
 MILLION_CORE = Path(__file__).parents[1] / "examples" / "simulated-1200.toml"
-BRISK_TIMINGS = SimulatedTimings(command=0.0005, power_on=0.5, power_on_others=1.0)
-"""A few times quicker than boards are, so that there is more to see."""
+BRISK_FAULTS = """# Not a fault: boards a few times quicker than real ones, so that there is more to see
+timings = { command = 0.0005, power_on = 0.5, power_on_others = 1.0 }
+"""
 ONCE_SECONDS = 60.0
 """The longest that `--once` may take."""
+POLL_SECONDS = 0.05
 PATH = click.Path(path_type=Path)
 
 
@@ -46,7 +51,7 @@ class _Options:
     config: Path
     port: int
     state: Path | None
-    timings: SimulatedTimings
+    real_timings: bool
     users: bool
     once: bool
 
@@ -63,9 +68,7 @@ class _Options:
 def demo(config: Path, port: int, state: Path | None, quiet_users: bool, once: bool, real_timings: bool) -> None:
     """A simulated machine of a million cores and its server, ready for real clients. ctrl+c ends it."""
     output.never_wait()
-    logs.configure(quiet=True)
-    timings = REAL_TIMINGS if real_timings else BRISK_TIMINGS
-    options = _Options(config, port, state, timings, users=not (quiet_users or once), once=once)
+    options = _Options(config, port, state, real_timings, users=not (quiet_users or once), once=once)
     process.run("spalloc-admin demo", _demo(options))
 
 
@@ -74,51 +77,95 @@ async def _demo(options: _Options) -> None:
     configuration = config_file.load(options.config)
     if not configuration.machines:
         raise ConfigurationError(f"{options.config}: has no machines to simulate")
-    simulator = Simulator.of_configuration(configuration, timings=options.timings)
     stopping = asyncio.Event()
-    ready = asyncio.Event()
+    process.on_stop_signals(stopping.set)
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory(prefix="spalloc-demo-"))
-        server = Server(options.config, port=options.port, state=options.state or Path(folder) / "state.db")
-
-        def stop() -> None:
-            if stopping.is_set():
-                server.stop()
-            stopping.set()
-
-        process.on_stop_signals(stop)
-        await stack.enter_async_context(simulator)
-        tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        tasks.create_task(server.run(on_ready=ready.set))
-        stack.callback(server.stop)
-        await ready.wait()
-        _introduce(server, simulator, time.monotonic() - started)
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="spalloc-demo-")))
+        hardware = _hardware(options, folder)
+        stack.push_async_callback(hardware.stop)
+        await hardware.start()
+        state = options.state or folder / "state.db"
+        server = _server(options.config, options.port, state)
+        stack.push_async_callback(server.stop)
+        port = int(await server.start())
+        _introduce(configuration, port, time.monotonic() - started)
+        life = [_keep_serving(server, options, state, port, stack), _watch(hardware, stopping)]
         if options.once:
-            life = [_take_one_job_through(server.address[1], simulator, stopping)]
+            life.append(_take_one_job_through(port, configuration, stopping))
         else:
-            life = [show(server, simulator, live=sys.stdout.isatty())]
+            (machine, *_) = configuration.machines
+            life.append(show(HOST, port, machine, live=sys.stdout.isatty()))
         if options.users:
-            life += [use(HOST, server.address[1], user) for user in USERS]
+            life += [use(HOST, port, user) for user in USERS]
         await _until(stopping, life)
     print("stopped")
 
 
-def _introduce(server: Server, simulator: Simulator, seconds: float) -> None:
-    port = server.address[1]
+def _hardware(options: _Options, folder: Path) -> Part:
+    """The simulated hardware, on its way."""
+    timings = folder / "timings.toml"
+    timings.write_text(BRISK_FAULTS)
+    how = ["--real-timings"] if options.real_timings else ["--faults", timings]
+    return Part(
+        "spalloc_server.cli.admin",
+        "simulate-hardware",
+        options.config,
+        "--boards",
+        *how,
+        says_ready=lambda line: line if line.startswith("simulated: ") else None,
+    )
+
+
+def _server(config: Path, port: int, state: Path) -> Part:
+    """The server, which says its port when it is there."""
+
+    def port_of(line: str) -> str | None:
+        address = re.search(r'"address": ?"[^"]*:(\d+)"', line)
+        return address[1] if address and re.search(r'"event": ?"serving"', line) else None
+
+    arguments = (config, "--port", port, "--state", state, "--log-format", "json")
+    return Part("spalloc_server.cli.serve", *arguments, says_ready=port_of)
+
+
+async def _keep_serving(server: Part, options: _Options, state: Path, port: int, stack: AsyncExitStack) -> None:
+    """Start the server again whenever it ends by itself: its jobs go on, and so do the boards."""
+    while True:
+        how = await server.ended()
+        print(f"the server was {how}; it is started again, and goes on with its jobs", flush=True)
+        server = _server(options.config, port, state)
+        stack.push_async_callback(server.stop)
+        await server.start()
+
+
+async def _watch(hardware: Part, stopping: asyncio.Event) -> None:
+    """End the demo where the hardware ends."""
+    how = await hardware.ended()
+    print(f"the simulated hardware was {how}: the demo ends", flush=True)
+    stopping.set()
+
+
+def _introduce(configuration: Configuration, port: int, seconds: float) -> None:
     at = f"--hostname {HOST}" + (f" --port {port}" if port != DEFAULT_PORT else "")
-    machines = server.controller.machines
-    boards = sum(len(machine.live_boards) for machine in machines.values())
+    machines = configuration.machines
+    boards = sum(len(machine.live_boards) for machine in machines)
+    frames = sum(len(machine.frames) for machine in machines)
     print(
-        f"Serving {', '.join(machines)} at {HOST}:{port} after {seconds:.1f} s: {process.count(boards, 'board')} in "
-        f"{process.count(len(simulator.frames), 'frame')}, all simulated; ctrl+c ends the demo.\n"
+        f"Serving {', '.join(machine.name for machine in machines)} at {HOST}:{port} after {seconds:.1f} s: "
+        f"{process.count(boards, 'board')} in {process.count(frames, 'frame')}, all simulated; ctrl+c ends the demo.\n"
         "Reach it with any published client (pip install spalloc, in an environment of its own), such as:"
     )
     for command, what in (
         (f"spalloc {at} --owner you 24", "get 24 boards, until you press enter"),
         (f"spalloc-ps {at}", "list the jobs"),
-        (f"spalloc-machine {at} {next(iter(machines), '')}", "draw the machine"),
+        (f"spalloc-machine {at} {machines[0].name}", "draw the machine"),
     ):
-        print(f"    {command:<64} # {what}", flush=True)
+        print(f"    {command:<64} # {what}")
+    print(
+        "or run PyNN scripts (pip install sPyNNaker) on boards that boot, with this as ~/.spynnaker.cfg:\n"
+        f"    [Machine]\n    version = 5\n    spalloc_server = {HOST}\n    spalloc_port = {port}\n"
+        "    spalloc_user = you",
+        flush=True,
+    )
 
 
 async def _until(stopping: asyncio.Event, life: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -130,7 +177,7 @@ async def _until(stopping: asyncio.Event, life: Iterable[Coroutine[Any, Any, Non
             task.cancel()
 
 
-async def _take_one_job_through(port: int, simulator: Simulator, stopping: asyncio.Event) -> None:
+async def _take_one_job_through(port: int, configuration: Configuration, stopping: asyncio.Event) -> None:
     """Create, wait until ready, destroy; look at the hardware in between. `ClientError` where anything is odd."""
     started = time.monotonic()
 
@@ -151,14 +198,14 @@ async def _take_one_job_through(port: int, simulator: Simulator, stopping: async
                 f"ready: {boards} boards, {place['width']} x {place['height']} chips, from board "
                 f"{tuple(place['boards'][0])} of {place['machine_name']} on; {place['connections'][0][1]} is the first"
             )
-            on, stopped = len(simulator.boards_on()), len(simulator.stopped_links())
+            on, stopped = await look_at_hardware(configuration)
             tell(f"the hardware: {on} boards are on, {stopped} links that lead out of the job are stopped")
             if on != boards:
                 raise ClientError(f"job {job_id} has {boards} boards, but {on} are switched on")
             await client.call("destroy_job", job_id, "the demo is over")
             tell(f"destroyed: {(await client.call('get_job_state', job_id))['reason']}")
-            while simulator.boards_on():  # noqa: ASYNC110 - hardware tells nobody
-                await asyncio.sleep(0.01)
+            while (await look_at_hardware(configuration))[0]:  # noqa: ASYNC110 - hardware tells nobody
+                await asyncio.sleep(POLL_SECONDS)
             tell("the hardware: all boards are off")
     except TimeoutError as exc:
         raise ClientError(f"the job was not through after {ONCE_SECONDS:.0f} s") from exc

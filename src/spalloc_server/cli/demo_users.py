@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 
-from spalloc_server.cli.client import Client
+from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.controller import JobState
 
 __all__ = ["USERS", "use"]
@@ -33,12 +34,19 @@ RUNNING_SECONDS = (3.0, 20.0)
 
 
 async def use(host: str, port: int, user: str) -> None:
-    """Come, get boards, use them, give them back; and again, until cancelled."""
+    """Come, get boards, use them, give them back; and again, until cancelled. Come back where the server was away."""
     chance = random.Random(user)
-    async with Client.connect(host, port) as client:
-        while True:
-            await asyncio.sleep(chance.uniform(*THINKING_SECONDS))
-            job_id = await client.call("create_job", chance.choice(SIZES), owner=user)
-            await client.wait_for_job(job_id, JobState.ready, JobState.destroyed)
-            await asyncio.sleep(chance.uniform(*RUNNING_SECONDS))
-            await client.call("destroy_job", job_id, "done")
+    while True:
+        with suppress(ClientError):
+            async with Client.connect(host, port) as client:
+                while True:
+                    await _use_once(client, user, chance)
+        await asyncio.sleep(THINKING_SECONDS[0])
+
+
+async def _use_once(client: Client, user: str, chance: random.Random) -> None:
+    await asyncio.sleep(chance.uniform(*THINKING_SECONDS))
+    job_id = await client.call("create_job", chance.choice(SIZES), owner=user)
+    await client.wait_for_job(job_id, JobState.ready, JobState.destroyed)
+    await asyncio.sleep(chance.uniform(*RUNNING_SECONDS))
+    await client.call("destroy_job", job_id, "done")

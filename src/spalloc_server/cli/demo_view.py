@@ -1,6 +1,6 @@
 """What the demo shows: a live picture of machine and jobs on a terminal, else one line for each event.
 
-`Events` tells what happened between two looks at the core. `picture` draws the first machine as a map with two
+`Events` tells what happened between two looks at the server. `picture` draws the first machine as a map with two
 characters a triad, as the triads lie (the first one bottom left), in one colour a job, beside the jobs and the latest
 events. (The map of `drawing.terminal`, which shows single boards, takes more lines than a terminal usually has; and a
 job's colour there depends on its neighbours, so it would change while one looks.)
@@ -11,21 +11,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 
+import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.process import count
-from spalloc_server.controller import Controller, JobState
+from spalloc_server.controller import JobState
 from spalloc_server.core.replies import JobDescription
 from spalloc_server.drawing.hexagons import PALETTE
 from spalloc_server.machine import Machine
-from spalloc_server.server import Server
-from spalloc_server.simulator.simulator import Simulator
 
 __all__ = ["Events", "picture", "show"]
 
@@ -37,23 +37,43 @@ EVENTS = 6
 BAR_WIDTH = 32
 
 
-async def show(server: Server, simulator: Simulator, *, live: bool, console: Console | None = None) -> None:
-    """Show what happens, until cancelled: as a picture where `live`, else line by line."""
+async def show(host: str, port: int, machine: Machine, *, live: bool, console: Console | None = None) -> None:
+    """Show what happens, as a client sees it, until cancelled: as a picture where `live`, else line by line."""
     console = console or Console(highlight=False, soft_wrap=not live)
     events = Events()
     latest: deque[str] = deque(maxlen=EVENTS)
-    machine = next(iter(server.controller.machines.values()))
     with Live(console=console, auto_refresh=False) if live else nullcontext(console) as display:
         while True:
-            jobs = server.controller.list_jobs()
-            news = events.since_last(server.controller, jobs)
-            if isinstance(display, Live):
-                latest.extend(news)
-                display.update(picture(machine, jobs, len(simulator.boards_on()), latest), refresh=True)
-            else:
-                for line in news:
-                    display.print(f"{time.strftime('%H:%M:%S')}  {line}", markup=False)
-            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                async with Client.connect(host, port) as client:
+                    while True:
+                        jobs, news = await _look(client, events)
+                        _draw(display, machine, jobs, news, latest)
+                        await asyncio.sleep(LOOK_SECONDS)
+            except ClientError:
+                await asyncio.sleep(LOOK_SECONDS)  # the server is being started again
+
+
+async def _look(client: Client, events: Events) -> tuple[list[JobDescription], list[str]]:
+    """The jobs at this moment, and what happened since the last look."""
+    jobs = msgspec.convert(await client.call("list_jobs"), list[JobDescription])
+    reasons = {job_id: (await client.call("get_job_state", job_id))["reason"] for job_id in events.gone(jobs)}
+    return jobs, events.since_last(jobs, reasons)
+
+
+def _draw(
+    display: Live | Console,
+    machine: Machine,
+    jobs: Sequence[JobDescription],
+    news: Iterable[str],
+    latest: deque[str],
+) -> None:
+    if isinstance(display, Live):
+        latest.extend(news)
+        display.update(picture(machine, jobs, latest), refresh=True)
+    else:
+        for line in news:
+            display.print(f"{time.strftime('%H:%M:%S')}  {line}", markup=False)
 
 
 class Events:
@@ -62,12 +82,16 @@ class Events:
     def __init__(self) -> None:
         self._seen: dict[int, JobDescription] = {}
 
-    def since_last(self, core: Controller, jobs: Sequence[JobDescription]) -> list[str]:
-        """One line for each job that came, changed its state or ended."""
+    def gone(self, jobs: Iterable[JobDescription]) -> list[int]:
+        """Return the jobs of the last look that are not there any more."""
+        return sorted(self._seen.keys() - {job.job_id for job in jobs})
+
+    def since_last(self, jobs: Sequence[JobDescription], reasons: Mapping[int, str | None]) -> list[str]:
+        """Return one line for each job that came, changed its state or ended, with the reason of each that is gone."""
         now = {job.job_id: job for job in jobs}
         lines = []
-        for job_id in sorted(self._seen.keys() - now):
-            reason = core.get_job_state(job_id).reason
+        for job_id in self.gone(jobs):
+            reason = reasons.get(job_id)
             lines.append(f"job {job_id} of {self._seen[job_id].owner}: ended" + (f", {reason}" if reason else ""))
         for job_id, job in now.items():
             before = self._seen.get(job_id)
@@ -78,8 +102,9 @@ class Events:
         return lines
 
 
-def picture(machine: Machine, jobs: Sequence[JobDescription], boards_on: int, events: Iterable[str]) -> RenderableType:
+def picture(machine: Machine, jobs: Sequence[JobDescription], events: Iterable[str]) -> RenderableType:
     """Machine, jobs and events at this moment."""
+    boards_on = sum(len(job.boards or ()) for job in jobs if job.power)
     total = len(machine.live_boards)
     held = sum(len(job.boards or ()) for job in jobs)
     bar = Text.assemble(

@@ -1,0 +1,115 @@
+"""The demo's parts: simulated hardware and server, each a command of this package in a process of its own.
+
+Theory of operation. A part is started, says in a line of its output that it is there, and is told to stop. What it says
+besides is kept, so that one that ends by itself can be told of with its own last words. The kernel ends the parts where
+the demo itself is killed, so that nothing is left behind. They are in a session of their own: ctrl+c is for the demo,
+which stops them in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from spalloc_server.errors import SpallocServerError
+
+__all__ = ["Part", "PartError"]
+
+KEPT_LINES: Final = 20
+STOP_SECONDS: Final = 5.0
+"""The longest that a part may take to stop; then it is killed."""
+_DIE_WITH_PARENT: Final = 1
+"""PR_SET_PDEATHSIG."""
+
+
+class PartError(SpallocServerError):
+    """A part ended by itself."""
+
+
+class Part:
+    """One command with its arguments.
+
+    `says_ready` is given each line of its output, and returns what there is to know once the part is there, else None.
+    """
+
+    def __init__(self, command: str, *arguments: object, says_ready: Callable[[str], str | None]) -> None:
+        self._command = [sys.executable, "-m", command, *map(str, arguments)]
+        self._says_ready = says_ready
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._process: asyncio.subprocess.Process | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return 0 if self._process is None else self._process.pid
+
+    async def start(self) -> str:
+        """Start; what `says_ready` returned. `PartError` where it ended before."""
+        loop = asyncio.get_running_loop()
+        self._ready = loop.create_future()
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),
+        )
+        self._listener = loop.create_task(self._listen(self._process))
+        return await self._ready
+
+    async def ended(self) -> str:
+        """Wait for its end; how it ended."""
+        assert self._process is not None
+        assert self._listener is not None
+        await asyncio.wait([self._listener])
+        code = await self._process.wait()
+        return f"killed by signal {-code}" if code < 0 else f"ended with status {code}"
+
+    async def stop(self) -> None:
+        """Tell it to stop, and wait until it has."""
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+        await self.ended()
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            text = line.decode("utf-8", "replace").rstrip()
+            self._lines.append(text)
+            found = None if self._ready.done() else self._says_ready(text)
+            if found is not None:
+                self._ready.set_result(found)
+        if not self._ready.done():
+            last = self._lines[-1] if self._lines else "it ended without a word"
+            self._ready.set_exception(PartError(last.partition(": ")[2] or last))
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """What has the kernel end the new process when `parent` ends; elsewhere than on Linux, nothing."""
+    library = ctypes.CDLL(None) if Path("/proc/self").exists() else None
+
+    def prepare() -> None:
+        if library is not None:
+            library.prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return prepare
