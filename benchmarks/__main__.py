@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import policies, queues, schedule, service, storage
+from benchmarks import boards, policies, queues, schedule, service, storage
 
 KINDS: Mapping[str, Callable[..., str | None]] = {
     "schedule": schedule.main,
@@ -14,6 +14,7 @@ KINDS: Mapping[str, Callable[..., str | None]] = {
     "policies": policies.main,
     "storage": storage.main,
     "service": service.main,
+    "boards": boards.main,
 }
 
 

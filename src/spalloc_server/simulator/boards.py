@@ -159,7 +159,7 @@ class Boards:
     # ---------------------------------------------------------------- booting
 
     def _boot_readable(self, board: _Board) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
+        with contextlib.suppress(OSError):
             for _ in range(BATCH):
                 datagram = board.boot.recv(MAX_DATAGRAM)
                 if board.system is None and not board.site.chip_faults.never_boots and self._is_up(board.site):
@@ -206,10 +206,10 @@ class Boards:
     # ---------------------------------------------------------------- datagrams
 
     def _readable(self, board: _Board) -> None:
-        channel = board.scp
-        with contextlib.suppress(BlockingIOError, OSError):
+        receive = board.scp.recvfrom
+        with contextlib.suppress(OSError):
             for _ in range(BATCH):
-                datagram, source = channel.recvfrom(MAX_DATAGRAM)
+                datagram, source = receive(MAX_DATAGRAM)
                 if board.system is None:
                     continue
                 if self._deliver is None:
@@ -228,7 +228,10 @@ class Boards:
             self.counters.malformed += 1
             return
         if reply is not None:
-            self._passing(partial(_send, board.scp, reply, source))
+            if self._deliver is None:
+                _send(board.scp, reply, source)
+            else:
+                self._deliver(partial(_send, board.scp, reply, source))
         for stream in outgoing:
             self._begin(system, stream)
         if system.tags[board.number].changed:
@@ -281,7 +284,7 @@ class Boards:
                 loop.add_reader(channel, self._injected, channel)
 
     def _injected(self, channel: socket.socket) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
+        with contextlib.suppress(OSError):
             for _ in range(BATCH):
                 channel.recv(MAX_DATAGRAM)
                 self.counters.injected += 1
@@ -301,9 +304,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _send(channel: socket.socket, datagram: bytes, target: Target) -> None:
     """Send, unless the board was switched off meanwhile or nobody takes it: UDP may lose anything."""
-    if channel.fileno() != -1:
-        with contextlib.suppress(OSError, OverflowError):
-            channel.sendto(datagram, target)
+    try:
+        channel.sendto(datagram, target)
+    except (OSError, OverflowError):  # a socket that was closed, nobody listens, or a tag's target cannot be
+        return
 
 
 def files_for(boards: int, *, others: int) -> int:
