@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conformance.hall import REQUIREMENTS, Hall, discovered, expected, hall
+from tests.conformance.environments import environment
+from tests.conformance.hall import DISCOVERY_SECONDS, REQUIREMENTS, Hall, discovered, expected, hall
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(1800)]
 
+HERE = Path(__file__).parent
 VERSIONS = tuple(REQUIREMENTS)
 AT_ONCE = 4
 """Discoveries side by side: most of a boot is waiting."""
@@ -82,3 +87,30 @@ def test_neighbouring_jobs_find_exactly_their_own_chips(hundred: Hall) -> None:
         assert len(boards) == len(set(boards))
         found = list(pool.map(lambda info: discovered("1!7.4.1", info["connections"][0][1]), jobs))
         assert found == [expected(info) for info in jobs]
+
+
+def test_memory_programs_and_routes_are_loaded_as_network_tester_loads_them(hundred: Hall) -> None:
+    python = environment("rig-2.4.1", "rig==2.4.1", "setuptools<81")
+    with hundred.job(3) as info:
+        done = subprocess.run(
+            [python, HERE / "drive_rig_boards.py", info["connections"][0][1]],
+            capture_output=True,
+            text=True,
+            timeout=DISCOVERY_SECONDS,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr[-4000:]
+    all_of_three_boards = len(expected(info)["links"])
+    assert json.loads(done.stdout) == {
+        "booted": [True, False],
+        "size": [16, 16],
+        "chips": 144,
+        "cores": [18],
+        "links": all_of_three_boards,
+        "ready": 60,
+        "theirs": 60,
+        "routes": 20,
+        "running": 60,
+        "same": 60,
+        "left": 0,
+    }

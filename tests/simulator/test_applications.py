@@ -151,9 +151,10 @@ def test_user_registers_outlive_programs(client: Client) -> None:
     assert count(client, State.PAUSED) == 1
 
 
-def test_a_compressor_loads_the_routes_that_it_is_given(client: Client) -> None:
+@pytest.mark.parametrize("head", [(17, 0, 5), (17, 1, 1, 5)])
+def test_a_compressor_loads_the_routes_that_it_is_given(client: Client, head: tuple[int, ...]) -> None:
     entries = [(0x1000 + n, 0xFFFF0000, 1 << n, 0) for n in range(5)]
-    table = struct.pack("<3I", 17, 0, 5) + b"".join(struct.pack("<4I", *entry) for entry in entries)
+    table = struct.pack(f"<{len(head)}I", *head) + b"".join(struct.pack("<4I", *entry) for entry in entries)
     address = int.from_bytes(client.done(ALLOC, 18 << 8, len(table), 1), "little")
     client.done(WRITE, address, len(table), 2, table)
     load(client, 1, app=18)
@@ -164,6 +165,27 @@ def test_a_compressor_loads_the_routes_that_it_is_given(client: Client) -> None:
     assert [route[0] for route in routes] == [0, 17, 17, 17, 17, 17, 0]
     assert [(key, mask, route) for _, route, key, mask in routes[1:6]] == [entry[:3] for entry in entries]
     assert routes[6][1] >= 0xFF000000
+
+
+def test_a_program_that_has_a_block_with_the_compressors_tag_is_none(client: Client) -> None:
+    address = int.from_bytes(client.done(ALLOC, 18 << 8, 5000, 1), "little")
+    client.done(WRITE, address, 16, 2, struct.pack("<4I", 17, 0, 5, 5))
+    load(client, 1, app=18)
+    signal(client, Signal.START, 18)
+    assert count(client, State.RUNNING, 18) == 1
+
+
+def test_a_flood_fill_may_select_cores_region_by_region(client: Client) -> None:
+    client.done(NNP, 6 << 24 | 5 << 16 | 1 << 8, 0, 0x80003F18)
+    for chip, cores in ((1, 0b0110), (2, 0b1000), (1, 0b10000)):
+        client.done(NNP, 7 << 24 | cores, 3 << 16 | 1 << chip, 0x3F18)
+    client.done(FFD, 0x3F180005, 63 << 8, STAGING, b"x" * 256)
+    client.done(NNP, 15 << 24 | 5, 17 << 24 | WAIT, 0x3F18)
+    assert [client.done(31, chip=(x, 0))[12:18] for x in (1, 2, 3)] == [
+        bytes((7, 5, 5, 15, 5, 15)),
+        bytes((7, 15, 15, 5, 15, 15)),
+        bytes((7, 15, 15, 15, 15, 15)),
+    ]
 
 
 def test_routes_are_loaded_and_go_with_their_application(client: Client) -> None:

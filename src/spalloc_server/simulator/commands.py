@@ -206,23 +206,28 @@ def _nearest_neighbour(request: Request) -> Answer:
         request.system.signal(signal, app, mask)
         return OK
     match request.arg1 >> 24:
+        case 7:
+            for fill in list(fills.values())[-1:]:
+                fill.select(Region(request.arg2), request.arg1 & CORE_MASK)
+            return OK
         case 6:
             number, blocks = request.arg1 >> 16 & 0xFF, request.arg1 >> 8 & 0xFF
+            fills.pop(number, None)
             fills[number] = FloodFill(blocks, Region(request.arg2))
             return OK
         case 15:
-            fill = fills.pop(request.arg1 & 0xFF, None)
-            if fill is None or not fill.complete:
-                return OK  # as ever: nobody is told of a flood that did not arrive
-            for chip in request.system.chips_in(fill.region):
-                fill.copy_to(chip.sdram)
-                _load(_at(request, chip), request.arg2)
+            _end_flood(request.system, fills.pop(request.arg1 & 0xFF, None), request.arg2)
             return OK
     return BAD_ARGUMENT
 
 
-def _at(request: Request, chip: Chip) -> Request:
-    return Request(request.system, chip, 0, request.board, request.source, request.command, 0, 0, 0, b"")
+def _end_flood(system: System, fill: FloodFill | None, what: int) -> None:
+    """Load what has arrived; nobody is told of a flood that has not."""
+    if fill is None or not fill.complete:
+        return
+    for chip, mask in system.chips_of(fill, what & CORE_MASK):
+        fill.copy_to(chip.sdram)
+        system.load(chip, what >> 24, mask, wait=bool(what & WAIT))
 
 
 def _flood_data(request: Request) -> Answer:
@@ -253,7 +258,7 @@ def _allocate(request: Request) -> Answer:
             result = router.allocate(request.arg2, app)
         case 4:
             result = router.free(request.arg2)
-        case 5:
+        case 7:
             result = router.free_app(app)
         case _:
             return BAD_ARGUMENT

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+
 from spalloc_server.simulator.memory import Memory
 
 __all__ = ["FloodFill", "Region"]
@@ -28,10 +31,11 @@ class Region:
 class FloodFill:
     """One flood that is under way: `blocks` are to come."""
 
-    __slots__ = ("_blocks", "_content", "_expected", "region")
+    __slots__ = ("_blocks", "_content", "_expected", "_region", "_selected")
 
     def __init__(self, blocks: int, region: Region) -> None:
-        self.region = region
+        self._region = region
+        self._selected: list[tuple[Region, int]] = []
         self._expected = blocks
         self._blocks: dict[int, tuple[int, int]] = {}
         self._content = Memory()
@@ -40,6 +44,17 @@ class FloodFill:
         """Take a block."""
         self._blocks[number] = (address, len(data))
         self._content.write(address, data)
+
+    def select(self, region: Region, cores: int) -> None:
+        """Have the application go to the cores of a mask on all chips of a region, too."""
+        self._selected.append((region, cores))
+
+    def cores(self, chip: tuple[int, int], cores: int) -> int | None:
+        """Return the mask of cores that a chip starts, `cores` being the flood's own; None where it takes no part."""
+        masks = [mask for region, mask in self._selected if chip in region]
+        if chip in self._region:
+            masks.append(cores)
+        return functools.reduce(operator.or_, masks) if masks else None
 
     @property
     def complete(self) -> bool:

@@ -16,7 +16,8 @@ from spalloc_server.simulator.applications import Application, Failure, Role, Si
 from spalloc_server.simulator.boot import Image
 from spalloc_server.simulator.chip import STAGING, USER_0, USER_1, Chip, core_block
 from spalloc_server.simulator.flood import CHIPS_PER_BOARD, NO_CHIP, Numbering, hops
-from spalloc_server.simulator.floodfill import FloodFill, Region
+from spalloc_server.simulator.floodfill import FloodFill
+from spalloc_server.simulator.heap import Block
 from spalloc_server.simulator.site import Site
 from spalloc_server.simulator.tags import TagTable
 
@@ -25,6 +26,8 @@ __all__ = ["System"]
 MAX_COORDINATE: Final = 256
 """Coordinates have 8 bits; chips beyond cannot be addressed."""
 COMPRESSOR_TAG: Final = 1
+ROUTE_BYTES: Final = 16
+MAX_APP: Final = 255
 REGION_TABLE: Final = 8
 """Bytes before the table of regions of a core's data."""
 SIMULATION_PORT: Final = 3
@@ -88,11 +91,12 @@ class System:
         """Return the chip of a board that has its network plug."""
         return self.chip(board * CHIPS_PER_BOARD)
 
-    def chips_in(self, region: Region) -> Iterator[Chip]:
-        """Return all chips of a region."""
+    def chips_of(self, fill: FloodFill, cores: int) -> Iterator[tuple[Chip, int]]:
+        """Return all chips that a flood goes to, with the mask of the cores that are to start."""
         for key, number in self._by_position.items():
-            if (key >> 8, key & 0xFF) in region and (chip := self.chip(number)) is not None:
-                yield chip
+            mask = fill.cores((key >> 8, key & 0xFF), cores)
+            if mask is not None and (chip := self.chip(number)) is not None:
+                yield chip, mask
 
     def position(self, number: int) -> tuple[int, int]:
         """Return the coordinates of a chip."""
@@ -255,15 +259,15 @@ class System:
 
     def _compress(self, chip: Chip, core: int, app: int) -> bool:
         """Load the routes that a compressor was given, as they are; False where this is none."""
-        table = chip.heap.tagged(app, COMPRESSOR_TAG)
-        if table is None:
+        block = chip.heap.tagged(app, COMPRESSOR_TAG)
+        found = None if block is None else _table_of_routes(chip, block)
+        if found is None:
             return False
-        owner, _, count = struct.unpack("<3I", chip.read(table.address, 12))
-        first = chip.router.allocate(count, owner)
-        for index in range(count if first else 0):
-            key, mask, route, _ = struct.unpack("<4I", chip.read(table.address + 12 + 16 * index, 16))
+        owner, entries = found
+        first = chip.router.allocate(len(entries), owner)
+        for index, (key, mask, route, _) in enumerate(entries if first else ()):
             chip.router.load(struct.pack("<2H3I", index, 0, route, key, mask), first, owner)
-        chip.set_word(core_block(core) + USER_1, 0 if first or not count else 1)
+        chip.set_word(core_block(core) + USER_1, 0 if first or not entries else 1)
         return True
 
     def _tell_failure(self, chip: Chip, core: int, app: Application) -> None:
@@ -278,3 +282,17 @@ def _first_region(chip: Chip, core: int) -> int:
 
 def _plain_sdram(address: int) -> int:
     return address - 0x10000000 if 0x70000000 <= address < 0x78000000 else address
+
+
+def _table_of_routes(chip: Chip, block: Block) -> tuple[int, list[tuple[int, ...]]] | None:
+    """(application, [(key, mask, route, source)]) where a block is what a compressor is given; None where it is not.
+
+    One or two flags stand between the application and the number of entries; other programs use the tag, too.
+    """
+    head = struct.unpack("<4I", chip.read(block.address, 16))
+    for words in (3, 4):
+        app, *flags, count = head[:words]
+        if block.size == 4 * words + ROUTE_BYTES * count and max(flags) <= 1 and app <= MAX_APP:
+            table = chip.read(block.address + 4 * words, ROUTE_BYTES * count)
+            return app, list(struct.iter_unpack("<4I", table))
+    return None
