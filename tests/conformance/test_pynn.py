@@ -38,9 +38,17 @@ def configured(home: Path, port: int) -> None:
 
 def run(script: Path, hall_: Hall, home: Path) -> str:
     """What a script says; it must end well, and complain of nothing."""
+    done = ended(script, hall_, home)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert [line for line in done.stdout.splitlines() if COMPLAINT.search(line)] == []
+    return done.stdout
+
+
+def ended(script: Path, hall_: Hall, home: Path) -> subprocess.CompletedProcess[str]:
+    """A script that was run to its end."""
     configured(home, hall_.server.port)
     python = environment("spynnaker-7.4.1", "sPyNNaker==1!7.4.1")
-    done = subprocess.run(
+    return subprocess.run(
         [python, script],
         cwd=home,
         env={"HOME": str(home), "PATH": "/usr/bin:/bin"},
@@ -50,9 +58,6 @@ def run(script: Path, hall_: Hall, home: Path) -> str:
         timeout=RUN_SECONDS,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert [line for line in done.stdout.splitlines() if COMPLAINT.search(line)] == []
-    return done.stdout
 
 
 def test_the_example_runs(floor: Hall, tmp_path: Path) -> None:
@@ -74,3 +79,15 @@ def test_jobs_are_given_back(floor: Hall, tmp_path: Path) -> None:
     run(EXAMPLE / "noise.py", floor, tmp_path)
     with floor.server.connect() as connection:
         assert connection.call("list_jobs") == []
+
+
+def test_a_core_that_fails_is_told_of_with_its_log(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.toml"
+    faults.write_text(
+        '[[core]]\nx = 0\ny = 0\ncore = 3\nerror = "SWERR"\ntext = "[ERROR] (noise.c: 42): out of tea\\n"\n'
+    )
+    with hall(24, tmp_path, "--faults", str(faults)) as failing:
+        done = ended(EXAMPLE / "noise.py", failing, tmp_path)
+    assert done.returncode != 0
+    assert re.search(r"0:0:3 \(ph: 3\) in state RUN_TIME_EXCEPTION:SWERR", done.stdout)
+    assert "out of tea" in done.stdout
