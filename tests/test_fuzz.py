@@ -7,10 +7,12 @@ kind is tried for 10 s, and `make fuzz` tries more, for `FUZZ_SECONDS`. What was
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +28,12 @@ from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.scp import BadPacket, Request, Response, Version
 from spalloc_server.protocol.commands import Commands, decode
 from spalloc_server.protocol.lines import GarbageError, LineReader
+from spalloc_server.simulator import datagrams
+from spalloc_server.simulator.boot import BootReceiver, MalformedBoot
 from tests.core.machines import a_machine
+from tests.simulator.machines import CLIENT, boot_datagrams, machine
+from tests.simulator.machines import Client as BoardClient
+from tests.simulator.test_applications import give_data, load, signal
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS") or 0)
 """For each kind of input; 0 for one round."""
@@ -136,6 +143,62 @@ def test_datagrams_are_parsed_or_refused(parse: Callable[[bytes], object]) -> No
             parse(datagram)
 
     fuzz(damaged(PACKETS) | st.binary(max_size=600), check)
+
+
+def test_boards_take_whatever_comes_for_a_boot() -> None:
+    receiver = BootReceiver()
+    start, first, *_, end = boot_datagrams()
+
+    def check(datagram: bytes) -> None:
+        with suppress(MalformedBoot):
+            receiver.receive(datagram)
+
+    fuzz(damaged([start, first[:60], end]) | st.binary(max_size=1100), check)
+
+
+EDGES = [0, 1, 2, 3, 7, 16, 17, 100, 200, 255, 256, 1000, 2000, 2001, 0x60000000, 0x675BFFF8, 0x67800000, 0x67E00000]
+WORDS = st.sampled_from([*EDGES, 0x7FFFFFFF, 0x80000000, 0xE1010000, 0xE5007000, 0xF5007F4C, 0xFFFFFFFF]) | st.integers(
+    0, 2**32 - 1
+)
+FILL = 5
+
+
+@st.composite
+def commands_to_boards(draw: st.DrawFn) -> bytes:
+    """Anything that could be a command, to anything that could be a core."""
+    chip = draw(st.sampled_from([(0, 0), (2, 1), (8, 4), (255, 255), (7, 0), (200, 200)]))
+    command = draw(st.integers(0, 34) | st.sampled_from([100, 200, 1000, 1001, 2000, 2001]))
+    args = [draw(WORDS), draw(WORDS), draw(WORDS)]
+    if command == FILL:
+        args[2] &= 0xFFFF
+    to = draw(st.integers(0, 7)) << 5 | draw(st.integers(0, 18))
+    flags = draw(st.sampled_from([0x87, 0x07]))
+    head = struct.pack(
+        "<2x8B2H3I", flags, 255, to, 255, chip[1], chip[0], 0, 0, command, draw(st.integers(0, 9)), *args
+    )
+    return head[: draw(st.sampled_from([26, 26, 26, 22, 14, 10]))] + draw(st.binary(max_size=256))
+
+
+def test_booted_boards_answer_or_drop_whatever_comes() -> None:
+    client = BoardClient(machine([(0, 0, 0), (0, 0, 1), (0, 0, 2)]))
+    give_data(client, 1, (0xFFFFFFF8, 0, 0, 0, 0, 1), app=16, chip=(0, 0))
+    give_data(client, 2, (9, 9, 9), app=16, chip=(2, 1))
+    give_data(client, 3, (9, 1000, 3), app=17, chip=(0, 0))
+    for core, app, chip in ((1, 16, (0, 0)), (2, 16, (2, 1)), (3, 17, (0, 0))):
+        load(client, core, app=app, chip=chip)
+        signal(client, 3, app)
+    client.done(26, 1 << 16 | 1 << 30 | 1)
+
+    def check(datagram: bytes) -> None:
+        try:
+            reply, outgoing = datagrams.handle(client.system, 0, datagram, CLIENT)
+        except datagrams.Malformed:
+            return
+        assert reply is None or 14 <= len(reply) <= datagrams.MAX_DATAGRAM
+        for stream in outgoing:
+            assert all(8 <= len(packet) <= 272 for packet in islice(stream.packets, 5))
+
+    fuzz(commands_to_boards() | st.binary(max_size=300), check)
 
 
 def test_config_files_are_a_configuration_or_an_error_that_names_the_file() -> None:

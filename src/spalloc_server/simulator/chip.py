@@ -135,11 +135,10 @@ class Chip:
         """Take all applications away whose number fits, with all that they have."""
         for core in [core for core, each in self.apps.items() if each.app & mask == app & mask]:
             del self.apps[core]
-        for number in [app] if mask == 0xFF else [each for each in range(256) if each & mask == app & mask]:
-            if self._heap is not None:
-                self._heap.free_app(number)
-            if self._router is not None:
-                self._router.free_app(number)
+        if self._heap is not None:
+            self._heap.free_app(app, mask)
+        if self._router is not None:
+            self._router.free_app(app, mask)
 
     # ---------------------------------------------------------------- memory
 

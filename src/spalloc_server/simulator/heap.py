@@ -59,9 +59,9 @@ class Heap:
         self._blocks = kept
         return found
 
-    def free_app(self, app: int) -> int:
-        """Give all blocks of an application back; how many there were."""
-        kept = [block for block in self._blocks if block.app != app]
+    def free_app(self, app: int, mask: int = 0xFF) -> int:
+        """Give all blocks of the applications whose number fits back; how many there were."""
+        kept = [block for block in self._blocks if block.app & mask != app & mask]
         count = len(self._blocks) - len(kept)
         self._blocks = kept
         return count

@@ -66,10 +66,10 @@ class Router:
         """Give entries back, by the first of them; whether there were any."""
         return self._drop([each for each in self._ranges if each.first == first]) > 0
 
-    def free_app(self, app: int) -> int:
-        """Give all entries of an application back; how many ranges there were."""
-        count = self._drop([each for each in self._ranges if each.app == app])
-        for number in [number for number, entry in self._entries.items() if entry[0] == app]:
+    def free_app(self, app: int, mask: int = 0xFF) -> int:
+        """Give all entries of the applications whose number fits back; how many ranges there were."""
+        count = self._drop([each for each in self._ranges if each.app & mask == app & mask])
+        for number in [number for number, entry in self._entries.items() if entry[0] & mask == app & mask]:
             del self._entries[number]
         return count
 
