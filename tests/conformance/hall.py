@@ -18,7 +18,7 @@ from tests.conformance.environments import environment
 from tests.conformance.servers import Server, free_port, ours, simulated_hardware
 from tests.conformance.wire import Connection
 
-__all__ = ["Hall", "discovered", "expected", "hall", "spinnman"]
+__all__ = ["Hall", "discovered", "expected", "hall", "spinnman", "wait_until_ready", "write_hall"]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -58,6 +58,7 @@ class Hall:
 
 
 def wait_until_ready(connection: Connection, job_id: int) -> None:
+    """Wait until a job is ready; fail where it ends instead."""
     connection.call("notify_job", job_id)
     while (state := connection.call("get_job_state", job_id))["state"] != READY:
         assert state["state"] != DESTROYED, state["reason"]
@@ -67,17 +68,23 @@ def wait_until_ready(connection: Connection, job_id: int) -> None:
 @contextlib.contextmanager
 def hall(boards: int, directory: Path, *options: str) -> Iterator[Hall]:
     """A hall of so many boards; `options` are the simulator's."""
-    config = directory / "hall.toml"
-    config.write_text(
-        'ip = "127.0.0.1"\nseconds_before_free = 0\n[[machine]]\nform = "standard_ips"\nname = "hall"\n'
-        f'board_locations = "{SPINNER[boards]}"\nbase_ip = "{_free_network()}"\n'
-    )
+    config = write_hall(boards, directory)
     (machine,) = config_file.load(config).machines
     with (
         simulated_hardware(config, machine.bmp_ips.values(), directory, "--boards", *options),
         ours(config, directory, free_port()) as server,
     ):
         yield Hall(server, machine)
+
+
+def write_hall(boards: int, directory: Path) -> Path:
+    """Write a config file of one machine of so many boards, at addresses that nobody uses."""
+    config = directory / "hall.toml"
+    config.write_text(
+        'ip = "127.0.0.1"\nseconds_before_free = 0\n[[machine]]\nform = "standard_ips"\nname = "hall"\n'
+        f'board_locations = "{SPINNER[boards]}"\nbase_ip = "{_free_network()}"\n'
+    )
+    return config
 
 
 def _free_network() -> str:
