@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +15,9 @@ from click.testing import CliRunner, Result
 
 from spalloc_server.cli.simulate_hardware import simulate_hardware
 from spalloc_server.hardware.scp import SCP_PORT, Command, Request, Response, Version
+from spalloc_server.simulator.boot import BOOT_PORT
 from tests.hardware.addresses import loopback_hosts
+from tests.simulator.machines import boot_datagrams
 
 CONFIG = """
 configuration = Configuration(
@@ -83,3 +87,37 @@ def test_files_that_are_not_there_are_refused(tmp_path: Path) -> None:
     (host,) = loopback_hosts(1)
     assert "none.py" in refused(tmp_path / "none.py")
     assert "none.toml" in refused(write_config(tmp_path, host), "--faults", tmp_path / "none.toml")
+
+
+def test_boards_that_are_switched_on_boot_without_a_server(tmp_path: Path) -> None:
+    bmp, board = loopback_hosts(2)
+    config = write_config(tmp_path, bmp)
+    config.write_text(config.read_text().replace("127.0.0.1", board))
+    command = [sys.executable, "-m", "spalloc_server.cli.admin", "simulate-hardware", str(config), "--boards"]
+    with subprocess.Popen(
+        [*command, "--power-on"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert "ctrl+c stops" in next(line for line in process.stdout if line.startswith("simulated"))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(20)
+            for datagram in [b"nonsense", *boot_datagrams()[1:], *boot_datagrams()]:
+                client.sendto(datagram, (board, BOOT_PORT))
+            client.connect((board, SCP_PORT))
+            answer = b""
+            while not answer:
+                client.settimeout(0.2)
+                client.send(bytes.fromhex("0000 87ff00ff ffff 0000 0000 0100 00000000 00000000 00000000"))
+                with contextlib.suppress(TimeoutError):
+                    answer = client.recv(512)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+    assert answer.endswith(b"SC&MP/SpiNNaker\x004.0.0\x00")
+    assert (process.returncode, errors) == (0, "")
+    assert re.search(r"boards: 1 boot, 1 spoilt image, \d+ datagrams?, 1 that made no sense\n", output)
+
+
+def test_boards_need_addresses_that_clients_can_use(tmp_path: Path) -> None:
+    (host,) = loopback_hosts(1)
+    line = refused(write_config(tmp_path, host), "--boards")
+    assert "cannot simulate the board (0, 0, 0) of one at 127.0.0.1: clients take this address for themselves" in line

@@ -71,6 +71,6 @@ async def _simulate(simulator: Simulator, *, power_on: bool) -> None:
     seen = simulator.boards.counters
     if seen.images or seen.spoilt_images or seen.malformed:
         print(
-            f"boards: booted {count(seen.images, 'time')} ({seen.spoilt_images} images were spoilt), "
-            f"{seen.datagrams} datagrams; {seen.malformed} made no sense"
+            f"boards: {count(seen.images, 'boot')}, {count(seen.spoilt_images, 'spoilt image')}, "
+            f"{count(seen.datagrams, 'datagram')}, {seen.malformed} that made no sense"
         )
