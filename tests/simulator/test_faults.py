@@ -12,9 +12,13 @@ import pytest
 from spalloc_server import config_file
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.scp import Command, Request, Response, ResponseCode, power_arguments
+from spalloc_server.links import Links
+from spalloc_server.simulator.applications import ErrorCode, Signal
 from spalloc_server.simulator.faults import Faults, Network, Passage, apply_faults, read_faults
+from spalloc_server.simulator.flood import CHIPS
 from spalloc_server.simulator.frame import REAL_TIMINGS, SimulatedFrame
 from spalloc_server.simulator.simulator import Simulator
+from spalloc_server.simulator.site import sites_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "faults.toml"
 
@@ -47,6 +51,25 @@ def test_the_example_fits_the_example_of_a_machine() -> None:
     simulator = Simulator.of_configuration(machines, faults=read_faults(EXAMPLE))
     assert simulator.frames["127.1.6.0"].boards[3].wrong_fpgas == 2
     assert simulator.frames["127.1.6.0"].boards[4].stuck == math.inf
+
+
+def test_the_example_breaks_chips_and_cores_of_one_board() -> None:
+    machines = config_file.load(EXAMPLE.with_name("simulated-1200.toml"))
+    sites = sites_of(machines)
+    faults = read_faults(EXAMPLE)
+    frames = {site.bmp: SimulatedFrame() for site in sites}
+    apply_faults(faults, frames, 0.0, sites)
+    assert faults.board_network == Network(loss=0.001)
+    assert [(site.bmp, site.number) for site in sites if site.chip_faults.never_boots] == [("127.1.6.0", 5)]
+    (broken,) = [site for site in sites if site.chip_faults.dead_chips]
+    assert (broken.bmp, broken.number) == ("127.1.6.0", 6)
+    hurt = CHIPS.index((4, 4))
+    assert broken.chip_faults.dead_chips == {CHIPS.index((3, 2))}
+    assert broken.chip_faults.dead_cores[hurt] == {5}
+    assert broken.chip_faults.dead_links == {(hurt, Links.north), (hurt, Links.east)}
+    failure = broken.chip_faults.failures[CHIPS.index((1, 0)), 3]
+    assert (failure.code, failure.at) == (ErrorCode.SWERR, Signal.SYNC0)
+    assert "asked for" in failure.text
 
 
 @pytest.mark.parametrize(

@@ -251,13 +251,13 @@ def _allocate(request: Request) -> Answer:
             retry = bool(flags & RETRY_TAG)
             result = heap.allocate(request.arg2, app, request.arg3 & 0xFF, retry=retry)
         case 1:
-            result = heap.free(request.arg2)
+            return OK if heap.free(request.arg2) else BAD_ARGUMENT
         case 2:
             result = heap.free_app(app)
         case 3:
             result = router.allocate(request.arg2, app)
         case 4:
-            result = router.free(request.arg2)
+            return OK if router.free(request.arg2) else BAD_ARGUMENT
         case 7:
             result = router.free_app(app)
         case _:
