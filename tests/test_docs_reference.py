@@ -24,6 +24,7 @@ from tests.pages import SOURCES, cells, module_name, page, section, spans, table
 NOT_LIMITS = {
     "cli.demo.POLL_SECONDS": "how often `--once` looks whether boards are off",
     "cli.demo_look": "what registers of hardware read as",
+    "cli.demo_parts.GRACE_SECONDS": "a second word, before the limit",
     "cli.demo_parts.KEPT_LINES": "how much of what a part said is kept, of which the last line is told",
     "cli.demo_view": "how much of a demo is shown",
     "cli.signals.TYPE_CHECKING": "no number",

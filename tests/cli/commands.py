@@ -29,10 +29,10 @@ def one_line_of(command: click.Command, *arguments: object) -> str:
 
 
 @contextmanager
-def running(*command: object) -> Iterator[subprocess.Popen[str]]:
-    """A command of this package as a process; killed where the test leaves it running."""
+def running(*command: object, folder: Path = BIN) -> Iterator[subprocess.Popen[str]]:
+    """A command of this package (or of another `folder`) as a process; killed where the test leaves it running."""
     process = subprocess.Popen(
-        [BIN / str(command[0]), *map(str, command[1:])],
+        [folder / str(command[0]), *map(str, command[1:])],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

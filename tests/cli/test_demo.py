@@ -17,7 +17,7 @@ from spalloc_server.cli.demo import MILLION_CORE, demo
 from spalloc_server.controller import JobState
 from spalloc_server.hardware.scp import SCP_PORT
 from spalloc_server.simulator.boot import BOOT_PORT
-from tests.cli.commands import STOP_SECONDS, one_line_of, running
+from tests.cli.commands import BIN, STOP_SECONDS, one_line_of, running
 from tests.simulator.machines import boot_datagrams
 
 
@@ -158,3 +158,12 @@ def answers(board: str) -> bool:
             return b"SC&MP" in client.recv(512)
         except OSError:
             return False
+
+
+def test_what_keeps_boards_from_working_is_told(config: Path) -> None:
+    script = f"ulimit -n 100; exec {BIN / 'spalloc-admin'} demo --once --port 0 --config {config}"
+    with running("sh", "-c", script, folder=Path("/bin")) as process:
+        output, errors = process.communicate(timeout=STOP_SECONDS)
+    assert (process.returncode, errors) == (0, "")
+    told = "spalloc-admin simulate-hardware: only 17 of 24 boards can be on at once: each needs two open files"
+    assert any(line.startswith(told) for line in output.splitlines()), output

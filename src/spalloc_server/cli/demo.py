@@ -81,15 +81,16 @@ async def _demo(options: _Options) -> None:
     process.on_stop_signals(stopping.set)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="spalloc-demo-")))
-        hardware = _hardware(options, folder)
-        stack.push_async_callback(hardware.stop)
-        await hardware.start()
         state = options.state or folder / "state.db"
-        server = _server(options.config, options.port, state)
-        stack.push_async_callback(server.stop)
-        port = int(await server.start())
+        hardware, server = _hardware(options, folder), _server(options.config, options.port, state)
+        parts = [hardware, server]
+        stack.push_async_callback(_stop, parts)
+        for part in parts:
+            await part.begin()
+        await hardware.ready()
+        port = int(await server.ready())
         _introduce(configuration, port, time.monotonic() - started)
-        life = [_keep_serving(server, options, state, port, stack), _watch(hardware, stopping)]
+        life = [_keep_serving(parts, options, state, port), _watch(hardware, stopping)]
         if options.once:
             life.append(_take_one_job_through(port, configuration, stopping))
         else:
@@ -113,6 +114,7 @@ def _hardware(options: _Options, folder: Path) -> Part:
         "--boards",
         *how,
         says_ready=lambda line: line if line.startswith("simulated: ") else None,
+        complaint="spalloc-admin simulate-hardware: ",
     )
 
 
@@ -127,14 +129,18 @@ def _server(config: Path, port: int, state: Path) -> Part:
     return Part("spalloc_server.cli.serve", *arguments, says_ready=port_of)
 
 
-async def _keep_serving(server: Part, options: _Options, state: Path, port: int, stack: AsyncExitStack) -> None:
-    """Start the server again whenever it ends by itself: its jobs go on, and so do the boards."""
+async def _stop(parts: list[Part]) -> None:
+    await asyncio.gather(*(part.stop() for part in parts))
+
+
+async def _keep_serving(parts: list[Part], options: _Options, state: Path, port: int) -> None:
+    """Start the server, the last of the parts, again whenever it ends by itself: its jobs and their boards go on."""
     while True:
-        how = await server.ended()
+        how = await parts[-1].ended()
         print(f"the server was {how}; it is started again, and goes on with its jobs", flush=True)
-        server = _server(options.config, port, state)
-        stack.push_async_callback(server.stop)
-        await server.start()
+        parts[-1] = _server(options.config, port, state)
+        await parts[-1].begin()
+        await parts[-1].ready()
 
 
 async def _watch(hardware: Part, stopping: asyncio.Event) -> None:

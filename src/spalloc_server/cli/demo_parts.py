@@ -26,6 +26,8 @@ __all__ = ["Part", "PartError"]
 KEPT_LINES: Final = 20
 STOP_SECONDS: Final = 5.0
 """The longest that a part may take to stop; then it is killed."""
+GRACE_SECONDS: Final = 1.0
+"""After this it is told once more: a server then stops at once."""
 _DIE_WITH_PARENT: Final = 1
 """PR_SET_PDEATHSIG."""
 
@@ -38,11 +40,15 @@ class Part:
     """One command with its arguments.
 
     `says_ready` is given each line of its output, and returns what there is to know once the part is there, else None.
+    Lines that begin with `complaint` are printed, once it is there.
     """
 
-    def __init__(self, command: str, *arguments: object, says_ready: Callable[[str], str | None]) -> None:
+    def __init__(
+        self, command: str, *arguments: object, says_ready: Callable[[str], str | None], complaint: str | None = None
+    ) -> None:
         self._command = [sys.executable, "-m", command, *map(str, arguments)]
         self._says_ready = says_ready
+        self._complaint = complaint
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._process: asyncio.subprocess.Process | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -53,8 +59,8 @@ class Part:
         """The number of the process."""
         return 0 if self._process is None else self._process.pid
 
-    async def start(self) -> str:
-        """Start; what `says_ready` returned. `PartError` where it ended before."""
+    async def begin(self) -> None:
+        """Start the process."""
         loop = asyncio.get_running_loop()
         self._ready = loop.create_future()
         self._process = await asyncio.create_subprocess_exec(
@@ -66,6 +72,9 @@ class Part:
             preexec_fn=_die_with(os.getpid()),
         )
         self._listener = loop.create_task(self._listen(self._process))
+
+    async def ready(self) -> str:
+        """Wait until it is there; what `says_ready` returned. `PartError` where it ended before."""
         return await self._ready
 
     async def ended(self) -> str:
@@ -81,11 +90,13 @@ class Part:
         if self._process is None:
             return
         with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                async with asyncio.timeout(STOP_SECONDS):
-                    await self._process.wait()
-            except TimeoutError:
+            for seconds in (GRACE_SECONDS, STOP_SECONDS - GRACE_SECONDS):
+                self._process.send_signal(signal.SIGTERM)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._process.wait()
+                        break
+            else:
                 self._process.kill()
         await self.ended()
 
@@ -94,12 +105,20 @@ class Part:
         async for line in process.stdout:
             text = line.decode("utf-8", "replace").rstrip()
             self._lines.append(text)
-            found = None if self._ready.done() else self._says_ready(text)
-            if found is not None:
+            if self._ready.done():
+                self._tell(text)
+            elif (found := self._says_ready(text)) is not None:
                 self._ready.set_result(found)
+                for earlier in self._lines:
+                    self._tell(earlier)
         if not self._ready.done():
             last = self._lines[-1] if self._lines else "it ended without a word"
             self._ready.set_exception(PartError(last.partition(": ")[2] or last))
+            self._ready.exception()  # it may be that nobody waits any more
+
+    def _tell(self, line: str) -> None:
+        if self._complaint is not None and line.startswith(self._complaint):
+            print(line, flush=True)
 
 
 def _die_with(parent: int) -> Callable[[], None]:
