@@ -22,11 +22,15 @@ from typing import Any, TypeAlias
 from spalloc_server.coordinates import Board, BoardLink, Location
 from spalloc_server.errors import ConfigurationTypeError, ConfigurationValueError
 from spalloc_server.links import Links
+from spalloc_server.options import MAX_NUMBER
 
-__all__ = ["Frame", "Machine"]
+__all__ = ["Frame", "Machine", "check_size"]
 
 Frame: TypeAlias = tuple[int, int]
 """(cabinet, frame)."""
+
+MAX_TRIADS = 100_000
+"""Triads of one machine: the largest that there is has 400."""
 
 DEFAULT_TAGS = frozenset({"default"})
 """The tags of a machine that is given none, and of a job that asks for none."""
@@ -284,9 +288,12 @@ def _triple(what: str, value: Any, form: str) -> tuple[int, int, int]:
     """`value` as three whole numbers; `form` tells the reader of an error what they are."""
     try:
         first, second, third = value
-        return operator.index(first), operator.index(second), operator.index(third)
+        numbers = operator.index(first), operator.index(second), operator.index(third)
     except (TypeError, ValueError) as error:
         raise ConfigurationValueError(f"{what} must be three whole numbers {form}, not {value!r}") from error
+    if max(map(abs, numbers)) > MAX_NUMBER:
+        raise ConfigurationValueError(f"{what} must be three whole numbers {form}, each up to {MAX_NUMBER}")
+    return numbers
 
 
 def _dead_link(where: str, value: Any) -> BoardLink:
@@ -329,14 +336,28 @@ def _size(where: str, width: int | None, height: int | None, boards: Iterable[Bo
         known = list(boards)
         if not known:
             raise ConfigurationValueError(f"{where}: has no boards; give board_locations (or width and height)")
-        return max(x for x, _, _ in known) + 1, max(y for _, y, _ in known) + 1
+        return check_size(where, max(x for x, _, _ in known) + 1, max(y for _, y, _ in known) + 1)
     if width is None or height is None:
         raise ConfigurationTypeError(f"{where}: both or neither of width and height must be given, in triads")
     if not all(isinstance(size, int) for size in (width, height)):
         raise ConfigurationTypeError(f"{where}: width and height must be whole numbers of triads")
     if min(width, height) < 1:
         raise ConfigurationValueError(f"{where}: width and height must be 1 or more triads, not {width} x {height}")
+    return check_size(where, width, height)
+
+
+def check_size(where: str, width: int, height: int) -> tuple[int, int]:
+    """Return the width and height of a machine, in triads; `ConfigurationValueError` where it is far too large."""
+    if width * height > MAX_TRIADS:
+        raise ConfigurationValueError(
+            f"{where}: {_digits(width)} x {_digits(height)} triads are more than the {MAX_TRIADS} that a machine may have"
+        )
     return width, height
+
+
+def _digits(number: int) -> str:
+    """A whole number for an error text; Python refuses to write out one of thousands of digits."""
+    return str(number) if abs(number) < MAX_NUMBER else "over 9 quadrillion"
 
 
 def _ipv4(what: str, address: str | int) -> int:

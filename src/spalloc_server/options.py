@@ -17,6 +17,8 @@ from msgspec import Meta
 from spalloc_server.errors import ConfigurationValueError
 
 __all__ = [
+    "MAX_NUMBER",
+    "MAX_SECONDS",
     "Access",
     "Count",
     "Hardware",
@@ -31,10 +33,16 @@ __all__ = [
     "check_fields",
 ]
 
-Count: TypeAlias = Annotated[int, Meta(ge=0)]
-Positive: TypeAlias = Annotated[int, Meta(ge=1)]
-Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
-Interval: TypeAlias = Annotated[float, Meta(gt=0)]
+MAX_NUMBER = 2**53
+"""The largest whole number that is taken from outside: up to it, every reader of JSON takes whole numbers exactly."""
+
+MAX_SECONDS = 1e10
+"""The longest time that is taken from outside: some 300 years."""
+
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+Positive: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
+Interval: TypeAlias = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 
 

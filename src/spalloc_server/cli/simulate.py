@@ -19,6 +19,7 @@ from spalloc_server.cli.tables import show, span
 from spalloc_server.cli.traces import TraceError, from_history, from_trace
 from spalloc_server.configuration import Configuration, Machine
 from spalloc_server.core.simulation import Simulation
+from spalloc_server.machine import check_size
 
 __all__ = ["simulate"]
 
@@ -78,10 +79,11 @@ def simulate(
 
 def _configuration(machine: str) -> Configuration:
     """What a config file says, or one machine of so many triads."""
-    if size := re.fullmatch(r"(\d+)x(\d+)", machine):
+    if size := re.fullmatch(r"(\d{1,18})x(\d{1,18})", machine):
         width, height = int(size[1]), int(size[2])
         if not (width and height):
             raise TraceError(f"--machine {machine}: width and height must be at least one triad")
+        check_size("--machine", width, height)
         boards = [(x, y, z) for x in range(width) for y in range(height) for z in range(3)]
         locations = {board: (0, number // 24, number % 24) for number, board in enumerate(boards)}
         made = Machine(

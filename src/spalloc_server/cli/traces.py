@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from spalloc_server.core.messages import Request
-from spalloc_server.core.request import DEFAULT_TAGS, parse_request
+from spalloc_server.core.request import DEFAULT_TAGS, MAX_TEXT, parse_request
 from spalloc_server.core.simulation import TraceJob
 from spalloc_server.errors import RequestError, SpallocServerError
+from spalloc_server.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.storage.history import read_history
 
 __all__ = ["TraceError", "from_history", "from_trace"]
@@ -86,13 +86,15 @@ def _from_swf(lines: Iterator[str], path: Path) -> Iterator[TraceJob]:
             duration = _seconds(fields[SWF_RUN_TIME]) if fields[SWF_RUN_TIME] != "-1" else 0.0  # -1 is unknown
         except (ValueError, IndexError) as error:
             raise TraceError(f"{path}, line {number}: {error}; right would be the 18 numbers of a job") from error
+        if boards > MAX_NUMBER or len(owner) > MAX_TEXT:
+            raise TraceError(f"{path}, line {number}: at most {MAX_NUMBER} processors, and {MAX_TEXT} characters of a user")
         if boards > 0 and duration > 0:
             yield TraceJob(submit, duration, Request(owner=f"user {owner}", boards=boards, tags=DEFAULT_TAGS))
 
 
 def _seconds(text: str) -> float:
-    """A time or a span: finite, and not negative."""
+    """A time or a span: not negative, and not absurdly long."""
     seconds = float(text)
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(f"{text} is no number of seconds")
+    if not 0 <= seconds <= MAX_SECONDS:  # nor is it, where it is not a number
+        raise ValueError(f"{text} is no number of seconds from 0 to {MAX_SECONDS:.0f}")
     return seconds

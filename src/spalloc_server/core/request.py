@@ -4,6 +4,9 @@ Theory of operation. The published clients send clean requests, but people's own
 keepalive that is a string, an owner that is not one, and sizes that end in null; so these are taken. Anything else is
 refused with a text that says what would be right. A request that makes sense but that no machine could serve is not
 refused here: it becomes a job that is cancelled at once, the answer that published clients understand.
+
+Numbers are bounded here, generously: whole ones to those that every reader of JSON takes exactly, and times to some
+three hundred years. So all that the core works out from them fits into a float and into the journal.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ from typing import Any
 from spalloc_server.core.messages import Request
 from spalloc_server.errors import RequestError
 from spalloc_server.machine import DEFAULT_TAGS
+from spalloc_server.options import MAX_NUMBER, MAX_SECONDS
 
 __all__ = ["DEFAULT_KEEPALIVE", "DEFAULT_TAGS", "KEYWORDS", "MAX_TAGS", "MAX_TEXT"]
-__all__ += ["parse_keepalive", "parse_request", "told_of"]
+__all__ += ["in_text", "parse_keepalive", "parse_request", "shown", "told_of"]
 
 DEFAULT_KEEPALIVE = 60.0
 """Seconds of silence after which a job is destroyed, where its creator names none."""
@@ -28,6 +32,9 @@ MAX_TEXT = 256
 
 MAX_TAGS = 16
 """Tags of one request."""
+
+MAX_SHOWN = 80
+"""Characters of a wrong value that an error text repeats."""
 
 KEYWORDS = frozenset(
     {"owner", "keepalive", "machine", "tags", "min_ratio", "max_dead_boards", "max_dead_links", "require_torus"}
@@ -50,7 +57,7 @@ def parse_request(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_priorit
     if kwargs.get("owner") is None:
         raise RequestError("owner must be specified for all jobs: give the owner's name or e-mail address as owner=...")
     if unknown := sorted(set(kwargs) - KEYWORDS):
-        raise RequestError(f"unknown argument {unknown[0]!r}: create_job takes sizes and {', '.join(sorted(KEYWORDS))}")
+        raise RequestError(f"unknown argument {shown(unknown[0])}: create_job takes sizes and {', '.join(sorted(KEYWORDS))}")
     sizes = _sizes(args)
     machine, tags = _machine_and_tags(kwargs.get("machine"), kwargs.get("tags"))
     single = len(sizes) == 3 or sizes == (1,)
@@ -58,7 +65,7 @@ def parse_request(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_priorit
     if require_torus and single:
         raise RequestError("a single board cannot be a torus: ask for more boards, or leave require_torus out")
     return Request(
-        owner=str(kwargs["owner"]),
+        owner=in_text(kwargs["owner"], "owner"),
         boards=sizes[0] if len(sizes) == 1 else None,
         triads=(sizes[0], sizes[1]) if len(sizes) == 2 else None,
         board=(sizes[0], sizes[1], sizes[2]) if len(sizes) == 3 else None,
@@ -89,10 +96,10 @@ def told_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], 
         ("machine", kwargs.get("machine")),
         *(("a tag", tag) for tag in tags),
     ):
-        if len(str(text)) > MAX_TEXT:
-            raise RequestError(f"{name} of {len(str(text))} characters given: it may have at most {MAX_TEXT}")
+        if (length := len(in_text(text, name))) > MAX_TEXT:
+            raise RequestError(f"{name} of {length} characters given: it may have at most {MAX_TEXT}")
     told = {name: value for name, value in kwargs.items() if name not in {"owner", "keepalive"}}
-    if len(str(told.get("require_torus"))) > MAX_TEXT:  # anything counts as true or false
+    if len(shown(told.get("require_torus"))) > MAX_SHOWN:  # anything counts as true or false
         told["require_torus"] = bool(told["require_torus"])
     return list(args[:3]), told
 
@@ -102,11 +109,29 @@ def parse_keepalive(value: Any) -> float | None:
     if value is None:
         return None
     keepalive = _float(value)
-    if not math.isfinite(keepalive):
+    if not abs(keepalive) <= MAX_SECONDS:  # nor is it, where it is not a number
         raise RequestError(
-            f"keepalive must be a number of seconds, or null for a job that never expires, not {value!r}"
+            f"keepalive must be a number of seconds, at most {MAX_SECONDS:.0f}, or null for a job that never expires, "
+            f"not {shown(value)}"
         )
     return keepalive
+
+
+def in_text(value: Any, name: str) -> str:
+    """Return `value` as a text; `RequestError` where it is too long, or nested too deeply, to be one."""
+    try:
+        return str(value)
+    except (ValueError, RecursionError) as exc:
+        raise RequestError(f"{name} must be a text, not {shown(value)}") from exc
+
+
+def shown(value: Any) -> str:
+    """Return `value` as an error text repeats it: never long, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, or a list in a list in a list ...
+        return f"a value of the kind `{type(value).__name__}` that is too large to be shown"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _sizes(args: Sequence[Any]) -> tuple[int, ...]:
@@ -125,15 +150,15 @@ def _machine_and_tags(machine: Any, tags: Any) -> tuple[str | None, frozenset[st
         raise RequestError("machine and tags exclude each other: give the machine's name, or tags, or neither")
     if machine is not None:
         if not isinstance(machine, str | int | float):
-            raise RequestError(f"machine must be a machine's name, not {machine!r}")
-        return str(machine), frozenset()
+            raise RequestError(f"machine must be a machine's name, not {shown(machine)}")
+        return in_text(machine, "machine"), frozenset()
     if tags is None:
         return None, DEFAULT_TAGS
     if not (isinstance(tags, Sequence | AbstractSet) or tags == {}) or (isinstance(tags, str) and tags):
-        raise RequestError(f"tags must be a list of strings, not {tags!r}")
+        raise RequestError(f"tags must be a list of strings, not {shown(tags)}")
     for tag in tags:
         if not isinstance(tag, str):
-            raise RequestError(f"a tag must be a string, not {tag!r}")
+            raise RequestError(f"a tag must be a string, not {shown(tag)}")
     return None, frozenset(tags)
 
 
@@ -146,8 +171,9 @@ def _min_ratio(value: Any) -> float:
 
 def _max_runtime(value: Any) -> float | None:
     seconds = None if value is None else _number(value, "max_runtime", "a number of seconds, or null for no bound")
-    if seconds is not None and seconds <= 0:
-        raise RequestError(f"max_runtime must be more than 0 seconds, not {seconds}")
+    if seconds is not None and not 0 < seconds <= MAX_SECONDS:
+        right = "more than 0" if seconds <= 0 else f"at most {MAX_SECONDS:.0f}"
+        raise RequestError(f"max_runtime must be {right} seconds, not {seconds}")
     return seconds
 
 
@@ -165,13 +191,15 @@ def _count(value: Any, name: str) -> int | None:
 def _whole_number(value: Any, name: str) -> int:
     number = _number(value, name, "a whole number")
     if not number.is_integer():
-        raise RequestError(f"{name} must be a whole number, not {value!r}")
+        raise RequestError(f"{name} must be a whole number, not {shown(value)}")
+    if abs(number) > MAX_NUMBER:
+        raise RequestError(f"{name} must be a whole number from {-MAX_NUMBER} to {MAX_NUMBER}, not {shown(value)}")
     return int(value)
 
 
 def _number(value: Any, name: str, right: str) -> float:
     if not isinstance(value, int | float) or not math.isfinite(number := _float(value)):
-        raise RequestError(f"{name} must be {right}, not {value!r}")
+        raise RequestError(f"{name} must be {right}, not {shown(value)}")
     return number
 
 

@@ -10,12 +10,14 @@ be sent again.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from spalloc_server.core.messages import Note
 from spalloc_server.core.overview import MachineView
+from spalloc_server.options import MAX_NUMBER
 
 __all__ = [
     "AnyRequest",
@@ -44,6 +46,13 @@ __all__ = [
 ]
 
 
+MAX_REASON = 1000
+"""Characters of a reason that an operator gives."""
+
+Whole: TypeAlias = Annotated[int, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Reason: TypeAlias = Annotated[str, Meta(max_length=MAX_REASON)]
+
+
 def socket_path(state: Path) -> Path:
     """Where the server of this state listens to operators."""
     return state.with_name(f"{state.name}.sock")
@@ -59,15 +68,15 @@ class Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_fiel
 
 class _OfBoard(Request):
     machine: str
-    x: int
-    y: int
-    z: int
+    x: Whole
+    y: Whole
+    z: Whole
 
 
 class _OfFrame(Request):
     machine: str
-    cabinet: int
-    frame: int
+    cabinet: Whole
+    frame: Whole
 
 
 class Status(Request, tag="status"):
@@ -104,14 +113,14 @@ class ShowJob(Request, tag="job"):
 
     repeatable = True
 
-    job_id: int
+    job_id: Whole
 
 
 class Kill(Request, tag="kill"):
     """End a job."""
 
-    job_id: int
-    reason: str
+    job_id: Whole
+    reason: Reason
 
 
 class DisableBoard(_OfBoard, tag="disable board"):
@@ -119,7 +128,7 @@ class DisableBoard(_OfBoard, tag="disable board"):
 
     repeatable = True
 
-    reason: str
+    reason: Reason
 
 
 class EnableBoard(_OfBoard, tag="enable board"):
@@ -131,7 +140,7 @@ class DisableFrame(_OfFrame, tag="disable frame"):
 
     repeatable = True
 
-    reason: str
+    reason: Reason
 
 
 class EnableFrame(_OfFrame, tag="enable frame"):
@@ -144,7 +153,7 @@ class Drain(Request, tag="drain"):
     repeatable = True
 
     machine: str
-    reason: str
+    reason: Reason
 
 
 class Undrain(Request, tag="undrain"):
@@ -162,7 +171,7 @@ class EmergencyStop(Request, tag="emergency-stop"):
 
     repeatable = True
 
-    reason: str
+    reason: Reason
 
 
 class Resume(Request, tag="resume"):
@@ -175,9 +184,9 @@ class Temperatures(Request, tag="temperatures"):
     repeatable = True
 
     machine: str
-    cabinet: int | None = None
+    cabinet: Whole | None = None
     """Only of this frame; `frame` is given too."""
-    frame: int | None = None
+    frame: Whole | None = None
 
 
 class Blacklist(_OfBoard, tag="blacklist"):

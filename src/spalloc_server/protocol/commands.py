@@ -24,9 +24,10 @@ import msgspec
 
 from spalloc_server.configuration import Access, Limits
 from spalloc_server.controller import Controller
-from spalloc_server.core.request import MAX_TEXT
+from spalloc_server.core.request import MAX_TEXT, shown
 from spalloc_server.errors import RequestError
 from spalloc_server.logger import get_logger
+from spalloc_server.options import MAX_NUMBER
 from spalloc_server.protocol.lines import GarbageError
 from spalloc_server.protocol.watches import Watches
 
@@ -108,10 +109,12 @@ def decode(line: bytes | bytearray) -> Call:
 
 
 def whole(value: Any) -> int:
-    """The whole number that `value` is (2 and 2.0 are), else `NOTHING`."""
-    if type(value) is int:
-        return value
-    return int(value) if isinstance(value, float) and value.is_integer() else NOTHING
+    """The whole number that `value` is (2 and 2.0 are), else `NOTHING`; so are those beyond `MAX_NUMBER`."""
+    if type(value) is not int:
+        if not isinstance(value, float) or not value.is_integer():
+            return NOTHING
+        value = int(value)
+    return value if -MAX_NUMBER <= value <= MAX_NUMBER else NOTHING
 
 
 def text(value: Any) -> str:
@@ -123,7 +126,9 @@ def chip(value: Any, name: str) -> int:
     """A chip coordinate. Any whole number names a chip, because they wrap; so what is none must be refused."""
     number = whole(value)
     if number == NOTHING != value:
-        raise RequestError(f"{name} must be a whole number, not {value!r}")
+        large = isinstance(value, int | float) and abs(value) > MAX_NUMBER
+        right = f"a whole number from {-MAX_NUMBER} to {MAX_NUMBER}" if large else "a whole number"
+        raise RequestError(f"{name} must be {right}, not {shown(value)}")
     return number
 
 
@@ -208,7 +213,7 @@ class Commands(Generic[C]):
         """End a job."""
         self._authorise(client, job_id)
         # Shortened, not refused: who does not need boards any more shall be able to give them back
-        self._core.destroy_job(whole(job_id), None if reason is None else str(reason)[:MAX_TEXT])
+        self._core.destroy_job(whole(job_id), None if reason is None else _words(reason))
 
     def list_jobs(self, _client: C, /) -> Any:
         """List live jobs, the oldest first."""
@@ -270,7 +275,7 @@ class Commands(Generic[C]):
         creator = self._core.created_from(whole(job_id))
         if creator is not None and creator != client.host:
             raise RequestError(
-                f"job {job_id} was created from {creator}: only from there, and from the networks that the server's "
+                f"job {whole(job_id)} was created from {creator}: only from there, and from the networks that the server's "
                 "`access.managers` lists, may it be ended or switched"
             )
 
@@ -284,6 +289,11 @@ class Commands(Generic[C]):
                 "watch all at once by giving null, or stop watching those that have ended"
             )
         watches.watch(client, key)
+
+
+def _words(value: Any) -> str:
+    """A reason as it is kept, whatever was given for one."""
+    return value[:MAX_TEXT] if isinstance(value, str) else shown(value)
 
 
 def _misfit(call: Call) -> str | None:
