@@ -13,14 +13,15 @@ not wait for a disk that refuses, nor, for longer than `EMERGENCY_SECONDS`, for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from spalloc_server.controller import Controller
 from spalloc_server.core.messages import Changes, JobEvent, Switch
+from spalloc_server.defects import DefectLog
 from spalloc_server.errors import StorageError
-from spalloc_server.storage.journal import Journal
+from spalloc_server.storage.journal import Committed, Journal
 
 __all__ = ["Batches", "Effects"]
 
@@ -51,6 +52,7 @@ class Batches:
         journal: where rows go.
         settled: told the number of a batch, and why it could not be stored, or None where it could.
         act: does the effects of a batch that is durable.
+        defects: told what goes wrong that never should.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class Batches:
         *,
         settled: Callable[[int, str | None], None],
         act: Callable[[Effects], None],
+        defects: DefectLog | None = None,
     ) -> None:
+        self._defects = defects or DefectLog()
         self._controller = controller
         self._journal = journal
         self._settled = settled
@@ -108,7 +112,7 @@ class Batches:
         self._storing[self._number] = effects
         if self._controller.stopped is not None:
             self._loop.call_later(EMERGENCY_SECONDS, self._stop_without_the_disk, self._number)
-        self._journal.write(effects.changes, partial(self._committed, self._number, effects))
+        self._write(effects.changes, partial(self._committed, self._number, effects))
 
     def stop(self) -> None:
         """Store and do nothing more: another process goes on, now or at the next start."""
@@ -123,18 +127,42 @@ class Batches:
         self.flush()
         await self._idle.wait()
 
+    def _write(self, changes: Changes, committed: Committed) -> None:
+        """Give rows to the journal. One that cannot be stored costs itself, and its job where it is a job's."""
+        try:
+            self._journal.write(changes, committed)
+        except StorageError as exc:
+            self._defects.note("a batch cannot be stored as a whole", exc)
+            for name, part in _parts(changes):
+                with self._defects.contained("a row cannot be stored", row=name):
+                    self._store_part(part)
+            try:
+                self._journal.write(Changes(), committed)
+            except StorageError as closed:
+                self._loop.call_soon(committed, closed)
+
+    def _store_part(self, part: Changes) -> None:
+        try:
+            self._journal.write(part, lambda _: None)
+        except StorageError:
+            for job_id in part.jobs:
+                self._controller.destroy_job(job_id, "The server could not store this job: see its log")
+            raise
+
     def _committed(self, number: int, effects: Effects, error: StorageError | None) -> None:
         if self.stopped:
             return
         del self._storing[number]
         self._withheld.append(effects)
-        self._settled(number, None if error is None else str(error))
+        with self._defects.contained("replies could not be sent"):
+            self._settled(number, None if error is None else str(error))
         new_jobs = [job_id for job_id in effects.changes.jobs if job_id >= self._known_ids]
         self._known_ids = max([self._known_ids, *(1 + job_id for job_id in new_jobs)])
         if error is None:
             withheld, self._withheld = self._withheld, []
             for ready in withheld:
-                self._act(ready)
+                with self._defects.contained("what follows from a commit failed"):
+                    self._act(ready)
         else:
             self._stop_in_an_emergency()
             for job_id in new_jobs:
@@ -155,3 +183,11 @@ class Batches:
                 offs = [switch for switch in effects.switches if not switch.on]
                 effects.switches.clear()
                 self._act(Effects(Changes(), offs, set(), set(), []))
+
+
+def _parts(changes: Changes) -> Iterator[tuple[str, Changes]]:
+    """Each row alone, by table and key."""
+    yield from ((f"jobs/{key}", Changes(jobs={key: row})) for key, row in changes.jobs.items())
+    yield from ((f"boards/{key}", Changes(boards={key: board})) for key, board in changes.boards.items())
+    yield from ((f"releases/{key}", Changes(releases={key: release})) for key, release in changes.releases.items())
+    yield from ((f"facts/{key}", Changes(facts={key: fact})) for key, fact in changes.facts.items())

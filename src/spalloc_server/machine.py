@@ -350,7 +350,7 @@ def check_size(where: str, width: int, height: int) -> tuple[int, int]:
     """Return the width and height of a machine, in triads; `ConfigurationValueError` where it is far too large."""
     if width * height > MAX_TRIADS:
         raise ConfigurationValueError(
-            f"{where}: {_digits(width)} x {_digits(height)} triads are more than the {MAX_TRIADS} that a machine may have"
+            f"{where}: {_digits(width)} x {_digits(height)} triads are more than a machine may have: {MAX_TRIADS}"
         )
     return width, height
 

@@ -16,18 +16,20 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 from spalloc_server import systemd
-from spalloc_server.batches import Batches, Effects
+from spalloc_server.batches import Batches
 from spalloc_server.config_file import compare, vanishing
 from spalloc_server.config_watch import Source, watch
 from spalloc_server.configuration import Configuration
+from spalloc_server.consequences import Consequences
 from spalloc_server.controller import Controller
-from spalloc_server.core.messages import Outcome
 from spalloc_server.core.operations import KEPT_FACTS
+from spalloc_server.defects import DefectLog
 from spalloc_server.errors import ConfigurationError, ListenError, SpallocServerError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
@@ -37,6 +39,7 @@ from spalloc_server.logger import get_logger
 from spalloc_server.operators.service import Operators
 from spalloc_server.protocol.listener import listening_sockets
 from spalloc_server.protocol.service import Service
+from spalloc_server.reports import Reports
 from spalloc_server.stalls import StallDetector
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import cold_start, consistent, state_path
@@ -110,6 +113,8 @@ class Server(InThread):
         self._asked_early: list[Callable[[], None]] = []
         """What is to be done as soon as it serves."""
         self._upkeep = Upkeep(self._refuse)
+        self.defects = DefectLog()
+        """What went wrong in the server itself."""
         self.controller = Controller()
         """The core, once the server is ready. It belongs to the event loop's thread: touch it from no other."""
         self.stalls = StallDetector()
@@ -135,20 +140,23 @@ class Server(InThread):
         async with AsyncExitStack() as stack:
             stack.push_async_callback(systemd.flush)
             await stack.enter_async_context(self._job_log)
+            stack.enter_context(self.defects.heard_by(asyncio.get_running_loop()))
             for sock in sockets:
                 stack.callback(sock.close)
             self._open_journal(None if predecessor is None else predecessor.lock)
             stack.push_async_callback(lambda: hurried(self._journal.close(), self._haste_asked, HASTE_SECONDS))
             self._restore()
+            reports = Reports(self.controller, self._changed, self.defects)
             self._hardware = await stack.enter_async_context(
-                Hardware(self._on_outcome, self._on_frame, timings=self._timings or Timings())
+                Hardware(reports.outcome, reports.frame, timings=self._timings or Timings(), defects=self.defects)
             )
-            self._service = Service(self.controller, self._configuration.limits, self._hold)
-            self._time = Timekeeper(self.controller, self._changed)
-            self._batches = Batches(self.controller, self._journal, settled=self._settled, act=self._act)
-            self._operators = Operators(
-                self.controller, self._hardware, self._service, config=self._config, state=self._state, hold=self._hold
+            self._service = Service(self.controller, self._configuration.limits, self._hold, defects=self.defects)
+            self._time = Timekeeper(self.controller, self._changed, self.defects)
+            consequences = Consequences(self._hardware, self._service, self._job_log, reports.outcome, self.defects)
+            self._batches = Batches(
+                self.controller, self._journal, settled=self._settled, act=consequences.act, defects=self.defects
             )
+            self._operators = self._new_operators()
             self._batches.stopped = predecessor is not None
             stack.push_async_callback(self._say_goodbye)
             self._configure(self._configuration)
@@ -191,7 +199,7 @@ class Server(InThread):
         if self._put_off(signal.SIGUSR2, self.upgrade):
             return
         if self._upgrading is None or self._upgrading.done():
-            self._upgrading = self._tasks.create_task(self._upgrade())
+            self._upgrading = self._tasks.create_task(self.defects.once("upgrade", self._upgrade()))
             self._chores.append(self._upgrading)
 
     def _put_off(self, number: signal.Signals, ask: Callable[[], None] | None = None) -> bool:
@@ -223,7 +231,17 @@ class Server(InThread):
         self._changed()
         log.info("configuration reloaded", changes=comparison.lines() or "none")
         if sockets:
-            self._chores.append(self._tasks.create_task(self._listen(sockets, address)))
+            listening = self.defects.once("listening elsewhere", self._listen(sockets, address))
+            self._chores.append(self._tasks.create_task(listening))
+
+    def _new_operators(self) -> Operators:
+        return Operators(
+            *(self.controller, self._hardware, self._service),
+            config=self._config,
+            state=self._state,
+            hold=self._hold,
+            defects=self.defects,
+        )
 
     def _bind(self, address: tuple[str, int]) -> list[socket.socket]:
         """Sockets that listen there; raises `ListenError`, and the server listens where it did."""
@@ -237,7 +255,7 @@ class Server(InThread):
             return listening_sockets(*address)
         except ListenError:
             again = self._service.listen(listening_sockets(*self._listening))
-            self._chores.append(self._tasks.create_task(again))
+            self._chores.append(self._tasks.create_task(self.defects.once("listening again", again)))
             raise
 
     async def _upgrade(self) -> None:
@@ -275,25 +293,26 @@ class Server(InThread):
         self, sockets: list[socket.socket], address: tuple[str, int], predecessor: Predecessor | None
     ) -> None:
         """Serve: anew, or where another process left off."""
-        chores = [
-            self._time.judge_leases(
+        chores: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "leases": lambda: self._time.judge_leases(
                 lambda: self._configuration.timeout_check_interval, self._service.turns.pass_through
             ),
-            self._upkeep.run(self._journal, lambda: self._configuration.history_days),
-            systemd.feed_watchdog(),
-            self.stalls.run(),
-        ]
+            "care of the journal": lambda: self._upkeep.run(self._journal, lambda: self._configuration.history_days),
+            "systemd's watchdog": systemd.feed_watchdog,
+            "stalls": self.stalls.run,
+        }
         if self._watch_config:
-            chores.append(watch(self._source, self.reload))
+            chores["watch over the config file"] = lambda: watch(self._source, self.reload)
         if predecessor is None:
             await self._listen(sockets, address)
         else:
             await self._listen(sockets, predecessor.listening)
             await predecessor.go_on(self._service)
-            self._predecessor_works = self._tasks.create_task(predecessor.await_commands(self._hardware))
+            waiting = self.defects.once("the predecessor's BMPs", predecessor.await_commands(self._hardware))
+            self._predecessor_works = self._tasks.create_task(waiting)
             self._chores.append(self._predecessor_works)
         self._changed()
-        self._chores += [self._tasks.create_task(chore) for chore in chores]
+        self._chores += [self._tasks.create_task(self.defects.lasting(*chore)) for chore in chores.items()]
         self._serves = True
         if address != self._listening:
             self.reload()
@@ -320,7 +339,10 @@ class Server(InThread):
         self.controller = Controller(max_retired_jobs=retired, seconds_before_free=rest)
         snapshot = self._journal.load(max_retired=retired)
         with consistent(self._state):
-            self.controller.restore(snapshot)
+            machines, highest = self._configuration.machines, self._journal.highest_id()
+            set_aside = self.controller.restore(snapshot, machines, highest_id=highest)
+        for row in set_aside:
+            log.error("stored row set aside: it makes no sense", table=row.table, key=row.key, reason=row.reason)
 
     def _configure(self, configuration: Configuration) -> None:
         self._configuration = configuration
@@ -337,6 +359,8 @@ class Server(InThread):
     # ---------------------------------------------------------------- from the core to the world
 
     def _hold(self) -> int | None:
+        if self.controller.defects:
+            self.defects.take(self.controller.defects)
         self._time.arm()
         return self._batches.hold()
 
@@ -347,29 +371,6 @@ class Server(InThread):
     def _settled(self, ticket: int, error: str | None) -> None:
         self._service.committed(ticket, error)
         self._operators.committed(ticket, error)
-
-    def _act(self, effects: Effects) -> None:
-        for switch in effects.switches:
-            self._hardware.switch(switch)
-        ended = [row.job_id for row in effects.changes.jobs.values() if row.ended_at is not None]
-        self._service.notify(effects.jobs, effects.machines, ended)
-        self._job_log.append(effects.events)
-
-    # ---------------------------------------------------------------- from the world to the core
-
-    def _on_outcome(self, outcome: Outcome) -> None:
-        for failure in outcome.failures:
-            log.warning("board failed", bmp=failure.bmp, board=failure.board, reason=failure.reason)
-        self.controller.switched(outcome)
-        self._changed()
-
-    def _on_frame(self, bmp: str, reason: str | None) -> None:
-        if reason is None:
-            log.info("frame works again: its boards are in service", bmp=bmp)
-        else:
-            log.warning("frame does not work: its boards are out of service", bmp=bmp, reason=reason)
-        self.controller.frame_changed(bmp, reason)
-        self._changed()
 
     def _refuse(self, reason: str | None) -> None:
         self._service.refusal = reason

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from spalloc_server.controller import Controller, steady_time
+from spalloc_server.defects import DefectLog
 
 __all__ = ["Timekeeper", "hurried"]
 
@@ -21,6 +22,10 @@ READ_GRACE = 0.1
 READ_TURNS = 10
 """Turns of all clients that follow, should the event loop have stood still for all of `READ_GRACE`, or be busy: timers
 precede sockets, and clients whose commands have arrived may stand in line (`protocol.turns`)."""
+
+
+DEFECT_PAUSE = 1.0
+"""Seconds for which the core is left alone after a defect, where nothing else happens."""
 
 
 async def hurried(work: Coroutine[Any, Any, None], haste: asyncio.Event, seconds: float) -> None:
@@ -38,17 +43,21 @@ async def hurried(work: Coroutine[Any, Any, None], haste: asyncio.Event, seconds
 class Timekeeper:
     """Calls a core's `tick`, and then `changed`."""
 
-    def __init__(self, controller: Controller, changed: Callable[[], None]) -> None:
+    def __init__(self, controller: Controller, changed: Callable[[], None], defects: DefectLog | None = None) -> None:
         self._controller = controller
         self._changed = changed
+        self._defects = defects or DefectLog()
+        self._not_before = 0.0
         self._wake: asyncio.TimerHandle | None = None
 
     def arm(self) -> None:
         """Let the core have its turn when it is time; to be called whenever it may have changed."""
         self.stop()
-        wake_at = self._controller.wake_at()
+        wake_at: float | None = self._not_before
+        with self._defects.contained("a part of the core failed", doing="when time is next to make a difference"):
+            wake_at = self._controller.wake_at()
         if wake_at is not None:
-            delay = max(0.0, wake_at - steady_time())
+            delay = max(0.0, max(wake_at, self._not_before) - steady_time())
             self._wake = asyncio.get_running_loop().call_later(delay, self._tick, 0.0)
 
     def stop(self) -> None:
@@ -73,5 +82,9 @@ class Timekeeper:
             self._tick(noted)
 
     def _tick(self, expire_before: float) -> None:
-        self._controller.tick(expire_before)
+        before = self._defects.count
+        with self._defects.contained("a part of the core failed", doing="what is to be done as time passes"):
+            self._controller.tick(expire_before)
+        if self._defects.count > before or self._controller.defects:
+            self._not_before = steady_time() + DEFECT_PAUSE  # lest what fails at once is tried again at once
         self._changed()

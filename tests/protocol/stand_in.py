@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -141,7 +142,7 @@ class Running:
 @asynccontextmanager
 async def running(limits: Limits | None = None, clock: Callable[[], float] | None = None) -> AsyncIterator[Running]:
     core, commits = StandIn(), Commits()
-    service = Service(core.as_core(), limits or Limits(), commits.hold, **({"clock": clock} if clock else {}))
+    service = Service(core.as_core(), limits or Limits(), commits.hold, clock=clock or time.monotonic)
     sockets = listening_sockets("127.0.0.1", 0)
     await service.listen(sockets)
     run = Running(service, core, commits, sockets[0].getsockname()[1])

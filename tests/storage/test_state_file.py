@@ -20,7 +20,7 @@ import pytest
 from spalloc_server.core.messages import BoardRow, Changes, Snapshot
 from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUseError, StorageError
 from spalloc_server.storage.history import read_history
-from spalloc_server.storage.rows import encode
+from spalloc_server.storage.rows import TABLES, encode
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import _migrations, cold_start, connect, newest_schema
 from tests.storage.journals import stored
@@ -129,7 +129,7 @@ async def test_a_second_server_is_refused_at_once_and_told_who_has_the_state(pat
 
 HOLD = """
 import asyncio, sys, pathlib
-from spalloc_server.storage.rows import encode
+from spalloc_server.storage.rows import TABLES, encode
 from spalloc_server.storage.sqlite import SqliteJournal
 async def main():
     SqliteJournal.open(pathlib.Path(sys.argv[1]), loop=asyncio.get_running_loop())
@@ -274,23 +274,58 @@ def scribble(path: Path, page: int) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        "UPDATE jobs SET args = 'not JSON'",
-        "UPDATE jobs SET args = 7",
-        "UPDATE jobs SET state = 'ready'",
-        "UPDATE jobs SET boards = '[[1, 2]]'",
-        "UPDATE jobs SET owner = CAST(x'ff' AS TEXT)",
-        "UPDATE facts SET value = '{'",
-        "UPDATE releases SET frames = '[3]'",
         "DROP TABLE boards",
         "ALTER TABLE history DROP COLUMN reason",
     ],
 )
-def test_content_that_was_never_written_is_found_out(path: Path, full: Snapshot, spoil: str) -> None:
+def test_tables_that_are_not_whole_are_found_out(path: Path, full: Snapshot, spoil: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute(spoil)
     with pytest.raises(DamagedStateError, match=str(path)):
         loaded(path)
+
+
+@pytest.mark.parametrize(
+    ("table", "spoil"),
+    [
+        ("jobs", "UPDATE jobs SET args = 'not JSON'"),
+        ("jobs", "UPDATE jobs SET args = 7"),
+        ("jobs", "UPDATE jobs SET state = 'ready'"),
+        ("jobs", "UPDATE jobs SET boards = '[[1, 2]]'"),
+        ("jobs", "UPDATE jobs SET owner = CAST(x'ff' AS TEXT)"),
+        ("jobs", "UPDATE jobs SET kwargs = replace(hex(zeroblob(50000)), '00', '[')"),
+        ("jobs", "UPDATE jobs SET ended_at = 5.0"),
+        ("history", "UPDATE history SET ended_at = 'later'"),
+        ("boards", "UPDATE boards SET failures = '[[1'"),
+        ("boards", "UPDATE boards SET strikes = 'many'"),
+        ("facts", "UPDATE facts SET value = '{'"),
+        ("facts", "UPDATE facts SET value = x'01'"),
+        ("releases", "UPDATE releases SET frames = '[3]'"),
+    ],
+)
+def test_lines_that_were_never_written_cost_only_themselves(path: Path, full: Snapshot, table: str, spoil: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        counts = {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in TABLES}
+        connection.execute(spoil)
+    found = loaded(path)
+    assert {row.table for row in found.unreadable} == {table}
+    assert len(found.unreadable) == counts[table]
+    assert all(row.key and row.reason and row.row for row in found.unreadable)
+    read = {"boards": len(found.boards), "releases": len(found.releases), "facts": len(found.facts)}
+    assert {**counts, **read, table: 0, "jobs": 0, "history": 0} == {**counts, table: 0, "jobs": 0, "history": 0}
+    assert len(found.jobs) == sum(counts[name] for name in ("jobs", "history") if name != table)
+
+
+def test_a_value_that_is_null_where_none_may_be_is_no_damage_of_the_table(path: Path, full: Snapshot) -> None:
+    change = "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = 'jobs'"
+    for before, after in (("owner TEXT NOT NULL", "owner TEXT"), ("owner TEXT", "owner TEXT NOT NULL")):
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            if before == "owner TEXT":
+                connection.execute("UPDATE jobs SET owner = NULL")
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(change, (before, after))
+    assert {row.table for row in loaded(path).unreadable} == {"jobs"}
 
 
 @pytest.mark.parametrize("left", [None, b""], ids=["missing", "empty"])

@@ -40,7 +40,7 @@ def check_config(config: Path, against: Path | None, allow_unsafe_config: bool) 
         boards = sum(len(machine.live_boards) for machine in configuration.machines)
         click.echo(f"{config} is good: {count(len(configuration.machines), 'machine')}, {count(boards, 'board')}")
         if against is not None:
-            for line in _changes(configuration, _restored(against)):
+            for line in _changes(configuration, _restored(against, configuration)):
                 click.echo(line)
 
 
@@ -55,11 +55,11 @@ def _description(machine: Machine) -> str:
     return ", ".join(parts)
 
 
-def _restored(path: Path) -> Controller:
+def _restored(path: Path, configuration: Configuration) -> Controller:
     core = Controller()
     state = read_state(path)
     with consistent(path):
-        core.restore(state)
+        core.restore(state, configuration.machines)
     return core
 
 

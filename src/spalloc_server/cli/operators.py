@@ -39,6 +39,10 @@ def status(server: RunningServer) -> None:
         print(f"EMERGENCY STOP {noted(view.stopped)}; `spalloc-admin resume` ends it")
     if view.refusal is not None:
         print(f"CHANGES ARE REFUSED: {view.refusal}")
+    if view.defects:
+        print(f"DEFECTS OF THE SERVER: {view.defects} since it started, see its log; the last: {view.last_defect}")
+    for row in view.set_aside:
+        print(f"SET ASIDE {ago(row.since)} ago, as it makes no sense: stored row {row.table}/{row.key}: {row.reason}")
     print("jobs: " + (", ".join(f"{number} {state}" for state, number in sorted(view.jobs.items())) or "none"))
     show_machines(view.machines)
 

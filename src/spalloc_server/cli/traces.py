@@ -87,7 +87,9 @@ def _from_swf(lines: Iterator[str], path: Path) -> Iterator[TraceJob]:
         except (ValueError, IndexError) as error:
             raise TraceError(f"{path}, line {number}: {error}; right would be the 18 numbers of a job") from error
         if boards > MAX_NUMBER or len(owner) > MAX_TEXT:
-            raise TraceError(f"{path}, line {number}: at most {MAX_NUMBER} processors, and {MAX_TEXT} characters of a user")
+            raise TraceError(
+                f"{path}, line {number}: at most {MAX_NUMBER} processors, and {MAX_TEXT} characters of a user"
+            )
         if boards > 0 and duration > 0:
             yield TraceJob(submit, duration, Request(owner=f"user {owner}", boards=boards, tags=DEFAULT_TAGS))
 

@@ -26,7 +26,7 @@ from typing import TypeVar
 from spalloc_server.configuration import Machine
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.kinds import kind_of
-from spalloc_server.core.messages import Allocation, Request
+from spalloc_server.core.messages import NO_JOB, Allocation, Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import Place
 from spalloc_server.core.runtime import Past
@@ -78,6 +78,10 @@ class Book:
         self.seconds_before_free = 0.0
         self.min_fill = DEFAULT_MIN_FILL
         """Least share of its rectangle that a job's boards fill."""
+        self.tried: Waiting | None = None
+        """The job that is looked at; to be blamed for what that raises."""
+        self._started: list[tuple[int, Allocation]] = []
+        self._hopeless: list[Waiting] = []
         self._turn_of: Callable[[Book, Waiting], Turn] = first_come
 
     @property
@@ -104,24 +108,31 @@ class Book:
         self._put_lines_aside()
         self._turns_since = self._generation
 
-    def judge(self) -> list[Waiting]:
-        """Find out which machines could serve those who wait, as many as the step allows; those that none could."""
-        hopeless = []
+    def judge(self) -> None:
+        """Find out which machines could serve those who wait, as many as the step allows. See `take_hopeless`."""
         while self._unjudged and self.work.left > 0:
             key, line = min(self._unjudged.items(), key=_first_turn)
             done = 0
-            for job in line[:CHUNK]:
-                if self.work.left <= 0:
-                    break
-                self.work.judged()
-                self._judge(job)
-                done += 1
-                if not job.machines:
-                    hopeless.append(job)
-            del line[:done]
-            if not line:
-                del self._unjudged[key]
-        return hopeless
+            try:
+                for job in line[:CHUNK]:
+                    if self.work.left <= 0:
+                        break
+                    self.work.judged()
+                    self.tried = job
+                    self._judge(job)
+                    done += 1
+                    if not job.machines:
+                        self._hopeless.append(job)
+            finally:  # nobody stands in two lines, whatever was raised
+                del line[:done]
+                if not line:
+                    del self._unjudged[key]
+            self.tried = None
+
+    def take_hopeless(self) -> list[Waiting]:
+        """Return those that no machine could serve, as `judge` has found since the last call."""
+        hopeless, self._hopeless = self._hopeless, []
+        return [job for job in hopeless if job.job_id in self.waiting]
 
     def _judge(self, job: Waiting) -> None:
         job.kind = self.kind(job.request)
@@ -199,6 +210,17 @@ class Book:
         self._unqueue(job)
         return job
 
+    def discard(self, job_id: int) -> None:
+        """Take a job out of the book, wherever it is and whatever its condition: something has gone wrong with it."""
+        for some in (self.waiting, self.avoiding, self.running, self._joined):
+            some.pop(job_id, None)
+        _take_everywhere(self._lines, job_id)
+        _take_everywhere(self._unjudged, job_id)
+        for owner, owned in list(self._owned.items()):
+            owned.pop(job_id, None)
+            if not owned:
+                del self._owned[owner]
+
     def learn(self, job: Running, now: float) -> None:
         """A job is over: think again of its owner's other ones, as many as that may take time for."""
         self.past.learn(job.request, len(job.allocation.boards), now - job.started_at, now)
@@ -264,7 +286,17 @@ class Book:
         self.work.started(len(allocation.boards))
         self.leave(job.job_id)
         self.run(job.job_id, job.request, allocation, now)
+        self._started.append((job.job_id, allocation))
         return allocation
+
+    def blamed(self) -> int:
+        """Return the job that was looked at when something raised; `NO_JOB` where it was none."""
+        return NO_JOB if self.tried is None else self.tried.job_id
+
+    def take_started(self) -> list[tuple[int, Allocation]]:
+        """Return the jobs that were started since the last call."""
+        started, self._started = self._started, []
+        return started
 
     def run(self, job_id: int, request: Request, allocation: Allocation, since: float) -> None:
         """Note that a job has had its boards since then."""
@@ -347,3 +379,10 @@ def _take_from(lines: dict[K, list[Waiting]], key: K, job: Waiting) -> None:
     del line[bisect_left(line, job.turn, key=_turn)]
     if not line:
         del lines[key]
+
+
+def _take_everywhere(lines: dict[K, list[Waiting]], job_id: int) -> None:
+    for key, line in list(lines.items()):
+        line[:] = [job for job in line if job.job_id != job_id]
+        if not line:
+            del lines[key]

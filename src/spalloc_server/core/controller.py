@@ -47,6 +47,7 @@ class Controller(OperableEngine):
         keepalive = parse_keepalive(kwargs.get("keepalive", DEFAULT_KEEPALIVE))
         told_args, told_kwargs = told_of(args, kwargs)
         self._quotas.admit(request.owner, keepalivehost, self._scheduler.queued)
+        refusal = self._scheduler.refusal(request)
         job = Job(
             job_id=self._next_id,
             owner=request.owner,
@@ -61,18 +62,11 @@ class Controller(OperableEngine):
             deadline=None if keepalive is None else now + keepalive,
             request=request,
         )
-        self._next_id += 1
-        self._set_fact("next_id", self._next_id)
-        self._jobs[job.job_id] = job
-        self._quotas.add(job)
-        self._leases.add(job)
-        self._changed(job, "created", now)
-        job.due = self._scheduler.submit(job.job_id, request, now)
-        refusal = self._scheduler.refusal(request)
+        self._admit(job, now)
         if refusal is None:
             self._schedule(now)
         else:
-            self._end(job, f"{NO_MACHINES} {refusal}", now)
+            self._finish(job, f"{NO_MACHINES} {refusal}", now)
         return job.job_id
 
     def job_keepalive(self, job_id: int, keepalivehost: str | None = None) -> None:
@@ -123,7 +117,7 @@ class Controller(OperableEngine):
             return
         now = self._clock()
         text = None if reason is None else str(reason)
-        self._end(job, text if job.allocation else f"Cancelled: {text or ''}", now)
+        self._finish(job, text if job.allocation else f"Cancelled: {text or ''}", now)
         self._schedule(now)
 
     # ---------------------------------------------------------------- questions
@@ -140,8 +134,10 @@ class Controller(OperableEngine):
         rows = []
         for job in self._jobs.values():
             if job.listed is None:
-                job.listed = encode(_describe(job))
-            rows.append(job.listed)
+                with self.defects.contained("the description of a job", job.job_id):
+                    job.listed = encode(_describe(job))
+            if job.listed is not None:
+                rows.append(job.listed)
         return rows
 
     def created_from(self, job_id: int) -> str | None:
@@ -181,9 +177,28 @@ class Controller(OperableEngine):
         job = self._touch(job_id, host)
         if job is None or job.allocation is None:
             return
-        job.apply(Event.asked)
-        self._power.switch(job, self._machines[job.allocation.machine], on=on)
-        self._changed(job, "power", self._clock())
+        with self._contained("power that a user asked for", job):
+            job.apply(Event.asked)
+            self._power.switch(job, self._machines[job.allocation.machine], on=on)
+            self._changed(job, "power", self._clock())
+
+    def _admit(self, job: Job, now: float) -> None:
+        """Take a new job into every part; or, where one of them raises, into none."""
+        try:
+            job.due = self._scheduler.submit(job.job_id, job.request, now)
+            self._jobs[job.job_id] = job
+            self._quotas.add(job)
+            self._leases.add(job)
+            self._changed(job, "created", now)
+        except BaseException:
+            self._scheduler.forget(job.job_id)
+            self._jobs.pop(job.job_id, None)
+            self._quotas.recount(self._jobs.values())
+            self._stale.pop(job.job_id, None)
+            self._changed_jobs.discard(job.job_id)
+            raise
+        self._next_id += 1
+        self._set_fact("next_id", self._next_id)
 
     def _allocation_of(self, job_id: int) -> Allocation | None:
         job = self._jobs.get(job_id)

@@ -56,16 +56,16 @@ class Deadlines:
             if given >= MAX_PASSED or later >= MAX_LATER:
                 self._until = now
                 return
-            job = self._jobs.get(heapq.heappop(self._heap)[1])
+            job = self._jobs.get(self._heap[0][1])
             deadline = None if job is None else self._deadline(job)
-            if job is None or deadline is None:
+            if job is not None and deadline is not None and deadline > now:
+                later += 1
+                heapq.heapreplace(self._heap, (deadline, job.job_id))  # in one step, so that none is ever lost
                 continue
-            if deadline <= now:
+            heapq.heappop(self._heap)
+            if job is not None and deadline is not None:
                 given += 1
                 yield job
-            else:
-                later += 1
-                self.add(job)
 
     def first(self) -> float | None:
         """No deadline passes before this time; None where there is none."""

@@ -1,84 +1,44 @@
 """What happens to jobs, boards and machines: the machinery below the controller's commands.
 
-Theory of operation. `Engine` holds the parts and is the only one that makes them agree. A `Job` knows its own life
-(`job`), the `Scheduler` who waits and which boards are whose (`schedule`), `Power` which operations are under way and
-which boards are on their way back (`power`), `BoardRecords` which boards are not to be used (`boards`), `Trials` which
-of them are being tried again (`trials`), `Deadlines` whose lease has run out (`deadlines`).
+Theory of operation. The world tells what has happened: a configuration (`configure`), hardware that has done its work
+(`switched`) or fallen silent (`frame_changed`), and time that has passed (`tick`). Each is turned into transitions of
+the jobs and boards that it concerns (`transitions`), and then whatever can start, starts.
 
-What the world must do piles up until a shell fetches it: rows to store (`take_changes`), power to switch
-(`take_switches`), watchers to tell (`changed_jobs`, `changed_machines`). A shell stores first, and only then acts on
-the rest. The world answers through `switched`, `frame_changed` and `tick`. `check` asserts every invariant.
+A defect of this very code is contained to the job or the boards that it concerns, and never keeps others waiting. What
+a transition raises is put on record (`defects`), and the job is given up: it is taken out of every part by force, ends
+with `DEFECT` as its reason, and its boards are switched off and go back. Boards that are held for nobody, whatever
+broke off on their way back, are found and switched off anew, at most once in `RECLAIM_SECONDS`.
+
+`check` asserts every invariant.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
-from operator import attrgetter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
 
 from spalloc_server.configuration import Configuration, Machine
 from spalloc_server.coordinates import Board
-from spalloc_server.core.boards import BoardRecords, address
-from spalloc_server.core.deadlines import Deadlines
-from spalloc_server.core.job import Event, Job, JobState
+from spalloc_server.core.job import Job, JobState
 from spalloc_server.core.machine_facts import machine_to_fact
-from spalloc_server.core.messages import BoardFailure, Changes, JobEvent, JobRow, Note, Outcome, ReleaseRow, Switch
-from spalloc_server.core.power import Power
-from spalloc_server.core.quotas import Quotas
-from spalloc_server.core.schedule import Scheduler
-from spalloc_server.core.trials import Trials
+from spalloc_server.core.messages import NO_JOB, Outcome
+from spalloc_server.core.transitions import Transitions
 
-__all__ = ["NO_MACHINES", "Engine"]
+__all__ = ["DEFECT", "NO_MACHINES", "Engine"]
 
 NO_MACHINES = "Cancelled: No suitable machines available."
 """How the reason of a job that no machine can take begins; published clients show it to users."""
 
-MAX_EVENTS = 100_000
-"""Events that are kept for a shell that does not fetch them."""
+DEFECT = "Cancelled: internal error of the server; its log tells more."
+"""The reason of a job that was given up."""
+
+RECLAIM_SECONDS = 10.0
+"""Between looks for boards that are held for nobody, after a defect."""
 
 
-class Engine:
-    """Jobs, machines, queue and leases.
-
-    Args:
-        clock: the time in seconds since the Unix epoch; it never goes back.
-        max_retired_jobs: ended jobs that are remembered.
-        next_id: number of the first job.
-        seconds_before_free: seconds that boards rest between two jobs.
-    """
-
-    def __init__(
-        self,
-        *,
-        clock: Callable[[], float],
-        max_retired_jobs: int = 1200,
-        next_id: int = 1,
-        seconds_before_free: float = 30.0,
-    ) -> None:
-        self._clock = clock
-        self._configuration = Configuration(max_retired_jobs=max_retired_jobs, seconds_before_free=seconds_before_free)
-        self._next_id = next_id
-        self._machines: dict[str, Machine] = {}
-        self._jobs: dict[int, Job] = {}
-        self._retired: dict[int, JobRow] = {}
-        self._scheduler = Scheduler()
-        self._power = Power()
-        self._boards = BoardRecords(self._scheduler)
-        self._trials = Trials(self._scheduler, self._power, self._boards)
-        self._quotas = Quotas()
-        self._leases = Deadlines(self._jobs, attrgetter("deadline"))
-        self._runtimes = Deadlines(self._jobs, attrgetter("bound"))
-        self.stopped: Note | None = None
-        """The emergency stop that holds, if any."""
-        self._drained: dict[str, Note] = {}
-        self._facts: dict[str, Any] = {}
-        self._changed_facts: set[str] = set()
-        self._stale: dict[int, Job] = {}
-        self._events: deque[JobEvent] = deque(maxlen=MAX_EVENTS)
-        self._changed_jobs: set[int] = set()
-        self._changed_machines: set[str] = set()
+class Engine(Transitions):
+    """Jobs, machines, queue and leases, and what the world tells of them; constructed as `Transitions`."""
 
     # ---------------------------------------------------------------- configuration
 
@@ -96,7 +56,7 @@ class Engine:
             if name not in machines or not old.same_hardware(machines[name])
         ]
         for job in [job for job in self._jobs.values() if job.allocation and job.allocation.machine in gone]:
-            self._end(job, "Machine removed.", now)
+            self._finish(job, "Machine removed.", now)
         for name in gone:
             self._trials.break_off(name)
             self._power.machine_gone(name)
@@ -113,9 +73,10 @@ class Engine:
         self._scheduler.set_machines(self._machines)
         self._boards.set_machines(self._machines.values())
         for name, machine in machines.items():
-            for release in () if name in kept else self._power.machine_came(machine):
-                self._wait_for(release, now)
-            self._boards.apply(machine)
+            with self._contained("the boards of a machine that has come"):
+                for release in () if name in kept else self._power.machine_came(machine):
+                    self._wait_for(release, now)
+                self._boards.apply(machine)
         self._schedule(now, go_on=True)
 
     def configure(self, configuration: Configuration) -> None:
@@ -133,18 +94,22 @@ class Engine:
         """A power operation is over."""
         now = self._clock()
         failures = {(failure.bmp, failure.board): failure for failure in outcome.failures}
-        job_id = self._power.job_of(outcome.operation)
-        if job_id is not None:
-            self._job_switched(self._jobs[job_id], failures, now)
-        elif machine := self._trials.ended(outcome.operation, failures, now):
-            self._changed_machines.add(machine.name)
-        else:
-            self._boards_released(outcome.operation, failures, now)
+        job = None
+        with self._contained("the outcome of a power operation"):
+            job = self._jobs.get(self._power.job_of(outcome.operation) or NO_JOB)
+        with self._contained("the outcome of a power operation", job):
+            if job is not None:
+                self._job_switched(job, failures, now)
+            elif machine := self._trials.ended(outcome.operation, failures, now):
+                self._changed_machines.add(machine.name)
+            else:
+                self._boards_released(outcome.operation, failures, now)
         self._schedule(now)
 
     def frame_changed(self, bmp: str, reason: str | None) -> None:
         """A frame's BMP has fallen silent, for this reason, or answers again (None); jobs follow at the next `tick`."""
-        self._changed_machines.update(self._boards.frame_changed(bmp, reason))
+        with self._contained("a frame that fell silent, or answers again"):
+            self._changed_machines.update(self._boards.frame_changed(bmp, reason))
 
     def tick(self, expire_before: float | None = None) -> None:
         """Time has passed: end rests and expired leases, and start what can start.
@@ -156,222 +121,111 @@ class Engine:
                 time at which it knows to have read every command that clients had sent.
         """
         now = self._clock()
-        for job in self._leases.passed(now if expire_before is None else expire_before):
-            self._end(job, "Job timed out.", now)
-        for job in self._runtimes.passed(now):
-            self._runtime_passed(job, now)
-        self._power.end_rests(now)
+        with self._contained("the search for leases that have run out"):
+            for job in self._leases.passed(now if expire_before is None else expire_before):
+                self._finish(job, "Job timed out.", now)
+        with self._contained("the search for run times that are over"):
+            for job in self._runtimes.passed(now):
+                with self._contained("the end of a run time", job):
+                    self._runtime_passed(job, now)
+        with self._contained("the end of rests"):
+            self._power.end_rests(now)
+        if self._reclaim_at is not None and now >= self._reclaim_at:
+            self._reclaim(now)
         self._schedule(now, go_on=True)
 
     def wake_at(self) -> float | None:
         """When `tick` should be called even if nothing else happens (leases apart); None for no such time."""
         if self._leases.behind:
             return self._clock()
-        times = (self._scheduler.wake_at(), self._runtimes.first(), self._trials.first())
+        times = (self._scheduler.wake_at(), self._runtimes.first(), self._trials.first(), self._reclaim_at)
         return min((time for time in times if time is not None), default=None)
-
-    # ---------------------------------------------------------------- what the world must do
-
-    @property
-    def changed(self) -> bool:
-        """Whether there is anything to fetch."""
-        told = self._changed_jobs or self._changed_machines
-        return bool(self._stale or told or self._changed_facts or self._power.changed or self._boards.changed)
-
-    @property
-    def next_id(self) -> int:
-        """Number of the next job."""
-        return self._next_id
-
-    def take_changes(self) -> Changes:
-        """Rows to store that changed since the last call; storing them makes the state last."""
-        self._learn_facts()
-        changes = Changes(
-            jobs={job_id: job.row() for job_id, job in self._stale.items()},
-            boards=self._boards.take_changes(),
-            releases=self._power.take_changes(),
-            facts={name: self._facts.get(name) for name in self._changed_facts},
-        )
-        self._stale.clear()
-        self._changed_facts.clear()
-        return changes
-
-    def take_switches(self) -> list[Switch]:
-        """Power operations to start since the last call, in order; only after their changes are stored."""
-        return self._power.take_switches()
-
-    def take_events(self) -> list[JobEvent]:
-        """What has happened to jobs since the last call, in order; the latest `MAX_EVENTS` of it."""
-        events = list(self._events)
-        self._events.clear()
-        return events
-
-    @property
-    def changed_jobs(self) -> set[int]:
-        """Jobs whose state changed since this was last read."""
-        changed, self._changed_jobs = self._changed_jobs, set()
-        return changed
-
-    @property
-    def changed_machines(self) -> set[str]:
-        """Machines that changed, or on which boards were given or freed, since this was last read."""
-        changed, self._changed_machines = self._changed_machines, set()
-        return changed
-
-    # ---------------------------------------------------------------- transitions
-
-    @property
-    def _rest(self) -> float:
-        return self._configuration.seconds_before_free
 
     def _schedule(self, now: float, *, go_on: bool = False) -> None:
         """Start what can start, and end what has become impossible, a step of it; `tick` goes on with what is left."""
-        for job_id, reason in self._scheduler.impossible(go_on=go_on):
-            self._end(self._jobs[job_id], f"{NO_MACHINES} {reason}", now)
-        for job_id, allocation in self._scheduler.run(now, go_on=go_on):
-            job = self._jobs[job_id]
-            job.apply(Event.allocated)
-            job.allocation, job.allocated_at = allocation, now
-            job.placements += 1
-            self._changed_machines.add(allocation.machine)
-            self._power.switch(job, self._machines[allocation.machine], on=True)
-            self._changed(job, "allocated", now)
-        self._changed_machines.update(self._trials.begin_due(self._machines, now))
+        with self._contained("the search for jobs that have become impossible"):
+            for job_id, reason in self._scheduler.impossible(go_on=go_on):
+                self._finish(self._jobs[job_id], f"{NO_MACHINES} {reason}", now)
+        with self._contained("the scheduler's pass"):
+            for job_id, allocation in self._scheduler.run(now, go_on=go_on):
+                with self._contained("the start of a job", self._jobs.get(job_id)):
+                    self._start(self._jobs[job_id], allocation, now)
+        with self._contained("what the scheduler's pass could not do"):
+            for doing, error, culprit in self._scheduler.take_failures():
+                with self._contained(doing, self._jobs.get(culprit)):
+                    raise error
+        with self._contained("trials of boards"):
+            self._changed_machines.update(self._trials.begin_due(self._machines, now))
 
-    def _job_switched(self, job: Job, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
-        self._power.forget(job)
-        if failures and job.power:
-            self._place_again(job, failures, now)
-            return
-        job.apply(Event.switched)
-        job.failed_in = frozenset()
-        if job.ready_at is None:
-            job.ready_at = now
-            self._bound_runtime(job, now)
-        self._changed(job, "ready", now)
+    def _finish(self, job: Job, reason: str | None, now: float) -> None:
+        """End a job, whatever becomes of that."""
+        with self._contained("the end of a job", job):
+            self._end(job, reason, now)
 
-    def _bound_runtime(self, job: Job, now: float) -> None:
-        """Have the job's user warned, and then the job ended, when the run time that it asked for is over."""
-        if job.ends_at is not None:
-            job.bound = job.warned_at
-            if job.bound <= now:  # as after a restart
-                self._warn(job, now)
-            self._runtimes.add(job)
+    def _switch_off_idle(self, machine: Machine) -> None:
+        """Switch off what nobody has of a machine, and give it to nobody before that is done."""
+        idle = [board for board in machine.board_locations if self._scheduler.holder(machine.name, board) is None]
+        if idle:
+            self._scheduler.hold(machine.name, idle, NO_JOB)
+            self._power.release(NO_JOB, machine, idle)
 
-    def _runtime_passed(self, job: Job, now: float) -> None:
-        if job.warning is not None:
-            self._end(job, f"{job.run_time_over}.", now)
-        else:
-            self._warn(job, now)
-            self._runtimes.add(job)
+    # ---------------------------------------------------------------- defects
 
-    def _warn(self, job: Job, now: float) -> None:
-        job.warn(now)
-        self._changed_jobs.add(job.job_id)
+    @contextmanager
+    def _contained(self, doing: str, job: Job | None = None) -> Iterator[None]:
+        """Put on record what is raised within, give up the job that it concerned, and go on behind."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, it concerns nobody else
+            self.defects.note(doing, error, NO_JOB if job is None else job.job_id)
+            if job is None:
+                self._reclaim_at = max(self._clock(), self._reclaimed_at + RECLAIM_SECONDS)
+            else:
+                self._give_up(job)
 
-    def _place_again(self, job: Job, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
-        """Take the boards that could not be switched on away from the job, and find it others.
+    def _give_up(self, job: Job) -> None:
+        """End a job of which something has raised: take out what is left of it in any part, and its boards back."""
+        now, job_id = self._clock(), job.job_id
+        for part in (self._scheduler.forget, self._power.forget_job):
+            with self.defects.contained("giving up a job", job_id):
+                part(job_id)
+        self._jobs.pop(job_id, None)
+        self._quotas.recount(self._jobs.values())
+        if job.ended_at is None:
+            job.reason, job.ended_at = DEFECT, now
+        job.state, job.power, job.operation = JobState.destroyed, None, None
+        self._stale[job_id] = job
+        self._changed_jobs.add(job_id)
+        with self.defects.contained("giving up a job", job_id):
+            self._retired[job_id] = job.row()
+            self._forget_retired()
+        with self.defects.contained("giving up a job", job_id):
+            self._changed(job, "destroyed", now)
+        self._reclaim(now, job_id)
 
-        Not once it has been ready: its user has its boards' addresses, and published clients ask for them only once.
-        """
-        assert job.allocation is not None
-        machine, boards = self._machines[job.allocation.machine], job.allocation.boards
-        failed = self._boards.failed(machine, boards, failures, now)
-        bad = (machine.board_locations[board] for board in boards if address(machine, board) in failures)
-        job.failed_in |= {(machine.name, place[:2]) for place in bad}
-        if job.ready_at is not None:
-            self._end(job, f"Machine configuration failed. {failed}", now)
-        elif job.placements >= self._configuration.health.max_placements:
-            self._end(job, f"Boards failed in each of {job.placements} places, last {failed}.", now)
-        else:
-            self._requeue(job, failed, now)
+    def _reclaim(self, now: float, job_id: int | None = None) -> None:
+        """Switch off, and thereby give back, the boards that are held for nobody: all, or those of one job."""
+        self._reclaim_at = self._reclaim_at if job_id is not None else None
+        self._reclaimed_at = self._reclaimed_at if job_id is not None else now
+        for machine in self._machines.values():
+            for holder in {each for each in self._scheduler.holders(machine.name).values() if job_id in (None, each)}:
+                with self.defects.contained("switching off boards that are held for nobody", holder):
+                    self._power.release(holder, machine, self._held_for_nobody(machine, holder))
+                with self._contained("switching off boards that are held for nobody"):
+                    if boards := self._held_for_nobody(machine, holder):  # it cannot be done in the job's name
+                        self._scheduler.hold_again(machine.name, boards, NO_JOB)
+                        self._power.release(NO_JOB, machine, boards)
+                self._changed_machines.add(machine.name)
 
-    def _requeue(self, job: Job, reason: str, now: float) -> None:
-        """Take the boards of a job that was never ready away, and let it wait for others."""
-        self._power.forget(job)
-        job.apply(Event.failed)
-        self._changed(job, "failed", now, reason=reason)
-        self._give_back(job, now, learn=False)
-        job.allocation, job.power = None, True
-        avoid: dict[str, list[Board]] = {}
-        for name, frame in job.failed_in:
-            if name in self._machines:
-                avoid.setdefault(name, []).extend(self._machines[name].frames.get(frame, ()))
-        job.due = self._scheduler.submit(job.job_id, job.request, job.created_at, avoid=avoid)
-
-    def _boards_released(self, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
-        rest_until = now + self._rest if self._rest > 0 else None
-        release = self._power.released(operation, rest_until)
-        if release is None or not release.boards:
-            return
-        self._boards.failed(self._machines[release.machine], release.boards, failures, now)
-        self._scheduler.free(release.machine, release.boards, rest_until=rest_until, now=now)
-        self._changed_machines.add(release.machine)
-
-    def _wait_for(self, release: ReleaseRow, now: float) -> None:
-        """Give the boards of a release to nobody before they are off and have rested."""
-        self._scheduler.hold(release.machine, release.boards, release.job_id)
-        if release.rest_until is not None:
-            self._scheduler.free(release.machine, release.boards, rest_until=release.rest_until, now=now)
-
-    def _end(self, job: Job, reason: str | None, now: float) -> None:
-        """The job is over: it gives its boards back and is history."""
-        job.apply(Event.ended)
-        self._power.forget(job)
-        if job.allocation is None:
-            self._scheduler.withdraw(job.job_id)
-        else:
-            self._give_back(job, now, learn=job.ready_at is not None)
-        job.power, job.reason, job.ended_at = None, reason, now
-        del self._jobs[job.job_id]
-        self._quotas.remove(job)
-        self._retired[job.job_id] = job.row()
-        self._forget_retired()
-        self._changed(job, "destroyed", now)
-
-    def _give_back(self, job: Job, now: float, *, learn: bool) -> None:
-        assert job.allocation is not None
-        assert job.allocated_at is not None
-        job.board_seconds += len(job.allocation.boards) * (now - job.allocated_at)
-        self._scheduler.end(job.job_id, now, learn=learn)
-        self._power.release(job.job_id, self._machines[job.allocation.machine], job.allocation.boards)
-        self._changed_machines.add(job.allocation.machine)
-
-    def _touch(self, job_id: int, host: str | None) -> Job | None:
-        """The live job of this number, its lease begun anew; None where there is none."""
-        job = self._jobs.get(job_id)
-        if job is None:
-            return None
-        if (keepalive := job.keepalive) is not None and keepalive > 0:
-            job.deadline = self._clock() + keepalive
-        if host != job.keepalivehost and host is not None:
-            job.keepalivehost = host
-            job.forget_encoded()
-        return job
-
-    def _changed(self, job: Job, event: str, now: float, reason: str | None = None) -> None:
-        """Something has happened to the job that must be stored and told."""
-        job.forget_encoded()
-        self._stale[job.job_id] = job
-        self._changed_jobs.add(job.job_id)
-        machine, boards = (job.allocation.machine, job.allocation.boards) if job.allocation else (None, ())
-        host, why = job.keepalivehost, reason or job.reason
-        self._events.append(JobEvent(now, event, job.job_id, job.owner, host, job.power, machine, boards, why))
-
-    def _learn_facts(self) -> None:
-        for name, value in self._scheduler.facts().items():
-            self._set_fact(name, value)
-
-    def _set_fact(self, name: str, value: Any) -> None:
-        if value is None:
-            self._facts.pop(name, None)
-        else:
-            self._facts[name] = value
-        self._changed_facts.add(name)
-
-    def _forget_retired(self) -> None:
-        while len(self._retired) > self._configuration.max_retired_jobs:
-            del self._retired[next(iter(self._retired))]
+    def _held_for_nobody(self, machine: Machine, holder: int) -> list[Board]:
+        """Boards that are held for a job that does not have them, and that are not on their way back either."""
+        held = {board for name, board, _ in (*self._power.held(), *self._trials.held()) if name == machine.name}
+        for job in self._jobs.values():
+            if job.allocation is not None and job.allocation.machine == machine.name:
+                held.update(job.allocation.boards)
+        return sorted(
+            b for b, each in self._scheduler.holders(machine.name).items() if each == holder and b not in held
+        )
 
     # ---------------------------------------------------------------- invariants
 

@@ -33,6 +33,7 @@ __all__ = [
     "Request",
     "Snapshot",
     "Switch",
+    "UnreadableRow",
 ]
 
 
@@ -80,10 +81,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def asked(self) -> int:
-        """Boards asked for."""
+        """Boards asked for; never negative, although sizes may be, which no machine can serve."""
         if self.triads is not None:
-            return BOARDS_PER_TRIAD * self.triads[0] * self.triads[1]
-        return self.boards or 1
+            return max(0, BOARDS_PER_TRIAD * self.triads[0] * self.triads[1])
+        return max(0, self.boards or 1)
 
     @property
     def kind(self) -> Kind:
@@ -299,6 +300,17 @@ class Changes(msgspec.Struct, kw_only=True):
         return bool(self.jobs or self.boards or self.releases or self.facts)
 
 
+class UnreadableRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored row that makes no sense."""
+
+    table: str
+    key: tuple[Any, ...]
+    """As it is stored."""
+    reason: str
+    row: dict[str, Any]
+    """Its columns, as far as they could be read."""
+
+
 class Snapshot(msgspec.Struct, kw_only=True):
     """All that a core needs to go on where another stopped."""
 
@@ -307,3 +319,5 @@ class Snapshot(msgspec.Struct, kw_only=True):
     boards: list[BoardRow] = []
     releases: list[ReleaseRow] = []
     facts: dict[str, Any] = {}
+    unreadable: list[UnreadableRow] = []
+    """Rows that are none of the above although they should be."""

@@ -208,6 +208,10 @@ class Occupancy:
             self.resting.pop(board, None)
         self.free = without(self.free, self.torus.planes(boards))
 
+    def hold_again(self, boards: Collection[Board], job_id: int) -> None:
+        """Boards that are held for one job are held for another from now on."""
+        self.holders.update(dict.fromkeys(boards, job_id))
+
     def release(self, boards: Collection[Board], rest_until: float | None) -> None:
         """Boards are powered off: they rest until then, and are free from then on."""
         for board in boards:

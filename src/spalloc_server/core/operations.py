@@ -12,14 +12,17 @@ jobs that were not ready yet go back to the queue, where they and all new ones w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from spalloc_server.configuration import Frame
+from spalloc_server.configuration import Frame, Machine
 from spalloc_server.coordinates import Board
-from spalloc_server.core.messages import NO_JOB, BoardReport, Note
+from spalloc_server.core.boards import SERVER
+from spalloc_server.core.messages import NO_JOB, BoardReport, Note, Snapshot
 from spalloc_server.core.overview import BoardView, ObservableEngine
+from spalloc_server.core.set_aside import SetAsideView
 from spalloc_server.errors import RequestError
 
 __all__ = ["KEPT_FACTS", "OperableEngine"]
@@ -37,18 +40,31 @@ _STOPPED = "stopped"
 class OperableEngine(ObservableEngine):
     """An engine that operators can command. Every command raises `RequestError` for what there is not."""
 
-    def _restore_facts(self, facts: dict[str, Any]) -> None:
-        super()._restore_facts(facts)
-        for name, value in facts.items():
-            kind, _, rest = name.partition("/")
-            if kind == "disabled":
-                cabinet, frame, machine = rest.split("/", 2)
-                self._boards.frames[machine, (int(cabinet), int(frame))] = _note(value)
-            elif kind == "drained":
-                self._drained[rest] = _note(value)
-            elif name == _STOPPED:
-                self.stopped = _note(value)
+    def _take_fact(self, name: str, value: Any, now: float) -> None:
+        kind, _, rest = name.partition("/")
+        if kind == "disabled":
+            cabinet, frame, machine = rest.split("/", 2)
+            self._boards.frames[machine, (int(cabinet), int(frame))] = _note(value)
+        elif kind == "drained":
+            self._drained[rest] = _note(value)
+        elif name == _STOPPED:
+            self.stopped = _note(value)
+        else:
+            super()._take_fact(name, value, now)
+
+    def _in_place_of_fact(self, name: str, now: float) -> Any:
+        """What an operator has closed stays closed, even where nobody can read any more why."""
+        if name.partition("/")[0] in {"disabled", "drained", _STOPPED}:
+            return _fact(Note("the stored reason cannot be read", SERVER, now))
+        return super()._in_place_of_fact(name, now)
+
+    def restore(
+        self, snapshot: Snapshot, configured: Iterable[Machine] = (), *, highest_id: int = 0
+    ) -> list[SetAsideView]:
+        """Go on where another left off; see `RecoverableEngine.restore`."""
+        set_aside = super().restore(snapshot, configured, highest_id=highest_id)
         self._close()
+        return set_aside
 
     # ---------------------------------------------------------------- boards and frames
 
@@ -118,7 +134,7 @@ class OperableEngine(ObservableEngine):
         if job_id not in self._jobs:
             raise RequestError(f"there is no live job {job_id}")
         now = self._clock()
-        self._end(self._jobs[job_id], f"Ended by {by}: {reason}", now)
+        self._finish(self._jobs[job_id], f"Ended by {by}: {reason}", now)
         self._schedule(now)
 
     def emergency_stop(self, *, reason: str, by: str) -> None:
@@ -127,19 +143,19 @@ class OperableEngine(ObservableEngine):
         self.stopped = self._note(reason, by)
         self._set_fact(_STOPPED, _fact(self.stopped))
         self._close()
-        self._trials.break_off()
+        with self._contained("trials that are broken off"):
+            self._trials.break_off()
         text = f"Emergency stop by {by}: {reason}"
         for job in list(self._jobs.values()):
-            if job.ready_at is not None:
-                self._end(job, text, now)
-            elif job.allocation is not None:
-                self._requeue(job, text, now)
-                job.placements -= 1  # the hardware did not fail it
+            with self._contained("the emergency stop of a job", job):
+                if job.ready_at is not None:
+                    self._end(job, text, now)
+                elif job.allocation is not None:
+                    self._requeue(job, text, now)
+                    job.placements -= 1  # the hardware did not fail it
         for machine in self._machines.values():
-            idle = [board for board in machine.board_locations if self._scheduler.holder(machine.name, board) is None]
-            if idle:
-                self._scheduler.hold(machine.name, idle, NO_JOB)
-                self._power.release(NO_JOB, machine, idle)
+            with self._contained("the emergency stop of a machine"):
+                self._switch_off_idle(machine)
             self._changed_machines.add(machine.name)
 
     def switch_off_unused(self) -> None:

@@ -17,9 +17,10 @@ from spalloc_server.coordinates import Board
 from spalloc_server.core.job import Job, JobState
 from spalloc_server.core.messages import Allocation, BoardReport, BoardRow, JobRow, Note
 from spalloc_server.core.recovery import RecoverableEngine
+from spalloc_server.core.set_aside import SetAsideView, views
 from spalloc_server.errors import RequestError
 
-__all__ = ["BoardView", "FrameView", "JobView", "MachineView", "ObservableEngine"]
+__all__ = ["BoardView", "FrameView", "JobView", "MachineView", "ObservableEngine", "SetAsideView"]
 
 
 class FrameView(msgspec.Struct, kw_only=True):
@@ -164,6 +165,10 @@ class ObservableEngine(RecoverableEngine):
             view.reason, view.position, view.waits_for = why.text, why.position, why.waits_for
             view.held_by, view.predicted_start = why.held_by, why.predicted_start
         return view
+
+    def set_aside(self) -> list[SetAsideView]:
+        """Stored rows that made no sense at a start, in order of table and key."""
+        return views(self._facts)
 
     def _machine(self, name: str) -> Machine:
         if name not in self._machines:

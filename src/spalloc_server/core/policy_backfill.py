@@ -115,6 +115,7 @@ class Backfill:
         while under_way is not None and book.work.left > 0:
             self._go_on(book, under_way, now, started)
             under_way = self._under_way(book)
+        book.tried = None
         self._before = {name: (machine, machine.closed, machine.free) for name, machine in book.machines.items()}
         return started
 
@@ -166,6 +167,7 @@ class Backfill:
 
     def _try(self, book: Book, job: Waiting, now: float, started: list[tuple[int, Allocation]]) -> None:
         """Start a job, or else reserve boards for it if nobody has any there."""
+        book.tried = job
         book.work.looked()
         if found := self._find(book, job, now):
             started.append((job.job_id, book.start(job, *found, now)))

@@ -54,6 +54,7 @@ class FirstComeFirstServed:
         for job in book.candidates(heads, self._reached):
             if book.work.left <= 0:
                 return
+            book.tried = job
             book.work.looked()
             self._reached = job.turn
             machines = [name for name in job.machines if name in heads and book.machines[name].serves_now(job.kind)]

@@ -52,6 +52,10 @@ class Power:
             del self._job_of[job.operation]
             job.operation = None
 
+    def forget_job(self, job_id: int) -> None:
+        """No outcome of this job's matters any longer, whatever has become of the job."""
+        self._job_of = {operation: job for operation, job in self._job_of.items() if job != job_id}
+
     def try_board(self, machine: Machine, board: Board) -> int:
         """Switch on a board that no job has, with all its links stopped; the operation."""
         operation = self._new_operation()

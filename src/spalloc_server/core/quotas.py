@@ -8,6 +8,7 @@ embeds the core has made counts for none.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from spalloc_server.core.job import Job
 from spalloc_server.errors import RequestError
@@ -54,6 +55,12 @@ class Quotas:
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]
+
+    def recount(self, jobs: Iterable[Job]) -> None:
+        """These are the jobs that live, whatever was counted before."""
+        self._owners, self._addresses = Counter(), Counter()
+        for job in jobs:
+            self.add(job)
 
     def check(self, jobs: list[Job]) -> None:
         """Assert that these are the jobs that live."""

@@ -57,7 +57,9 @@ def parse_request(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_priorit
     if kwargs.get("owner") is None:
         raise RequestError("owner must be specified for all jobs: give the owner's name or e-mail address as owner=...")
     if unknown := sorted(set(kwargs) - KEYWORDS):
-        raise RequestError(f"unknown argument {shown(unknown[0])}: create_job takes sizes and {', '.join(sorted(KEYWORDS))}")
+        raise RequestError(
+            f"unknown argument {shown(unknown[0])}: create_job takes sizes and {', '.join(sorted(KEYWORDS))}"
+        )
     sizes = _sizes(args)
     machine, tags = _machine_and_tags(kwargs.get("machine"), kwargs.get("tags"))
     single = len(sizes) == 3 or sizes == (1,)
@@ -99,8 +101,9 @@ def told_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], 
         if (length := len(in_text(text, name))) > MAX_TEXT:
             raise RequestError(f"{name} of {length} characters given: it may have at most {MAX_TEXT}")
     told = {name: value for name, value in kwargs.items() if name not in {"owner", "keepalive"}}
-    if len(shown(told.get("require_torus"))) > MAX_SHOWN:  # anything counts as true or false
-        told["require_torus"] = bool(told["require_torus"])
+    torus = told.get("require_torus")
+    if len(shown(torus)) > MAX_SHOWN or (isinstance(torus, int) and abs(torus) > MAX_NUMBER):
+        told["require_torus"] = bool(torus)  # anything counts as true or false
     return list(args[:3]), told
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -40,6 +41,10 @@ MAX_SIZES = 16
 
 MAX_OWNERS = 10_000
 """Owners that are remembered; those whose jobs ended last."""
+
+
+LARGEST = 1e18
+"""No time in seconds, and no amount of board-seconds, that is kept is larger."""
 
 
 class Owner(msgspec.Struct):
@@ -112,13 +117,17 @@ class Past:
         }
 
     def restore(self, facts: Mapping[str, Any]) -> None:
-        """Take back what `facts` gave, ever, in whatever order; other facts are left alone."""
+        """Take back what `facts` gave, ever, in whatever order; other facts are left alone.
+
+        Raises:
+            ValueError: a fact is not of its form, or has numbers that cannot be.
+        """
         owners = {}
         for name, fact in facts.items():
             if name == "everybody":
-                self._everybody = msgspec.convert(fact, Owner)
+                self._everybody = _owner(fact)
             elif name.startswith("owner/"):
-                owners[name.removeprefix("owner/")] = msgspec.convert(fact, Owner)
+                owners[name.removeprefix("owner/")] = _owner(fact)
         self._owners = dict(sorted(owners.items(), key=lambda item: item[1].at))
         self._forget()
 
@@ -132,6 +141,16 @@ class Past:
     def _used(self, owner: Owner, now: float) -> float:
         halvings = max(0.0, now - owner.at) / self.half_life
         return owner.used * math.pow(0.5, halvings)
+
+
+def _owner(fact: Any) -> Owner:
+    owner = msgspec.convert(fact, Owner)
+    amounts = (owner.used, owner.total, *owner.last, *chain(*owner.sizes.values()))
+    if not all(0 <= amount <= LARGEST for amount in amounts):
+        raise ValueError("use and run times are not negative, and not absurdly long")
+    if not abs(owner.at) <= LARGEST or any(not some for some in owner.sizes.values()):
+        raise ValueError("when it was counted, or what was counted, is missing")
+    return owner
 
 
 def predicted_end(request: Request, started_at: float, predicted: float, now: float) -> float:

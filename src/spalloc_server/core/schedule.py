@@ -20,7 +20,7 @@ from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.book import Book, allows
 from spalloc_server.core.explanation import Explanation, explain
-from spalloc_server.core.messages import Allocation, Request
+from spalloc_server.core.messages import NO_JOB, Allocation, Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.policy import Policy
 from spalloc_server.core.policy_backfill import Backfill
@@ -31,6 +31,9 @@ from spalloc_server.core.work import STEP
 from spalloc_server.options import Scheduling
 
 __all__ = ["Explanation", "Scheduler"]
+
+MAX_FAILURES = 10
+"""Jobs for which something may raise in one step, before other things have their turn."""
 
 POLICIES: dict[str, type[Policy]] = {"backfill": Backfill, "fifo": FirstComeFirstServed}
 
@@ -50,6 +53,7 @@ class Scheduler:
         self._changed = False
         self._now = 0.0
         """When `run` was last called."""
+        self._failures: list[tuple[str, Exception, int]] = []
         self.set_policy(scheduling or Scheduling(), seconds_before_free)
 
     def set_policy(self, scheduling: Scheduling, seconds_before_free: float) -> None:
@@ -107,7 +111,14 @@ class Scheduler:
             go_on: as for `run`.
         """
         self._begin_step(go_on=go_on)
-        return [(job.job_id, self._why_none(job.request)) for job in self._book.judge()]
+        for _ in range(MAX_FAILURES):
+            try:
+                self._book.judge()
+                break
+            except Exception as error:  # noqa: BLE001 - whatever it is, other jobs are to start
+                if not self._blame("the search for machines that could serve a job", error):
+                    break
+        return [(job.job_id, self._why_none(job.request)) for job in self._book.take_hopeless()]
 
     def submit(
         self,
@@ -132,7 +143,11 @@ class Scheduler:
         """
         planes = {name: self._book.machines[name].torus.planes(boards) for name, boards in (avoid or {}).items()}
         job = Waiting(job_id, request, now, self._book.suitable(request), avoid=planes)
-        self._book.join(job, due)
+        try:
+            self._book.join(job, due)
+        except BaseException:
+            self._book.discard(job_id)  # all of it, or nothing
+            raise
         self._changed = True
         return job.turn[1]
 
@@ -189,10 +204,16 @@ class Scheduler:
         self._closed = None if everything else frozenset(machines)
         self._close()
 
+    def forget(self, job_id: int) -> None:
+        """Let a job go, wherever it is. Its boards stay held for it."""
+        self._book.discard(job_id)
+        self._changed = True
+
     def run(self, now: float, *, go_on: bool = True) -> list[tuple[int, Allocation]]:
         """Start the jobs that may start now, as far as the step allows.
 
         Nothing starts while it is being found out which machines could serve those who wait: `impossible` comes first.
+        A job for which either raises leaves the queue, and they go on without it. `take_failures` tells which it was.
 
         Args:
             now: the time.
@@ -206,7 +227,32 @@ class Scheduler:
         if not self._book.judged or not (self._changed or self._policy.pending):
             return []
         changed, self._changed = self._changed, False
-        return self._policy.run(self._book, now, changed=changed)
+        for _ in range(MAX_FAILURES):
+            self._book.tried = None
+            try:
+                self._policy.run(self._book, now, changed=changed)
+                break
+            except Exception as error:  # noqa: BLE001 - whatever it is, other jobs are to start
+                changed = True
+                if not self._blame("the search for boards", error):
+                    break
+        else:
+            self._changed = True
+        return self._book.take_started()
+
+    def take_failures(self) -> list[tuple[str, Exception, int]]:
+        """Return what `run` has met since the last call: (what was done, what it raised, the job or `NO_JOB`)."""
+        failures, self._failures = self._failures, []
+        return failures
+
+    def _blame(self, doing: str, error: Exception) -> bool:
+        """Put on record what was raised, and let the job go that it concerned; whether there is one."""
+        culprit = self._book.blamed()
+        self._failures.append((doing, error, culprit))
+        self._policy.places_changed()
+        if culprit != NO_JOB:
+            self._book.discard(culprit)
+        return culprit != NO_JOB
 
     def wake_at(self) -> float | None:
         """When `run` is worth calling even if nothing else happens; None while nothing waits for time to pass."""
@@ -216,6 +262,14 @@ class Scheduler:
             return None
         wakes = (occupancy.next_wake() for occupancy in self._book.machines.values())
         return min((wake for wake in wakes if wake is not None), default=None)
+
+    def holders(self, machine: str) -> Mapping[Board, int]:
+        """The boards of a machine that are held, and the job that each is held for."""
+        return self._book.machines[machine].holders
+
+    def hold_again(self, machine: str, boards: Collection[Board], job_id: int) -> None:
+        """Hold boards for this job that are held for another so far."""
+        self._book.machines[machine].hold_again(boards, job_id)
 
     def holder(self, machine: str, board: Board) -> int | None:
         """The job that a board is held for; one that has ended, while its boards are being powered off."""

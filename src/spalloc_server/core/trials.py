@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator, Mapping
 from spalloc_server.configuration import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.boards import BoardKey, BoardRecords, address
+from spalloc_server.core.defects import Defects
 from spalloc_server.core.messages import NO_JOB, BoardFailure
 from spalloc_server.core.power import Power
 from spalloc_server.core.schedule import Scheduler
@@ -33,10 +34,13 @@ PASSED = "passed"
 class Trials:
     """Which boards are due, and which are being tried."""
 
-    def __init__(self, scheduler: Scheduler, power: Power, boards: BoardRecords) -> None:
+    def __init__(self, scheduler: Scheduler, power: Power, boards: BoardRecords, defects: Defects) -> None:
         self._scheduler = scheduler
         self._power = power
         self._boards = boards
+        self._defects = defects
+        self._failed: set[BoardKey] = set()
+        """Boards that could not be tried, because of a defect; they stay in quarantine."""
         self._under_way: dict[int, tuple[Machine, Board]] = {}
         self._first: float | None = None
         self.paused = False
@@ -56,12 +60,17 @@ class Trials:
             for (name, x, y, z), time in sorted(self._boards.trial_at.items()):
                 if time > now or name not in machines or self._closed(machines[name], (x, y, z)):
                     continue
-                rests_until = self._scheduler.rests_until(name, (x, y, z))
-                if rests_until is not None:
-                    later.append(rests_until)
-                elif self.possible(machines[name], (x, y, z), now) is None:
-                    self.begin(machines[name], (x, y, z))
-                    yield name
+                if (name, x, y, z) in self._failed:
+                    continue
+                self._failed.add((name, x, y, z))
+                with self._defects.contained(f"a trial of board {(x, y, z)} of {name}"):
+                    rests_until = self._scheduler.rests_until(name, (x, y, z))
+                    if rests_until is not None:
+                        later.append(rests_until)
+                    elif self.possible(machines[name], (x, y, z), now) is None:
+                        self.begin(machines[name], (x, y, z))
+                        yield name
+                    self._failed.discard((name, x, y, z))
         self._first = min(later, default=None)
 
     def possible(self, machine: Machine, board: Board, now: float) -> str | None:

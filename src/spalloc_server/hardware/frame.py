@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from spalloc_server.core.messages import BoardFailure, FrameWork
+from spalloc_server.defects import DefectLog
 from spalloc_server.errors import HardwareError
 from spalloc_server.hardware.bmp import Bmp, NoAnswer, Refused, Silent
 from spalloc_server.hardware.fpgas import Fpgas
@@ -72,7 +73,9 @@ class Frame:
         on_frame: Callable[[str, str | None], None],
         *,
         port: int = SCP_PORT,
+        defects: DefectLog | None = None,
     ) -> None:
+        self._defects = defects or DefectLog()
         self.bmp = Bmp(host, timings, self._fell_silent, port=port)
         self.flash = asyncio.Lock()
         """To be held from reading flash to having written it."""
@@ -136,6 +139,9 @@ class Frame:
 
     async def keep_watch(self) -> None:
         """Ask an idle BMP for signs of life, and one of a frame that is out, ever less often, whether it is back."""
+        await self._defects.lasting(f"watch over BMP {self.bmp.host}", self._watch)
+
+    async def _watch(self) -> None:
         timings = self.bmp.timings
         pause_s = timings.probe_first_s
         while True:
@@ -191,6 +197,14 @@ class Frame:
                 self._start()
                 return
             reasons, frame_fault = dict.fromkeys(work.todo.boards, str(exc)), True
+        except Exception as exc:  # noqa: BLE001 - a defect of this very code, which says nothing of the boards
+            self._defects.note("work in a frame failed", exc, bmp=self.bmp.host, boards=list(work.todo.boards))
+            if not work.on:
+                await asyncio.sleep(self.bmp.timings.probe_longest_s)
+                work.running = False
+                self._start()
+                return
+            reasons, frame_fault = dict.fromkeys(work.todo.boards, "internal error of the server"), True
         await self._end(work, reasons, frame_fault=frame_fault)
 
     async def _end(self, work: Work, reasons: dict[int, str], *, frame_fault: bool = False) -> None:
@@ -198,7 +212,8 @@ class Frame:
         self._start()
         failures = tuple(BoardFailure(self.bmp.host, board, reason, frame_fault) for board, reason in reasons.items())
         for done in work.done:
-            done(None if work.void else failures)
+            with self._defects.contained("an outcome could not be told", bmp=self.bmp.host):
+                done(None if work.void else failures)
 
     # --- frames that are out ---
 
@@ -223,7 +238,8 @@ class Frame:
             self._trouble.set()
         if self.out != self._told:
             self._told = self.out
-            self._on_frame(self.bmp.host, self.out)
+            with self._defects.contained("a frame's condition could not be told", bmp=self.bmp.host):
+                self._on_frame(self.bmp.host, self.out)
         self._start()
 
     async def _await_trouble(self, at_most_s: float) -> None:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from spalloc_server.core.messages import BoardFailure, Outcome, Switch
+from spalloc_server.defects import DefectLog
 from spalloc_server.errors import HardwareError
 from spalloc_server.hardware.blacklist import write_blacklist
 from spalloc_server.hardware.frame import Frame, Work
@@ -64,6 +65,7 @@ class Hardware:
         on_frame: told the host of a BMP and why nothing can be switched on in its frame, or None when it can again.
         timings: how patient to be.
         port: UDP port of all BMPs.
+        defects: told what goes wrong here that never should.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class Hardware:
         *,
         timings: Timings | None = None,
         port: int = SCP_PORT,
+        defects: DefectLog | None = None,
     ) -> None:
+        self._defects = defects or DefectLog()
         self._on_outcome = on_outcome
         self._on_frame = on_frame
         self._timings = timings or Timings()
@@ -191,13 +195,13 @@ class Hardware:
     def _frame(self, host: str) -> Frame:
         frame = self._frames.get(host)
         if frame is None:
-            frame = Frame(host, self._timings, self._spawn, self._frame_changed, port=self._port)
+            frame = Frame(host, self._timings, self._spawn, self._frame_changed, port=self._port, defects=self._defects)
             self._frames[host] = frame
             self._spawn(frame.keep_watch())
         return frame
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self._group.create_task(coroutine)
+        task = self._group.create_task(self._defects.once("hardware", coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -224,7 +228,8 @@ class Hardware:
     def _conclude(self, operation: int) -> None:
         state = self._operations.pop(operation)
         if not state.void and not self._retired:
-            self._on_outcome(Outcome(operation, tuple(state.failures)))
+            with self._defects.contained("an outcome could not be told", operation=operation):
+                self._on_outcome(Outcome(operation, tuple(state.failures)))
 
     def _frame_changed(self, host: str, reason: str | None) -> None:
         if not self._retired:
@@ -238,6 +243,10 @@ class Hardware:
         except HardwareError as exc:
             if not answer.cancelled():
                 answer.set_exception(exc)
+        except Exception:
+            if not answer.cancelled():
+                answer.set_exception(HardwareError("internal error of the server; its log tells more"))
+            raise
         else:
             if not answer.cancelled():
                 answer.set_result(payload)

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from spalloc_server.core.messages import Note
-from spalloc_server.core.overview import MachineView
+from spalloc_server.core.overview import MachineView, SetAsideView
 from spalloc_server.options import MAX_NUMBER
 
 __all__ = [
@@ -243,6 +243,12 @@ class ServerView(msgspec.Struct, kw_only=True):
     jobs: dict[str, int]
     """Live jobs by state."""
     machines: list[MachineView]
+    defects: int = 0
+    """How often something went wrong in the server itself, since it started."""
+    last_defect: str | None = None
+    """The last of these, in one line; the log tells more."""
+    set_aside: list[SetAsideView] = []
+    """Stored rows that made no sense at a start."""
 
 
 class TemperaturesView(msgspec.Struct, kw_only=True):

@@ -29,6 +29,7 @@ from spalloc_server.configuration import Machine
 from spalloc_server.controller import Controller, steady_time
 from spalloc_server.coordinates import Board
 from spalloc_server.core.overview import BoardView
+from spalloc_server.defects import DefectLog
 from spalloc_server.errors import HardwareError, RequestError, SpallocServerError, StorageError, UpgradeError
 from spalloc_server.hardware.blacklist import read_blacklist
 from spalloc_server.hardware.switchboard import Hardware
@@ -78,6 +79,7 @@ class Operators:
         config: the server's config file.
         state: its state file, beside which the socket is.
         hold: gives the number of the commit that the last changes belong to, or None if there were none.
+        defects: told what goes wrong that never should, and how often that was, which operators want to know.
     """
 
     def __init__(
@@ -89,7 +91,9 @@ class Operators:
         config: Path,
         state: Path,
         hold: Callable[[], int | None],
+        defects: DefectLog | None = None,
     ) -> None:
+        self._defects = defects or DefectLog()
         self._controller = controller
         self._hardware = hardware
         self._service = service
@@ -169,8 +173,8 @@ class Operators:
             return _encode({"return": answer})
         except (SpallocServerError, msgspec.ValidationError, msgspec.DecodeError) as exc:
             return refusal(str(exc))
-        except Exception:
-            log.exception("an operator's request failed")
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the operator is told, and others are served
+            self._defects.note("an operator's request failed", exc, by=by)
             return refusal("internal error of the server; its log tells more")
 
     async def _in_turn(self, request: messages.AnyRequest, by: str) -> Any:
@@ -231,6 +235,7 @@ class Operators:
                 return await self._write_blacklist(request)
 
     def _status(self) -> ServerView:
+        self._defects.take(self._controller.defects)
         jobs = Counter(job.state for job in self._controller.job_views())
         return ServerView(
             version=__version__,
@@ -244,6 +249,9 @@ class Operators:
             stopped=self._controller.stopped,
             jobs=dict(jobs),
             machines=self._controller.machine_views(),
+            defects=self._defects.count,
+            last_defect=self._defects.last,
+            set_aside=self._controller.set_aside(),
         )
 
     async def _power_cycle(self, machine: str, board: Board) -> BoardView:

@@ -6,7 +6,7 @@ with structs whose fields bear the protocol's names, so its results are encoded 
 
 Three things can go wrong, and they are kept apart. A line that is no request at all raises `GarbageError`: its sender
 is disconnected. A request that is refused, or whose arguments do not fit, is answered with an `exception` that the user
-can act on. A defect of this server is logged with its traceback and answered with an `exception`; the connection
+can act on. A defect of this server is put on record (`defects`) and answered with an `exception`; the connection
 survives.
 
 A value that is not of its argument's kind names nothing (no job, no machine, no board), and is answered like any
@@ -25,8 +25,8 @@ import msgspec
 from spalloc_server.configuration import Access, Limits
 from spalloc_server.controller import Controller
 from spalloc_server.core.request import MAX_TEXT, shown
+from spalloc_server.defects import DefectLog
 from spalloc_server.errors import RequestError
-from spalloc_server.logger import get_logger
 from spalloc_server.options import MAX_NUMBER
 from spalloc_server.protocol.lines import GarbageError
 from spalloc_server.protocol.watches import Watches
@@ -58,8 +58,6 @@ NOTHING = -1
 
 C = TypeVar("C", bound="Client")
 K = TypeVar("K", bound=Hashable)
-
-log = get_logger(__name__)
 
 
 class Client(Hashable, Protocol):
@@ -138,8 +136,9 @@ class Commands(Generic[C]):
     The public methods named in `COMMANDS` are the commands; each is given the client and the request's arguments.
     """
 
-    def __init__(self, core: Controller, limits: Limits) -> None:
+    def __init__(self, core: Controller, limits: Limits, defects: DefectLog | None = None) -> None:
         self.limits = limits
+        self._defects = defects or DefectLog()
         self.access = Access()
         self.watched_jobs: Watches[C, int] = Watches()
         self.watched_machines: Watches[C, str] = Watches()
@@ -166,11 +165,11 @@ class Commands(Generic[C]):
             return exception_reply(str(exc))
         except RecursionError:
             return exception_reply(f"{call.command}: the arguments are nested too deeply")
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the client is told
             # Only now is it worth the time to tell arguments that do not fit from a defect of the server.
             if isinstance(exc, TypeError) and (misfit := _misfit(call)):
                 return exception_reply(misfit)
-            log.exception("command failed", command=call.command, peer=client.host)
+            self._defects.note("command failed", exc, command=call.command, peer=client.host)
             return exception_reply(f"{call.command}: internal error of the server; its log tells more")
 
     def forget(self, client: C) -> None:
@@ -275,8 +274,8 @@ class Commands(Generic[C]):
         creator = self._core.created_from(whole(job_id))
         if creator is not None and creator != client.host:
             raise RequestError(
-                f"job {whole(job_id)} was created from {creator}: only from there, and from the networks that the server's "
-                "`access.managers` lists, may it be ended or switched"
+                f"job {whole(job_id)} was created from {creator}: only from there, and from the networks that the "
+                "server's `access.managers` lists, may it be ended or switched"
             )
 
     def _watch(self, client: C, watches: Watches[C, K], key: K | None) -> None:

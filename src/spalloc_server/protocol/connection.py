@@ -205,6 +205,10 @@ class Connection(Outgoing, asyncio.Protocol):
         except GarbageError as exc:
             self._reject(exc)
             all_answered = True
+        except Exception as exc:  # noqa: BLE001 - a client that is not answered would wait for ever
+            self._service.defects.note("client disconnected: it could not be answered", exc, peer=self.peer)
+            self.abort()
+            return
         self._flush_soon()
         if self._held or self._kept or not self._writable:
             self._keep()

@@ -24,9 +24,11 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
 from spalloc_server.configuration import Access, Limits
 from spalloc_server.controller import Controller
+from spalloc_server.defects import DefectLog
 from spalloc_server.logger import get_logger
 from spalloc_server.protocol.commands import Commands, exception_reply
 from spalloc_server.protocol.connection import Connection
@@ -70,6 +72,7 @@ class Service:
         limits: what clients may take; may be assigned anew.
         hold: gives the ticket of the commit that the last command's changes belong to, or None if it made none.
         clock: seconds, monotonic.
+        defects: told what of this service itself goes wrong.
     """
 
     def __init__(
@@ -79,8 +82,10 @@ class Service:
         hold: Callable[[], int | None],
         *,
         clock: Callable[[], float] = time.monotonic,
+        defects: DefectLog | None = None,
     ) -> None:
-        self.commands: Commands[Connection] = Commands(core, limits)
+        self.defects = defects or DefectLog()
+        self.commands: Commands[Connection] = Commands(core, limits, self.defects)
         self.frozen = False
         """Whether connections wait, so that they can be handed over."""
         self.hold = hold
@@ -366,4 +371,11 @@ class Service:
     def _tell(self, connection: Connection) -> None:
         if not connection.notifying:
             connection.notifying = True
-            self.turns.more(connection.send_notifications)
+            self.turns.more(partial(self._send_notifications, connection))
+
+    def _send_notifications(self, connection: Connection) -> None:
+        try:
+            connection.send_notifications()
+        except Exception as exc:  # noqa: BLE001 - other clients are to be told; this one would wait for ever
+            self.defects.note("client disconnected: it could not be told of changes", exc, peer=connection.peer)
+            connection.abort()

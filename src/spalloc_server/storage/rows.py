@@ -12,21 +12,25 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from spalloc_server.core.messages import Allocation, BoardRow, Changes, JobRow, ReleaseRow, Snapshot
+from spalloc_server.core.messages import Allocation, BoardRow, Changes, JobRow, ReleaseRow, Snapshot, UnreadableRow
 from spalloc_server.errors import StorageError
+from spalloc_server.options import MAX_NUMBER
 
-__all__ = ["TABLES", "Line", "Rows", "encode", "read_boards", "read_facts", "read_jobs", "read_snapshot"]
+__all__ = ["TABLES", "Line", "Rows", "encode", "highest_id", "read_boards", "read_facts", "read_jobs", "read_snapshot"]
 
 Line: TypeAlias = tuple[str | int | float | None, ...]
 """A line of a table, or the leading columns of one."""
 
 _Row = TypeVar("_Row", bound=msgspec.Struct)
+_Decoded = TypeVar("_Decoded")
 
 _JOB_FIELDS = tuple(name for name in JobRow.__struct_fields__ if name != "allocation")
 _ALLOCATION_FIELDS = Allocation.__struct_fields__
@@ -42,7 +46,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 }
 """Columns of every table, in the order in which they are written and read."""
 
-_KEYS = {"jobs": 1, "boards": 4, "releases": 1, "facts": 1}
+_KEYS = {"jobs": 1, "history": 1, "boards": 4, "releases": 1, "facts": 1}
 """How many leading columns are the key."""
 
 _JSON = {
@@ -67,6 +71,7 @@ _inserts = {
 _deletes = {
     table: f"DELETE FROM {table} WHERE {' AND '.join(f'{name} = ?' for name in TABLES[table][:keys])}"  # noqa: S608
     for table, keys in _KEYS.items()
+    if table != "history"
 }
 
 
@@ -152,36 +157,68 @@ def read_jobs(connection: sqlite3.Connection, table: str, rest: str = "", parame
     Raises:
         msgspec.MsgspecError: a line is not a job.
     """
-    for line in _select(connection, table, rest, parameters):
-        place = {name: line.pop(name) for name in _ALLOCATION_FIELDS}
-        yield _decode({**line, "allocation": None if place["machine"] is None else place}, JobRow)
+    return _read(connection, table, _job, rest, parameters, unreadable=None)
 
 
-def read_boards(connection: sqlite3.Connection) -> list[BoardRow]:
-    """All boards, in order of machine and place; raises as `read_jobs`."""
-    return [_decode(line, BoardRow) for line in _select(connection, "boards", "ORDER BY machine, x, y, z")]
+def read_facts(connection: sqlite3.Connection, unreadable: list[UnreadableRow] | None = None) -> dict[str, Any]:
+    """All facts; those that cannot be read go to `unreadable`, or else are raised as `read_jobs` does."""
+    return dict(_read(connection, "facts", _fact, unreadable=unreadable))
 
 
-def _read_releases(connection: sqlite3.Connection) -> list[ReleaseRow]:
-    """All releases, in order of their numbers; raises as `read_jobs`."""
-    return [_decode(line, ReleaseRow) for line in _select(connection, "releases", "ORDER BY release_id")]
-
-
-def read_facts(connection: sqlite3.Connection) -> dict[str, Any]:
-    """All facts; raises as `read_jobs`."""
-    return {line["name"]: _parse(line["value"]) for line in _select(connection, "facts")}
+def read_boards(connection: sqlite3.Connection, unreadable: list[UnreadableRow] | None = None) -> list[BoardRow]:
+    """All boards, in order of machine and place; otherwise as `read_facts`."""
+    rest = "ORDER BY machine, x, y, z"
+    return list(_read(connection, "boards", partial(_decode, row=BoardRow), rest, unreadable=unreadable))
 
 
 def read_snapshot(connection: sqlite3.Connection, *, max_retired: int = 0) -> Snapshot:
-    """All but history, of which only the `max_retired` jobs that ended last; raises as `read_jobs`."""
+    """All but history, of which only the `max_retired` jobs that ended last. What cannot be read is `unreadable`."""
     last = "ORDER BY ended_at DESC, job_id DESC LIMIT ?"
-    jobs = [*read_jobs(connection, "jobs"), *read_jobs(connection, "history", last, (max_retired,))]
-    return Snapshot(
-        jobs=sorted(jobs, key=lambda job: job.job_id),
-        boards=read_boards(connection),
-        releases=_read_releases(connection),
-        facts=read_facts(connection),
-    )
+    bad: list[UnreadableRow] = []
+    before, connection.text_factory = connection.text_factory, _text
+    try:
+        live = list(_read(connection, "jobs", _live_job, unreadable=bad))
+        retired = list(_read(connection, "history", _job, last, (max_retired,), unreadable=bad))
+        releases = partial(_decode, row=ReleaseRow)
+        return Snapshot(
+            jobs=sorted([*live, *retired], key=lambda job: job.job_id),
+            boards=read_boards(connection, bad),
+            releases=list(_read(connection, "releases", releases, "ORDER BY release_id", unreadable=bad)),
+            facts=read_facts(connection, bad),
+            unreadable=bad,
+        )
+    finally:
+        connection.text_factory = before
+
+
+def highest_id(connection: sqlite3.Connection) -> int:
+    """The highest number of a job that is stored, history included; 0 where there is none."""
+    query = "SELECT coalesce(max(job_id), 0) FROM {} WHERE job_id <= ?"
+    (live,) = connection.execute(query.format("jobs"), (MAX_NUMBER,)).fetchone()
+    (ended,) = connection.execute(query.format("history"), (MAX_NUMBER,)).fetchone()
+    return max(0, int(live), int(ended))
+
+
+def _read(
+    connection: sqlite3.Connection,
+    table: str,
+    decode: Callable[[dict[str, Any]], _Decoded],
+    rest: str = "",
+    parameters: Iterable[Any] = (),
+    *,
+    unreadable: list[UnreadableRow] | None,
+) -> Iterator[_Decoded]:
+    """What `decode` makes of the lines that `SELECT ... FROM {table} {rest}` gives."""
+    for line in _select(connection, table, rest, parameters):
+        try:
+            yield decode(_parsed(table, line))
+        except Exception as exc:
+            if unreadable is None:
+                raise
+            key = tuple(line[name] for name in TABLES[table][: _KEYS[table]])
+            unreadable.append(
+                UnreadableRow(table=table, key=key, reason=str(exc) or repr(exc), row=_readable(table, line))
+            )
 
 
 def _select(
@@ -189,10 +226,48 @@ def _select(
 ) -> Iterator[dict[str, Any]]:
     query = f"SELECT {_quoted[table]} FROM {table} {rest}"  # noqa: S608
     for values in connection.execute(query, tuple(parameters)):
-        line = dict(zip(TABLES[table], values, strict=True))
-        for name in _JSON[table]:
-            line[name] = None if line[name] is None else _parse(line[name])
-        yield line
+        yield dict(zip(TABLES[table], values, strict=True))
+
+
+def _parsed(table: str, line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line whose columns of JSON are what that says."""
+    parsed = {name: _parse(line[name]) for name in _JSON[table] if line[name] is not None}
+    return {**line, **parsed}
+
+
+def _readable(table: str, line: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, as far as that can be had: what is not JSON stays the text that it is."""
+    readable = dict(line)
+    for name in _JSON[table]:
+        with suppress(Exception):
+            readable[name] = _parse(line[name])
+    return readable
+
+
+def _job(line: dict[str, Any]) -> JobRow:
+    place = {name: line.pop(name) for name in _ALLOCATION_FIELDS}
+    return _decode({**line, "allocation": None if place["machine"] is None else place}, JobRow)
+
+
+def _live_job(line: dict[str, Any]) -> JobRow:
+    job = _job(line)
+    if job.ended_at is not None:
+        raise ValueError("it has ended, yet it is among those that live")
+    return job
+
+
+def _fact(line: dict[str, Any]) -> tuple[str, Any]:
+    if not isinstance(line["name"], str):
+        raise TypeError("its name is no text")
+    return line["name"], _parse(line["value"])
+
+
+def _text(data: bytes) -> str | bytes:
+    """A text of the database, or the bytes that are none."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
 
 
 def _decode(line: Mapping[str, Any], row: type[_Row]) -> _Row:

@@ -25,7 +25,7 @@ from spalloc_server.core.messages import Changes, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.logger import get_logger
 from spalloc_server.storage.journal import Committed, Health, OnHealth
-from spalloc_server.storage.rows import Rows, encode, read_snapshot
+from spalloc_server.storage.rows import Rows, encode, highest_id, read_snapshot
 from spalloc_server.storage.state_file import (
     Lock,
     connect,
@@ -118,6 +118,11 @@ class SqliteJournal:
         """See `Journal.load`."""
         with explained(self._path):
             return read_snapshot(self._connection, max_retired=max_retired)
+
+    def highest_id(self) -> int:
+        """Return the highest number of a job that is stored, history included; 0 for none. Otherwise as `load`."""
+        with explained(self._path):
+            return highest_id(self._connection)
 
     def write(self, changes: Changes, committed: Committed) -> None:
         """See `Journal.write`."""
@@ -212,7 +217,7 @@ class SqliteJournal:
         try:
             with explained(self._path), transaction(self._connection):
                 deleted = self._connection.execute(_PRUNE, (before, PRUNE_ROWS)).rowcount
-        except StorageError as exc:
+        except Exception as exc:  # noqa: BLE001 - a writer that dies would leave every caller waiting for ever
             _log.warning("history was not pruned", error=str(exc))
             deleted = 0
         if deleted < PRUNE_ROWS and self._prune_before == before:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -63,6 +64,10 @@ LIVE_TABLES = ("jobs", "boards", "releases", "facts")
 
 _DAMAGE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 """Primary result codes that mean that the file is not what was written (ERROR: tables or columns are missing)."""
+
+
+_OF_ONE_ROW = re.compile(r"(NULL|NUMERIC|INT|INTEGER|REAL|TEXT|BLOB|non-\w+) value in |CHECK constraint failed")
+"""Findings about a value of a row: that row is set aside when it is read, and the others are sound."""
 
 
 @contextmanager
@@ -279,7 +284,7 @@ def _migrations() -> list[str]:
 def _check(connection: sqlite3.Connection, path: Path) -> None:
     for table in LIVE_TABLES:
         for (finding,) in connection.execute(f"PRAGMA quick_check({table})"):
-            if finding != "ok":
+            if finding != "ok" and not _OF_ONE_ROW.match(finding):
                 words = " ".join(finding.split())  # one line
                 raise _damaged(path, f"table {table}: {words}")
 
@@ -351,9 +356,9 @@ def cold_start(path: Path, *, keep: Collection[str] = ()) -> Path | None:
         facts: dict[str, Any] = {}
         boards: dict[tuple[str, int, int, int], BoardRow | None] = {}
         with suppress(StorageError), explained(path), closing(connect_to_read(path, any_version=True)) as old:
-            readable = {name: fact for name, fact in read_facts(old).items() if isinstance(fact, int | dict)}
+            readable = {name: fact for name, fact in read_facts(old, []).items() if isinstance(fact, int | dict)}
             facts = {name: fact for name, fact in readable.items() if name.partition("/")[0] in keep}
-            closed = [row for row in read_boards(old) if row.by not in {None, SERVER}]
+            closed = [row for row in read_boards(old, []) if row.by not in {None, SERVER}]
             boards = {(row.machine, row.x, row.y, row.z): row for row in closed}
         aside = rename(path)
         with explained(path), closing(connect(path)) as new, transaction(new):
