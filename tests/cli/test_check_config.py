@@ -128,11 +128,22 @@ def test_a_file_whose_certificate_cannot_be_had_is_bad_as_it_is_for_a_server(tmp
     assert f"no TLS with certificate {tmp_path / 'missing.pem'}" in one_line_of(check_config, config)
 
 
-def test_a_state_that_does_not_fit_together_is_one_line(tmp_path: Path) -> None:
+def test_a_stored_row_that_makes_no_sense_is_told(tmp_path: Path) -> None:
     config, state = write(tmp_path, TWO), tmp_path / "state.db"
     store(config, state)
     with closing(connect(state)) as connection:
-        connection.execute("DELETE FROM facts WHERE name = 'machine/small'")
+        connection.execute("UPDATE facts SET value = '3' WHERE name = 'machine/small'")
+    result = CliRunner().invoke(check_config, [str(config), "--against", str(state)])
+    assert result.exit_code == 0
+    assert f"facts/machine/small in {state} would be set aside, since it makes no sense: " in result.output
+    assert "no machine would change" in result.output
+
+
+def test_a_state_that_is_damaged_is_one_line(tmp_path: Path) -> None:
+    config, state = write(tmp_path, TWO), tmp_path / "state.db"
+    store(config, state)
+    with closing(connect(state)) as connection:
+        connection.execute("DROP TABLE boards")
     result = CliRunner().invoke(check_config, [str(config), "--against", str(state)])
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()

@@ -59,7 +59,9 @@ def _restored(path: Path, configuration: Configuration) -> Controller:
     core = Controller()
     state = read_state(path)
     with consistent(path):
-        core.restore(state, configuration.machines)
+        set_aside = core.restore(state, configuration.machines)
+    for row in set_aside:
+        click.echo(f"{row.table}/{row.key} in {path} would be set aside, since it makes no sense: {row.reason}")
     return core
 
 
