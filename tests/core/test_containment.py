@@ -117,7 +117,7 @@ class Story:
             )
         )
         self._saboteur = saboteur
-        self.others = [self._create(1, "other"), self._create(2, "other")]
+        self.others = [self._create(1, "other"), self._create(3, "other")]
         self.hardware()
         assert self.others_are_ready()
 
@@ -190,16 +190,16 @@ class Story:
             self.time(engine.RECLAIM_SECONDS + 31.0)
         core.check()
         states = core.machine_views()[0].boards
-        assert states.get("in use") == 3
+        assert states.get("in use") == 4
         assert states.get("switching off", 0) == states.get("resting", 0) == states.get("on trial", 0) == 0, states
         for view in core.board_views("a"):
             if view.out_of_service:
                 core.enable_board("a", (view.x, view.y, view.z))
         self.hardware()
-        assert core.machine_views()[0].boards["free"] == 15
-        everything = self._create(15, "other")
+        assert core.machine_views()[0].boards["free"] == 14
+        more = self._create(6, "other")
         self.hardware()
-        assert self.house.state(everything) == JobState.ready
+        assert self.house.state(more) == JobState.ready
 
 
 def named(seam: tuple[Any, str]) -> str:
@@ -310,12 +310,12 @@ def test_boards_whose_release_cannot_be_made_in_the_jobs_name_are_switched_off_a
     saboteur = Saboteur(Power, "release", always=False)
     with saboteur.at_work():
         story = Story(saboteur, "backfill")
-        job_id = story._create(2, "victim")
+        job_id = story._create(3, "victim")
         story.hardware()
         saboteur.armed = True
         story.house.controller.destroy_job(job_id)
         (switch,) = story.house.controller.take_switches()
-        assert (switch.on, switch.job_id, len(switch.frames[0].boards)) == (False, 0, 2)
+        assert (switch.on, switch.job_id, len(switch.frames[0].boards)) == (False, 0, 3)
         story.house.controller.check()
 
 
