@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,22 @@ async def test_a_task_that_fails_is_begun_again(monkeypatch: pytest.MonkeyPatch)
         await log.lasting("work", work)
     assert (len(begun), log.count) == (4, 3)
     assert [(line["event"], line["task"]) for line in lines] == [("a task failed: it is begun again", "work")]
+
+
+async def test_a_task_is_contained_and_one_that_is_cancelled_before_it_began_leaves_nothing_behind() -> None:
+    log, loop = DefectLog(), asyncio.get_running_loop()
+
+    async def work() -> None:
+        raise Boom
+
+    await log.begin(loop, "work", work())
+    assert log.count == 1
+    never = work()
+    log.begin(loop, "work", never).cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert inspect.getcoroutinestate(never) == inspect.CORO_CLOSED
+    assert log.count == 1
 
 
 async def test_what_a_callback_of_the_loop_raises_is_noted_and_anything_else_told_as_before() -> None:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from spalloc_server.core.defects import Defects
 from spalloc_server.logger import get_logger
@@ -34,6 +34,15 @@ RESTART_SECONDS = 1.0
 
 Kind: TypeAlias = tuple[str, str, str]
 """(event, class of the exception, file and line that raised it)."""
+
+
+class TaskMaker(Protocol):
+    """An event loop, or a group of tasks."""
+
+    def create_task(self, coro: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
+        """Begin a task."""
+        ...
+
 
 log = get_logger(__name__)
 
@@ -82,10 +91,16 @@ class DefectLog:
         except Exception as error:  # noqa: BLE001 - whatever it is, the server goes on
             self.note(event, error, **facts)
 
-    async def once(self, task: str, work: Coroutine[Any, Any, None]) -> None:
-        """Do `work`; note what it raises."""
-        with self.contained("a task failed", task=task):
-            await work
+    def begin(self, loop: TaskMaker, task: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin to do `work` in a task of `loop`, or of a task group; note what it raises."""
+
+        async def do() -> None:
+            with self.contained("a task failed", task=task):
+                await work
+
+        doing: asyncio.Task[None] = loop.create_task(do())
+        doing.add_done_callback(lambda _: work.close())  # which has not begun, where it was cancelled before
+        return doing
 
     async def lasting(self, task: str, begin: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do the work that `begin` gives; where it raises, begin it again after `RESTART_SECONDS`."""

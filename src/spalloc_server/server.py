@@ -199,7 +199,7 @@ class Server(InThread):
         if self._put_off(signal.SIGUSR2, self.upgrade):
             return
         if self._upgrading is None or self._upgrading.done():
-            self._upgrading = self._tasks.create_task(self.defects.once("upgrade", self._upgrade()))
+            self._upgrading = self.defects.begin(self._tasks, "upgrade", self._upgrade())
             self._chores.append(self._upgrading)
 
     def _put_off(self, number: signal.Signals, ask: Callable[[], None] | None = None) -> bool:
@@ -231,8 +231,8 @@ class Server(InThread):
         self._changed()
         log.info("configuration reloaded", changes=comparison.lines() or "none")
         if sockets:
-            listening = self.defects.once("listening elsewhere", self._listen(sockets, address))
-            self._chores.append(self._tasks.create_task(listening))
+            listening = self._listen(sockets, address)
+            self._chores.append(self.defects.begin(self._tasks, "listening elsewhere", listening))
 
     def _new_operators(self) -> Operators:
         return Operators(
@@ -255,7 +255,7 @@ class Server(InThread):
             return listening_sockets(*address)
         except ListenError:
             again = self._service.listen(listening_sockets(*self._listening))
-            self._chores.append(self._tasks.create_task(self.defects.once("listening again", again)))
+            self._chores.append(self.defects.begin(self._tasks, "listening again", again))
             raise
 
     async def _upgrade(self) -> None:
@@ -308,8 +308,8 @@ class Server(InThread):
         else:
             await self._listen(sockets, predecessor.listening)
             await predecessor.go_on(self._service)
-            waiting = self.defects.once("the predecessor's BMPs", predecessor.await_commands(self._hardware))
-            self._predecessor_works = self._tasks.create_task(waiting)
+            waiting = predecessor.await_commands(self._hardware)
+            self._predecessor_works = self.defects.begin(self._tasks, "the predecessor's BMPs", waiting)
             self._chores.append(self._predecessor_works)
         self._changed()
         self._chores += [self._tasks.create_task(self.defects.lasting(*chore)) for chore in chores.items()]

@@ -201,7 +201,7 @@ class Hardware:
         return frame
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self._group.create_task(self._defects.once("hardware", coroutine))
+        task = self._defects.begin(self._group, "hardware", coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
