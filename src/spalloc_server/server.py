@@ -141,8 +141,7 @@ class Server(InThread):
             stack.push_async_callback(systemd.flush)
             await stack.enter_async_context(self._job_log)
             stack.enter_context(self.defects.heard_by(asyncio.get_running_loop()))
-            for sock in sockets:
-                stack.callback(sock.close)
+            stack.callback(lambda: [sock.close() for sock in sockets])
             self._open_journal(None if predecessor is None else predecessor.lock)
             stack.push_async_callback(lambda: hurried(self._journal.close(), self._haste_asked, HASTE_SECONDS))
             self._restore()
@@ -152,9 +151,9 @@ class Server(InThread):
             )
             self._service = Service(self.controller, self._configuration.limits, self._hold, defects=self.defects)
             self._time = Timekeeper(self.controller, self._changed, self.defects)
-            consequences = Consequences(self._hardware, self._service, self._job_log, reports.outcome, self.defects)
+            act = Consequences(self._hardware, self._service, self._job_log, reports.outcome, self.defects).act
             self._batches = Batches(
-                self.controller, self._journal, settled=self._settled, act=consequences.act, defects=self.defects
+                self.controller, self._journal, settled=self._settled, act=act, defects=self.defects
             )
             self._operators = self._new_operators()
             self._batches.stopped = predecessor is not None

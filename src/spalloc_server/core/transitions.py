@@ -100,7 +100,7 @@ class Transitions:
     @property
     def changed(self) -> bool:
         """Whether there is anything to fetch."""
-        told = self._changed_jobs or self._changed_machines or self.defects
+        told = self._changed_jobs or self._changed_machines
         return bool(self._stale or told or self._changed_facts or self._power.changed or self._boards.changed)
 
     @property
