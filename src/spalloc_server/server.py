@@ -141,21 +141,15 @@ class Server(InThread):
             stack.push_async_callback(systemd.flush)
             await stack.enter_async_context(self._job_log)
             stack.enter_context(self.defects.heard_by(asyncio.get_running_loop()))
-            stack.callback(lambda: [sock.close() for sock in sockets])
+            for sock in sockets:
+                stack.callback(sock.close)
             self._open_journal(None if predecessor is None else predecessor.lock)
             stack.push_async_callback(lambda: hurried(self._journal.close(), self._haste_asked, HASTE_SECONDS))
             self._restore()
-            reports = Reports(self.controller, self._changed, self.defects)
-            self._hardware = await stack.enter_async_context(
-                Hardware(reports.outcome, reports.frame, timings=self._timings or Timings(), defects=self.defects)
-            )
-            self._service = Service(self.controller, self._configuration.limits, self._hold, defects=self.defects)
-            self._time = Timekeeper(self.controller, self._changed, self.defects)
-            act = Consequences(self._hardware, self._service, self._job_log, reports.outcome, self.defects).act
-            self._batches = Batches(
-                self.controller, self._journal, settled=self._settled, act=act, defects=self.defects
-            )
-            self._operators = self._new_operators()
+            reports, timings = Reports(self.controller, self._changed, self.defects), self._timings or Timings()
+            hardware = Hardware(reports.outcome, reports.frame, timings=timings, defects=self.defects)
+            self._hardware = await stack.enter_async_context(hardware)
+            self._connect_parts(reports)
             self._batches.stopped = predecessor is not None
             stack.push_async_callback(self._say_goodbye)
             self._configure(self._configuration)
@@ -233,14 +227,15 @@ class Server(InThread):
             listening = self._listen(sockets, address)
             self._chores.append(self.defects.begin(self._tasks, "listening elsewhere", listening))
 
-    def _new_operators(self) -> Operators:
-        return Operators(
-            *(self.controller, self._hardware, self._service),
-            config=self._config,
-            state=self._state,
-            hold=self._hold,
-            defects=self.defects,
-        )
+    def _connect_parts(self, reports: Reports) -> None:
+        """Make what stands around core and hardware, once there are both."""
+        controller, hardware, defects = self.controller, self._hardware, self.defects
+        service = self._service = Service(controller, self._configuration.limits, self._hold, defects=defects)
+        self._time = Timekeeper(controller, self._changed, defects)
+        act = Consequences(hardware, service, self._job_log, reports.outcome, defects).act
+        self._batches = Batches(controller, self._journal, settled=self._settled, act=act, defects=defects)
+        where = {"config": self._config, "state": self._state}
+        self._operators = Operators(controller, hardware, service, **where, hold=self._hold, defects=defects)
 
     def _bind(self, address: tuple[str, int]) -> list[socket.socket]:
         """Sockets that listen there; raises `ListenError`, and the server listens where it did."""

@@ -8,15 +8,14 @@ only the latest `MAX_DEFECTS` are kept for a shell that does not fetch them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from spalloc_server.core.messages import NO_JOB
 
-__all__ = ["Defect", "Defects"]
+__all__ = ["Contained", "Defect", "Defects"]
 
 MAX_DEFECTS = 100
 """Defects that are kept for a shell that does not fetch them."""
@@ -30,6 +29,33 @@ class Defect(msgspec.Struct, frozen=True):
     error: Exception
     job_id: int = NO_JOB
     """The job that it concerned, and that was given up; `NO_JOB` where it was not about one job."""
+
+
+T = TypeVar("T")
+
+
+class Contained(Generic[T]):
+    """Gives what is raised within to a function, and goes on behind. It is in every command's way, so it is light.
+
+    Args:
+        note: called with what was done, the exception, and the subject.
+        doing: what is done within, in words.
+        subject: whom it concerns.
+    """
+
+    __slots__ = ("_doing", "_note", "_subject")
+
+    def __init__(self, note: Callable[[str, Exception, T], None], doing: str, subject: T) -> None:
+        self._note, self._doing, self._subject = note, doing, subject
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._note(self._doing, error, self._subject)
+        return True
 
 
 class Defects:
@@ -49,13 +75,9 @@ class Defects:
         """Put a defect on record."""
         self._defects.append(Defect(doing, error, job_id))
 
-    @contextmanager
-    def contained(self, doing: str, job_id: int = NO_JOB) -> Iterator[None]:
+    def contained(self, doing: str, job_id: int = NO_JOB) -> Contained[int]:
         """Put on record what is raised within, and go on behind."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - whatever it is, it concerns nobody else
-            self.note(doing, error, job_id)
+        return Contained(self.note, doing, job_id)
 
     def take(self) -> list[Defect]:
         """Return what has gone wrong since the last call, in order."""

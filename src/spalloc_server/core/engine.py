@@ -14,12 +14,12 @@ broke off on their way back, are found and switched off anew, at most once in `R
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from spalloc_server.configuration import Configuration, Machine
 from spalloc_server.coordinates import Board
+from spalloc_server.core.defects import Contained
 from spalloc_server.core.job import Job, JobState
 from spalloc_server.core.machine_facts import machine_to_fact
 from spalloc_server.core.messages import NO_JOB, Outcome
@@ -171,17 +171,16 @@ class Engine(Transitions):
 
     # ---------------------------------------------------------------- defects
 
-    @contextmanager
-    def _contained(self, doing: str, job: Job | None = None) -> Iterator[None]:
+    def _contained(self, doing: str, job: Job | None = None) -> Contained[Job | None]:
         """Put on record what is raised within, give up the job that it concerned, and go on behind."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - whatever it is, it concerns nobody else
-            self.defects.note(doing, error, NO_JOB if job is None else job.job_id)
-            if job is None:
-                self._reclaim_at = max(self._clock(), self._reclaimed_at + RECLAIM_SECONDS)
-            else:
-                self._give_up(job)
+        return Contained(self._raised, doing, job)
+
+    def _raised(self, doing: str, error: Exception, job: Job | None) -> None:
+        self.defects.note(doing, error, NO_JOB if job is None else job.job_id)
+        if job is None:
+            self._reclaim_at = max(self._clock(), self._reclaimed_at + RECLAIM_SECONDS)
+        else:
+            self._give_up(job)
 
     def _give_up(self, job: Job) -> None:
         """End a job of which something has raised: take out what is left of it in any part, and its boards back."""
