@@ -66,6 +66,9 @@ def test_keepalives_that_arrive_while_the_loop_stands_still_count(
 
 
 CROWD = 40
+CROWD_KEEPALIVE = 2.0
+"""Long enough for all of them to be made, one by one, on a busy computer."""
+CROWD_STALL = 2.5
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -80,13 +83,13 @@ def test_keepalives_of_clients_that_stand_in_line_count(
     async def stand_still_and_go_on() -> None:
         async with place.simulator(), place.serving() as server:
             clients = [await Client.connect(server.address) for _ in range(CROWD)]
-            jobs = [await client.create(keepalive=KEEPALIVE) for client in clients]
+            jobs = [await client.create(keepalive=CROWD_KEEPALIVE) for client in clients]
             asked = [
                 asyncio.create_task(client.call("job_keepalive", job))
                 for client, job in zip(clients, jobs, strict=True)
             ]
             await asyncio.sleep(0)  # they send it
-            time.sleep(STALL)  # noqa: ASYNC251 - this is the stall
+            time.sleep(CROWD_STALL)  # noqa: ASYNC251 - this is the stall
             await asyncio.gather(*asked)
             assert [job["job_id"] for job in await clients[0].call("list_jobs")] == jobs
             for client in clients:
