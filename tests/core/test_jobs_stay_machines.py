@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from spalloc_server.configuration import Configuration, Machine
-from spalloc_server.coordinates import Board, BoardLink
+from spalloc_server.coordinates import Board, BoardLink, WrapAround
 from spalloc_server.core.controller import Controller
 from spalloc_server.links import Links
 from tests.core.machines import a_machine
@@ -93,3 +94,28 @@ def test_the_links_that_are_stopped_are_the_same_after_a_reload_and_a_reset(
     world.stopped.clear()
     world.switch()
     assert {job_id: world.stopped[job_id] for job_id in job_ids} == before
+
+
+def test_a_job_from_before_wraps_were_stored_goes_on_as_it_was_told_then() -> None:
+    machine = a_machine("m", 2, 1)
+    world = World(machine)
+    job_id = world.create(2, 1)
+    snapshot = world.controller.snapshot()
+    (row,) = snapshot.jobs
+    assert row.allocation is not None
+    five = tuple(board for board in row.allocation.boards if board != (1, 0, 2))
+    row.allocation = msgspec.structs.replace(row.allocation, boards=five, wraps=None, stopped=None)
+    again = Controller(clock=lambda: world.now)
+    again.restore(snapshot)
+    again.configure(Configuration([changed(machine, set(), {(0, 0, 0, Links.north)})], seconds_before_free=0))
+    info = again.get_job_machine_info(job_id)
+    assert (info.width, info.height, info.boards) == (24, 12, five)
+    again.power_on_job_boards(job_id)
+    (switch,) = again.take_switches()
+    stopped = {end for frame in switch.frames for end in frame.stopped}
+    number = {board: number for board, (_, _, number) in machine.board_locations.items()}
+    assert (number[0, 0, 0], Links.north) not in stopped, "the link died after the job had got its boards"
+    assert (number[1, 0, 1], Links.west) in stopped, "it leads out of the job"
+    stored = again.take_changes().jobs[job_id].allocation
+    assert stored is not None
+    assert (stored.wraps, stored.stopped) == (WrapAround.both, ())
