@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from spalloc_server.configuration import Machine
-from spalloc_server.coordinates import Board, BoardLink
+from spalloc_server.coordinates import Board, BoardLink, board_down_link
 from spalloc_server.core.messages import Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.placement import place
@@ -113,3 +113,11 @@ def test_what_is_refused_brute_force_refuses_too(situation: tuple[Machine, froze
         assert not machine_oracle.whole(machine, request, free, spanned=True)
         if not (request.require_torus or machine_oracle.whole(machine, request, machine.live_boards, spanned=True)):
             assert not machine_oracle.whole(machine, request, free, spanned=False)
+
+
+def test_a_link_that_is_dead_from_both_ends_is_one_dead_link() -> None:
+    both_ends = {(0, 0, 0, Links.north_east), (0, 0, 1, Links.south_west)}
+    assert board_down_link(0, 0, 0, Links.north_east, 1, 1)[:3] == (0, 0, 1)
+    machine = a_machine("m", 1, 1, dead_links=both_ends)
+    assert placed(machine, a_request(boards=3, max_dead_links=1)) is not None
+    assert placed(machine, a_request(boards=3, max_dead_links=0)) is None

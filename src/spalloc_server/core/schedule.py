@@ -64,7 +64,6 @@ class Scheduler:
         for occupancy in self._book.machines.values():
             if occupancy.set_min_fill(self._book.min_fill):
                 self._policy.places_changed()
-                self._topology_changed = True
         if not isinstance(self._policy, POLICIES[scheduling.policy]):
             self._policy = POLICIES[scheduling.policy]()
             self._book.set_turns(self._policy.turn)

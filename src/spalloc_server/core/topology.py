@@ -86,7 +86,7 @@ class Topology:
         for x, y, z, link in self.dead_links:
             one, other = (x, y, z), board_down_link(x, y, z, link, width, height)[:3]
             dx, dy, _ = link_to_vector[z, link]
-            if min(dx, dy) < 0:
+            if min(dx, dy) < 0 or (dx == dy == 0 and one > other):
                 one, other, dx, dy = other, one, -dx, -dy
             found.add(DeadLink(one, other, dx, dy))
         return DeadLinks(self.torus, sorted(found)).between(self.live)
