@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from itertools import islice
+from random import Random
+from typing import Any
 
 import pytest
 
 from benchmarks.hostile import PATTERNS, Input, a_machine, counting_floods, found_slow, grid
 from spalloc_server.core.effort import Effort, allowance
+from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
-from spalloc_server.core.placement import place
+from spalloc_server.core.placement import nearest_size, place
 from spalloc_server.core.topology import Topology
 from spalloc_server.core.torus import Torus, count
 
@@ -52,3 +55,25 @@ def test_no_search_floods_for_more_than_its_allowance(given: Input) -> None:
     with counting_floods() as counted:
         place(given.request, ground)
     assert counted.layers <= SEARCHES * allowance(ground.torus.size)
+
+
+@pytest.mark.parametrize("what", [{}, {"min_ratio": 0.5, "max_dead_links": 0}, {"require_torus": True}])
+def test_a_number_of_boards_that_works_is_looked_for_at_the_cost_of_some_searches(what: dict[str, Any]) -> None:
+    random = Random(1)
+    boards = [(x, y, z) for x in range(20) for y in range(20) for z in range(3)]
+    topology = Topology(Torus(20, 20), random.sample(boards, 540), ())
+    with counting_floods() as counted:
+        nearest_size(Request(owner="me", boards=495, max_dead_boards=1, **what), Ground(topology, topology.live))
+    assert counted.layers <= (1 + SEARCHES) * allowance(400), "one allowance, and a last search beyond it"
+
+
+def test_the_number_of_boards_that_works_may_be_far_from_what_was_asked_for() -> None:
+    topology = Topology(Torus(5, 2), (), ())
+    square = Request(owner="me", boards=26, min_ratio=1.0)
+    assert nearest_size(square, Ground(topology, topology.live)) == 12
+
+
+def test_one_board_is_a_number_that_works() -> None:
+    topology = Topology(Torus(1, 1), [(0, 0, 2)], ())
+    request = Request(owner="me", boards=2, max_dead_boards=0)
+    assert nearest_size(request, Ground(topology, topology.live)) == 1

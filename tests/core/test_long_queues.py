@@ -11,13 +11,15 @@ from typing import Any, Literal
 import pytest
 
 from spalloc_server.configuration import Scheduling
-from spalloc_server.core import deadlines, policy_backfill, schedule
+from spalloc_server.core import deadlines, occupancy, policy_backfill, schedule
+from spalloc_server.core.ground import Ground
 from spalloc_server.core.job import JobState
 from spalloc_server.core.messages import NO_JOB, Allocation, Request
 from spalloc_server.core.occupancy import Occupancy
 from spalloc_server.core.request import DEFAULT_TAGS
 from spalloc_server.core.schedule import Scheduler
 from spalloc_server.core.topology import Topology
+from spalloc_server.core.work import STEP
 from tests.core.house import House
 from tests.core.machines import a_machine
 
@@ -236,6 +238,31 @@ def test_a_reload_looks_at_a_bounded_number_of_jobs_at_a_time_and_in_the_end_at_
     assert ended[-1] == len(hopeless)
     line = [job.job_id for job in house.controller._scheduler._book.line]
     assert line == [job_id for job_id in before if job_id not in hopeless]
+
+
+@pytest.mark.parametrize("kinds", [1, 9])
+def test_the_sizes_that_work_are_looked_for_once_a_kind_and_within_the_step(
+    kinds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(a_machine("m", 4, 4))
+    house.create(48, keepalive=None)
+    jobs = [house.create(36 - number % kinds, keepalive=None, max_dead_boards=0, min_ratio=1) for number in range(24)]
+    work = house.controller._scheduler._book.work
+    looked_for: list[int] = []
+
+    def at_great_cost(kind: Request, _ground: Ground) -> None:
+        looked_for.append(kind.asked)
+        work.left -= STEP
+
+    monkeypatch.setattr(occupancy, "nearest_size", at_great_cost)
+    house.configure(a_machine("m", 4, 4, dead_boards=[(x, 0, z) for x in range(4) for z in range(3)]))
+    assert len(looked_for) == 1
+    for _ in range(100):
+        before = len(looked_for)
+        house.after(0)
+        assert len(looked_for) <= before + 1
+    assert len(looked_for) == kinds
+    assert all(house.state(job_id) == JobState.destroyed for job_id in jobs)
 
 
 def test_jobs_come_go_and_learn_while_a_reload_is_still_looking_at_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:

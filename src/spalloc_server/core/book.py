@@ -92,7 +92,7 @@ class Book:
     @property
     def judged(self) -> bool:
         """Whether it is known of all who wait which machines could serve them."""
-        return not self._unjudged
+        return not self._unjudged and not self._hopeless
 
     def set_machines(self, machines: dict[str, Occupancy]) -> None:
         """Take over other machines, or the same that are no longer what they were; then all are to be judged."""
@@ -110,7 +110,7 @@ class Book:
 
     def judge(self) -> None:
         """Find out which machines could serve those who wait, as many as the step allows. See `take_hopeless`."""
-        while self._unjudged and self.work.left > 0:
+        while self._unjudged and not self._hopeless and self.work.left > 0:
             key, line = min(self._unjudged.items(), key=_first_turn)
             done = 0
             try:
@@ -129,10 +129,17 @@ class Book:
                     del self._unjudged[key]
             self.tried = None
 
-    def take_hopeless(self) -> list[Waiting]:
-        """Return those that no machine could serve, as `judge` has found since the last call."""
-        hopeless, self._hopeless = self._hopeless, []
-        return [job for job in hopeless if job.job_id in self.waiting]
+    def take_hopeless(self) -> Iterator[Waiting]:
+        """Take those that no machine could serve, as `judge` has found: one, and more until the step's work is done.
+
+        What is done about each before the next is taken counts as work.
+        """
+        while self._hopeless:
+            job = self._hopeless.pop(0)
+            if job.job_id in self.waiting:
+                yield job
+            if self.work.left <= 0:
+                return
 
     def _judge(self, job: Waiting) -> None:
         job.kind = self.kind(job.request)
@@ -144,7 +151,7 @@ class Book:
 
     def _put_lines_aside(self) -> None:
         self._unjudged.update({(self._generation, names): line for names, line in self._lines.items()})
-        self._lines = {}
+        self._lines, self._hopeless = {}, []
         self._generation += 1
 
     def candidates(self, machines: AbstractSet[str], after: Turn = BEFORE_ALL) -> Iterator[Waiting]:

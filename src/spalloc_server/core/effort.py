@@ -39,10 +39,23 @@ class Effort:
     """
 
     def __init__(self, triads: int) -> None:
-        self._left = allowance(triads)
+        self._triads = triads
+        self._left = self._all = allowance(triads)
+        self._apart: list[Effort] = []
         self._half = self._left // 2
         self._layer = 1 + triads // 4000
         self._shape = 8 + triads // 80
+
+    def apart(self) -> Effort:
+        """Another full allowance, for a question whose answer is kept; what it costs counts as `spent` here, too."""
+        effort = Effort(self._triads)
+        self._apart.append(effort)
+        return effort
+
+    @property
+    def spent(self) -> int:
+        """The units that have been spent of this allowance and of those apart."""
+        return self._all - self._left + sum(effort.spent for effort in self._apart)
 
     @property
     def ample(self) -> bool:

@@ -67,6 +67,7 @@ class Occupancy:
         self._grounds: dict[Planes, Ground] = {}
         self._could_serve: dict[Request, bool] = {}
         self._serves_now: dict[Request, bool] = {}
+        self._nearest: dict[Request, int | None] = {}
         self.free: Planes = self._live
         """Boards that may be given, were the machine not closed."""
         self.lately: Planes = (0, 0, 0)
@@ -128,11 +129,16 @@ class Occupancy:
         self.work.searched(self.torus.size)
         return fits(kind, ground)
 
-    def nearest_size(self, request: Request) -> int | None:
-        """The number of boards nearest to what a request asks for that the machine as configured could serve."""
+    def nearest_size(self, kind: Request) -> int | None:
+        """The number of boards nearest to what is asked for that the machine as configured could serve."""
         if self._whole is None:
             self._whole = self._metered(self.machine.dead_boards)
-        return nearest_size(request, Ground(self._whole, self._whole.live))
+        if kind not in self._nearest:
+            if len(self._nearest) >= MAX_REMEMBERED_REQUESTS:
+                del self._nearest[next(iter(self._nearest))]
+            self.work.searched(self.torus.size)
+            self._nearest[kind] = nearest_size(kind, Ground(self._whole, self._whole.live))
+        return self._nearest[kind]
 
     def _serves(self, kind: Request, topology: Topology, known: dict[Request, bool]) -> bool:
         if (serves := known.get(kind)) is None:
@@ -166,7 +172,7 @@ class Occupancy:
 
     def _forget_topology(self) -> None:
         self._topology = self._whole = None
-        self._grounds, self._could_serve, self._serves_now = {}, {}, {}
+        self._grounds, self._could_serve, self._serves_now, self._nearest = {}, {}, {}, {}
 
     def set_out_of_service(self, boards: Collection[Board], *, out: bool) -> bool:
         """Take boards out of service or put them back; whether that changes anything."""

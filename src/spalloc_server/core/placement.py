@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from spalloc_server.coordinates import BOARDS_PER_TRIAD
 from spalloc_server.core.dead_links import STEPS, ways_to_leave_out
-from spalloc_server.core.effort import Effort, EffortSpent
+from spalloc_server.core.effort import Effort, EffortSpent, allowance
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
 from spalloc_server.core.selection import select
@@ -37,8 +37,8 @@ from spalloc_server.core.whole_blocks import place_whole
 
 __all__ = ["Place", "fewest", "fits", "nearest_size", "place"]
 
-NEAR = 12
-"""How far from what was asked for other numbers of boards are looked at, to tell the user of one that works."""
+LOOK = 8
+"""Units of effort that looking at another number of boards costs at least, to tell the user of one that works."""
 
 Place: TypeAlias = tuple[Block, Planes]
 """A block, and the boards in it that are given."""
@@ -63,8 +63,9 @@ def place(request: Request, ground: Ground, effort: Effort | None = None) -> Pla
         if request.boards is None or request.require_torus:
             return place_whole(request, ground, effort)
         found = _part(request, ground, effort)
-        if found is None and _takes_fewer(request, ground.topology):
-            found = place_whole(request, ground, effort, spanned=_idle_serves(request, ground.topology))
+        if found is None and _takes_fewer(request, ground.topology, effort):
+            spanned = _idle_serves(request, ground.topology, effort)
+            found = place_whole(request, ground, effort, spanned=spanned)
     except EffortSpent:
         return None
     return found
@@ -78,14 +79,20 @@ def fits(request: Request, ground: Ground) -> bool:
 def nearest_size(request: Request, ground: Ground) -> int | None:
     """The number of boards nearest to a request's own that has a place, in a request that is the same otherwise.
 
-    None where none was found near by. The smaller one where two are as near.
+    The smaller one where two are as near. None where none was found for about the cost of one search.
     """
     assert request.boards is not None
     effort = Effort(ground.torus.size)
-    for distance in range(1, NEAR + 1):
-        for boards in (request.boards - distance, request.boards + distance):
-            if 1 < boards <= ground.size and place(replace(request, boards=boards), ground, effort):
-                return boards
+    fewest_boards = 2 if request.require_torus else 1
+    with suppress(EffortSpent):
+        for distance in range(1, max(request.boards, ground.size)):
+            for boards in (request.boards - distance, request.boards + distance):
+                if fewest_boards <= boards <= ground.size:
+                    effort.step(LOOK)
+                    if place(replace(request, boards=boards), ground, effort):
+                        return boards
+                    if effort.spent >= allowance(ground.torus.size):
+                        return None
     return None
 
 
@@ -93,12 +100,12 @@ def fewest(request: Request, topology: Topology) -> int:
     """The fewest boards that a place for a request has."""
     if request.boards is None or request.single or request.require_torus:
         return 1
-    if not _takes_fewer(request, topology):
+    if not _takes_fewer(request, topology, Effort(topology.torus.size)):
         return wanted_boards(request)
     return 1 if request.max_dead_boards is None else max(1, request.boards - request.max_dead_boards)
 
 
-def _takes_fewer(request: Request, topology: Topology) -> bool:
+def _takes_fewer(request: Request, topology: Topology, effort: Effort) -> bool:
     """Whether a request for n boards is given fewer, since some of a block are dead.
 
     One that says how many it can do without, is. One that says nothing is only where the idle machine has no n for it:
@@ -106,15 +113,15 @@ def _takes_fewer(request: Request, topology: Topology) -> bool:
     """
     if not topology.blemishes or request.max_dead_boards == 0:
         return False
-    return request.max_dead_boards is not None or not _idle_serves(request, topology)
+    return request.max_dead_boards is not None or not _idle_serves(request, topology, effort)
 
 
-def _idle_serves(request: Request, topology: Topology) -> bool:
+def _idle_serves(request: Request, topology: Topology, effort: Effort) -> bool:
     """Whether the idle machine has as many boards as asked for, connected and spanning a rectangle."""
 
     def find_out() -> bool:
         try:
-            return _part(request, Ground(topology, topology.live), Effort(topology.torus.size)) is not None
+            return _part(request, Ground(topology, topology.live), effort.apart()) is not None
         except EffortSpent:
             return False
 
@@ -132,13 +139,13 @@ def _part(request: Request, ground: Ground, effort: Effort) -> Place | None:
     if not topology.blemishes:
         return None
     key = "part", boards, request.min_ratio, request.max_dead_links
-    return _in_shapes(request, ground, topology.remember(key, lambda: _looser_tightest(request, topology)), effort)
+    looser = topology.remember(key, lambda: _looser_tightest(request, topology, effort.apart()))
+    return _in_shapes(request, ground, looser, effort)
 
 
-def _looser_tightest(request: Request, topology: Topology) -> tuple[Shape, ...]:
+def _looser_tightest(request: Request, topology: Topology, effort: Effort) -> tuple[Shape, ...]:
     """The tightest rectangles that dead boards leave on the idle machine, as far as `shapes_for` does not have them."""
     torus, idle = topology.torus, Ground(topology, topology.live)
-    effort = Effort(torus.size)
     what = wanted_boards(request), torus.width, torus.height, request.min_ratio, topology.min_fill
     tightest: list[Shape] = []
     with suppress(EffortSpent):

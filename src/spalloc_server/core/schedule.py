@@ -315,7 +315,7 @@ class Scheduler:
             return f"asked for {asked}; no machine has the tags {', '.join(sorted(request.tags))}"
         largest = max(allowed, key=Occupancy.working)
         if request.boards is not None and 1 < request.boards <= largest.working():
-            nearest = largest.nearest_size(request)
+            nearest = largest.nearest_size(self._book.kind(request))
             return (
                 f"asked for {asked}; on {largest.machine.name} no rectangle was found in which so many working boards "
                 "are connected and reach all edges; the nearest number of boards that works: "

@@ -41,16 +41,16 @@ def place_whole(
     """
     topology = ground.topology
     shapes, spanning = topology.remember(
-        ("whole", request.boards, *request.kind), lambda: _what_there_is(request, topology)
+        ("whole", request.boards, *request.kind), lambda: _what_there_is(request, topology, effort.apart())
     )
     if spanned and not spanning:
         return None
     return _search(request, ground, shapes, effort, spanning=spanning)
 
 
-def _what_there_is(request: Request, topology: Topology) -> tuple[Sequence[Shape], bool]:
+def _what_there_is(request: Request, topology: Topology, effort: Effort) -> tuple[Sequence[Shape], bool]:
     """The shapes that serve a request best on the idle machine, and whether blocks that are spanned do."""
-    idle, effort = Ground(topology, topology.live), Effort(topology.torus.size)
+    idle = Ground(topology, topology.live)
     for spanning, shapes in product((True, False), _choices(request, topology)):
         try:
             if _search(request, idle, shapes, effort, spanning=spanning):
