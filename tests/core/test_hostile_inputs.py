@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from fractions import Fraction
 from itertools import islice
 from random import Random
 from typing import Any
@@ -13,8 +15,10 @@ from spalloc_server.core.effort import Effort, allowance
 from spalloc_server.core.ground import Ground
 from spalloc_server.core.messages import Request
 from spalloc_server.core.placement import nearest_size, place
+from spalloc_server.core.shapes import shapes_for
 from spalloc_server.core.topology import Topology
 from spalloc_server.core.torus import Torus, count
+from spalloc_server.core.windows import MAX_KEPT, Windows
 
 
 def test_floods_and_their_layers_are_counted_and_only_meanwhile() -> None:
@@ -77,3 +81,31 @@ def test_one_board_is_a_number_that_works() -> None:
     topology = Topology(Torus(1, 1), [(0, 0, 2)], ())
     request = Request(owner="me", boards=2, max_dead_boards=0)
     assert nearest_size(request, Ground(topology, topology.live)) == 1
+
+
+def test_what_is_kept_of_blocks_is_bounded_and_comes_out_the_same() -> None:
+    torus = Torus(100, 100)
+    windows = Windows(torus, torus.wide.ones)
+    shapes = [(width, height) for width in range(80, 100) for height in range(80, 100)]
+    tracemalloc.start()
+    try:
+        for shape in shapes:
+            assert windows.most(*shape) == shape[0] * shape[1]
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2.5 * MAX_KEPT, "two bytes for each triad, and the columns besides"
+    assert windows.at_least(*shapes[0], 80 * 80) == torus.full
+    assert [windows.knows(80, 80, 80 * 80 + more) for more in (0, 1)] == [True, True]
+    assert [windows.knows(80, 82, 80 * 82 + more) for more in (0, 1)] == [False, True]
+
+
+def test_the_shapes_that_many_requests_allow_take_little_memory() -> None:
+    shapes_for.cache_clear()
+    tracemalloc.start()
+    try:
+        kept = sum(len(shapes_for(boards, 100, 100, 0.0, Fraction(0))) for boards in range(12_000, 12_050))
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used < 30 * kept

@@ -161,7 +161,7 @@ def _in_shapes(request: Request, ground: Ground, shapes: Sequence[Shape], effort
     if not shapes or ground.windows.most(*map(max, zip(*shapes, strict=True))) < boards:
         return None
     for shape in shapes:
-        if not ground.windows.knows(*shape):
+        if not ground.windows.knows(*shape, boards):
             effort.shape()
         if ground.windows.most(*shape) < boards:
             continue

@@ -82,7 +82,8 @@ def looser_shapes(boards: int, width: int, height: int, min_ratio: float, min_fi
 @lru_cache(maxsize=4096)
 def torus_shapes(boards: int, width: int, height: int, min_ratio: float) -> tuple[Shape, ...]:
     """The rectangles for at least so many boards that span an axis of the machine, smallest first."""
-    spanning = {(width, up) for up in range(1, height + 1)} | {(across, height) for across in range(1, width + 1)}
+    spanning = {_shape(width, up) for up in range(1, height + 1)}
+    spanning |= {_shape(across, height) for across in range(1, width + 1)}
     allowed = (shape for shape in spanning if _holds(shape, boards) and _square_enough(shape, min_ratio))
     return tuple(sorted(allowed, key=lambda shape: (shape[0] * shape[1], _preference(shape))))
 
@@ -106,12 +107,18 @@ def _between(boards: int, width: int, height: int, min_ratio: float, most: int) 
     for across in range(1, min(width, boards // 2) + 1):
         least = max(-(-triads // across), math.ceil(across * min_ratio - ROUNDING), 1)
         for up in range(least, min(height, most // across) + 1):
-            shape = across, up
+            shape = _shape(across, up)
             if not _square_enough(shape, min_ratio):
                 break
             if least_boards(shape) <= boards:
                 found.append(shape)
     return found
+
+
+@lru_cache(maxsize=1 << 15)
+def _shape(width: int, height: int) -> Shape:
+    """A rectangle, the same object each time: answers that are kept share thousands of them."""
+    return width, height
 
 
 def _holds(shape: Shape, boards: int) -> bool:

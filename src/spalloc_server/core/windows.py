@@ -5,7 +5,7 @@ things. Adding the int to itself rolled by one column gives the numbers of every
 doubling: a window of any size takes about log2(width) + log2(height) additions of ints.
 
 The sums of a shape are kept, and so is the largest of them: whoever asks next whether any block of that shape has
-enough is answered without another look at the machine.
+enough is answered without another look at the machine. On a large machine not all shapes' sums can be kept.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from __future__ import annotations
 from spalloc_server.core.torus import Planes, Torus
 
 __all__ = ["Windows", "board_counts"]
+
+MAX_KEPT = 1 << 21
+"""Triads in the sums that are kept, of all shapes together: 4 MB, since each has 2 bytes (4 on very large machines)."""
 
 
 class Windows:
@@ -39,12 +42,14 @@ class Windows:
         if (width, height) not in self._sums:
             if width not in self._columns:
                 self._columns[width] = wide.summed(self._counts, width, 1, 0)
+            if self._sums and (1 + len(self._sums)) * self._torus.size > MAX_KEPT:
+                del self._sums[next(iter(self._sums))]
             self._sums[width, height] = wide.summed(self._columns[width], height, 0, 1)
         return self._sums[width, height]
 
-    def knows(self, width: int, height: int) -> bool:
-        """Whether the blocks of this size have been counted already."""
-        return (width, height) in self._sums
+    def knows(self, width: int, height: int, things: int) -> bool:
+        """Whether it can be told without counting anew which blocks of this size have so many things."""
+        return (width, height) in self._sums or self._most.get((width, height), things) < things
 
     def most(self, width: int, height: int) -> int:
         """The largest number of things that a block of this size has anywhere."""
