@@ -38,7 +38,10 @@ from spalloc_server.core.whole_blocks import place_whole
 __all__ = ["Place", "fewest", "fits", "nearest_size", "place"]
 
 LOOK = 8
-"""Units of effort that looking at another number of boards costs at least, to tell the user of one that works."""
+"""Units of effort that trying another number of boards costs at least, to tell the user of one that works."""
+
+SEARCHES = 2
+"""No other number of boards is tried once those before have cost as much as so many searches may."""
 
 Place: TypeAlias = tuple[Block, Planes]
 """A block, and the boards in it that are given."""
@@ -79,7 +82,7 @@ def fits(request: Request, ground: Ground) -> bool:
 def nearest_size(request: Request, ground: Ground) -> int | None:
     """The number of boards nearest to a request's own that has a place, in a request that is the same otherwise.
 
-    The smaller one where two are as near. None where none was found for about the cost of one search.
+    The smaller one where two are as near. None where none was found at the cost of some searches.
     """
     assert request.boards is not None
     effort = Effort(ground.torus.size)
@@ -87,12 +90,13 @@ def nearest_size(request: Request, ground: Ground) -> int | None:
     with suppress(EffortSpent):
         for distance in range(1, max(request.boards, ground.size)):
             for boards in (request.boards - distance, request.boards + distance):
-                if fewest_boards <= boards <= ground.size:
-                    effort.step(LOOK)
-                    if place(replace(request, boards=boards), ground, effort):
-                        return boards
-                    if effort.spent >= allowance(ground.torus.size):
-                        return None
+                if not fewest_boards <= boards <= ground.size:
+                    continue
+                effort.step(LOOK)
+                if place(replace(request, boards=boards), ground, effort.apart()):
+                    return boards
+                if effort.spent >= SEARCHES * allowance(ground.torus.size):
+                    return None
     return None
 
 

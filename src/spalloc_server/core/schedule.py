@@ -319,7 +319,7 @@ class Scheduler:
             return (
                 f"asked for {asked}; on {largest.machine.name} no rectangle was found in which so many working boards "
                 "are connected and reach all edges; the nearest number of boards that works: "
-                + ("none near by" if nearest is None else f"{nearest}")
+                + ("none was found" if nearest is None else f"{nearest}")
             )
         return (
             f"asked for {asked}; the largest that there is: {largest.machine.name}, {largest.torus.width}x"
