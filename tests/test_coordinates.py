@@ -12,6 +12,7 @@ from spalloc_server.coordinates import (
     Board,
     Chip,
     WrapAround,
+    axes_left,
     board_down_link,
     board_to_chip,
     chip_to_board,
@@ -203,3 +204,19 @@ def test_a_block_is_larger_by_half_a_board_on_an_axis_that_does_not_wrap(
     triads: tuple[int, int], torus: WrapAround, chips: tuple[int, int]
 ) -> None:
     assert triad_dimensions_to_chips(*triads, torus) == chips
+
+
+@pytest.mark.parametrize(
+    ("triad", "axes"),
+    [
+        ((0, 0), WrapAround.none),
+        ((2, 1), WrapAround.none),
+        ((3, 1), WrapAround.x),
+        ((-1, 0), WrapAround.x),
+        ((2, 2), WrapAround.y),
+        ((0, -1), WrapAround.y),
+        ((-1, 2), WrapAround.both),
+    ],
+)
+def test_a_triad_is_outside_a_block_on_these_axes(triad: tuple[int, int], axes: WrapAround) -> None:
+    assert axes_left(*triad, 3, 2) is axes

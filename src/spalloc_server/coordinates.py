@@ -22,6 +22,7 @@ __all__ = [
     "Chip",
     "Location",
     "WrapAround",
+    "axes_left",
     "board_down_link",
     "board_to_chip",
     "chip_to_board",
@@ -85,6 +86,10 @@ link_to_vector.update(
 )
 
 
+_AXES = ((WrapAround.none, WrapAround.y), (WrapAround.x, WrapAround.both))
+"""By whether there is x, and whether there is y. Millions are asked for, and to combine flags is slow."""
+
+
 def board_down_link(
     x1: int, y1: int, z1: int, link: Links, width: int, height: int
 ) -> tuple[int, int, int, WrapAround]:
@@ -103,8 +108,12 @@ def board_down_link(
     """
     dx, dy, dz = link_to_vector[(z1, link)]
     x, y = x1 + dx, y1 + dy
-    wrapped = WrapAround((not 0 <= x < width) * WrapAround.x | (not 0 <= y < height) * WrapAround.y)
-    return x % width, y % height, z1 + dz, wrapped
+    return x % width, y % height, z1 + dz, axes_left(x, y, width, height)
+
+
+def axes_left(x: int, y: int, width: int, height: int) -> WrapAround:
+    """The axes on which a triad (x, y) lies outside a block of this size whose origin is (0, 0)."""
+    return _AXES[not 0 <= x < width][not 0 <= y < height]
 
 
 def board_to_chip(x: int, y: int, z: int) -> Chip:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from spalloc_server.configuration import Machine
-from spalloc_server.coordinates import Board, BoardLink, WrapAround, board_down_link, link_to_vector
+from spalloc_server.coordinates import Board, BoardLink, WrapAround, axes_left, board_down_link, link_to_vector
 from spalloc_server.core.topology import Topology
 from spalloc_server.core.torus import Block, Planes, overlap, without
 from spalloc_server.links import Links
@@ -130,7 +130,7 @@ def own_stopped_links(
         boards: all of the job's boards, on the machine.
         wraps: the axes that are told as wrapping.
     """
-    mine = frozenset(boards)
+    mine, closed = frozenset(boards), ~wraps
     return tuple(
         (*board, link)
         for board in sorted(mine)
@@ -139,7 +139,7 @@ def own_stopped_links(
         and (
             (*board, link) in machine.dead_links
             or (*other, link.opposite) in machine.dead_links
-            or edges_crossed(machine, block, board, link) & ~wraps
+            or edges_crossed(machine, block, board, link) & closed
         )
     )
 
@@ -149,4 +149,4 @@ def edges_crossed(machine: Machine, block: Block, board: Board, link: Links) -> 
     x, y, width, height = block
     dx, dy, _ = link_to_vector[board[2], link]
     column, row = (board[0] - x) % machine.width + dx, (board[1] - y) % machine.height + dy
-    return WrapAround((not 0 <= column < width) * WrapAround.x | (not 0 <= row < height) * WrapAround.y)
+    return axes_left(column, row, width, height)
