@@ -265,6 +265,25 @@ def test_the_sizes_that_work_are_looked_for_once_a_kind_and_within_the_step(
     assert all(house.state(job_id) == JobState.destroyed for job_id in jobs)
 
 
+def test_a_job_that_is_possible_again_before_it_was_ended_goes_on_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(a_machine("m", 4, 4))
+    house.create(48, keepalive=None)
+    jobs = [house.create(36 - number, keepalive=None, max_dead_boards=0, min_ratio=1) for number in range(9)]
+    work = house.controller._scheduler._book.work
+
+    def at_great_cost(_kind: Request, _ground: Ground) -> None:
+        work.left -= STEP
+
+    with monkeypatch.context() as patch:
+        patch.setattr(occupancy, "nearest_size", at_great_cost)
+        house.configure(a_machine("m", 4, 4, dead_boards=[(x, 0, z) for x in range(4) for z in range(3)]))
+    house.configure(a_machine("m", 4, 4))
+    for _ in range(20):
+        house.after(0)
+    states = sorted(house.state(job_id) for job_id in jobs)
+    assert states == 8 * [JobState.queued] + [JobState.destroyed]
+
+
 def test_jobs_come_go_and_learn_while_a_reload_is_still_looking_at_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     house = House(a_machine("m", 2, 2), seconds_before_free=0)
     first = house.create(12, owner="hog", keepalive=None)
