@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right, insort
+from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from itertools import islice
@@ -81,7 +82,7 @@ class Book:
         self.tried: Waiting | None = None
         """The job that is looked at; to be blamed for what that raises."""
         self._started: list[tuple[int, Allocation]] = []
-        self._hopeless: list[Waiting] = []
+        self._hopeless: deque[Waiting] = deque()
         self._turn_of: Callable[[Book, Waiting], Turn] = first_come
 
     @property
@@ -135,7 +136,7 @@ class Book:
         What is done about each before the next is taken counts as work.
         """
         while self._hopeless:
-            job = self._hopeless.pop(0)
+            job = self._hopeless.popleft()
             if job.job_id in self.waiting:
                 yield job
             if self.work.left <= 0:
@@ -151,7 +152,7 @@ class Book:
 
     def _put_lines_aside(self) -> None:
         self._unjudged.update({(self._generation, names): line for names, line in self._lines.items()})
-        self._lines, self._hopeless = {}, []
+        self._lines, self._hopeless = {}, deque()
         self._generation += 1
 
     def candidates(self, machines: AbstractSet[str], after: Turn = BEFORE_ALL) -> Iterator[Waiting]:
