@@ -148,6 +148,19 @@ def test_machines_keep_the_order_of_the_file(folder: Path) -> None:
         ("a = 1\na = 2", ": not TOML: "),
         ("port = " + "9" * 5000, ": not TOML: .*integer"),
         ("machine = [1]", ", line 1: machine[0]: Expected `object`"),
+        (
+            SINGLE.replace("[[machine]]", " [ machine ]  # mine"),
+            ", line 2: machine: it is a list of tables, so each one begins with [[machine]], not with [machine]$",
+        ),
+        (
+            STANDARD.replace('board_locations = "wiring.csv"', "[machine.board_locations]"),
+            r", line \d+: machine 'm': machine[0].board_locations: .*begins with [[machine.board_locations]], not with",
+        ),
+        (
+            SINGLE + "[[limits]]\nconnections = 1\n",
+            r", line \d+: limits: it is one table, so it begins with [limits], not with [[limits]]$",
+        ),
+        ("machine = {}", ", line 1: machine: Expected `array`, got `object`"),
         (STANDARD.replace("wiring", "wir\\u0000ing"), ", line 2: machine 'm': board_locations: .*null byte"),
         ("\nprot = 1", ", line 2: prot: there is no such key"),
         ("\n\nport = 'x'", ", line 3: port: Expected `int`, got `str`"),

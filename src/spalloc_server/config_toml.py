@@ -201,12 +201,26 @@ def _misfit(path: Path, text: str, error: str) -> ConfigurationError:
         message = "there is no such key" + (f"; is `{close[0]}` meant?" if close else "")
     elif key.endswith(".form"):
         message += f"; it is one of {', '.join(sorted(_FORMS))}"
+    else:
+        message = _brackets(text, key, message) or message
     who = ""
     if found := re.match(r"machine\[(\d+)\]", key):
         table = msgspec.toml.decode(text)["machine"][int(found[1])]
         if isinstance(table, dict) and (name := table.get("name")):
             who = f"machine {name!r}: "
     return ConfigurationError(f"{_place(path, text, key)}: {who}{key or 'the file'}: {message}")
+
+
+def _brackets(text: str, key: str, message: str) -> str | None:
+    """What is wrong where a table's header has single brackets in place of double ones, or the other way round."""
+    name = re.sub(r"\[\d+\]", "", key)
+    once, often = f"[{name}]", f"[[{name}]]"
+    headers = {line.partition("#")[0].replace(" ", "").strip() for line in text.splitlines()}
+    if re.match(r"Expected `.*\barray\b.*`, got `object`", message) and once in headers:
+        return f"it is a list of tables, so each one begins with {often}, not with {once}"
+    if re.match(r"Expected `.*\bobject\b.*`, got `array`", message) and often in headers:
+        return f"it is one table, so it begins with {once}, not with {often}"
+    return None
 
 
 def _place(path: Path, text: str, key: str) -> str:
@@ -226,6 +240,7 @@ def _lines(text: str) -> dict[str, int]:
         if header := re.match(r"\s*(\[\[?)\s*([A-Za-z_][\w.]*)\s*\]", line):
             table = header[2]
             if header[1] == "[[":
+                lines.setdefault(table, number)
                 table = f"{header[2]}[{seen[header[2]]}]"
                 seen[header[2]] += 1
             lines.setdefault(table, number)
