@@ -11,6 +11,8 @@ import struct
 import time
 from pathlib import Path
 
+import pytest
+
 from spalloc_server import config_file
 from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.demo import MILLION_CORE, demo
@@ -127,6 +129,27 @@ async def test_hardware_and_jobs_outlive_a_server_that_is_killed(config: Path, t
         process.communicate(timeout=STOP_SECONDS)
     assert process.returncode == 0
     assert not answers(board)
+
+
+def test_ctrl_c_ends_a_server_that_was_upgraded(config: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state.db"
+    options = ("--port", 0, "--config", config, "--quiet-users", "--state", state)
+    with running("spalloc-admin", "demo", *options) as process:
+        assert process.stdout is not None
+        found = re.search(r"at 127\.0\.0\.1:(\d+) ", process.stdout.readline())
+        assert found is not None
+        before = children(process.pid)["spalloc_server.cli.serve"]
+        os.kill(before, signal.SIGUSR2)
+        deadline = time.monotonic() + STOP_SECONDS
+        while Path(f"/proc/{before}").exists():
+            assert time.monotonic() < deadline
+        socket.create_connection(("127.0.0.1", int(found[1]))).close()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=STOP_SECONDS)
+    assert output.endswith("stopped\n")
+    assert (process.returncode, errors) == (0, "")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(found[1])))
 
 
 async def state_of(port: int, job: int) -> int | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from spalloc_server import config_file
-from spalloc_server.cli import demo_view
+from spalloc_server.cli import demo, demo_view
 from spalloc_server.cli.demo_view import Events, picture, show
 from spalloc_server.configuration import Configuration
 from spalloc_server.controller import Controller, Outcome
@@ -74,6 +75,16 @@ def test_the_picture_has_the_map_the_jobs_and_the_events() -> None:
     assert "retina [bold]" in text
     assert "power on" in text
     assert "something happened [bold]" in text
+
+
+def test_a_long_name_and_a_long_event_take_no_room_from_the_rest_of_80_columns() -> None:
+    core = Controller()
+    core.configure(config_file.load(demo.MILLION_CORE))
+    core.create_job(600, owner="somebody-with-a-long-name@far.example.org")
+    _, _, *rows = (row[41:].rstrip() for row in drawn(core, ["job 1 of somebody-with-a-long-name@far.example.org"]))
+    assert rows[0].split() == ["job", "owner", "boards", "state"]
+    assert re.fullmatch(r"██ +1 somebody-with.*… +600 power on", rows[1])
+    assert re.fullmatch(r"job 1 of somebody-with-a-long-name@.*…", rows[3])
 
 
 def test_a_long_queue_is_cut_short() -> None:

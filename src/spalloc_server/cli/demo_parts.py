@@ -3,7 +3,8 @@
 Theory of operation. A part is started, says in a line of its output that it is there, and is told to stop. What it says
 besides is kept, so that one that ends by itself can be told of with its own last words. The kernel ends the parts where
 the demo itself is killed, so that nothing is left behind. They are in a session of their own: ctrl+c is for the demo,
-which stops them in order.
+which stops them in order. An upgrade puts another process in a server's place, in the same session and with the same
+output. So a part has ended when nobody writes its output any more, and the whole session is told to stop.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Part:
         return await self._ready
 
     async def ended(self) -> str:
-        """Wait for its end; how it ended."""
+        """Wait for its end, and that of a process that took its place in an upgrade; how it ended."""
         assert self._process is not None
         assert self._listener is not None
         await asyncio.wait([self._listener])
@@ -89,16 +90,18 @@ class Part:
         """Tell it to stop, and wait until it has."""
         if self._process is None:
             return
-        with suppress(ProcessLookupError):
-            for seconds in (GRACE_SECONDS, STOP_SECONDS - GRACE_SECONDS):
-                self._process.send_signal(signal.SIGTERM)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await self._process.wait()
-                        break
-            else:
-                self._process.kill()
-        await self.ended()
+        ended = asyncio.ensure_future(self.ended())
+        for how, seconds in (
+            (signal.SIGTERM, GRACE_SECONDS),
+            (signal.SIGTERM, STOP_SECONDS - GRACE_SECONDS),
+            (signal.SIGKILL, None),
+        ):
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, how)
+            await asyncio.wait([ended], timeout=seconds)
+            if ended.done():
+                break
+        await ended
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from typing import Literal
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -114,8 +115,8 @@ def picture(machine: Machine, jobs: Sequence[JobDescription], events: Iterable[s
     )
     columns = Table.grid(padding=(0, 1))
     columns.add_column(no_wrap=True, min_width=2 * machine.width)
-    columns.add_column(no_wrap=True)
-    columns.add_row(_map(machine, jobs), Group(_table(jobs), Text(), *(Text(line, "dim") for line in events)))
+    columns.add_column()  # has what the map leaves
+    columns.add_row(_map(machine, jobs), Group(_table(jobs), Text(), *(_cut(line, "dim") for line in events)))
     return Group(bar, Text(), columns)
 
 
@@ -137,13 +138,20 @@ def _map(machine: Machine, jobs: Sequence[JobDescription]) -> Text:
 def _table(jobs: Sequence[JobDescription]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for heading in ("", "job", "owner", "boards", "state"):
-        table.add_column(heading, justify="right" if heading in {"job", "boards"} else "left")
+        # Where room is short, it is the owners' names that are cut
+        justify: Literal["left", "right"] = "right" if heading in {"job", "boards"} else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading != "owner")
     for job in jobs[:JOBS]:
         size = str(len(job.boards)) if job.boards else _asked(job)
-        table.add_row(Text("██", _colour(job)), str(job.job_id), Text(job.owner), size, _state(job))
+        table.add_row(Text("██", _colour(job)), str(job.job_id), _cut(job.owner), size, _state(job))
     if len(jobs) > JOBS:
         table.add_row("", "", f"and {len(jobs) - JOBS} more")
     return table
+
+
+def _cut(text: str, style: str = "") -> Text:
+    """Text that stays on its line, and ends with … where it is too long for it."""
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
 def _colour(job: JobDescription) -> str:
