@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 import time
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import pytest
 
 from spalloc_server import config_file
 from spalloc_server.cli.client import Client, ClientError
-from spalloc_server.cli.demo import MILLION_CORE, demo
+from spalloc_server.cli.demo import MILLION_CORE, _introduce, demo
+from spalloc_server.config_watch import DEFAULT_PORT
 from spalloc_server.controller import JobState
 from spalloc_server.hardware.scp import SCP_PORT
 from spalloc_server.simulator.boot import BOOT_PORT
@@ -26,6 +28,14 @@ from tests.simulator.machines import boot_datagrams
 def test_the_million_core_machine_comes_with_the_package() -> None:
     (machine,) = config_file.load(MILLION_CORE).machines
     assert (machine.width, machine.height, len(machine.live_boards), len(machine.frames)) == (20, 20, 1200, 50)
+
+
+def test_what_it_says_first_fits_into_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    for port in (DEFAULT_PORT, 65535):
+        _introduce(config_file.load(MILLION_CORE), port, Path("/tmp/spalloc-demo-12345678/state.db"), 2.5)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("# draw the machine" in line for line in lines) == 2
+    assert [line for line in lines if len(line) > 80 and "--port 65535" not in line] == []
 
 
 def test_once_takes_a_job_through(config: Path) -> None:
@@ -138,7 +148,11 @@ def test_ctrl_c_ends_a_server_that_was_upgraded(config: Path, tmp_path: Path) ->
         assert process.stdout is not None
         found = re.search(r"at 127\.0\.0\.1:(\d+) ", process.stdout.readline())
         assert found is not None
+        assert any(f"spalloc-admin status --state {state}\n" in line for line in process.stdout)
         before = children(process.pid)["spalloc_server.cli.serve"]
+        assert f"process {before}," in subprocess.check_output(
+            [BIN / "spalloc-admin", "status", "--state", state], text=True
+        )
         os.kill(before, signal.SIGUSR2)
         deadline = time.monotonic() + STOP_SECONDS
         while Path(f"/proc/{before}").exists():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import sys
 import time
 from collections.abc import Coroutine, Iterable
@@ -89,7 +90,7 @@ async def _demo(options: _Options) -> None:
             await part.begin()
         await hardware.ready()
         port = int(await server.ready())
-        _introduce(configuration, port, time.monotonic() - started)
+        _introduce(configuration, port, state, time.monotonic() - started)
         life = [_keep_serving(parts, options, state, port), _watch(hardware, stopping)]
         if options.once:
             life.append(_take_one_job_through(port, configuration, stopping))
@@ -150,26 +151,32 @@ async def _watch(hardware: Part, stopping: asyncio.Event) -> None:
     stopping.set()
 
 
-def _introduce(configuration: Configuration, port: int, seconds: float) -> None:
+def _introduce(configuration: Configuration, port: int, state: Path, seconds: float) -> None:
+    """Tell how to reach it, in lines of 80 columns at most where the names are not longer than usual."""
     at = f"--hostname {HOST}" + (f" --port {port}" if port != DEFAULT_PORT else "")
     machines = configuration.machines
     boards = sum(len(machine.live_boards) for machine in machines)
     frames = sum(len(machine.frames) for machine in machines)
     print(
         f"Serving {', '.join(machine.name for machine in machines)} at {HOST}:{port} after {seconds:.1f} s: "
-        f"{process.count(boards, 'board')} in {process.count(frames, 'frame')}, all simulated; ctrl+c ends the demo.\n"
-        "Reach it with any published client (pip install spalloc, in an environment of its own), such as:"
+        f"{process.count(boards, 'board')} in {process.count(frames, 'frame')}\n"
+        "All of it is simulated; ctrl+c ends the demo. Reach it with any published client\n"
+        "(pip install spalloc, in an environment of its own), such as:"
     )
-    for command, what in (
-        (f"spalloc {at} --owner you 24", "get 24 boards, until you press enter"),
+    commands = (
+        (f"spalloc {at} --owner you 24", "get 24 boards"),
         (f"spalloc-ps {at}", "list the jobs"),
         (f"spalloc-machine {at} {machines[0].name}", "draw the machine"),
-    ):
-        print(f"    {command:<64} # {what}")
+    )
+    width = max(len(command) for command, _ in commands)
+    for command, what in commands:
+        print(f"    {command:<{width}}  # {what}")
     print(
-        "or run PyNN scripts (pip install sPyNNaker) on boards that boot, with this as ~/.spynnaker.cfg:\n"
+        "or run PyNN scripts (pip install sPyNNaker) on boards that boot,\nwith this as ~/.spynnaker.cfg:\n"
         f"    [Machine]\n    version = 5\n    spalloc_server = {HOST}\n    spalloc_port = {port}\n"
-        "    spalloc_user = you",
+        "    spalloc_user = you\n"
+        "or look after it as an operator, with spalloc-admin and this --state:\n"
+        f"    spalloc-admin status --state {shlex.quote(str(state))}",
         flush=True,
     )
 
