@@ -141,7 +141,7 @@ async def test_hardware_and_jobs_outlive_a_server_that_is_killed(config: Path, t
     assert not answers(board)
 
 
-def test_ctrl_c_ends_a_server_that_was_upgraded(config: Path, tmp_path: Path) -> None:
+def test_a_server_that_was_upgraded_is_watched_and_ended_as_the_first(config: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.db"
     options = ("--port", 0, "--config", config, "--quiet-users", "--state", state)
     with running("spalloc-admin", "demo", *options) as process:
@@ -149,14 +149,9 @@ def test_ctrl_c_ends_a_server_that_was_upgraded(config: Path, tmp_path: Path) ->
         found = re.search(r"at 127\.0\.0\.1:(\d+) ", process.stdout.readline())
         assert found is not None
         assert any(f"spalloc-admin status --state {state}\n" in line for line in process.stdout)
-        before = children(process.pid)["spalloc_server.cli.serve"]
-        assert f"process {before}," in subprocess.check_output(
-            [BIN / "spalloc-admin", "status", "--state", state], text=True
-        )
-        os.kill(before, signal.SIGUSR2)
-        deadline = time.monotonic() + STOP_SECONDS
-        while Path(f"/proc/{before}").exists():
-            assert time.monotonic() < deadline
+        os.kill(upgraded(state), signal.SIGKILL)
+        assert any("the server has ended; it is started again" in line for line in process.stdout)
+        upgraded(state)
         socket.create_connection(("127.0.0.1", int(found[1]))).close()
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=STOP_SECONDS)
@@ -164,6 +159,26 @@ def test_ctrl_c_ends_a_server_that_was_upgraded(config: Path, tmp_path: Path) ->
     assert (process.returncode, errors) == (0, "")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(found[1])))
+
+
+def upgraded(state: Path) -> int:
+    """Upgrade the server, and return the number of its new process."""
+    before = server_at(state)
+    os.kill(before, signal.SIGUSR2)
+    deadline = time.monotonic() + STOP_SECONDS
+    while Path(f"/proc/{before}").exists():
+        assert time.monotonic() < deadline
+    return server_at(state)
+
+
+def server_at(state: Path) -> int:
+    """The server's process, as its operators are told; it is waited for."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while True:
+        told = subprocess.run([BIN / "spalloc-admin", "status", "--state", state], capture_output=True, text=True)
+        if found := re.search(r", process (\d+),", told.stdout):
+            return int(found[1])
+        assert time.monotonic() < deadline, told.stderr
 
 
 async def state_of(port: int, job: int) -> int | None:

@@ -138,7 +138,7 @@ async def _keep_serving(parts: list[Part], options: _Options, state: Path, port:
     """Start the server, the last of the parts, again whenever it ends by itself: its jobs and their boards go on."""
     while True:
         how = await parts[-1].ended()
-        print(f"the server was {how}; it is started again, and goes on with its jobs", flush=True)
+        print(f"the server {how}; it is started again, and goes on with its jobs", flush=True)
         parts[-1] = _server(options.config, port, state)
         await parts[-1].begin()
         await parts[-1].ready()
@@ -147,7 +147,7 @@ async def _keep_serving(parts: list[Part], options: _Options, state: Path, port:
 async def _watch(hardware: Part, stopping: asyncio.Event) -> None:
     """End the demo where the hardware ends."""
     how = await hardware.ended()
-    print(f"the simulated hardware was {how}: the demo ends", flush=True)
+    print(f"the simulated hardware {how}: the demo ends", flush=True)
     stopping.set()
 
 

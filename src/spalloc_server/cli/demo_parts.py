@@ -84,7 +84,10 @@ class Part:
         assert self._listener is not None
         await asyncio.wait([self._listener])
         code = await self._process.wait()
-        return f"killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        if code < 0:
+            return f"was killed by signal {-code}"
+        # Of a process that took its place nobody learns how it ended
+        return f"ended with status {code}" if code else "has ended"
 
     async def stop(self) -> None:
         """Tell it to stop, and wait until it has."""

@@ -74,7 +74,7 @@ def jobs(server: RunningServer) -> None:
                 job.job_id,
                 job.owner,
                 job.state,
-                asked(job),
+                asked(job, briefly=True),
                 job.machine,
                 len(job.boards) or "",
                 ago(job.created_at),

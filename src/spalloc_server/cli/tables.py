@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -15,10 +15,15 @@ from spalloc_server.core.overview import BoardView, JobView, MachineView
 
 __all__ = ["ago", "asked", "clock", "noted", "show", "show_boards", "show_machines", "span"]
 
+_ALWAYS_ASKED: Final = {"min_ratio": 0.333, "max_dead_boards": 0, "require_torus": False}
+"""What published clients ask for unless they are told otherwise."""
+
 
 def show(columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
-    """Print a table; None is an empty cell."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    """Print a table; None is an empty cell. Cells that are too wide for a terminal go on below, and lose nothing."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     # Piped into another program, a table is as wide as it needs to be
@@ -97,9 +102,14 @@ def _record(view: BoardView) -> str:
     return "; ".join(parts)
 
 
-def asked(view: JobView) -> str:
-    """What a job asked for, as its user wrote it."""
-    wishes = [f"{name}={value}" for name, value in view.kwargs.items() if value not in (None, [], ["default"])]
+def asked(view: JobView, *, briefly: bool = False) -> str:
+    """What a job asked for, as its user wrote it; `briefly` without what published clients say of every job."""
+    silent = _ALWAYS_ASKED if briefly else {}
+    wishes = [
+        f"{name}={value}"
+        for name, value in view.kwargs.items()
+        if value not in (None, [], ["default"]) and not (name in silent and value == silent[name])
+    ]
     return " ".join([*map(str, view.args), *wishes]) or "1"
 
 
