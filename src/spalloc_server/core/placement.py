@@ -40,7 +40,7 @@ __all__ = ["Place", "fewest", "fits", "nearest_size", "place"]
 LOOK = 8
 """Units of effort that trying another number of boards costs at least, to tell the user of one that works."""
 
-SEARCHES = 2
+SEARCHES = 1
 """No other number of boards is tried once those before have cost as much as so many searches may."""
 
 Place: TypeAlias = tuple[Block, Planes]
