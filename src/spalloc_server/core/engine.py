@@ -55,7 +55,10 @@ class Engine(Transitions):
             for name, old in self._machines.items()
             if name not in machines or not old.same_hardware(machines[name])
         ]
-        for job in [job for job in self._jobs.values() if job.allocation and job.allocation.machine in gone]:
+        # Most reloads end no job: then the queue, which may be long, is not looked through
+        for job in (
+            [job for job in self._jobs.values() if job.allocation and job.allocation.machine in gone] if gone else ()
+        ):
             self._finish(job, "Machine removed.", now)
         for name in gone:
             self._trials.break_off(name)
