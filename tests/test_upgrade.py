@@ -415,7 +415,8 @@ async def test_what_operators_send_during_a_handover_is_done_once(place: Place, 
         status = await operator.ask("status")
         assert (status["pid"], status["stopped"]["reason"]) == (new, "smoke")
         assert status["machines"][0]["drained"]["reason"] == "fans"
-        assert sum(event["event"] == "operator" for event in events(place)) == 2
+        # The log is written in the background
+        await until(lambda: sum(event["event"] == "operator" for event in events(place)) == 2)
 
 
 @pytest.mark.parametrize("fault", ["exits instead of being ready", "exits at once"])
