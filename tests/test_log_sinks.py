@@ -83,6 +83,8 @@ async def refused(address: tuple[str, int]) -> None:
                 _, writer = await asyncio.open_connection(*address)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:  # it stopped listening in the middle of this
+                continue
             writer.close()
 
 

@@ -176,13 +176,25 @@ class Connections:
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPTED):
             try:
-                sock, _ = listening.accept()
+                sock = self._accept_one(listening)
             except OSError as exc:
-                if exc.errno in _OUT_OF_FILES:
-                    self._find_file()
+                if exc.errno in _OUT_OF_FILES and not self._make_room():
+                    self._unwatch()
+                    self._retry = self.loop.call_later(RETRY_SECONDS, self._watch)
                 return  # nobody else waits, or one who did has gone
             sock.setblocking(False)
             self._admit(sock)
+
+    def _accept_one(self, listening: socket.socket) -> socket.socket:
+        """Accept an operator; with the spare file descriptor, where there is no other. Raises OSError."""
+        try:
+            return listening.accept()[0]
+        except OSError as exc:
+            if exc.errno not in _OUT_OF_FILES or self._spare is None:
+                raise
+        os.close(self._spare)
+        self._spare = None
+        return listening.accept()[0]  # now: later, the descriptor could have gone to a BMP's socket
 
     def _admit(self, sock: socket.socket, unread: bytes = b"") -> None:
         connection = Connection(self, _user(sock), unread)
@@ -205,15 +217,6 @@ class Connections:
         why = f"this connection was closed to make room for another, as {MAX_CONNECTIONS} were open: {told}"
         spared.dismiss(refusal(why, again=not busy))
         return True
-
-    def _find_file(self) -> None:
-        """Have a file descriptor for the next operator, soon."""
-        if self._spare is not None:
-            os.close(self._spare)
-            self._spare = None
-        elif not self._make_room():
-            self._unwatch()
-            self._retry = self.loop.call_later(RETRY_SECONDS, self._watch)
 
     async def _connect(self, connection: Connection, sock: socket.socket) -> None:
         try:
