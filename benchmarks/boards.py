@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from spalloc_server import config_file
+from spalloc_server.config.load import load
+from spalloc_server.config.machine import Machine
 from spalloc_server.hardware.scp import SCP_PORT
-from spalloc_server.machine import Machine
 from spalloc_server.simulator.boot import BOOT_PORT, encode
 
 ROOT = Path(__file__).parents[1]
@@ -157,7 +157,7 @@ def _simulated(boards: int) -> Iterator[tuple[Machine, int]]:
             f'[[machine]]\nform = "standard_ips"\nname = "m"\nboard_locations = "{MACHINES[boards]}"\n'
             f'base_ip = "{NETWORKS[boards]}"\n'
         )
-        (machine,) = config_file.load(config).machines
+        (machine,) = load(config).machines
         program = str(Path(sys.executable).parent / "spalloc-admin")
         command = [program, "simulate-hardware", str(config), "--boards", "--power-on"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from benchmarks.generator import Generator
 from benchmarks.subjects import Subject, request
-from spalloc_server.protocol.commands import COMMANDS, decode
-from spalloc_server.protocol.lines import GarbageError
+from spalloc_server.frontends.v1.commands import COMMANDS, decode
+from spalloc_server.frontends.v1.lines import GarbageError
 
 __all__ = ["ATTACKS", "LIVE_JOBS", "Sizes", "allow_files", "attack_it", "list_polling", "notice", "run"]
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from itertools import product
 from unittest import mock
 
-from spalloc_server.configuration import Machine
+from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
-from spalloc_server.core.ground import Ground
-from spalloc_server.core.messages import Request
-from spalloc_server.core.topology import Topology
-from spalloc_server.core.torus import Block, Planes, Torus
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.topology import Topology
+from spalloc_server.core.placement.torus import Block, Planes, Torus
 from spalloc_server.links import Links
 
 __all__ = ["PATTERNS", "Floods", "Input", "a_machine", "counting_floods", "found_slow", "grid"]

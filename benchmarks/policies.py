@@ -20,17 +20,17 @@ import msgspec
 
 from benchmarks.hostile import a_machine
 from benchmarks.workload import JOBS, Trace
-from spalloc_server.configuration import Scheduling
+from spalloc_server.config.options import Scheduling
 from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
-from spalloc_server.core import placement
-from spalloc_server.core.effort import Effort
-from spalloc_server.core.ground import Ground
-from spalloc_server.core.messages import Request
-from spalloc_server.core.occupancy import Occupancy
-from spalloc_server.core.placement import Place
-from spalloc_server.core.shapes import Shape, shapes_for, wanted_boards
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.placement import search as placement
+from spalloc_server.core.placement.effort import Effort
+from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.occupancy import Occupancy
+from spalloc_server.core.placement.search import Place
+from spalloc_server.core.placement.shapes import Shape, shapes_for, wanted_boards
+from spalloc_server.core.placement.torus import count, origins, overlap, without
 from spalloc_server.core.simulation import Simulation
-from spalloc_server.core.torus import count, origins, overlap, without
 
 # -- other ways to place jobs
 

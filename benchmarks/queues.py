@@ -22,7 +22,7 @@ import msgspec
 
 from benchmarks.hostile import a_machine
 from benchmarks.workload import BOARDS, Trace
-from spalloc_server.configuration import Scheduling
+from spalloc_server.config.options import Scheduling
 from spalloc_server.core.simulation import Simulation
 from tests.conformance.environments import published_server
 

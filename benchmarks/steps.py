@@ -15,10 +15,11 @@ from typing import Any
 
 from benchmarks.hostile import a_machine
 from spalloc_server.cli.serve import GARBAGE_THRESHOLDS
-from spalloc_server.configuration import Configuration, Machine
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.options import Limits
+from spalloc_server.config.settings import Configuration
 from spalloc_server.core.controller import Controller
-from spalloc_server.core.messages import Outcome
-from spalloc_server.options import Limits
+from spalloc_server.core.model.power import Outcome
 
 __all__ = ["inputs"]
 

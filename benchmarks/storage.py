@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from spalloc_server.core.messages import Allocation, Changes, JobRow
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.rows import Changes, JobRow
 from spalloc_server.storage.sqlite import SqliteJournal
 
 CHUNK = 1000

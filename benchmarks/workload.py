@@ -12,7 +12,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from spalloc_server.core.messages import Request
+from spalloc_server.core.model.request import Request
 from spalloc_server.core.request import DEFAULT_TAGS
 from spalloc_server.core.simulation import TraceJob
 

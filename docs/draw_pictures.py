@@ -8,11 +8,11 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 
-from spalloc_server import config_file
+from spalloc_server.config import load as config_file
+from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.drawing.hexagons import Condition, Tile, boards_of
 from spalloc_server.drawing.svg import machine_svg, triad_svg
-from spalloc_server.machine import Machine
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "img"

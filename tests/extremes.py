@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from hypothesis import strategies as st
 
-from spalloc_server.protocol.commands import COMMANDS
+from spalloc_server.frontends.v1.commands import COMMANDS
 from spalloc_server.server import Server
 from tests.house import PATIENCE, Place
 

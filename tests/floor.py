@@ -12,12 +12,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from spalloc_server.configuration import Configuration, Machine
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board, board_down_link
-from spalloc_server.core.boards import address
+from spalloc_server.core.boards.records import address
 from spalloc_server.core.controller import Controller
-from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import Outcome, Switch
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.power import Outcome, Switch
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links

@@ -19,8 +19,10 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from spalloc_server import config_watch, handover, server, upgrade
+from spalloc_server import server
 from spalloc_server.cli import serve, signals
+from spalloc_server.config import watch as config_watch
+from spalloc_server.process import handover, upgrade
 from spalloc_server.storage.state_file import state_path
 from tests.house import HASTE, PATIENCE
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spalloc_server import config_toml
-from spalloc_server.config_file import load
-from spalloc_server.configuration import Access, Configuration, Hardware, Health, Limits, Machine, Scheduling
+from spalloc_server.config import toml as config_toml
+from spalloc_server.config.load import load
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.options import Access, Hardware, Health, Limits, Scheduling
+from spalloc_server.config.settings import Configuration
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "configuration.md").read_text()

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from spalloc_server.config.machine import Machine
 from spalloc_server.controller import Controller, JobState, Outcome, steady_time
-from spalloc_server.machine import Machine
 
 ROOT = Path(__file__).parents[1]
 

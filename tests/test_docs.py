@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server.config_toml import _Explicit, _SingleBoard, _StandardIps
-from spalloc_server.configuration import Access, Configuration, Health, Limits, Scheduling
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.options import Access, Health, Limits, Scheduling
+from spalloc_server.config.settings import Configuration
+from spalloc_server.config.toml import _Explicit, _SingleBoard, _StandardIps
 from spalloc_server.controller import Controller, Outcome
-from spalloc_server.core import replies
+from spalloc_server.core.model import replies
 from spalloc_server.core.request import KEYWORDS
-from spalloc_server.machine import Machine
-from spalloc_server.protocol.commands import COMMANDS, PROTOCOL_VERSION
+from spalloc_server.frontends.v1.commands import COMMANDS, PROTOCOL_VERSION
 from spalloc_server.storage.rows import TABLES
 from tests.pages import DOCS, PAGES, ROOT, SOURCES, cells, module_name, page, section
 
@@ -123,10 +124,14 @@ def test_architecture_says_of_every_module_what_it_is_for() -> None:
     named = {name for name in cells(text, column=1) if name != "spalloc-admin"}
     for name in named:
         assert find_spec(f"spalloc_server.{name}") is not None, name
-    packages_as_a_whole = {"cli", "drawing", "operators"}
+    packages_as_a_whole = {"cli", "drawing", "frontends.operators"}
     of_the_command_lines = {name for name in named if name.startswith("cli.")}
     assert packages_as_a_whole <= named
-    modules = {name for name in modules_of_the_code() if name.partition(".")[0] not in packages_as_a_whole}
+    modules = {
+        name
+        for name in modules_of_the_code()
+        if not any(name.startswith(f"{package}.") for package in packages_as_a_whole)
+    }
     assert modules == named - packages_as_a_whole - of_the_command_lines
 
 

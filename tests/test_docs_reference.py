@@ -11,12 +11,13 @@ from importlib import import_module
 import msgspec
 import pytest
 
-from spalloc_server.core.messages import JobEvent, Note
-from spalloc_server.core.overview import BoardView, FrameView, JobView, MachineView, SetAsideView
+from spalloc_server.config.options import Limits, Scheduling
+from spalloc_server.core.model.events import JobEvent
+from spalloc_server.core.model.rows import Note
+from spalloc_server.core.model.views import BoardView, FrameView, JobView, MachineView, SetAsideView
 from spalloc_server.core.simulation import Simulation
+from spalloc_server.frontends.operators.messages import ServerView, TemperaturesView
 from spalloc_server.hardware.timings import Timings
-from spalloc_server.operators.messages import ServerView, TemperaturesView
-from spalloc_server.options import Limits, Scheduling
 from tests.pages import SOURCES, cells, module_name, page, section, spans, table_rows
 
 # -------------------------------------------------------------------- limits
@@ -29,29 +30,29 @@ NOT_LIMITS = {
     "cli.demo_view": "how much of a demo is shown",
     "cli.signals.TYPE_CHECKING": "no number",
     "cli.simulate_plot": "how fine a curve is drawn",
-    "config_file.WRITABLE_BY_OTHERS": "bits of a file's mode",
+    "config.load.WRITABLE_BY_OTHERS": "bits of a file's mode",
     "coordinates": "geometry",
-    "core.book.CHUNK": "how a list is copied",
-    "core.dead_links.LINKS_A_STEP": "weighs one kind of work against others",
-    "core.kinds.ROUNDING": "how exact numbers are",
-    "core.messages.NO_JOB": "stands for no job",
-    "core.shapes.ROUNDING": "how exact numbers are",
+    "core.scheduling.queue.CHUNK": "how a list is copied",
+    "core.placement.dead_links.LINKS_A_STEP": "weighs one kind of work against others",
+    "core.scheduling.request_kinds.ROUNDING": "how exact numbers are",
+    "core.model.power.NO_JOB": "stands for no job",
+    "core.placement.shapes.ROUNDING": "how exact numbers are",
     "core.simulation": "how the results of a simulation are told",
-    "core.work.BOARD": "weighs one kind of work against others",
-    "core.work.START": "weighs one kind of work against others",
+    "core.placement.work.BOARD": "weighs one kind of work against others",
+    "core.placement.work.START": "weighs one kind of work against others",
     "drawing": "measures of pictures",
-    "handover.FORMAT": "a version",
+    "process.handover.FORMAT": "a version",
     "hardware.blacklist": "where things lie in a board's flash",
     "hardware.bmp.READ_GRACE_S": "what has arrived is read before a timer is believed",
     "hardware.scp": "the form of packets",
-    "protocol.commands.NOTHING": "stands for nothing",
-    "config_watch.DEFAULT_PORT": "a setting: `port`",
+    "frontends.v1.commands.NOTHING": "stands for nothing",
+    "config.watch.DEFAULT_PORT": "a setting: `port`",
     "server.SIGNAL_TURNS": "what has arrived is heard before the process ends",
     "simulator": "the simulator stands for hardware",
-    "stalls.BEAT_SECONDS": "how exactly stalls are measured",
+    "process.loop_lag.BEAT_SECONDS": "how exactly stalls are measured",
     "storage.history.PAGE": "how many rows are read at once, of all",
     "storage.state_file.APPLICATION_ID": "says whose a file is",
-    "upgrade.ACCEPTED_TURNS": "what has arrived is read before a timer is believed",
+    "process.upgrade.ACCEPTED_TURNS": "what has arrived is read before a timer is believed",
 }
 """Constants of the code that bound nothing which anybody meets, or whole modules of them, and what they are instead."""
 
@@ -108,7 +109,7 @@ def test_every_limit_in_the_reference_has_the_value_that_it_has_in_the_code() ->
 
 
 def test_every_constant_that_the_page_of_limits_names_is_compared() -> None:
-    named = {span for span in spans(page("reference/limits.md")) if re.fullmatch(r"[a-z_.]+\.[A-Z_]+", span)}
+    named = {span for span in spans(page("reference/limits.md")) if re.fullmatch(r"[a-z0-9_.]+\.[A-Z_]+", span)}
     assert named == listed_limits().keys()
 
 
@@ -146,7 +147,10 @@ def _level(function: ast.Attribute) -> str | None:
     logger = ast.unparse(function.value)
     if logger == "self" and function.attr in {"note", "contained"}:  # in `DefectLog` itself
         return "error"
-    if logger.endswith("defects") and function.attr in {"note", "contained"}:  # `DefectLog` logs each kind now and then
+    if logger.endswith("defects") and function.attr in {
+        "note",
+        "contained",
+    }:  # `DefectLog` logs each kind now and then
         return "error"
     return LEVELS.get(function.attr) if logger in {"log", "_log", "structlog.get_logger()"} else None
 

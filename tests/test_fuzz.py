@@ -21,13 +21,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spalloc_server.config_toml import read_toml
-from spalloc_server.configuration import Configuration, Limits, board_locations_from_spinner
+from spalloc_server.config.options import Limits
+from spalloc_server.config.settings import Configuration, board_locations_from_spinner
+from spalloc_server.config.toml import read_toml
 from spalloc_server.controller import Controller
 from spalloc_server.errors import ConfigurationError
+from spalloc_server.frontends.v1.commands import Commands, decode
+from spalloc_server.frontends.v1.lines import GarbageError, LineReader
 from spalloc_server.hardware.scp import BadPacket, Request, Response, Version
-from spalloc_server.protocol.commands import Commands, decode
-from spalloc_server.protocol.lines import GarbageError, LineReader
 from spalloc_server.simulator import datagrams
 from spalloc_server.simulator.boot import BootReceiver, MalformedBoot
 from tests.core.machines import a_machine

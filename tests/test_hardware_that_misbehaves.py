@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from spalloc_server.configuration import Configuration, Health
-from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import Switch
+from spalloc_server.config.options import Health
+from spalloc_server.config.settings import Configuration
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.power import Switch
 from spalloc_server.hardware.scp import Command, ResponseCode
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.simulator.faults import Network

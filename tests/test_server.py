@@ -16,7 +16,7 @@ from unittest.mock import Mock
 import pytest
 import structlog
 
-from spalloc_server import config_watch
+from spalloc_server.config import watch as config_watch
 from spalloc_server.errors import ConfigurationError, DamagedStateError, SpallocServerError, StorageError
 from spalloc_server.hardware.scp import Command
 from spalloc_server.server import Server

@@ -22,9 +22,10 @@ import time
 from collections.abc import Callable
 
 from spalloc_server.core import controller as core
-from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import BoardFailure, Changes, FrameWork, Outcome, Snapshot, Switch
-from spalloc_server.core.replies import JobMachineInfo, JobStatus
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.power import BoardFailure, FrameWork, Outcome, Switch
+from spalloc_server.core.model.replies import JobMachineInfo, JobStatus
+from spalloc_server.core.model.rows import Changes, Snapshot
 from spalloc_server.errors import RequestError
 
 __all__ = [

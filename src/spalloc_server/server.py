@@ -21,31 +21,31 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from spalloc_server import systemd
-from spalloc_server.batches import Batches
-from spalloc_server.config_file import compare, vanishing
-from spalloc_server.config_watch import Source, watch
-from spalloc_server.configuration import Configuration
-from spalloc_server.consequences import Consequences
+from spalloc_server.application.commits import Batches
+from spalloc_server.config.compare import compare, vanishing
+from spalloc_server.config.settings import Configuration
+from spalloc_server.config.watch import Source, watch
 from spalloc_server.controller import Controller
 from spalloc_server.core.operations import KEPT_FACTS
-from spalloc_server.defects import DefectLog
 from spalloc_server.errors import ConfigurationError, ListenError, SpallocServerError
+from spalloc_server.frontends.operators.service import Operators
+from spalloc_server.frontends.v1.listener import listening_sockets
+from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
-from spalloc_server.in_thread import InThread
-from spalloc_server.job_log import JobLog
-from spalloc_server.logger import get_logger
-from spalloc_server.operators.service import Operators
-from spalloc_server.protocol.listener import listening_sockets
-from spalloc_server.protocol.service import Service
-from spalloc_server.reports import Reports
-from spalloc_server.stalls import StallDetector
+from spalloc_server.log.defects import DefectLog
+from spalloc_server.log.logger import get_logger
+from spalloc_server.process import systemd
+from spalloc_server.process.consequences import Consequences
+from spalloc_server.process.expiry import Timekeeper, hurried
+from spalloc_server.process.hardware_reports import Reports
+from spalloc_server.process.in_thread import InThread
+from spalloc_server.process.job_log import JobLog
+from spalloc_server.process.journal_maintenance import Upkeep
+from spalloc_server.process.loop_lag import StallDetector
+from spalloc_server.process.upgrade import Predecessor, pass_on
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import cold_start, consistent, state_path
-from spalloc_server.timekeeper import Timekeeper, hurried
-from spalloc_server.upgrade import Predecessor, pass_on
-from spalloc_server.upkeep import Upkeep
 
 __all__ = ["Server"]
 

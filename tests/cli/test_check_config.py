@@ -7,8 +7,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from spalloc_server import config_file
 from spalloc_server.cli.check_config import check_config
+from spalloc_server.config.load import load
 from spalloc_server.controller import Controller, Outcome
 from spalloc_server.storage.rows import encode
 from spalloc_server.storage.state_file import connect, transaction
@@ -58,7 +58,7 @@ def test_a_file_that_is_empty_or_cut_off_is_bad_and_one_that_says_so_has_no_mach
 def store(config: Path, state: Path) -> None:
     """A server's state: a job of 24 boards on `small`, one on `desk`, and one that waits for `small`."""
     core = Controller()
-    core.configure(config_file.load(config))
+    core.configure(load(config))
     for arguments, keywords in (
         ((4, 1), {"machine": "small"}),
         ((), {"tags": ["desk"]}),

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server import config_file
 from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.demo import MILLION_CORE, _introduce, demo
-from spalloc_server.config_watch import DEFAULT_PORT
+from spalloc_server.config.load import load
+from spalloc_server.config.watch import DEFAULT_PORT
 from spalloc_server.controller import JobState
 from spalloc_server.hardware.scp import SCP_PORT
 from spalloc_server.simulator.boot import BOOT_PORT
@@ -26,13 +26,13 @@ from tests.simulator.machines import boot_datagrams
 
 
 def test_the_million_core_machine_comes_with_the_package() -> None:
-    (machine,) = config_file.load(MILLION_CORE).machines
+    (machine,) = load(MILLION_CORE).machines
     assert (machine.width, machine.height, len(machine.live_boards), len(machine.frames)) == (20, 20, 1200, 50)
 
 
 def test_what_it_says_first_fits_into_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     for port in (DEFAULT_PORT, 65535):
-        _introduce(config_file.load(MILLION_CORE), port, Path("/tmp/spalloc-demo-12345678/state.db"), 2.5)
+        _introduce(load(MILLION_CORE), port, Path("/tmp/spalloc-demo-12345678/state.db"), 2.5)
     lines = capsys.readouterr().out.splitlines()
     assert sum("# draw the machine" in line for line in lines) == 2
     assert [line for line in lines if len(line) > 80 and "--port 65535" not in line] == []
@@ -113,7 +113,7 @@ def children(pid: int) -> dict[str, int]:
 
 
 async def test_hardware_and_jobs_outlive_a_server_that_is_killed(config: Path, tmp_path: Path) -> None:
-    (machine,) = config_file.load(config).machines
+    (machine,) = load(config).machines
     with running("spalloc-admin", "demo", "--port", 0, "--config", config, "--quiet-users") as process:
         assert process.stdout is not None
         found = re.search(r"at 127\.0\.0\.1:(\d+) ", process.stdout.readline())

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from spalloc_server import config_file
 from spalloc_server.cli.map import map as map_command
+from spalloc_server.config.load import load
 from spalloc_server.controller import Changes, Controller, Outcome
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import state_path
@@ -32,7 +32,7 @@ def store(config: Path, changes: Changes) -> None:
 def busy(config: Path) -> Controller:
     """A core with a job of 6 boards, one that ended, and a board out of service."""
     core = Controller()
-    core.configure(config_file.load(config))
+    core.configure(load(config))
     core.create_job(2, 1, owner="retina")
     gone = core.create_job(owner="gone")
     for switch in core.take_switches():

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from spalloc_server.cli import running_server
 from spalloc_server.cli.admin import main
 from spalloc_server.controller import BoardFailure, Outcome
-from spalloc_server.operators.messages import socket_path
+from spalloc_server.frontends.operators.messages import socket_path
 from spalloc_server.server import Server
 from tests.house import Client, Place
 

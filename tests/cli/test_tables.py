@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from spalloc_server.cli.tables import asked, show
-from spalloc_server.core.overview import JobView
+from spalloc_server.core.model.views import JobView
 
 OWNER = "somebody-with-a-long-name@far.away.example.org"
 PUBLISHED: dict[str, Any] = {

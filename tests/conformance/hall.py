@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spalloc_server import config_file
-from spalloc_server.machine import Machine
+from spalloc_server.config.load import load
+from spalloc_server.config.machine import Machine
 from tests.conformance.environments import environment
 from tests.conformance.servers import Server, free_port, ours, simulated_hardware
 from tests.conformance.wire import Connection
@@ -69,7 +69,7 @@ def wait_until_ready(connection: Connection, job_id: int) -> None:
 def hall(boards: int, directory: Path, *options: str) -> Iterator[Hall]:
     """A hall of so many boards; `options` are the simulator's."""
     config = write_hall(boards, directory)
-    (machine,) = config_file.load(config).machines
+    (machine,) = load(config).machines
     with (
         simulated_hardware(config, machine.bmp_ips.values(), directory, "--boards", *options),
         ours(config, directory, free_port()) as server,

@@ -12,8 +12,8 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from spalloc_server.configuration import Machine
-from spalloc_server.core.messages import Request
+from spalloc_server.config.machine import Machine
+from spalloc_server.core.model.request import Request
 from spalloc_server.links import Links
 from tests.conformance.machines import TestMachine
 from tests.core import machine_oracle, oracle

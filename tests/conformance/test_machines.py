@@ -13,7 +13,7 @@ from itertools import product
 
 import pytest
 
-from spalloc_server.configuration import Machine
+from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, BoardLink, WrapAround, board_down_link, board_to_chip
 from spalloc_server.links import Links
 from tests.conformance.judges import Judges

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from spalloc_server.configuration import Configuration, Machine
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.settings import Configuration
 from spalloc_server.core.controller import Controller
-from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import BoardFailure, Outcome, Switch
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
 
 
 class Clock:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Collection, Iterator
 from fractions import Fraction
 from itertools import chain, combinations, product
 
-from spalloc_server.configuration import Machine
+from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, board_down_link, link_to_vector
-from spalloc_server.core.messages import Request
+from spalloc_server.core.model.request import Request
 from spalloc_server.links import Links
 from tests.core.oracle import BlockAt, boards_of, dead_links_in, goes_around, works
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from spalloc_server.configuration import Machine
+from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, board_down_link, link_to_vector
 from spalloc_server.links import Links
 

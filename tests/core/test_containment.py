@@ -9,32 +9,31 @@ from typing import Any, Literal
 
 import pytest
 
-from spalloc_server.configuration import Configuration, Health, Scheduling
-from spalloc_server.core import (
-    book,
-    engine,
-    layout,
-    occupancy,
-    placement,
-    policy_backfill,
-    power,
-    schedule,
-    waiting,
-)
-from spalloc_server.core.boards import BoardRecords
-from spalloc_server.core.book import Book
+from spalloc_server.config.options import Health, Scheduling
+from spalloc_server.config.settings import Configuration
+from spalloc_server.core import engine
+from spalloc_server.core.boards import power
+from spalloc_server.core.boards.power import Power
+from spalloc_server.core.boards.records import BoardRecords
+from spalloc_server.core.boards.self_tests import Trials
 from spalloc_server.core.deadlines import Deadlines
-from spalloc_server.core.job import Job, JobState
-from spalloc_server.core.messages import BoardFailure, Outcome, Switch
-from spalloc_server.core.occupancy import Occupancy
-from spalloc_server.core.policy_backfill import Backfill
-from spalloc_server.core.policy_fifo import FirstComeFirstServed
-from spalloc_server.core.power import Power
+from spalloc_server.core.job import Job
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
+from spalloc_server.core.placement import layout, occupancy
+from spalloc_server.core.placement import search as placement
+from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.quotas import Quotas
-from spalloc_server.core.runtime import Past
-from spalloc_server.core.schedule import Scheduler
+from spalloc_server.core.scheduling import backfill as policy_backfill
+from spalloc_server.core.scheduling import queue as book
+from spalloc_server.core.scheduling import scheduler as schedule
+from spalloc_server.core.scheduling import waiting
+from spalloc_server.core.scheduling.backfill import Backfill
+from spalloc_server.core.scheduling.fifo import FirstComeFirstServed
+from spalloc_server.core.scheduling.prediction import Past
+from spalloc_server.core.scheduling.queue import Book
+from spalloc_server.core.scheduling.scheduler import Scheduler
 from spalloc_server.core.transitions import Transitions
-from spalloc_server.core.trials import Trials
 from tests.core.house import House
 from tests.core.machines import a_machine
 

@@ -7,11 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from spalloc_server.configuration import Configuration, Health, Machine, Scheduling
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.options import Health, Scheduling
+from spalloc_server.config.settings import Configuration
 from spalloc_server.core.controller import Controller
-from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import Outcome, Snapshot
-from spalloc_server.core.replies import JobMachineInfo, JobStatus
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.power import Outcome
+from spalloc_server.core.model.replies import JobMachineInfo, JobStatus
+from spalloc_server.core.model.rows import Snapshot
 from spalloc_server.errors import RequestError
 from tests.core.house import House
 from tests.core.machines import a_machine

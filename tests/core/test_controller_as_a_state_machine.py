@@ -11,13 +11,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from spalloc_server.configuration import Configuration, Health
-from spalloc_server.core import schedule
+from spalloc_server.config.options import Health
+from spalloc_server.config.settings import Configuration
 from spalloc_server.core.controller import Controller
-from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import BoardFailure, Outcome, Snapshot, Switch
-from spalloc_server.core.replies import JobStatus
-from spalloc_server.core.work import STEP
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
+from spalloc_server.core.model.replies import JobStatus
+from spalloc_server.core.model.rows import Snapshot
+from spalloc_server.core.placement.work import STEP
+from spalloc_server.core.scheduling import scheduler as schedule
 from spalloc_server.errors import RequestError
 from spalloc_server.links import Links
 from tests.core.machines import a_machine

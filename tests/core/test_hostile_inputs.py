@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from benchmarks.hostile import PATTERNS, Input, a_machine, counting_floods, found_slow, grid
-from spalloc_server.core.effort import Effort, allowance
-from spalloc_server.core.ground import Ground
-from spalloc_server.core.messages import Request
-from spalloc_server.core.placement import nearest_size, place
-from spalloc_server.core.shapes import shapes_for
-from spalloc_server.core.topology import Topology
-from spalloc_server.core.torus import Torus, count
-from spalloc_server.core.windows import MAX_KEPT, Windows
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.placement.effort import Effort, allowance
+from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.search import nearest_size, place
+from spalloc_server.core.placement.shapes import shapes_for
+from spalloc_server.core.placement.topology import Topology
+from spalloc_server.core.placement.torus import Torus, count
+from spalloc_server.core.placement.windows import MAX_KEPT, Windows
 
 
 def test_floods_and_their_layers_are_counted_and_only_meanwhile() -> None:

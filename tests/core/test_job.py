@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from spalloc_server.core.job import TRANSITIONS, Event, Job, JobState
-from spalloc_server.core.messages import Request
+from spalloc_server.core.job import TRANSITIONS, Event, Job
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.request import Request
 
 
 def a_job(state: JobState, allocated_at: float | None = None) -> Job:

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spalloc_server.configuration import Machine
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.options import Scheduling
 from spalloc_server.coordinates import Board, BoardLink, WrapAround, board_down_link
-from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import Request
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.request import Request
 from spalloc_server.links import Links
-from spalloc_server.options import Scheduling
 from tests.core import machine_oracle as oracle
 from tests.core.machines import a_machine
 from tests.scamp_rule import Job, verdict

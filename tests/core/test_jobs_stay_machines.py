@@ -8,7 +8,8 @@ import msgspec
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spalloc_server.configuration import Configuration, Machine
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board, BoardLink, WrapAround
 from spalloc_server.core.controller import Controller
 from spalloc_server.links import Links

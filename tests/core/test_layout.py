@@ -9,9 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spalloc_server.coordinates import WrapAround, board_down_link, board_to_chip
-from spalloc_server.core.layout import as_told_before, connections, dimensions, frame_work, machine_chip, stopped_links
-from spalloc_server.core.messages import Allocation, Request
-from spalloc_server.core.occupancy import Occupancy
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.placement.layout import (
+    as_told_before,
+    connections,
+    dimensions,
+    frame_work,
+    machine_chip,
+    stopped_links,
+)
+from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.links import Links
 from tests.core.machines import a_machine, triads
 

@@ -10,16 +10,21 @@ from typing import Any, Literal
 
 import pytest
 
-from spalloc_server.configuration import Scheduling
-from spalloc_server.core import deadlines, occupancy, policy_backfill, schedule
-from spalloc_server.core.ground import Ground
-from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import NO_JOB, Allocation, Request
-from spalloc_server.core.occupancy import Occupancy
+from spalloc_server.config.options import Scheduling
+from spalloc_server.core import deadlines
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.power import NO_JOB
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.placement import occupancy
+from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.occupancy import Occupancy
+from spalloc_server.core.placement.topology import Topology
+from spalloc_server.core.placement.work import STEP
 from spalloc_server.core.request import DEFAULT_TAGS
-from spalloc_server.core.schedule import Scheduler
-from spalloc_server.core.topology import Topology
-from spalloc_server.core.work import STEP
+from spalloc_server.core.scheduling import backfill as policy_backfill
+from spalloc_server.core.scheduling import scheduler as schedule
+from spalloc_server.core.scheduling.scheduler import Scheduler
 from tests.core.house import House
 from tests.core.machines import a_machine
 

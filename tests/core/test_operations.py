@@ -7,11 +7,13 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from spalloc_server.configuration import Configuration, Health
+from spalloc_server.config.options import Health
+from spalloc_server.config.settings import Configuration
 from spalloc_server.core.controller import Controller
-from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import BoardFailure, Note, Outcome, Snapshot
-from spalloc_server.core.overview import BoardView
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.power import BoardFailure, Outcome
+from spalloc_server.core.model.rows import Note, Snapshot
+from spalloc_server.core.model.views import BoardView
 from spalloc_server.errors import RequestError
 from tests.core.house import House
 from tests.core.machines import a_machine

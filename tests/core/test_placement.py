@@ -11,12 +11,12 @@ from fractions import Fraction
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from spalloc_server.configuration import Machine
+from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, BoardLink, board_down_link
-from spalloc_server.core.messages import Request
-from spalloc_server.core.occupancy import Occupancy
-from spalloc_server.core.placement import place
-from spalloc_server.core.torus import Block
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.placement.occupancy import Occupancy
+from spalloc_server.core.placement.search import place
+from spalloc_server.core.placement.torus import Block
 from spalloc_server.links import Links
 from tests.core import machine_oracle, oracle
 from tests.core.machines import a_machine

@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from spalloc_server.configuration import Configuration, Scheduling
+from spalloc_server.config.options import Scheduling
+from spalloc_server.config.settings import Configuration
 from spalloc_server.core.controller import Controller
-from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import Snapshot
-from spalloc_server.core.reservation import Reservation
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.rows import Snapshot
+from spalloc_server.core.scheduling.reservation import Reservation
 from tests.core.house import House
 from tests.core.machines import a_machine
 

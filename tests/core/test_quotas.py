@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spalloc_server.configuration import Configuration, Limits
+from spalloc_server.config.options import Limits
+from spalloc_server.config.settings import Configuration
 from spalloc_server.core.controller import Controller
 from spalloc_server.errors import RequestError
 from tests.core.machines import a_machine

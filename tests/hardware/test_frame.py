@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from spalloc_server.core.messages import BoardFailure, FrameWork
+from spalloc_server.core.model.power import BoardFailure, FrameWork
 from spalloc_server.hardware.frame import MAX_QUEUE
 from spalloc_server.hardware.scp import Command, ResponseCode
 from spalloc_server.hardware.timings import Timings

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from spalloc_server.core.messages import BoardFailure
+from spalloc_server.core.model.power import BoardFailure
 from spalloc_server.hardware.scp import Command, Request, ResponseCode
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.simulator.frame import Answer, SimulatedFrame

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from spalloc_server.core.messages import FrameWork, Outcome, Switch
+from spalloc_server.core.model.power import FrameWork, Outcome, Switch
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links

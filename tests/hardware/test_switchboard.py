@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from spalloc_server.core.messages import BoardFailure, FrameWork, Outcome
+from spalloc_server.core.model.power import BoardFailure, FrameWork, Outcome
 from spalloc_server.errors import HardwareError
 from spalloc_server.hardware.scp import Adc, Command
 from spalloc_server.hardware.switchboard import MAX_ASKED

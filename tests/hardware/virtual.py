@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from spalloc_server.core.messages import FrameWork, Outcome, Switch
+from spalloc_server.core.model.power import FrameWork, Outcome, Switch
 from spalloc_server.hardware.scp import Command, Request
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server.configuration import Configuration, Machine
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board
 from spalloc_server.hardware.scp import SCP_PORT, Command, Request, power_arguments, stop_register
 from spalloc_server.links import Links

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spalloc_server import config_file
+from spalloc_server.config.load import load
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.scp import Command, Request, Response, ResponseCode, power_arguments
 from spalloc_server.links import Links
@@ -47,14 +47,14 @@ def test_the_example_is_read() -> None:
 
 
 def test_the_example_fits_the_example_of_a_machine() -> None:
-    machines = config_file.load(EXAMPLE.with_name("simulated-1200.toml"))
+    machines = load(EXAMPLE.with_name("simulated-1200.toml"))
     simulator = Simulator.of_configuration(machines, faults=read_faults(EXAMPLE))
     assert simulator.frames["127.1.6.0"].boards[3].wrong_fpgas == 2
     assert simulator.frames["127.1.6.0"].boards[4].stuck == math.inf
 
 
 def test_the_example_breaks_chips_and_cores_of_one_board() -> None:
-    machines = config_file.load(EXAMPLE.with_name("simulated-1200.toml"))
+    machines = load(EXAMPLE.with_name("simulated-1200.toml"))
     sites = sites_of(machines)
     faults = read_faults(EXAMPLE)
     frames = {site.bmp: SimulatedFrame() for site in sites}

@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import pytest
 
-from spalloc_server.configuration import Configuration, Machine
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.settings import Configuration
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.scp import (
     SCP_PORT,

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from spalloc_server.core.messages import Changes
+from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.journal import Journal, MemoryJournal, OnHealth
 from spalloc_server.storage.rows import Rows

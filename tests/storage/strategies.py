@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 from hypothesis import strategies as st
 
-from spalloc_server.core.messages import Allocation, BoardReport, BoardRow, Changes, FrameWork, JobRow, ReleaseRow
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.power import FrameWork
+from spalloc_server.core.model.rows import BoardReport, BoardRow, Changes, JobRow, ReleaseRow
 from spalloc_server.links import Links
 
 _integers = st.integers(-(2**70), 2**70)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server.core.messages import Changes, Snapshot
+from spalloc_server.core.model.rows import Changes, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.sqlite import SqliteJournal
 from tests.storage.disk import Disk, Operation, crash_image

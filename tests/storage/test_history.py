@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server.core.messages import Changes
+from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
 from spalloc_server.storage import history, sqlite
 from spalloc_server.storage.history import read_history

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import given, settings
 
-from spalloc_server.core.messages import Changes, Snapshot
+from spalloc_server.core.model.rows import Changes, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.journal import OnHealth
 from tests.storage.journals import Bench, MemoryBench, SqliteBench, stored, written

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spalloc_server.core.messages import Changes
+from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.rows import TABLES, encode, read_facts
 from spalloc_server.storage.state_file import connect

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from spalloc_server.core.messages import Changes, Snapshot
+from spalloc_server.core.model.rows import Changes, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.rows import Rows, read_facts
 from spalloc_server.storage.sqlite import SqliteJournal

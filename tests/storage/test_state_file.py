@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spalloc_server.core.messages import BoardRow, Changes, Snapshot
+from spalloc_server.core.model.rows import BoardRow, Changes, Snapshot
 from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUseError, StorageError
 from spalloc_server.storage.history import read_history
 from spalloc_server.storage.rows import TABLES, encode

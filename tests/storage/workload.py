@@ -6,16 +6,9 @@ import random
 from collections.abc import Iterator
 
 from spalloc_server.coordinates import WrapAround
-from spalloc_server.core.messages import (
-    Allocation,
-    BoardReport,
-    BoardRow,
-    Changes,
-    FrameWork,
-    JobRow,
-    ReleaseRow,
-    Snapshot,
-)
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.power import FrameWork
+from spalloc_server.core.model.rows import BoardReport, BoardRow, Changes, JobRow, ReleaseRow, Snapshot
 from spalloc_server.links import Links
 
 

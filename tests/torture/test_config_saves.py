@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server.config_file import load
-from spalloc_server.configuration import Machine
+from spalloc_server.config.load import load
+from spalloc_server.config.machine import Machine
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.simulator.simulator import Simulator
 from tests.hardware.addresses import loopback_hosts

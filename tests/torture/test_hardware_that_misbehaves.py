@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server import config_file
-from spalloc_server.configuration import Configuration, Health
-from spalloc_server.core.boards import address
+import spalloc_server
+from spalloc_server.config.load import load
+from spalloc_server.config.options import Health
+from spalloc_server.config.settings import Configuration
+from spalloc_server.core.boards.records import address
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
 from spalloc_server.simulator.faults import Network
@@ -23,13 +25,13 @@ from tests.core.machines import a_machine
 from tests.floor import Floor, live_many, on_floor
 from tests.test_hardware_that_misbehaves import PACED, seconds_to_power_all, shuffle_jobs
 
-EXAMPLE = Path(config_file.__file__).parent / "examples" / "simulated-1200.toml"
+EXAMPLE = Path(spalloc_server.__file__).parent / "examples" / "simulated-1200.toml"
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(600)]
 
 
 def million_cores() -> Configuration:
-    return replace(config_file.load(EXAMPLE), seconds_before_free=1, health=Health(quarantine_seconds=20, strikes=100))
+    return replace(load(EXAMPLE), seconds_before_free=1, health=Health(quarantine_seconds=20, strikes=100))
 
 
 def some_boards(rng: random.Random) -> int:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server.config_file import load
+from spalloc_server.config.load import load
 from spalloc_server.controller import Controller
-from spalloc_server.core.messages import Changes, Outcome
+from spalloc_server.core.model.power import Outcome
+from spalloc_server.core.model.rows import Changes
 from spalloc_server.storage.sqlite import SqliteJournal
 from tests.house import Client
 from tests.processes import ServerProcess

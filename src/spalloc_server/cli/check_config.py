@@ -11,12 +11,14 @@ from pathlib import Path
 
 import click
 
-from spalloc_server import config_file
 from spalloc_server.cli.process import count, one_line_errors
-from spalloc_server.config_sources import recorded
-from spalloc_server.configuration import Configuration, Machine
+from spalloc_server.config.compare import compare
+from spalloc_server.config.load import load
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.settings import Configuration
+from spalloc_server.config.sources import recorded
 from spalloc_server.controller import Controller
-from spalloc_server.protocol.listener import tls_context
+from spalloc_server.frontends.v1.listener import tls_context
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.state_file import consistent
 
@@ -33,7 +35,7 @@ def check_config(config: Path, against: Path | None, allow_unsafe_config: bool) 
     """Check CONFIG and describe what it says; exit status 1 where it is bad."""
     with one_line_errors("spalloc-admin check-config"):
         with recorded():
-            configuration = config_file.load(config, allow_unsafe=allow_unsafe_config)
+            configuration = load(config, allow_unsafe=allow_unsafe_config)
             tls_context(configuration.access, config.parent)
         for machine in configuration.machines:
             click.echo(_description(machine))
@@ -70,7 +72,7 @@ def _changes(configuration: Configuration, core: Controller) -> list[str]:
     jobs = core.list_jobs()
     core.configure(configuration)
     left = {job.job_id for job in core.list_jobs()}
-    lines = config_file.compare(before, configuration).lines() or ["no machine would change"]
+    lines = compare(before, configuration).lines() or ["no machine would change"]
     lines += [
         f"job {job.job_id} of {job.owner} ({count(len(job.boards or ()), 'board')}) would end: "
         f"{core.get_job_state(job.job_id).reason}"

@@ -22,15 +22,15 @@ from typing import Any
 
 import click
 
-from spalloc_server import config_file
 from spalloc_server.cli import output, process
 from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.demo_look import look_at_hardware
 from spalloc_server.cli.demo_parts import Part
 from spalloc_server.cli.demo_users import USERS, use
 from spalloc_server.cli.demo_view import show
-from spalloc_server.config_watch import DEFAULT_PORT
-from spalloc_server.configuration import Configuration
+from spalloc_server.config.load import load
+from spalloc_server.config.settings import Configuration
+from spalloc_server.config.watch import DEFAULT_PORT
 from spalloc_server.controller import JobState
 from spalloc_server.errors import ConfigurationError
 
@@ -75,7 +75,7 @@ def demo(config: Path, port: int, state: Path | None, quiet_users: bool, once: b
 
 async def _demo(options: _Options) -> None:
     started = time.monotonic()
-    configuration = config_file.load(options.config)
+    configuration = load(options.config)
     if not configuration.machines:
         raise ConfigurationError(f"{options.config}: has no machines to simulate")
     stopping = asyncio.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from spalloc_server.configuration import Configuration
+from spalloc_server.config.settings import Configuration
 from spalloc_server.hardware.bmp import Bmp
 from spalloc_server.hardware.scp import FLAG_REGISTER, Command, stop_register
 from spalloc_server.hardware.timings import Timings

@@ -23,10 +23,10 @@ from rich.text import Text
 
 from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.process import count
+from spalloc_server.config.machine import Machine
 from spalloc_server.controller import JobState
-from spalloc_server.core.replies import JobDescription
+from spalloc_server.core.model.replies import JobDescription
 from spalloc_server.drawing.hexagons import PALETTE
-from spalloc_server.machine import Machine
 
 __all__ = ["Events", "picture", "show"]
 

@@ -24,8 +24,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from spalloc_server.background import PIECE_BYTES, Background
-from spalloc_server.descriptor import Descriptor, takes
+from spalloc_server.log.background import PIECE_BYTES, Background
+from spalloc_server.log.descriptor import Descriptor, takes
 
 __all__ = ["Stream", "never_wait"]
 

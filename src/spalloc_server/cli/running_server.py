@@ -1,7 +1,7 @@
 """The running server that an operator's command is about: which one it is, and one request to it.
 
-Theory of operation. A server listens to operators at a socket beside its state (`operators.messages`). `--state` or
-`--config` tell which server is meant; without either it is the one that runs in this folder.
+Theory of operation. A server listens to operators at a socket beside its state (`frontends.operators.messages`).
+`--state` or `--config` tell which server is meant; without either it is the one that runs in this folder.
 
 Where the connection is lost, as when the server is upgraded at that moment, the request is sent again for some seconds:
 if the server says that it did nothing of it, or if doing it twice is to do it once, as with an emergency stop.
@@ -23,7 +23,7 @@ import msgspec
 
 from spalloc_server.cli.process import one_line_errors
 from spalloc_server.errors import SpallocServerError
-from spalloc_server.operators.messages import Request, socket_path
+from spalloc_server.frontends.operators.messages import Request, socket_path
 
 __all__ = ["NoServerError", "OperatorError", "RunningServer", "find_server", "of_a_server"]
 

@@ -100,7 +100,7 @@ def _ready(server: Server) -> None:
     import gc
 
     from spalloc_server.cli.process import count
-    from spalloc_server.logger import get_logger
+    from spalloc_server.log.logger import get_logger
 
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)

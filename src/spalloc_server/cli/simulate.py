@@ -12,14 +12,14 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from spalloc_server import config_file
 from spalloc_server.cli.process import one_line_errors
 from spalloc_server.cli.simulate_plot import plot
 from spalloc_server.cli.tables import show, span
 from spalloc_server.cli.traces import TraceError, from_history, from_trace
-from spalloc_server.configuration import Configuration, Machine
+from spalloc_server.config.load import load
+from spalloc_server.config.machine import Machine, check_size
+from spalloc_server.config.settings import Configuration
 from spalloc_server.core.simulation import Simulation
-from spalloc_server.machine import check_size
 
 __all__ = ["simulate"]
 
@@ -95,7 +95,7 @@ def _configuration(machine: str) -> Configuration:
             spinnaker_ips={board: "board-{}-{}-{}".format(*board) for board in boards},
         )
         return Configuration([made])
-    return config_file.load(machine)
+    return load(machine)
 
 
 def _run(simulation: Simulation) -> float:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 
-from spalloc_server import config_file
 from spalloc_server.cli.output import never_wait
 from spalloc_server.cli.process import count, on_stop_signals, one_line_errors, run
+from spalloc_server.config.load import load
 from spalloc_server.hardware.scp import SCP_PORT
 from spalloc_server.simulator.faults import Faults, read_faults
 from spalloc_server.simulator.frame import REAL_TIMINGS
@@ -42,7 +42,7 @@ def simulate_hardware(
     never_wait()
     with one_line_errors(PROGRAM):
         simulator = Simulator.of_configuration(
-            config_file.load(config, allow_unsafe=allow_unsafe_config),
+            load(config, allow_unsafe=allow_unsafe_config),
             faults=read_faults(fault_file) if fault_file else Faults(),
             timings=REAL_TIMINGS if real_timings else None,
             boards=boards,

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from spalloc_server.cli.process import count
-from spalloc_server.core.messages import Note
-from spalloc_server.core.overview import BoardView, JobView, MachineView
+from spalloc_server.core.model.rows import Note
+from spalloc_server.core.model.views import BoardView, JobView, MachineView
 
 __all__ = ["ago", "asked", "clock", "noted", "show", "show_boards", "show_machines", "span"]
 

@@ -6,11 +6,11 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from spalloc_server.core.messages import Request
+from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
+from spalloc_server.core.model.request import Request
 from spalloc_server.core.request import DEFAULT_TAGS, MAX_TEXT, parse_request
 from spalloc_server.core.simulation import TraceJob
 from spalloc_server.errors import RequestError, SpallocServerError
-from spalloc_server.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.storage.history import read_history
 
 __all__ = ["TraceError", "from_history", "from_trace"]

@@ -13,11 +13,12 @@ from typing import Any
 from spalloc_server.coordinates import Board, Location
 from spalloc_server.core import queries
 from spalloc_server.core.engine import NO_MACHINES
-from spalloc_server.core.job import Event, Job, JobState
-from spalloc_server.core.layout import connections, dimensions
-from spalloc_server.core.messages import Allocation
+from spalloc_server.core.job import Event, Job
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
 from spalloc_server.core.operations import OperableEngine
-from spalloc_server.core.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
+from spalloc_server.core.placement.layout import connections, dimensions
 from spalloc_server.core.request import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
 
 __all__ = ["Controller"]

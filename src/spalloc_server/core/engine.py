@@ -17,12 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from spalloc_server.configuration import Configuration, Machine
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board
 from spalloc_server.core.defects import Contained
-from spalloc_server.core.job import Job, JobState
+from spalloc_server.core.job import Job
 from spalloc_server.core.machine_facts import machine_to_fact
-from spalloc_server.core.messages import NO_JOB, Outcome
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.power import NO_JOB, Outcome
 from spalloc_server.core.transitions import Transitions
 
 __all__ = ["DEFECT", "NO_MACHINES", "Engine"]

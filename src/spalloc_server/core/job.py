@@ -15,28 +15,16 @@ the power-on just takes longer, and some published clients give up on a job that
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum, auto
+from enum import Enum, auto
 
 import msgspec
 
-from spalloc_server.configuration import Frame
-from spalloc_server.core.messages import JobRow, Request
+from spalloc_server.config.machine import Frame
+from spalloc_server.core.model.job_state import STATES, JobState
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.model.rows import JobRow
 
 __all__ = ["TRANSITIONS", "Event", "Job", "JobState"]
-
-
-class JobState(IntEnum):
-    """States with the numbers that the protocol gives them."""
-
-    unknown = 0
-    queued = 1
-    power = 2
-    ready = 3
-    destroyed = 4
-
-
-STATES = tuple(JobState)
-"""By number; to call an enumeration takes longer than all else that is done for a reply."""
 
 
 class Event(Enum):

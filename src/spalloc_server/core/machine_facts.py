@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spalloc_server.configuration import Machine
+from spalloc_server.config.machine import Machine
 from spalloc_server.links import Links
 
 __all__ = ["machine_from_fact", "machine_to_fact"]

@@ -17,12 +17,13 @@ from typing import Any
 
 import msgspec
 
-from spalloc_server.configuration import Frame, Machine
+from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.coordinates import Board
-from spalloc_server.core.boards import SERVER
-from spalloc_server.core.messages import NO_JOB, BoardReport, Note, Snapshot
-from spalloc_server.core.overview import BoardView, ObservableEngine
-from spalloc_server.core.set_aside import SetAsideView
+from spalloc_server.core.boards.records import SERVER
+from spalloc_server.core.model.power import NO_JOB
+from spalloc_server.core.model.rows import BoardReport, Note, Snapshot
+from spalloc_server.core.model.views import BoardView, SetAsideView
+from spalloc_server.core.views import ObservableEngine
 from spalloc_server.errors import RequestError
 
 __all__ = ["KEPT_FACTS", "OperableEngine"]

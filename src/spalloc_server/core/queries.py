@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spalloc_server.configuration import Machine
+from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, Chip, Location, board_to_chip, chip_to_board
-from spalloc_server.core.layout import dimensions, ethernet_chip, machine_chip, machine_chips
-from spalloc_server.core.messages import Allocation
-from spalloc_server.core.replies import WhereIs
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.replies import WhereIs
+from spalloc_server.core.placement.layout import dimensions, ethernet_chip, machine_chip, machine_chips
 from spalloc_server.errors import RequestError
 
 __all__ = ["board_at_position", "board_position", "where_is"]

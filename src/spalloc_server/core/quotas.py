@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from spalloc_server.config.options import Limits
 from spalloc_server.core.job import Job
 from spalloc_server.errors import RequestError
-from spalloc_server.options import Limits
 
 __all__ = ["Quotas"]
 

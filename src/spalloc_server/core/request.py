@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from spalloc_server.core.messages import Request
+from spalloc_server.config.machine import DEFAULT_TAGS
+from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
+from spalloc_server.core.model.request import Request
 from spalloc_server.errors import RequestError
-from spalloc_server.machine import DEFAULT_TAGS
-from spalloc_server.options import MAX_NUMBER, MAX_SECONDS
 
 __all__ = ["DEFAULT_KEEPALIVE", "DEFAULT_TAGS", "KEYWORDS", "MAX_TAGS", "MAX_TEXT"]
 __all__ += ["in_text", "parse_keepalive", "parse_request", "shown", "told_of"]

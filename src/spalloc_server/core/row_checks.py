@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from spalloc_server.configuration import Machine
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
-from spalloc_server.core.boards import SERVER, address
-from spalloc_server.core.job import JobState
-from spalloc_server.core.messages import Allocation, BoardRow, JobRow, ReleaseRow, Request
+from spalloc_server.core.boards.records import SERVER, address
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.model.rows import BoardRow, JobRow, ReleaseRow
 from spalloc_server.core.request import parse_keepalive, parse_request
-from spalloc_server.core.runtime import LARGEST
-from spalloc_server.options import MAX_NUMBER
+from spalloc_server.core.scheduling.prediction import LARGEST
 
 __all__ = ["LATEST", "check_board", "check_ended", "check_job", "check_number", "check_release"]
 

@@ -12,25 +12,13 @@ from typing import Any
 
 import msgspec
 
-from spalloc_server.core.messages import UnreadableRow
+from spalloc_server.core.model.rows import UnreadableRow
+from spalloc_server.core.model.views import SetAsideView
 
-__all__ = ["PREFIX", "SetAsideView", "fact_name", "to_fact", "views"]
+__all__ = ["PREFIX", "fact_name", "to_fact", "views"]
 
 PREFIX = "set_aside/"
 """How the names of such facts begin."""
-
-
-class SetAsideView(msgspec.Struct, kw_only=True):
-    """A stored row that was set aside."""
-
-    table: str
-    """`jobs`, `history`, `boards`, `releases` or `facts`."""
-    key: str
-    """Which row: the number of the job or of the release, the board, the name of the fact."""
-    reason: str
-    """What is wrong with it."""
-    since: float
-    """When it was set aside, seconds since the Unix epoch."""
 
 
 def key_in_text(row: UnreadableRow) -> str:

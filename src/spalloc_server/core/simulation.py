@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from spalloc_server.configuration import Machine, Scheduling
-from spalloc_server.core.messages import Allocation, Request
-from spalloc_server.core.schedule import Scheduler
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.options import Scheduling
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.scheduling.scheduler import Scheduler
 
 __all__ = ["LARGE", "Simulation", "TraceJob"]
 

@@ -19,26 +19,21 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
-from spalloc_server.configuration import Configuration, Machine
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board
-from spalloc_server.core.boards import BoardRecords, address
+from spalloc_server.core.boards.power import Power
+from spalloc_server.core.boards.records import BoardRecords, address
+from spalloc_server.core.boards.self_tests import Trials
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.job import Event, Job
-from spalloc_server.core.messages import (
-    Allocation,
-    BoardFailure,
-    Changes,
-    JobEvent,
-    JobRow,
-    Note,
-    ReleaseRow,
-    Switch,
-)
-from spalloc_server.core.power import Power
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.events import JobEvent
+from spalloc_server.core.model.power import BoardFailure, Switch
+from spalloc_server.core.model.rows import Changes, JobRow, Note, ReleaseRow
 from spalloc_server.core.quotas import Quotas
-from spalloc_server.core.schedule import Scheduler
-from spalloc_server.core.trials import Trials
+from spalloc_server.core.scheduling.scheduler import Scheduler
 
 __all__ = ["Transitions"]
 

@@ -30,13 +30,13 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from spalloc_server.core.messages import BoardFailure, FrameWork
-from spalloc_server.defects import DefectLog
+from spalloc_server.core.model.power import BoardFailure, FrameWork
 from spalloc_server.errors import HardwareError
 from spalloc_server.hardware.bmp import Bmp, NoAnswer, Refused, Silent
 from spalloc_server.hardware.fpgas import Fpgas
 from spalloc_server.hardware.scp import SCP_PORT, Command, power_arguments
 from spalloc_server.hardware.timings import Timings
+from spalloc_server.log.defects import DefectLog
 
 __all__ = ["MAX_QUEUE", "Done", "Frame", "Work"]
 

@@ -17,13 +17,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
-from spalloc_server.core.messages import BoardFailure, Outcome, Switch
-from spalloc_server.defects import DefectLog
+from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
 from spalloc_server.errors import HardwareError
 from spalloc_server.hardware.blacklist import write_blacklist
 from spalloc_server.hardware.frame import Frame, Work
 from spalloc_server.hardware.scp import SCP_PORT, Adc, Command, InfoType
 from spalloc_server.hardware.timings import Timings
+from spalloc_server.log.defects import DefectLog
 
 __all__ = ["FrameStatus", "Hardware"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from spalloc_server.options import Hardware
+from spalloc_server.config.options import Hardware
 
 __all__ = ["Timings"]
 

@@ -20,7 +20,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from spalloc_server.configuration import Configuration
+from spalloc_server.config.settings import Configuration
 from spalloc_server.hardware.scp import SCP_PORT
 from spalloc_server.links import Links
 from spalloc_server.simulator.boards import Boards, files_for

@@ -11,11 +11,11 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from spalloc_server.configuration import Configuration
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board, board_down_link
 from spalloc_server.errors import HardwareError
 from spalloc_server.links import Links
-from spalloc_server.machine import Machine
 from spalloc_server.simulator.applications import Failure
 
 __all__ = ["ChipFaults", "SimulatorError", "Site", "loopback", "sites_of"]

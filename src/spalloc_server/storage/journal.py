@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from spalloc_server.core.messages import BoardRow, Changes, JobRow, ReleaseRow, Snapshot
+from spalloc_server.core.model.rows import BoardRow, Changes, JobRow, ReleaseRow, Snapshot
 from spalloc_server.errors import StorageError
 
 __all__ = ["Committed", "Health", "Journal", "MemoryJournal", "OnHealth"]

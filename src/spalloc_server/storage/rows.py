@@ -20,9 +20,10 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from spalloc_server.core.messages import Allocation, BoardRow, Changes, JobRow, ReleaseRow, Snapshot, UnreadableRow
+from spalloc_server.config.options import MAX_NUMBER
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.rows import BoardRow, Changes, JobRow, ReleaseRow, Snapshot, UnreadableRow
 from spalloc_server.errors import StorageError
-from spalloc_server.options import MAX_NUMBER
 
 __all__ = ["TABLES", "Line", "Rows", "encode", "highest_id", "read_boards", "read_facts", "read_jobs", "read_snapshot"]
 

@@ -21,9 +21,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from spalloc_server.core.messages import Changes, Snapshot
+from spalloc_server.core.model.rows import Changes, Snapshot
 from spalloc_server.errors import StorageError
-from spalloc_server.logger import get_logger
+from spalloc_server.log.logger import get_logger
 from spalloc_server.storage.journal import Committed, Health, OnHealth
 from spalloc_server.storage.rows import Rows, encode, highest_id, read_snapshot
 from spalloc_server.storage.state_file import (

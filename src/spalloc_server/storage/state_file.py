@@ -28,8 +28,8 @@ from typing import Any
 
 import msgspec
 
-from spalloc_server.core.boards import SERVER
-from spalloc_server.core.messages import BoardRow, Changes
+from spalloc_server.core.boards.records import SERVER
+from spalloc_server.core.model.rows import BoardRow, Changes
 from spalloc_server.errors import DamagedStateError, NewerStateError, SpallocServerError, StateInUseError, StorageError
 from spalloc_server.storage.rows import encode, read_boards, read_facts
 

@@ -1,0 +1,161 @@
+"""What an operator tells a server: its machines, and how it is to serve. Config files construct these.
+
+Theory of operation. A `Configuration` is a list of machines in order of priority, and the server's settings. Like
+each `Machine` it is checked completely when it is constructed and cannot change afterwards. Beyond the published
+settings, which may be given by position, there are groups of options of this server (`options`), given by name.
+
+The names and parameters are those of the published server: its users' config files run as they are.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields
+from os import PathLike
+
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.options import (
+    Access,
+    Count,
+    Hardware,
+    Health,
+    Interval,
+    Limits,
+    Port,
+    Scheduling,
+    Seconds,
+    check_fields,
+)
+from spalloc_server.coordinates import CHIPS_PER_TRIAD, Board, Location, board_to_chip, chip_to_board
+from spalloc_server.errors import ConfigurationTypeError, ConfigurationValueError
+
+__all__ = ["Configuration", "board_locations_from_spinner"]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All that an operator tells a server.
+
+    Raises:
+        ConfigurationTypeError: (a `TypeError`) one of `machines` is not a `Machine`.
+        ConfigurationValueError: (a `ValueError`) a machine's name, a BMP's or a board's address is used twice, or a
+            setting is not what its annotation says.
+    """
+
+    machines: Sequence[Machine] = ()
+    """In order of priority, highest first."""
+    port: Port = 22244
+    """TCP port to listen on. Deprecated in favour of the command line's `--port`."""
+    ip: str = ""
+    """Address to listen on; "" for every interface."""
+    timeout_check_interval: Interval = 5.0
+    """Seconds between looks for jobs whose keepalive has run out."""
+    max_retired_jobs: Count = 1200
+    """Ended jobs whose state and reason are remembered."""
+    seconds_before_free: Seconds = 30
+    """Seconds that a board rests after a job, before it is given again."""
+    _: KW_ONLY
+    scheduling: Scheduling = field(default_factory=Scheduling)
+    """Who goes next."""
+    health: Health = field(default_factory=Health)
+    """What is done about boards that fail."""
+    hardware: Hardware = field(default_factory=Hardware)
+    """How boards are switched."""
+    limits: Limits = field(default_factory=Limits)
+    """What clients may take of the network service."""
+    access: Access = field(default_factory=Access)
+    """Who may use the network service."""
+    history_days: Seconds = 400
+    """Days for which ended jobs stay in the history."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "machines", tuple(self.machines))
+        for machine in self.machines:
+            if not isinstance(machine, Machine):
+                raise ConfigurationTypeError(f"machines must all be of type Machine; {machine!r} is not")
+        check_fields(self, *(each.name for each in fields(self) if each.name != "machines"))
+        names = [machine.name for machine in self.machines]
+        self._check_unique(
+            "machine name", ((name, f"machine {rank} of the list") for rank, name in enumerate(names, 1))
+        )
+        self._check_unique(
+            "BMP address",
+            (
+                (host, f"machine {machine.name!r} frame {frame}")
+                for machine in self.machines
+                for frame, host in machine.bmp_ips.items()
+            ),
+        )
+        self._check_unique(
+            "board address",
+            (
+                (host, f"machine {machine.name!r} board {board}")
+                for machine in self.machines
+                for board, host in machine.spinnaker_ips.items()
+            ),
+        )
+
+    @staticmethod
+    def _check_unique(what: str, uses: Iterable[tuple[str, str]]) -> None:
+        users: dict[str, str] = {}
+        for value, user in uses:
+            if value in users:
+                raise ConfigurationValueError(
+                    f"{what} {value!r} is used by {users[value]} and by {user}; each needs one of its own"
+                )
+            users[value] = user
+
+
+def board_locations_from_spinner(filename: str | PathLike[str]) -> dict[Board, Location]:
+    """Read where boards stand from the CSV that the wiring tool `spinner-ethernet-chips` writes.
+
+    Args:
+        filename: of a CSV with the columns cabinet, frame, board, x and y in any order, where (x, y) is the board's
+            Ethernet chip.
+
+    Returns:
+        {(x, y, z): (cabinet, frame, board)}, as `board_locations` of a machine.
+
+    Raises:
+        ConfigurationValueError: the file is not of that form; the text names file and line.
+        OSError: it cannot be read.
+    """
+    with open(filename, newline="", encoding="utf-8-sig") as file:  # noqa: PTH123 - any path-like or name will do
+        try:
+            return _read_locations(file, filename)
+        except csv.Error as error:
+            raise ConfigurationValueError(f"{filename}: not a CSV: {error}") from error
+
+
+def _read_locations(file: Iterable[str], filename: str | PathLike[str]) -> dict[Board, Location]:
+    columns = ("cabinet", "frame", "board", "x", "y")
+    locations: dict[Board, Location] = {}
+    rows = csv.DictReader(file, skipinitialspace=True)
+    if missing := [column for column in columns if column not in (rows.fieldnames or ())]:
+        raise ConfigurationValueError(
+            f"{filename}, line 1: no column {', '.join(missing)}; the first line must name {', '.join(columns)}"
+        )
+    for row in rows:
+        where = f"{filename}, line {rows.line_num}"
+        try:
+            cabinet, frame, number, x, y = (int(row[column]) for column in columns)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationValueError(
+                f"{where}: {', '.join(columns)} must all be whole numbers, not {list(row.values())}"
+            ) from error
+        board = chip_to_board(x, y, _beyond(x), _beyond(y))
+        if min(x, y) < 0 or board_to_chip(*board) != (x, y):
+            raise ConfigurationValueError(
+                f"{where}: chip ({x}, {y}) is no board's Ethernet chip; those are at (12i, 12j), (12i + 8, 12j + 4)"
+                " and (12i + 4, 12j + 8)"
+            )
+        if board in locations:
+            raise ConfigurationValueError(f"{where}: chip ({x}, {y}) is listed a second time")
+        locations[board] = (cabinet, frame, number)
+    return locations
+
+
+def _beyond(chips: int) -> int:
+    """A size of machine, in chips, that has this chip away from its far edge."""
+    return (abs(chips) // CHIPS_PER_TRIAD + 2) * CHIPS_PER_TRIAD

@@ -1,0 +1,249 @@
+"""The declarative form of a config file: TOML of the same model as the Python form, and nothing executed.
+
+Theory of operation. A file's tables are decoded into structs that know every key and its type, and then handed to
+the very constructors that Python config files call. The top level's keys are the fields of `Configuration`, taken
+from it, so that they are declared once. A `[[machine]]` has a `form`, which is the constructor that makes it; where
+the model has a mapping, TOML has a list of tables with the mapping's key and value by name. A file that says nothing of
+machines is refused: it is empty, or cut off. `machine = []` is a file without machines.
+
+An error is told with the file, the line where that can be known, the key, and the machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_type_hints
+
+import msgspec
+
+from spalloc_server.config.machine import DEFAULT_TAGS, Frame, Machine
+from spalloc_server.config.settings import Configuration, board_locations_from_spinner
+from spalloc_server.coordinates import Board, Location
+from spalloc_server.errors import ConfigurationError, ConfigurationValueError
+from spalloc_server.links import Links
+
+__all__ = ["read_toml"]
+
+LinkName: TypeAlias = Literal["east", "north_east", "north", "west", "south_west", "south"]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file: keys only by name, unknown ones are errors."""
+
+
+class _BoardLocation(_Table, frozen=True, kw_only=True):
+    board: Board
+    location: Location
+
+
+class _BoardHost(_Table, frozen=True, kw_only=True):
+    board: Board
+    host: str
+
+
+class _FrameHost(_Table, frozen=True, kw_only=True):
+    frame: Frame
+    host: str
+
+
+class _Machine(_Table, frozen=True, kw_only=True, tag_field="form"):
+    name: str
+    tags: frozenset[str] = DEFAULT_TAGS
+
+
+class _SingleBoard(_Machine, frozen=True, kw_only=True, tag="single_board"):
+    bmp_ip: str
+    spinnaker_ip: str
+
+    def build(self, folder: Path) -> Machine:  # noqa: ARG002 - as the other forms
+        return Machine.single_board(self.name, self.tags, self.bmp_ip, self.spinnaker_ip)
+
+
+class _Boards(_Machine, frozen=True, kw_only=True):
+    width: int | None = None
+    height: int | None = None
+    board_locations: str | list[_BoardLocation] = []
+    """Name of a CSV, relative to the config file's folder, or the locations themselves."""
+    dead_boards: frozenset[Board] = frozenset()
+    dead_links: frozenset[tuple[int, int, int, LinkName]] = frozenset()
+
+    def common(self, folder: Path) -> dict[str, Any]:
+        """Arguments of both constructors of a machine of many boards."""
+        if isinstance(self.board_locations, str):
+            try:
+                locations = board_locations_from_spinner(folder / self.board_locations)
+            except (ConfigurationError, OSError, ValueError) as error:  # ValueError: not UTF-8, or no file's name
+                raise ConfigurationValueError(f"machine {self.name!r}: board_locations: {error}") from error
+        else:
+            given = ((entry.board, entry.location) for entry in self.board_locations)
+            locations = _unique(f"machine {self.name!r}: board_locations: board", given)
+        return {
+            "name": self.name,
+            "tags": self.tags,
+            "width": self.width,
+            "height": self.height,
+            "dead_boards": self.dead_boards,
+            "dead_links": {(x, y, z, Links[link]) for x, y, z, link in self.dead_links},
+            "board_locations": locations,
+        }
+
+
+class _StandardIps(_Boards, frozen=True, kw_only=True, tag="standard_ips"):
+    base_ip: str | msgspec.UnsetType = msgspec.UNSET
+    cabinet_stride: str | msgspec.UnsetType = msgspec.UNSET
+    frame_stride: str | msgspec.UnsetType = msgspec.UNSET
+    board_stride: str | msgspec.UnsetType = msgspec.UNSET
+    bmp_offset: str | msgspec.UnsetType = msgspec.UNSET
+    spinnaker_offset: str | msgspec.UnsetType = msgspec.UNSET
+
+    def build(self, folder: Path) -> Machine:
+        own = set(_StandardIps.__struct_fields__) - set(_Boards.__struct_fields__)
+        given = {name: value for name in own if (value := getattr(self, name)) is not msgspec.UNSET}
+        return Machine.with_standard_ips(**self.common(folder), **given)
+
+
+class _Explicit(_Boards, frozen=True, kw_only=True, tag="explicit"):
+    bmp_ips: list[_FrameHost]
+    spinnaker_ips: list[_BoardHost]
+
+    def build(self, folder: Path) -> Machine:
+        where = f"machine {self.name!r}"
+        bmps = ((entry.frame, entry.host) for entry in self.bmp_ips)
+        boards = ((entry.board, entry.host) for entry in self.spinnaker_ips)
+        return Machine(
+            **self.common(folder),
+            bmp_ips=_unique(f"{where}: bmp_ips: frame", bmps),
+            spinnaker_ips=_unique(f"{where}: spinnaker_ips: board", boards),
+        )
+
+
+def _unique(what: str, items: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    mapping: dict[Any, Any] = {}
+    for key, value in items:
+        if key in mapping:
+            raise ConfigurationValueError(f"{what} {key} is listed twice; each may be listed once")
+        mapping[key] = value
+    return mapping
+
+
+def _file_type() -> type[msgspec.Struct]:
+    """The top level of a file: the fields of `Configuration`, with a list of tables in place of the machines."""
+    kinds = get_type_hints(Configuration, include_extras=True)
+    machines: Any = list[_SingleBoard | _StandardIps | _Explicit] | msgspec.UnsetType
+    settings: list[Any] = [("machine", machines, msgspec.UNSET)]
+    for field in fields(Configuration):
+        if field.name != "machines":
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            settings.append((field.name, kinds[field.name], default))
+    return msgspec.defstruct("ConfigurationFile", settings, frozen=True, kw_only=True, forbid_unknown_fields=True)
+
+
+_FILE: Any = _file_type()
+
+_FORMS = {"single_board": _SingleBoard, "standard_ips": _StandardIps, "explicit": _Explicit}
+
+_KEYS = sorted({"machine", "form", *(key for kind in (_FILE, *_FORMS.values()) for key in kind.__struct_fields__)})
+"""Of the top level and of machines; what else is misspelt is named without a guess."""
+
+
+def read_toml(path: Path) -> Configuration:
+    """Read a config file of the declarative form.
+
+    Raises:
+        ConfigurationError: the file is not TOML, or is not of the form, or what it describes cannot be.
+        OSError: it cannot be read.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        file = msgspec.toml.decode(text, type=_FILE)
+    except msgspec.ValidationError as error:
+        raise _misfit(path, text, str(error)) from error
+    except (msgspec.DecodeError, ValueError) as error:  # ValueError: a number of thousands of digits
+        raise ConfigurationError(f"{path}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{path}: it is nested too deeply") from error
+    if file.machine is msgspec.UNSET:
+        raise ConfigurationError(
+            f"{path}: it names no machines, so it may be empty or cut off; list each as a [[machine]], or, where there"
+            " are to be none, write machine = [] before the first table"
+        )
+    machines = []
+    for index, machine in enumerate(file.machine):
+        with _located(path, text, f"machine[{index}]"):
+            machines.append(machine.build(path.parent))
+    settings = {field.name: getattr(file, field.name) for field in fields(Configuration) if field.name != "machines"}
+    with _located(path, text):
+        return Configuration(machines, **settings)
+
+
+@contextmanager
+def _located(path: Path, text: str, key: str = "") -> Iterator[None]:
+    """Tell an error with the place of a key."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{_place(path, text, key)}: {error}") from error
+
+
+def _misfit(path: Path, text: str, error: str) -> ConfigurationError:
+    """A decoder's error, such as "Expected `int`, got `str` - at `$.limits.connections`", told with its place."""
+    message, _, key = error.partition(" - at ")
+    key = key.strip("`").removeprefix("$").removeprefix(".")
+    if unknown := re.search(r"unknown field `(.*)`", message):
+        close = get_close_matches(unknown[1], _KEYS, n=1)
+        key = f"{key}.{unknown[1]}".removeprefix(".")
+        message = "there is no such key" + (f"; is `{close[0]}` meant?" if close else "")
+    elif key.endswith(".form"):
+        message += f"; it is one of {', '.join(sorted(_FORMS))}"
+    else:
+        message = _brackets(text, key, message) or message
+    who = ""
+    if found := re.match(r"machine\[(\d+)\]", key):
+        table = msgspec.toml.decode(text)["machine"][int(found[1])]
+        if isinstance(table, dict) and (name := table.get("name")):
+            who = f"machine {name!r}: "
+    return ConfigurationError(f"{_place(path, text, key)}: {who}{key or 'the file'}: {message}")
+
+
+def _brackets(text: str, key: str, message: str) -> str | None:
+    """What is wrong where a table's header has single brackets in place of double ones, or the other way round."""
+    name = re.sub(r"\[\d+\]", "", key)
+    once, often = f"[{name}]", f"[[{name}]]"
+    headers = {line.partition("#")[0].replace(" ", "").strip() for line in text.splitlines()}
+    if re.match(r"Expected `.*\barray\b.*`, got `object`", message) and once in headers:
+        return f"it is a list of tables, so each one begins with {often}, not with {once}"
+    if re.match(r"Expected `.*\bobject\b.*`, got `array`", message) and often in headers:
+        return f"it is one table, so it begins with {once}, not with {often}"
+    return None
+
+
+def _place(path: Path, text: str, key: str) -> str:
+    """The file and, where it can be found, the line of a key such as `limits.connections` or `machine[1].tags`."""
+    lines = _lines(text)
+    while key and key not in lines:
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
+    return f"{path}, line {lines[key]}" if key else str(path)
+
+
+def _lines(text: str) -> dict[str, int]:
+    """{key, such as `machine[1].tags`: number of the line on which it begins}."""
+    lines: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*(\[\[?)\s*([A-Za-z_][\w.]*)\s*\]", line):
+            table = header[2]
+            if header[1] == "[[":
+                lines.setdefault(table, number)
+                table = f"{header[2]}[{seen[header[2]]}]"
+                seen[header[2]] += 1
+            lines.setdefault(table, number)
+        elif entry := re.match(r"\s*(\w+)\s*=", line):
+            lines.setdefault(f"{table}.{entry[1]}".removeprefix("."), number)
+    return lines

@@ -1,0 +1,1 @@
+"""Which boards may be used, and their power."""

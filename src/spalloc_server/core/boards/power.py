@@ -1,0 +1,188 @@
+"""Power operations that are under way, and boards on their way back from their jobs.
+
+Theory of operation. Every change of power is an *operation* with a number of its own. A job has at most one under way:
+a newer one supersedes it, and the outcome of the older one then means nothing. Boards that leave a job make a
+*release* for each frame: they are switched off by an operation that nothing supersedes, then they rest, then they are
+free. Releases are stored, so that a restart drives power-offs to their end and keeps boards resting.
+
+A release outlives its machine: boards are boards, whatever the config file says of them. If they come back, in a
+machine of any name, it goes on for them there.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from copy import copy
+
+from spalloc_server.config.machine import Machine
+from spalloc_server.coordinates import Board
+from spalloc_server.core.boards.records import address
+from spalloc_server.core.job import Job
+from spalloc_server.core.model.power import Switch
+from spalloc_server.core.model.rows import ReleaseRow
+from spalloc_server.core.placement.layout import frame_work, stopped_links
+
+__all__ = ["Power"]
+
+
+class Power:
+    """Numbers operations, remembers what each is for, and collects them for the hardware."""
+
+    def __init__(self) -> None:
+        self._last_operation = 0
+        self._job_of: dict[int, int] = {}
+        self._releases: dict[int, ReleaseRow] = {}
+        self._rests: list[tuple[float, int]] = []
+        self._switches: list[Switch] = []
+        self._changed: set[int] = set()
+
+    def switch(self, job: Job, machine: Machine, *, on: bool) -> None:
+        """Switch all of a job's boards; supersedes what is under way for the job."""
+        assert job.allocation is not None
+        self.forget(job)
+        boards = job.allocation.boards
+        stopped = stopped_links(machine, boards, job.allocation.stopped or ()) if on else ()
+        job.operation, job.power = self._new_operation(), on
+        self._job_of[job.operation] = job.job_id
+        self._switches.append(Switch(job.operation, job.job_id, on, frame_work(machine, boards, stopped)))
+
+    def forget(self, job: Job) -> None:
+        """The outcome of the job's operation no longer matters."""
+        if job.operation is not None:
+            del self._job_of[job.operation]
+            job.operation = None
+
+    def forget_job(self, job_id: int) -> None:
+        """No outcome of this job's matters any longer, whatever has become of the job."""
+        self._job_of = {operation: job for operation, job in self._job_of.items() if job != job_id}
+
+    def try_board(self, machine: Machine, board: Board) -> int:
+        """Switch on a board that no job has, with all its links stopped; the operation."""
+        operation = self._new_operation()
+        frames = frame_work(machine, [board], stopped_links(machine, [board]))
+        self._switches.append(Switch(operation, job_id=0, on=True, frames=frames))
+        return operation
+
+    def release(self, job_id: int, machine: Machine, boards: Iterable[Board], *, held: bool = True) -> None:
+        """Switch boards off, for good as far as the job is concerned that had them.
+
+        Each frame is a release of its own, so that boards never wait for another frame, which may be silent. Boards
+        that are not `held` for it may be given meanwhile: what is asked of a frame is done in order.
+        """
+        frames: dict[str, list[Board]] = {}
+        for board in boards:
+            cabinet, frame, _ = machine.board_locations[board]
+            frames.setdefault(machine.bmp_ips[cabinet, frame], []).append(board)
+        for of_frame in frames.values():
+            row = ReleaseRow(
+                release_id=self._new_operation(),
+                job_id=job_id,
+                machine=machine.name,
+                boards=of_frame if held else [],
+                frames=frame_work(machine, of_frame),
+            )
+            self._drive(row)
+
+    def restore(self, row: ReleaseRow, now: float) -> bool:
+        """Go on with a release of an earlier run of the server; False where its rest is over and the row goes."""
+        self._changed.add(row.release_id)
+        if row.rest_until is None:
+            self._drive(row)
+        elif row.rest_until > now:
+            self._rest(row)
+        else:
+            return False
+        return True
+
+    def skip_numbers(self, used: Iterable[int]) -> None:
+        """Operations of an earlier run had these numbers; go on above them."""
+        self._last_operation = max([self._last_operation, *used])
+
+    def job_of(self, operation: int) -> int | None:
+        """The job whose operation under way this is, or None where it is superseded or no job's."""
+        return self._job_of.get(operation)
+
+    def released(self, operation: int, rest_until: float | None) -> ReleaseRow | None:
+        """The boards of this release are off: rest until then. None where no release has this operation."""
+        row = self._releases.get(operation)
+        if row is None or row.rest_until is not None:
+            return None
+        self._changed.add(operation)
+        if rest_until is None:
+            del self._releases[operation]
+        else:
+            row.rest_until = rest_until
+            self._rest(row)
+        return row
+
+    def machine_gone(self, name: str) -> None:
+        """Boards of this machine are switched off and rest as before, but there is nothing to give them back to."""
+        for row in self._releases.values():
+            if row.machine == name:
+                row.boards = []
+                self._changed.add(row.release_id)
+
+    def machine_came(self, machine: Machine) -> Iterator[ReleaseRow]:
+        """Releases of boards that were of no machine, and are of this new one: it must wait for them."""
+        boards = {address(machine, board): board for board in machine.live_boards}
+        for row in reversed(self._releases.values()):
+            if not row.boards:
+                places = ((frame.bmp, number) for frame in row.frames for number in frame.boards)
+                row.boards = [boards.pop(place) for place in places if place in boards]
+                if row.boards:
+                    row.machine = machine.name
+                    self._changed.add(row.release_id)
+                    yield row
+
+    def end_rests(self, now: float) -> None:
+        """Forget the releases whose boards have rested."""
+        while self._rests and self._rests[0][0] <= now:
+            release_id = heapq.heappop(self._rests)[1]
+            if self._releases.pop(release_id, None) is not None:
+                self._changed.add(release_id)
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to take."""
+        return bool(self._changed or self._switches)
+
+    def held(self) -> Iterable[tuple[str, Board, int]]:
+        """(machine, board, job) of every board whose power-off is not confirmed."""
+        for row in self._releases.values():
+            if row.rest_until is None:
+                for board in row.boards:
+                    yield row.machine, board, row.job_id
+
+    def rows(self) -> list[ReleaseRow]:
+        """Copies of all releases."""
+        return [copy(row) for row in self._releases.values()]
+
+    def take_changes(self) -> dict[int, ReleaseRow | None]:
+        """Releases that changed since the last call; None for those that are over."""
+        changes = {release_id: copy(self._releases.get(release_id)) for release_id in self._changed}
+        self._changed.clear()
+        return changes
+
+    def take_switches(self) -> list[Switch]:
+        """What the hardware has to do since the last call, in order."""
+        switches, self._switches = self._switches, []
+        return switches
+
+    def operations(self) -> dict[int, int]:
+        """{operation under way: its job}."""
+        return dict(self._job_of)
+
+    def _new_operation(self) -> int:
+        self._last_operation += 1
+        return self._last_operation
+
+    def _drive(self, row: ReleaseRow) -> None:
+        self._releases[row.release_id] = row
+        self._changed.add(row.release_id)
+        self._switches.append(Switch(row.release_id, row.job_id, on=False, frames=row.frames))
+
+    def _rest(self, row: ReleaseRow) -> None:
+        assert row.rest_until is not None
+        self._releases[row.release_id] = row
+        heapq.heappush(self._rests, (row.rest_until, row.release_id))

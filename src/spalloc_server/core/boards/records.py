@@ -1,0 +1,244 @@
+"""Which boards may be given to jobs, and what is remembered of those that may not.
+
+Theory of operation. A board is in service when nothing speaks against it, which may be any of four things. It has
+failed, or its users have reported it: then it is in *quarantine*, and is tried again later (`trials`), until it has
+been there too often. An operator says so, of the board or of its whole frame. Or its frame's BMP does not answer, or
+does not do as it is told. All but the last are records that outlive a restart; the last ends with the trouble.
+
+A quarantine is a *strike*, and so is a trial that fails. A board that passes its trial comes back with a clean slate,
+that is, earlier failures and reports count no longer; yet they and the strikes are remembered. After
+`Health.strikes` of them only an operator brings it back, and thereby wipes everything. An operator's word overrides
+the server's, never the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import copy
+
+from spalloc_server.config.machine import Frame, Machine
+from spalloc_server.config.options import Health
+from spalloc_server.coordinates import Board
+from spalloc_server.core.model.power import BoardFailure
+from spalloc_server.core.model.rows import BoardReport, BoardRow, Note
+from spalloc_server.core.scheduling.scheduler import Scheduler
+
+__all__ = ["COUNTED_SECONDS", "REPORTS", "SERVER", "BoardKey", "BoardRecords", "address"]
+
+SERVER = "server"
+"""Who takes boards out of service that failed; anybody else is an operator."""
+
+REMEMBERED = 20
+"""Failures, and reports, of one board that are kept, the latest."""
+
+COUNTED_SECONDS = 7 * 86400.0
+"""Failures and reports older than this count no longer."""
+
+REPORTS = 2
+"""Reports, of users that are not the same, that set a board aside."""
+
+BoardKey = tuple[str, int, int, int]
+"""(machine, x, y, z)."""
+
+
+class BoardRecords:
+    """Records of boards and frames, and the silence of frames."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.health = Health()
+        """What is done about boards that fail."""
+        self.silent: dict[str, str] = {}
+        """BMPs that do not answer, or do not do as they are told, and why that is believed."""
+        self.frames: dict[tuple[str, Frame], Note] = {}
+        """(machine, frame): frames that operators have taken out of service. After a change, `apply` it."""
+        self.trial_at: dict[BoardKey, float] = {}
+        """Boards in quarantine, and when they may be tried."""
+        self._scheduler = scheduler
+        self._frames: dict[str, list[tuple[Machine, Frame]]] = {}
+        """By BMP, its frames."""
+        self._rows: dict[BoardKey, BoardRow] = {}
+        self._changed: set[BoardKey] = set()
+
+    def set_machines(self, machines: Iterable[Machine]) -> None:
+        """Take over a configuration's machines; `apply` to each what is recorded of it."""
+        self._frames = {}
+        for machine in machines:
+            for frame in machine.frames:
+                self._frames.setdefault(machine.bmp_ips[frame], []).append((machine, frame))
+
+    def restore(self, row: BoardRow) -> None:
+        """Take over a record from an earlier run of the server; `apply` it to its machine afterwards."""
+        self._keep(row)
+
+    def row(self, machine: Machine, board: Board) -> BoardRow | None:
+        """What is recorded of a board."""
+        return self._rows.get((machine.name, *board))
+
+    def out_of_service(self, machine: Machine, board: Board) -> str | None:
+        """Why a live board is not to be given to anybody; None where it may be."""
+        row = self._rows.get((machine.name, *board))
+        if row is not None and row.out_of_service is not None:
+            return row.out_of_service
+        cabinet, frame, _ = machine.board_locations[board]
+        if note := self.frames.get((machine.name, (cabinet, frame))):
+            return note.reason
+        return self.silent.get(machine.bmp_ips[cabinet, frame])
+
+    def apply(self, machine: Machine, boards: Iterable[Board] | None = None) -> None:
+        """Tell the scheduler which of these boards, or of all live ones, are out of service."""
+        alike: dict[bool, list[Board]] = {True: [], False: []}
+        for board in machine.live_boards if boards is None else boards:
+            if board not in machine.dead_boards:
+                alike[self.out_of_service(machine, board) is not None].append(board)
+        for out, some in alike.items():
+            self._scheduler.set_out_of_service(machine.name, some, out=out)
+
+    # ---------------------------------------------------------------- what the hardware and its users say
+
+    def frame_changed(self, bmp: str, reason: str | None) -> set[str]:
+        """A frame's BMP has fallen silent, or answers again (None); the names of the machines that it is of."""
+        if reason is None:
+            self.silent.pop(bmp, None)
+        else:
+            self.silent[bmp] = reason
+        frames = self._frames.get(bmp, ())
+        for machine, frame in frames:
+            self.apply(machine, machine.frames[frame])
+        return {machine.name for machine, _ in frames}
+
+    def failed(
+        self, machine: Machine, boards: Iterable[Board], failures: Mapping[tuple[str, int], BoardFailure], now: float
+    ) -> str:
+        """Put failures on record, and boards that failed too often into quarantine.
+
+        Args:
+            machine: the machine of the boards.
+            boards: those that were to be switched.
+            failures: {(BMP, board number): why} of those that were not.
+            now: the time.
+
+        Returns:
+            Which boards failed, and why, in words.
+        """
+        texts = []
+        for board in boards:
+            failure = failures.get(address(machine, board))
+            if failure is None:
+                continue
+            texts.append(f"{board} of {machine.name}: {failure.reason}")
+            if failure.frame_fault:
+                continue
+            row = self._row(machine, board)
+            row.failures = [*row.failures, (now, failure.reason)][-REMEMBERED:]
+            since = max(row.counts_from, now - COUNTED_SECONDS)
+            if sum(time > since for time, _ in row.failures) >= self.health.quarantine_after:
+                self._quarantine(row, failure.reason, now)
+            self._keep(row, machine)
+        return "; ".join(texts)
+
+    def reported(self, machine: Machine, board: Board, report: BoardReport) -> None:
+        """A user says that a board does not work. The same user's newer report takes the place of the older."""
+        row = self._row(machine, board)
+        others = [other for other in row.reports if _differ(other, report) or other.time <= row.counts_from]
+        row.reports = [*others, report][-REMEMBERED:]
+        since = max(row.counts_from, report.time - COUNTED_SECONDS)
+        counted = sum(other.time > since for other in row.reports)
+        if counted >= REPORTS:
+            self._quarantine(row, f"reported by {counted} users, last: {report.text}", report.time)
+        self._keep(row, machine)
+
+    def tried(self, machine: Machine, board: Board, reason: str | None, now: float) -> None:
+        """A trial is over: the board works (None), or does not for this reason."""
+        row = self._row(machine, board)
+        if reason is not None:
+            row.failures = [*row.failures, (now, reason)][-REMEMBERED:]
+            row.counts_from = now
+            if row.by in (None, SERVER):
+                row.out_of_service = None
+                self._quarantine(row, f"failed when it was tried: {reason}", now)
+        elif row.by == SERVER:
+            row.out_of_service = row.by = row.since = row.trial_at = None
+        else:
+            return
+        self._keep(row, machine)
+
+    # ---------------------------------------------------------------- what operators say
+
+    def disable(self, machine: Machine, board: Board, note: Note) -> None:
+        """Take a board out of service until `enable`."""
+        row = self._row(machine, board)
+        row.out_of_service, row.by, row.since, row.trial_at = note.reason, note.by, note.since, None
+        self._keep(row, machine)
+
+    def enable(self, machine: Machine, board: Board) -> None:
+        """Forget all that speaks against a board itself."""
+        key = (machine.name, *board)
+        if self._rows.pop(key, None) is not None:
+            self.trial_at.pop(key, None)
+            self._changed.add(key)
+            self.apply(machine, [board])
+
+    # ---------------------------------------------------------------- rows
+
+    def rows(self) -> list[BoardRow]:
+        """Copies of all records."""
+        return [copy(row) for row in self._rows.values()]
+
+    @property
+    def changed(self) -> bool:
+        """Whether there are changes to take."""
+        return bool(self._changed)
+
+    def take_changes(self) -> dict[BoardKey, BoardRow | None]:
+        """Records that changed since the last call; None for those that are gone."""
+        changes = {key: copy(self._rows.get(key)) for key in self._changed}
+        self._changed.clear()
+        return changes
+
+    def check(self, machines: Iterable[Machine]) -> None:
+        """Assert every invariant."""
+        waiting = {key: row.trial_at for key, row in self._rows.items() if row.trial_at is not None}
+        assert waiting == self.trial_at, "a board in quarantine is forgotten"
+        for key, row in self._rows.items():
+            assert (row.out_of_service is None) == (row.by is None) == (row.since is None), f"{key} is half out"
+            assert row.trial_at is None or row.by == SERVER, f"{key}: an operator's word would be undone"
+        for machine in machines:
+            out = {board for board in machine.live_boards if self.out_of_service(machine, board) is not None}
+            assert out == self._scheduler.out_of_service(machine.name).intersection(machine.live_boards)
+
+    def _quarantine(self, row: BoardRow, reason: str, now: float) -> None:
+        if row.out_of_service is not None:
+            return
+        row.strikes += 1
+        row.out_of_service, row.by, row.since, row.counts_from = reason, SERVER, now, now
+        last = row.strikes >= self.health.strikes
+        row.trial_at = None if last else now + self.health.quarantine_seconds
+
+    def _row(self, machine: Machine, board: Board) -> BoardRow:
+        """The record of a board, to be changed; then `_keep` it."""
+        x, y, z = board
+        return self._rows.get((machine.name, x, y, z)) or BoardRow(machine=machine.name, x=x, y=y, z=z)
+
+    def _keep(self, row: BoardRow, machine: Machine | None = None) -> None:
+        key = (row.machine, row.x, row.y, row.z)
+        self._rows[key] = row
+        self._changed.add(key)
+        if row.trial_at is None:
+            self.trial_at.pop(key, None)
+        else:
+            self.trial_at[key] = row.trial_at
+        if machine is not None:
+            self.apply(machine, [key[1:]])
+
+
+def address(machine: Machine, board: Board) -> tuple[str, int]:
+    """(host of the BMP, number of the board) by which the hardware knows the board."""
+    cabinet, frame, number = machine.board_locations[board]
+    return machine.bmp_ips[cabinet, frame], number
+
+
+def _differ(one: BoardReport, other: BoardReport) -> bool:
+    """Whether two reports are independent: of different owners or, where one is not known, from different hosts."""
+    if one.owner is not None and other.owner is not None:
+        return one.owner != other.owner
+    return one.host != other.host

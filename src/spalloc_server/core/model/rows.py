@@ -1,0 +1,161 @@
+"""What is stored: the rows of a state, the changes of one batch, and a snapshot of everything.
+
+Theory of operation. All of these are plain data: what a restart needs, and what storage keeps. Whoever makes one of
+them fills it, and hands it on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from spalloc_server.coordinates import Board
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.power import FrameWork
+
+__all__ = [
+    "BoardReport",
+    "BoardRow",
+    "Changes",
+    "JobRow",
+    "Note",
+    "ReleaseRow",
+    "Snapshot",
+    "UnreadableRow",
+]
+
+
+class JobRow(msgspec.Struct, kw_only=True):
+    """A job as it is stored: a live one while `ended_at` is None, else a line of history.
+
+    Times are seconds since the Unix epoch.
+    """
+
+    job_id: int
+    owner: str
+    args: list[Any]
+    """Positional arguments of `create_job`, as they came."""
+    kwargs: dict[str, Any]
+    """Its other keyword arguments, as they came (without owner and keepalive)."""
+    keepalive: float | None
+    keepalivehost: str | None
+    state: int
+    power: bool | None
+    created_at: float
+    allocated_at: float | None = None
+    ready_at: float | None = None
+    ended_at: float | None = None
+    reason: str | None = None
+    allocation: Allocation | None = None
+    """Where the boards are; for a line of history, where they last were."""
+    operation: int | None = None
+    """The power operation that is under way, if any."""
+    placements: int = 0
+    """How often boards were given to it: more than once after a failure of hardware. Emergency stops do not count."""
+    board_seconds: float = 0.0
+    """Boards held times seconds held, up to its end."""
+    created_from: str | None = None
+    """The address that created it."""
+    due: float | None = None
+    """Its place in the queue, as a time, when it joined (see the policies); None where it is to be worked out anew."""
+
+
+class ReleaseRow(msgspec.Struct, kw_only=True):
+    """Boards on their way from a job back to everybody: being switched off, then resting."""
+
+    release_id: int
+    """Number of the power operation that switches them off; unique."""
+    job_id: int
+    """The job that had them (it may have ended, or have been placed elsewhere)."""
+    machine: str
+    boards: list[Board]
+    """Where they are on the machine; empty where the machine itself has gone, or nobody need wait for them."""
+    frames: tuple[FrameWork, ...] = ()
+    """The same for the hardware, so that the power-off can be driven to its end without the machine."""
+    rest_until: float | None = None
+    """None while the power-off is not confirmed; then when they may be given again (seconds since the epoch)."""
+
+
+class Note(msgspec.Struct, frozen=True):
+    """That an operator has closed something, and why."""
+
+    reason: str
+    by: str
+    """The operator's name."""
+    since: float
+    """Seconds since the Unix epoch."""
+
+
+class BoardReport(msgspec.Struct, frozen=True, array_like=True):
+    """A user says that a board does not work."""
+
+    time: float
+    owner: str | None
+    """Of the job that had the board then."""
+    host: str
+    """Address that the report came from."""
+    text: str
+
+
+class BoardRow(msgspec.Struct, kw_only=True):
+    """A board that has a record: out of service, or with failures or reports that are remembered."""
+
+    machine: str
+    x: int
+    y: int
+    z: int
+    out_of_service: str | None = None
+    """Why the board is not given to anybody; None while it is in service."""
+    by: str | None = None
+    """Who took it out of service: an operator's name, or `server`."""
+    since: float | None = None
+    """When it was taken out of service."""
+    failures: list[tuple[float, str]] = []
+    """Its failures: (time, reason), oldest first."""
+    reports: list[BoardReport] = []
+    """What users said of it, oldest first."""
+    counts_from: float = 0.0
+    """Failures and reports up to this time count no longer."""
+    strikes: int = 0
+    """How often it has been in quarantine, since an operator last returned it."""
+    trial_at: float | None = None
+    """When it may be tried again; None where it is not in quarantine, or there for good."""
+
+
+class Changes(msgspec.Struct, kw_only=True):
+    """What one batch of the journal writes, atomically. Rows replace rows of the same key."""
+
+    jobs: dict[int, JobRow] = {}
+    boards: dict[tuple[str, int, int, int], BoardRow | None] = {}
+    """None: nothing is to be remembered of the board; its row goes."""
+    releases: dict[int, ReleaseRow | None] = {}
+    """None: the boards have rested; the row goes."""
+    facts: dict[str, Any] = {}
+    """Named values that outlive a restart (the next job id, owners' run times, ...): plain JSON; None deletes."""
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.boards or self.releases or self.facts)
+
+
+class UnreadableRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored row that makes no sense."""
+
+    table: str
+    key: tuple[Any, ...]
+    """As it is stored."""
+    reason: str
+    row: dict[str, Any]
+    """Its columns, as far as they could be read."""
+
+
+class Snapshot(msgspec.Struct, kw_only=True):
+    """All that a core needs to go on where another stopped."""
+
+    jobs: list[JobRow] = []
+    """Live jobs, and the last retired ones, in order of id."""
+    boards: list[BoardRow] = []
+    releases: list[ReleaseRow] = []
+    facts: dict[str, Any] = {}
+    unreadable: list[UnreadableRow] = []
+    """Rows that are none of the above although they should be."""

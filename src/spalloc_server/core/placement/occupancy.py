@@ -1,0 +1,271 @@
+"""Who has which board of a machine: the one place that says whether a board may be given.
+
+Theory of operation. A board is *held* from the moment it is given to a job until it has been powered off, then
+*rests* until its time to cool down is over, then is free. Apart from that a board may be *out of service* (dead in
+the configuration, or taken out by an operator or the server): it is then not given to anybody, but if a job has it,
+the job keeps it. `free` is what remains: working, in service, neither held nor resting. It is kept up to date as a
+set of bits, because every placement decision reads it.
+
+There are two answers to what the machine could serve were it empty. `could_serve` counts every board that is not dead
+in the configuration: whoever fails that need not wait. `serves_now` leaves out what is out of service, which is
+expected back: whoever fails only that may wait, but must not be waited for.
+
+Frames fail and come back all at once, with hundreds of boards. So taking boards out of service costs only as much as
+there are of them: the topology, which is costly, is made when it is next asked for.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterable
+from fractions import Fraction
+
+from spalloc_server.config.machine import Machine
+from spalloc_server.coordinates import Board, WrapAround
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.search import Place, fits, nearest_size, place
+from spalloc_server.core.placement.span import own_stopped_links, wraps_of
+from spalloc_server.core.placement.topology import DEFAULT_MIN_FILL, Topology
+from spalloc_server.core.placement.torus import Planes, Torus, count, overlap, union, without
+from spalloc_server.core.placement.work import Metered, Work
+
+__all__ = ["Occupancy"]
+
+MAX_REMEMBERED_REQUESTS = 10_000
+"""Kinds of request of which a machine remembers whether it could serve them."""
+
+REMEMBERED_GROUNDS = 4
+"""Sets of free boards of which a machine remembers what the search for places has found out about them."""
+
+
+class Occupancy:
+    """The boards of one machine: its topology, and who has what of it.
+
+    Args:
+        machine: what the configuration says.
+        min_fill: the least share of its rectangle that a job's boards fill.
+        work: where searches for places are counted.
+    """
+
+    def __init__(self, machine: Machine, min_fill: Fraction = DEFAULT_MIN_FILL, work: Work | None = None) -> None:
+        self.machine = machine
+        self.min_fill = min_fill
+        self.work = work or Work()
+        self.torus = Torus(machine.width, machine.height)
+        self.holders: dict[Board, int] = {}
+        """Boards held, and the job that each is held for."""
+        self.resting: dict[Board, float] = {}
+        """Boards that rest, and until when."""
+        self.out: set[Board] = set()
+        """Boards taken out of service, apart from the configuration's dead ones."""
+        self.closed = False
+        """Nothing is to be given for the time being."""
+        self._topology: Topology | None = None
+        self._whole: Topology | None = None
+        self._live: Planes = self._working_planes()
+        self._grounds: dict[Planes, Ground] = {}
+        self._could_serve: dict[Request, bool] = {}
+        self._serves_now: dict[Request, bool] = {}
+        self._nearest: dict[Request, int | None] = {}
+        self.free: Planes = self._live
+        """Boards that may be given, were the machine not closed."""
+        self.lately: Planes = (0, 0, 0)
+        """The boards whose rest has ended last, up to half of the machine: others are given first."""
+        self._ends_of_rest: list[tuple[float, Board]] = []
+
+    @property
+    def topology(self) -> Topology:
+        """The boards that work and are in service, and their links."""
+        if self._topology is None:
+            self._topology = self._metered(self.machine.dead_boards | self.out)
+        return self._topology
+
+    def could_serve(self, kind: Request) -> bool:
+        """Whether the machine as configured could serve a kind of request if nobody had any of it."""
+        if self._whole is None:
+            self._whole = self._metered(self.machine.dead_boards)
+        return self._serves(kind, self._whole, self._could_serve)
+
+    def set_min_fill(self, min_fill: Fraction) -> bool:
+        """Change the least share of its rectangle that a job's boards fill; whether that is a change."""
+        if min_fill == self.min_fill:
+            return False
+        self.min_fill = min_fill
+        self._forget_topology()
+        return True
+
+    def allocation(self, request: Request, found: Place) -> Allocation:
+        """What a request gets that is given this place: decided now, whatever becomes of the machine."""
+        block, planes = found
+        x, y, width, height = block
+        boards = self.torus.boards(planes)
+        wraps = WrapAround.none if request.single else wraps_of(self.topology, block, planes)
+        return Allocation(
+            machine=self.machine.name,
+            x=x,
+            y=y,
+            width=width,
+            height=height,
+            boards=boards,
+            single=request.single,
+            wraps=wraps,
+            stopped=own_stopped_links(self.machine, block, boards, wraps),
+        )
+
+    def serves_now(self, kind: Request) -> bool:
+        """Whether what is in service of the machine could serve a kind of request if nobody had any of it."""
+        if self.closed or not self.could_serve(kind):
+            return False
+        return not self.out or self._serves(kind, self.topology, self._serves_now)
+
+    def place(self, kind: Request, ground: Ground) -> Place | None:
+        """Where a kind of request fits on some boards of this machine, as `core.placement.search.place` tells."""
+        self.work.searched(self.torus.size)
+        return place(kind, ground)
+
+    def fits(self, kind: Request, ground: Ground) -> bool:
+        """Whether there is any place for a kind of request on some boards of this machine."""
+        self.work.searched(self.torus.size)
+        return fits(kind, ground)
+
+    def nearest_size(self, kind: Request) -> int | None:
+        """The number of boards nearest to what is asked for that the machine as configured could serve."""
+        if self._whole is None:
+            self._whole = self._metered(self.machine.dead_boards)
+        if kind not in self._nearest:
+            if len(self._nearest) >= MAX_REMEMBERED_REQUESTS:
+                del self._nearest[next(iter(self._nearest))]
+            self.work.searched(self.torus.size)
+            self._nearest[kind] = nearest_size(kind, Ground(self._whole, self._whole.live))
+        return self._nearest[kind]
+
+    def _serves(self, kind: Request, topology: Topology, known: dict[Request, bool]) -> bool:
+        if (serves := known.get(kind)) is None:
+            if len(known) >= MAX_REMEMBERED_REQUESTS:
+                del known[next(iter(known))]
+            serves = known[kind] = self.place(kind, Ground(topology, topology.live)) is not None
+        return serves
+
+    def _metered(self, dead: Iterable[Board]) -> Topology:
+        topology = Metered(self.torus, dead, self.machine.dead_links, self.min_fill)
+        topology.work = self.work
+        return topology
+
+    def _working_planes(self) -> Planes:
+        full = self.torus.full
+        return without((full, full, full), self.torus.planes(self.machine.dead_boards | self.out))
+
+    def working(self) -> int:
+        """How many boards work and are in service."""
+        return count(self._live)
+
+    def configure(self, machine: Machine) -> bool:
+        """Take over what may change of the same hardware; whether placement can come out differently now."""
+        before, self.machine = self.machine, machine
+        if (before.dead_boards, before.dead_links) == (machine.dead_boards, machine.dead_links):
+            return False
+        self._forget_topology()
+        self._live = self._working_planes()
+        self.free = without(self._live, self.torus.planes({*self.holders, *self.resting}))
+        return True
+
+    def _forget_topology(self) -> None:
+        self._topology = self._whole = None
+        self._grounds, self._could_serve, self._serves_now, self._nearest = {}, {}, {}, {}
+
+    def set_out_of_service(self, boards: Collection[Board], *, out: bool) -> bool:
+        """Take boards out of service or put them back; whether that changes anything."""
+        changed = [board for board in boards if (board in self.out) != out]
+        if not changed:
+            return False
+        if out:
+            self.out.update(changed)
+            planes = self.torus.planes(changed)
+            self._live, self.free = without(self._live, planes), without(self.free, planes)
+        else:
+            self.out.difference_update(changed)
+            working = [board for board in changed if board not in self.machine.dead_boards]
+            self._live = union(self._live, self.torus.planes(working))
+            self._set_free(board for board in working if board not in self.holders and board not in self.resting)
+        self._topology = None
+        self._grounds, self._serves_now = {}, {}
+        return True
+
+    @property
+    def ground(self) -> Ground:
+        """The free boards, as placement takes them."""
+        return self.ground_of(self.free)
+
+    def ground_of(self, boards: Planes) -> Ground:
+        """Some of the free boards, likewise."""
+        ground = self._grounds.get(boards)
+        if ground is None:
+            if len(self._grounds) >= REMEMBERED_GROUNDS:
+                del self._grounds[next(iter(self._grounds))]
+            ground = self._grounds[boards] = Ground(self.topology, boards, self.lately)
+        return ground
+
+    def hold(self, boards: Collection[Board], job_id: int) -> None:
+        """Give boards to a job."""
+        for board in boards:
+            assert board not in self.holders, f"board {board} of {self.machine.name} is held already"
+            self.holders[board] = job_id
+            self.resting.pop(board, None)
+        self.free = without(self.free, self.torus.planes(boards))
+
+    def hold_again(self, boards: Collection[Board], job_id: int) -> None:
+        """Boards that are held for one job are held for another from now on."""
+        self.holders.update(dict.fromkeys(boards, job_id))
+
+    def release(self, boards: Collection[Board], rest_until: float | None) -> None:
+        """Boards are powered off: they rest until then, and are free from then on."""
+        for board in boards:
+            self.holders.pop(board, None)
+            if rest_until is not None:
+                self.resting[board] = rest_until
+                heapq.heappush(self._ends_of_rest, (rest_until, board))
+        if rest_until is None:
+            self._set_free(boards)
+
+    def wake(self, now: float) -> bool:
+        """End the rest of boards whose time has come; whether there were any."""
+        woken = []
+        while self._ends_of_rest and self._ends_of_rest[0][0] <= now:
+            until, board = heapq.heappop(self._ends_of_rest)
+            if self.resting.get(board) == until:
+                del self.resting[board]
+                woken.append(board)
+        if not woken:
+            return False
+        self._set_free(woken)
+        self._note_used_lately(woken)
+        return True
+
+    def next_wake(self) -> float | None:
+        """When the first rest ends, as far as known; None while no board rests."""
+        while self._ends_of_rest and self.resting.get(self._ends_of_rest[0][1]) != self._ends_of_rest[0][0]:
+            heapq.heappop(self._ends_of_rest)
+        return self._ends_of_rest[0][0] if self._ends_of_rest else None
+
+    def check(self) -> None:
+        """Assert that what is kept agrees with itself."""
+        assert not self.holders.keys() & self.resting.keys(), "a board is both held and resting"
+        unfree = self.torus.planes({*self.holders, *self.resting})
+        assert self._live == self.topology.live, f"working boards of {self.machine.name} are not those in service"
+        assert self.free == without(self._live, unfree), (
+            f"free boards of {self.machine.name} are not those that nobody has"
+        )
+        assert self.resting.items() <= {(board, until) for until, board in self._ends_of_rest}
+
+    def _note_used_lately(self, boards: Collection[Board]) -> None:
+        # In two ages, which costs nothing to keep: when half of the boards are young, those before the last are old
+        young = self.torus.planes(boards)
+        more = union(self.lately, young)
+        self.lately = more if 2 * count(more) <= count(self._live) else young
+        self._grounds = {}
+
+    def _set_free(self, boards: Iterable[Board]) -> None:
+        """Nobody has these any more: those that are in service may be given."""
+        self.free = union(self.free, overlap(self.torus.planes(boards), self._live))

@@ -1,0 +1,281 @@
+"""Later jobs go ahead where that delays nobody before them: reservations, and backfill in space and time.
+
+Theory of operation. Jobs are tried in order of their turn. The first that cannot start gets a *reservation*: the
+boards on which, by the predicted ends of the jobs that run, it can start soonest. A later job may start on boards that
+are not reserved, or on reserved ones if it is predicted to end before they are needed.
+
+A turn is the time by which a job is *due*: the later, the more work it is predicted to be, because many small jobs
+that wait for a large one wait longer, all together, than a large one that waits for a few small ones; and the later,
+the larger its owner's share of the use of late. But never later than `MAX_YIELD` and `MAX_FAIR_SHARE` seconds after it
+was submitted, so nobody who comes later than that goes ahead of it.
+
+Predictions can be wrong, and jobs that were to end in time may not. So a job that has had a reservation for `PATIENCE`
+seconds and still waits has its boards to itself: its reservation stays where it is, and nobody starts on it any more.
+The longest wait follows; docs/scheduling.md tells it.
+
+Where boards have become free, or something else has changed that could let any job start, a *pass* tries all who wait
+for these machines. Elsewhere only new jobs are tried, under the reservations that there are; the first that cannot
+start gets one. A job is not tried where one of its kind has just failed on the same boards, or on more.
+
+A pass over a long queue is cut into steps, and comes to the same as one that is not. It gives only boards that were
+free when it began: what becomes free meanwhile is for the next pass, which begins with those who are first. New jobs
+wait for the pass where one is under way or is to follow. It goes on behind the last job that it has tried; those that
+join before that one are tried first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import reduce
+
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.occupancy import Occupancy
+from spalloc_server.core.placement.search import Place
+from spalloc_server.core.placement.torus import Planes, overlap, union, without
+from spalloc_server.core.scheduling.queue import Book
+from spalloc_server.core.scheduling.reservation import NOTHING, Reservation, all_free, releases, soonest
+from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Turn, Waiting
+
+__all__ = ["Backfill"]
+
+STRETCH = 0.02
+"""Seconds by which a job is due later for each board-second that it is predicted to take."""
+
+MAX_YIELD = 14400.0
+"""Most seconds by which a job is due later because of its size."""
+
+MAX_FAIR_SHARE = 3600.0
+"""Seconds by which the job of an owner who has had everything is due later than that of one who has had nothing."""
+
+PATIENCE = 28800.0
+"""Seconds after which a job that is next has its reserved boards to itself."""
+
+SLIP = 120.0
+"""Seconds by which reserved boards may come later than was thought before others are looked for."""
+
+MAX_FAILURES = 10_000
+"""Kinds of request that are known to find no place on a machine."""
+
+RESERVATIONS = 1
+"""Reservations on each machine."""
+
+
+@dataclass(slots=True)
+class Pass:
+    """A walk along the line of all who wait for some machines."""
+
+    free: dict[str, Planes]
+    """By machine, the boards that were free when it began."""
+    machines: set[str]
+    """Those of the machines of which there may still be something to give."""
+    reached: Turn = BEFORE_ALL
+    """The turn of the last job that was tried."""
+    overtaken: list[int] = field(default_factory=list)
+    """Jobs that have joined before that since."""
+
+
+class Backfill:
+    """The policy that keeps a machine full."""
+
+    def __init__(self) -> None:
+        self._reserved: dict[str, list[Reservation]] = {}
+        self._earlier: dict[int, Reservation] = {}
+        """By job, reservations from before the pass that is under way."""
+        self._failed: dict[str, dict[Request, list[Planes]]] = {}
+        """By machine and kind of request, the free boards among which it found no place since the last pass began."""
+        self._before: dict[str, tuple[Occupancy, bool, Planes]] = {}
+        self._pass: Pass | None = None
+        self._changed: set[str] = set()
+        """Machines where more is free since the pass that is under way began."""
+        self._new: list[int] = []
+        """Jobs that are still to be tried, though no pass is to try them."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a pass is under way, another is to follow, or new jobs are still to be tried."""
+        return bool(self._pass or self._changed or self._new)
+
+    def turn(self, book: Book, job: Waiting) -> Turn:
+        """By priority and due time."""
+        request = job.request
+        later = min(MAX_YIELD, STRETCH * request.asked * job.predicted)
+        later += MAX_FAIR_SHARE * book.past.share(request.owner, job.since)
+        return -request.priority, job.since + later, job.job_id
+
+    def run(self, book: Book, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:  # noqa: ARG002
+        """Start what may start."""
+        started: list[tuple[int, Allocation]] = []
+        self._changed |= self._more_is_free(book)
+        for name in book.machines:
+            self._reserved.setdefault(name, [])
+            self._failed.setdefault(name, {})
+        under_way = self._under_way(book)
+        self._try_new_ones(book, now, started)
+        while under_way is not None and book.work.left > 0:
+            self._go_on(book, under_way, now, started)
+            under_way = self._under_way(book)
+        book.tried = None
+        self._before = {name: (machine, machine.closed, machine.free) for name, machine in book.machines.items()}
+        return started
+
+    def _under_way(self, book: Book) -> Pass | None:
+        """The pass that is under way, or that must begin: over all who could use what has become free."""
+        if self._pass is not None or not self._changed:
+            return self._pass
+        everybody = book.connected(self._changed) & book.machines.keys()
+        self._changed = set()
+        for name in everybody:
+            self._earlier |= {one.job_id: one for one in self._reserved[name]}
+            self._reserved[name], self._failed[name] = [], {}
+        self._pass = Pass({name: book.machines[name].free for name in everybody}, set(everybody))
+        return self._pass
+
+    def _try_new_ones(self, book: Book, now: float, started: list[tuple[int, Allocation]]) -> None:
+        """Try those who have joined and whom no pass will come to; at least one, for a user waits for that."""
+        awaited = {*(self._pass.free if self._pass else ()), *book.connected(self._changed)}
+        new = [book.waiting[job_id] for job_id in self._new if job_id in book.waiting]
+        self._new = []
+        tried = False
+        for job in (*new, *book.joined()):
+            if job.job_id not in book.waiting:
+                continue  # it was there twice, and has started
+            if awaited.isdisjoint(job.machines):
+                if tried and book.work.left <= 0:
+                    self._new.append(job.job_id)
+                else:
+                    self._try(book, job, now, started)
+                    tried = True
+            elif self._pass and job.turn <= self._pass.reached:
+                self._pass.overtaken.append(job.job_id)
+
+    def _go_on(self, book: Book, under_way: Pass, now: float, started: list[tuple[int, Allocation]]) -> None:
+        """Go on with a pass, to its end or to that of the step."""
+        under_way.machines -= {name for name in under_way.machines if book.machines[name].closed}
+        while under_way.overtaken:
+            if book.work.left <= 0:
+                return
+            job = book.waiting.get(under_way.overtaken.pop(0))
+            if job is not None:
+                self._try(book, job, now, started)
+        for job in book.candidates(under_way.machines, under_way.reached):
+            if book.work.left <= 0:
+                return
+            under_way.reached = job.turn
+            self._try(book, job, now, started)
+        self._pass, self._earlier = None, {}
+
+    def _try(self, book: Book, job: Waiting, now: float, started: list[tuple[int, Allocation]]) -> None:
+        """Start a job, or else reserve boards for it if nobody has any there."""
+        book.tried = job
+        book.work.looked()
+        if found := self._find(book, job, now):
+            started.append((job.job_id, book.start(job, *found, now)))
+        elif not self._unreserved(book, job) or not self._reserve(book, job, now):
+            return
+        if self._pass is not None:
+            for name in job.machines:
+                if len(self._reserved[name]) >= RESERVATIONS and not any(self._free(book, name)):
+                    self._pass.machines.discard(name)
+
+    def _unreserved(self, book: Book, job: Waiting) -> bool:
+        """Whether there is a machine on which boards may be reserved for a job."""
+        return any(not book.machines[name].closed and len(self._reserved[name]) < RESERVATIONS for name in job.machines)
+
+    def _free(self, book: Book, machine: str) -> Planes:
+        """The boards of a machine that may be given now."""
+        free = book.machines[machine].free
+        return overlap(free, self._pass.free[machine]) if self._pass and machine in self._pass.free else free
+
+    def places_changed(self) -> None:
+        """Try everybody, and look for other boards for those who have some reserved; since when they have, stays."""
+        self._earlier |= {one.job_id: one for some in self._reserved.values() for one in some}
+        self._earlier = {job_id: replace(one, machine="") for job_id, one in self._earlier.items()}
+        self._before, self._reserved, self._failed = {}, {}, {}
+        self._pass, self._changed, self._new = None, set(), []
+
+    def reservation(self, job_id: int) -> Reservation | None:
+        """The boards that are reserved for a job."""
+        every = (reservation for some in self._reserved.values() for reservation in some)
+        return next((reservation for reservation in every if reservation.job_id == job_id), None)
+
+    def reserved(self, machine: str) -> Planes:
+        """All boards of a machine that are reserved."""
+        return reduce(union, (reservation.boards for reservation in self._reserved.get(machine, ())), NOTHING)
+
+    def _more_is_free(self, book: Book) -> set[str]:
+        """Machines where something has changed since the last pass that could let a job start that could not then."""
+        if book.machines.keys() != self._before.keys():
+            self._reserved = {name: self._reserved.get(name, []) for name in book.machines}
+            return set(book.machines)
+        # What those avoid who are placed again may be all that there is by now
+        changed = {name for job in book.avoiding.values() if book.other_machines(job) for name in job.machines}
+        for name, machine in book.machines.items():
+            before, closed, free = self._before[name]
+            if (
+                before is not machine
+                or closed != machine.closed
+                or any(without(machine.free, free))
+                or any(one.job_id not in book.waiting for one in self._reserved[name])
+            ):
+                changed.add(name)
+        return changed
+
+    def _find(self, book: Book, job: Waiting, now: float) -> tuple[str, Place] | None:
+        end = now + job.predicted
+        for name in job.machines:
+            if book.machines[name].closed:
+                continue
+            free = self._free(book, name)
+            for reservation in self._reserved[name]:
+                if end > reservation.start or _alone(reservation, now):
+                    free = without(free, reservation.boards)
+            failed = self._failed[name].get(job.kind, ())
+            if any(free == more or not any(without(free, more)) for more in failed):
+                continue
+            if found := book.machines[name].place(job.kind, book.ground(job, name, free)):
+                return name, found
+            if job.avoid:
+                continue  # others may fit where it does not
+            if len(self._failed[name]) >= MAX_FAILURES:
+                del self._failed[name][next(iter(self._failed[name]))]
+            self._failed[name][job.kind] = [less for less in failed if any(without(less, free))] + [free]
+        return None
+
+    def _reserve(self, book: Book, job: Waiting, now: float) -> bool:
+        """Reserve boards for a job that cannot start now, on the machine on which it can start soonest, if any."""
+        best: Reservation | None = None
+        before = self._earlier.get(job.job_id)
+        for name in job.machines:
+            machine = book.machines[name]
+            if len(self._reserved[name]) >= RESERVATIONS or not machine.serves_now(job.kind):
+                continue
+            taken = union(self.reserved(name), book.avoided(job, name))
+            ends = releases(book, name, now)
+            found = None
+            if before and before.machine == name and _stands(before, job.kind, machine, taken):
+                start = all_free(before.boards, ends, now)
+                # Looking for better boards takes time, and pays only if these come later than was thought
+                if start <= before.promised + SLIP or _alone(before, now):
+                    found = replace(before, start=start)
+            if found is None and (new := soonest(job.kind, machine, ends, taken, now)):
+                found = Reservation(job.job_id, name, new[1], new[0], new[0], before.since if before else now)
+            if found and (best is None or found.start < best.start):
+                best = found
+        if best:
+            self._reserved[best.machine].append(best)
+        return best is not None
+
+
+def _stands(reservation: Reservation, kind: Request, machine: Occupancy, taken: Planes) -> bool:
+    """Whether a job could still have the boards that were reserved for it; some may have died, or be another's."""
+    boards = reservation.boards
+    if any(overlap(boards, taken)) or any(without(boards, machine.topology.live)):
+        return False
+    return machine.fits(kind, Ground(machine.topology, boards))
+
+
+def _alone(reservation: Reservation, now: float) -> bool:
+    """Whether a job has been next for so long that nobody else may have its boards even for a short time."""
+    return now > reservation.since + PATIENCE

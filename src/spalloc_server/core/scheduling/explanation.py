@@ -1,0 +1,110 @@
+"""Why a job waits, in words and in data.
+
+Theory of operation. A job waits because it does not fit on what is free, or because what it would fit on is meant for
+jobs before it. The answer names the boards that it will probably get (those reserved for it, or else those on which it
+could start soonest if it were next), who has them, and when that will be.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.power import NO_JOB
+from spalloc_server.core.placement.torus import Planes, union
+from spalloc_server.core.scheduling.queue import Book
+from spalloc_server.core.scheduling.reservation import Reservation, all_free, releases, soonest
+from spalloc_server.core.scheduling.waiting import Waiting
+
+__all__ = ["Explanation", "explain"]
+
+NAMED_JOBS = 6
+"""Jobs named in the text as holding boards."""
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job waits."""
+
+    position: int
+    """Place in the line, from 1."""
+    text: str
+    """The whole answer in words."""
+    waits_for: Allocation | None = None
+    """The region that it will probably get; None where nothing of the machines that it may use is in service."""
+    held_by: tuple[int, ...] = ()
+    """Jobs that have boards of this region, among them ended ones whose boards are not powered off yet."""
+    predicted_start: float | None = None
+    """When it will probably start, seconds since the epoch; while others go before it, not before then."""
+
+
+def explain(
+    book: Book, job: Waiting, reservation: Reservation | None, taken: dict[str, Planes], now: float
+) -> Explanation:
+    """Why a queued job waits.
+
+    Args:
+        book: who waits and who runs.
+        job: the job that waits.
+        reservation: the boards reserved for it, if any are.
+        taken: by machine, the boards that are reserved, for whomever.
+        now: the time.
+    """
+    position = 1 + book.line.index(job)
+    text = f"number {position} of {len(book.line)} in the queue"
+    next_up = reservation or _soonest(book, job, taken, now)
+    if next_up is None:
+        closed = [name for name in job.machines if name in book.machines]
+        why = (
+            f"too little of {', '.join(closed)} is in service for now"
+            if closed
+            else "its machines have changed just now"
+        )
+        return Explanation(position=position, text=f"{text}; {why}")
+    (x, y, width, height), planes = next_up.place
+    machine = book.machines[next_up.machine]
+    boards = machine.torus.boards(planes)
+    holders = {machine.holders.get(board, NO_JOB) for board in boards}
+    held_by = tuple(sorted(holders - {NO_JOB}))
+    many = "1 board" if len(boards) == 1 else f"{len(boards)} boards"
+    text += f"; it waits for {many} of {width}x{height} triads at ({x}, {y}) of {next_up.machine}"
+    if held_by:
+        named = ", ".join(str(job_id) for job_id in held_by[:NAMED_JOBS])
+        more = len(held_by) - NAMED_JOBS
+        text += f", held by job{'s' if len(held_by) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
+    start = all_free(planes, releases(book, next_up.machine, now), now)
+    text += f"; predicted to start {'' if reservation else 'at the soonest '}in {_duration(start - now)}"
+    allocation = machine.allocation(job.request, next_up.place)
+    return Explanation(position=position, text=text, waits_for=allocation, held_by=held_by, predicted_start=start)
+
+
+def _soonest(book: Book, job: Waiting, taken: dict[str, Planes], now: float) -> Reservation | None:
+    """Where the job could start soonest, beside what is reserved if that is possible at all."""
+    for spared in (taken, {}):
+        found = [
+            Reservation(job.job_id, name, place, start, start, now)
+            for name in job.machines
+            if name in book.machines and book.machines[name].serves_now(job.kind)
+            for start, place in [
+                soonest(
+                    job.kind,
+                    book.machines[name],
+                    releases(book, name, now),
+                    union(spared.get(name, (0, 0, 0)), book.avoided(job, name)),
+                    now,
+                )
+                or (None, None)
+            ]
+            if start is not None and place is not None
+        ]
+        if found:
+            return min(found, key=lambda reservation: reservation.start)
+    return None
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    seconds = max(0.0, seconds)
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,79 @@
+"""Strictly first come, first served, a queue for each machine.
+
+Theory of operation. A job stands in the queue of every machine that could serve it, and starts on the first of them,
+in order of the machines' priority, where it is at the head and fits. A job that cannot start holds up all later ones
+on its own machines, and nobody on others; nor on machines that could not serve it even if they were empty, because of
+boards that are out of service. A job of higher priority stands before those of lower.
+
+A pass that is cut at the end of a step goes on behind the last job that it has reached. What has changed meanwhile is
+for another pass, which begins at the head of the line.
+"""
+
+from __future__ import annotations
+
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.placement.torus import Planes
+from spalloc_server.core.scheduling.queue import Book, first_come
+from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Turn, Waiting
+
+__all__ = ["FirstComeFirstServed"]
+
+
+class FirstComeFirstServed:
+    """The strict policy."""
+
+    def __init__(self) -> None:
+        self._heads: set[str] | None = None
+        """While a pass is under way, the machines of which nobody who waits for them has been reached yet."""
+        self._reached: Turn = BEFORE_ALL
+        self._again = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether a pass is under way, or another is to follow."""
+        return self._heads is not None or self._again
+
+    def turn(self, book: Book, job: Waiting) -> Turn:
+        """By priority and age."""
+        return first_come(book, job)
+
+    def run(self, book: Book, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:
+        """Start jobs in order, each unless an earlier one waits for the same machine."""
+        book.joined()  # nobody is tried as a newcomer here
+        self._again |= changed
+        started: list[tuple[int, Allocation]] = []
+        while self.pending and book.work.left > 0:
+            if self._heads is None:
+                self._heads, self._reached, self._again = set(book.machines), BEFORE_ALL, False
+            self._go_on(book, self._heads, now, started)
+        return started
+
+    def _go_on(self, book: Book, heads: set[str], now: float, started: list[tuple[int, Allocation]]) -> None:
+        """Go on with the pass, to its end or to that of the step."""
+        heads.intersection_update(name for name, machine in book.machines.items() if not machine.closed)
+        for job in book.candidates(heads, self._reached):
+            if book.work.left <= 0:
+                return
+            book.tried = job
+            book.work.looked()
+            self._reached = job.turn
+            machines = [name for name in job.machines if name in heads and book.machines[name].serves_now(job.kind)]
+            for name in machines:
+                if found := book.place(job, name):
+                    started.append((job.job_id, book.start(job, name, found, now)))
+                    break
+            else:
+                heads.difference_update(machines)
+        self._heads = None
+
+    def places_changed(self) -> None:
+        """Begin a pass that is under way anew; nothing else is remembered of places."""
+        self._heads, self._again = None, True
+
+    def reservation(self, job_id: int) -> None:  # noqa: ARG002 - as other policies
+        """None: the head of a queue needs none."""
+        return
+
+    def reserved(self, machine: str) -> Planes:  # noqa: ARG002 - as other policies
+        """None: nobody goes before the head of a queue."""
+        return 0, 0, 0

@@ -1,0 +1,48 @@
+"""The seam between the scheduler and its policies."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.placement.torus import Planes
+from spalloc_server.core.scheduling.queue import Book
+from spalloc_server.core.scheduling.reservation import Reservation
+from spalloc_server.core.scheduling.waiting import Turn, Waiting
+
+__all__ = ["Policy"]
+
+
+class Policy(Protocol):
+    """Decides which waiting jobs start now, and where."""
+
+    def turn(self, book: Book, job: Waiting) -> Turn:
+        """A job's place in the line."""
+        ...
+
+    @property
+    def pending(self) -> bool:
+        """Whether the last `run` has left something for the next."""
+        ...
+
+    def run(self, book: Book, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:
+        """Start what may start, as far as the step allows, and go on there with the next call.
+
+        Args:
+            book: who waits, and what is free.
+            now: the time.
+            changed: whether anything may have changed since the last call.
+        """
+        ...
+
+    def places_changed(self) -> None:
+        """Machines are not what they were: whoever waits may find a place, or may not have the one that was meant."""
+        ...
+
+    def reservation(self, job_id: int) -> Reservation | None:
+        """The boards that are reserved for a waiting job."""
+        ...
+
+    def reserved(self, machine: str) -> Planes:
+        """All boards of a machine that are reserved."""
+        ...

@@ -1,0 +1,398 @@
+"""What a policy reads and writes: machines and their boards, who waits and who runs.
+
+Theory of operation. A `Book` is the scheduler's state without any idea of who should go next. It knows on which
+machines a request could ever be served, tries to place a job now, and starts it. A policy decides whom to try, in
+which order and under which conditions.
+
+Those who wait stand in one line for each set of machines that could serve them. So whoever looks for candidates for
+some machines pays nothing for all who wait for others.
+
+When machines change, it must be found out anew which of them could serve those who wait. The lines are then put aside,
+and those in them are judged and put into new lines, in order, as many in each step as may be.
+
+A job that was placed in vain, because boards failed, is placed elsewhere than in their frames, if anything else in
+service could serve it: boards of one frame seldom fail alone.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from itertools import islice
+from typing import TypeVar
+
+from spalloc_server.config.machine import Machine
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.power import NO_JOB
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.occupancy import Occupancy
+from spalloc_server.core.placement.search import Place
+from spalloc_server.core.placement.topology import DEFAULT_MIN_FILL
+from spalloc_server.core.placement.torus import Planes, without
+from spalloc_server.core.placement.work import Work
+from spalloc_server.core.scheduling.prediction import Past
+from spalloc_server.core.scheduling.request_kinds import kind_of
+from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Running, Turn, Waiting
+
+__all__ = ["Book", "allows", "first_come"]
+
+K = TypeVar("K")
+
+THOUGHT_OF_AGAIN = 32
+"""An owner's first waiting jobs whose predictions change when a job of the owner has ended; others are not next."""
+
+MAX_KINDS = 10_000
+"""Kinds of request of which it is remembered which machines could serve them."""
+
+CHUNK = 256
+"""Waiting jobs that are taken from the front of a line at once."""
+
+
+class Book:
+    """Machines, waiting jobs and running jobs."""
+
+    def __init__(self) -> None:
+        self.work = Work()
+        """What is left of the present step."""
+        self.machines: dict[str, Occupancy] = {}
+        """In order of priority, highest first. Change them by `set_machines`."""
+        self._suitable: dict[tuple[str | None, frozenset[str], Request], tuple[str, ...]] = {}
+        self._side = self._dead_links = 0
+        self.waiting: dict[int, Waiting] = {}
+        self._lines: dict[tuple[str, ...], list[Waiting]] = {}
+        """Those waiting, by the machines that could serve them, each line in order of turn."""
+        self._unjudged: dict[tuple[int, tuple[str, ...]], list[Waiting]] = {}
+        """Lines from before machines or turns changed, of those who have not been judged since, by generation too."""
+        self._generation = 0
+        """How often the lines have been put aside."""
+        self._turns_since = 0
+        """The generation in which turns were last to be worked out anew."""
+        self._owned: dict[str, dict[int, None]] = {}
+        """Jobs that wait, by owner, each owner's in the order in which they joined."""
+        self._joined: dict[int, None] = {}
+        self.avoiding: dict[int, Waiting] = {}
+        """Those who wait and have something to avoid."""
+        self.running: dict[int, Running] = {}
+        self.past = Past(half_life=604800.0)
+        self.seconds_before_free = 0.0
+        self.min_fill = DEFAULT_MIN_FILL
+        """Least share of its rectangle that a job's boards fill."""
+        self.tried: Waiting | None = None
+        """The job that is looked at; to be blamed for what that raises."""
+        self._started: list[tuple[int, Allocation]] = []
+        self._hopeless: deque[Waiting] = deque()
+        self._turn_of: Callable[[Book, Waiting], Turn] = first_come
+
+    @property
+    def line(self) -> list[Waiting]:
+        """All who wait, in order of turn. Costs as much as there are."""
+        return list(heapq.merge(*self._lines.values(), *self._unjudged.values(), key=_turn))
+
+    @property
+    def judged(self) -> bool:
+        """Whether it is known of all who wait which machines could serve them."""
+        return not self._unjudged and not self._hopeless
+
+    def set_machines(self, machines: dict[str, Occupancy]) -> None:
+        """Take over other machines, or the same that are no longer what they were; then all are to be judged."""
+        self.machines = machines
+        self._suitable.clear()
+        self._side = max((max(each.torus.width, each.torus.height) for each in machines.values()), default=0)
+        self._dead_links = max((len(each.machine.dead_links) for each in machines.values()), default=0)
+        self._put_lines_aside()
+
+    def set_turns(self, turn_of: Callable[[Book, Waiting], Turn]) -> None:
+        """Order the line anew, by turns given by this function."""
+        self._turn_of = turn_of
+        self._put_lines_aside()
+        self._turns_since = self._generation
+
+    def judge(self) -> None:
+        """Find out which machines could serve those who wait, as many as the step allows. See `take_hopeless`."""
+        while self._unjudged and not self._hopeless and self.work.left > 0:
+            key, line = min(self._unjudged.items(), key=_first_turn)
+            done = 0
+            try:
+                for job in line[:CHUNK]:
+                    if self.work.left <= 0:
+                        break
+                    self.work.judged()
+                    self.tried = job
+                    self._judge(job)
+                    done += 1
+                    if not job.machines:
+                        self._hopeless.append(job)
+            finally:  # nobody stands in two lines, whatever was raised
+                del line[:done]
+                if not line:
+                    del self._unjudged[key]
+            self.tried = None
+
+    def take_hopeless(self) -> Iterator[Waiting]:
+        """Take those that no machine could serve, as `judge` has found: one, and more until the step's work is done.
+
+        What is done about each before the next is taken counts as work.
+        """
+        while self._hopeless:
+            job = self._hopeless.popleft()
+            if job.job_id in self.waiting:
+                yield job
+            if self.work.left <= 0:
+                return
+
+    def _judge(self, job: Waiting) -> None:
+        job.kind = self.kind(job.request)
+        job.machines = self.suitable(job.request, job.kind)
+        if job.generation < self._turns_since:
+            self._take_turn(job)
+        job.generation = self._generation
+        self._line_in(job)
+
+    def _put_lines_aside(self) -> None:
+        self._unjudged.update({(self._generation, names): line for names, line in self._lines.items()})
+        self._lines, self._hopeless = {}, deque()
+        self._generation += 1
+
+    def candidates(self, machines: AbstractSet[str], after: Turn = BEFORE_ALL) -> Iterator[Waiting]:
+        """Those whom one of `machines` could serve and whose turn is after this one, in order of turn.
+
+        Costs only as much as is taken. Meanwhile `machines` may shrink, and the job that was given last may leave.
+        """
+        heads = [
+            (line[index].turn, names, index)
+            for names, line in self._lines.items()
+            if (index := bisect_right(line, after, key=_turn)) < len(line)
+        ]
+        heapq.heapify(heads)
+        while heads:
+            _, names, index = heapq.heappop(heads)
+            line = self._lines[names]
+            while index < len(line) and not machines.isdisjoint(names):
+                job = line[index]
+                if heads and heads[0][0] < job.turn:
+                    heapq.heappush(heads, (job.turn, names, index))
+                    break
+                yield job
+                if index < len(line) and line[index] is job:
+                    index += 1
+
+    def joined(self) -> list[Waiting]:
+        """Those who have joined since this was last called and still wait, in order of turn."""
+        joined, self._joined = self._joined, {}
+        return sorted((self.waiting[job_id] for job_id in joined if job_id in self.waiting), key=_turn)
+
+    def connected(self, machines: AbstractSet[str]) -> set[str]:
+        """`machines`, and all for which somebody waits who could be served by one of these as well, and so on."""
+        found = set(machines)
+        while more := {name for names in self._lines if not found.isdisjoint(names) for name in names} - found:
+            found |= more
+        return found
+
+    def join(self, job: Waiting, due: float | None = None) -> None:
+        """Put a job into the line; one that has stood there before a restart, where it stood: with its time then.
+
+        That is worked out anew where it was since the job joined, for that comes out the same.
+        """
+        assert job.job_id not in self.waiting, f"job {job.job_id} waits already"
+        assert job.job_id not in self.running, f"job {job.job_id} runs already"
+        job.kind = self.kind(job.request)
+        self.waiting[job.job_id] = job
+        self._owned.setdefault(job.request.owner, {})[job.job_id] = None
+        self._joined[job.job_id] = None
+        if job.avoid:
+            self.avoiding[job.job_id] = job
+        self._take_turn(job, None if self.past.counted(job.request.owner, job.since) else due)
+        job.generation = self._generation
+        self._line_in(job)
+
+    def leave(self, job_id: int) -> Waiting:
+        """Take a job out of the line."""
+        job = self.waiting.pop(job_id)
+        self.avoiding.pop(job_id, None)
+        owned = self._owned[job.request.owner]
+        del owned[job_id]
+        if not owned:
+            del self._owned[job.request.owner]
+        self._unqueue(job)
+        return job
+
+    def discard(self, job_id: int) -> None:
+        """Take a job out of the book, wherever it is and whatever its condition: something has gone wrong with it."""
+        for some in (self.waiting, self.avoiding, self.running, self._joined):
+            some.pop(job_id, None)
+        _take_everywhere(self._lines, job_id)
+        _take_everywhere(self._unjudged, job_id)
+        for owner, owned in list(self._owned.items()):
+            owned.pop(job_id, None)
+            if not owned:
+                del self._owned[owner]
+
+    def learn(self, job: Running, now: float) -> None:
+        """A job is over: think again of its owner's other ones, as many as that may take time for."""
+        self.past.learn(job.request, len(job.allocation.boards), now - job.started_at, now)
+        for job_id in list(islice(self._owned.get(job.request.owner, ()), THOUGHT_OF_AGAIN)):
+            waiting = self.waiting[job_id]
+            self._unqueue(waiting)
+            self._take_turn(waiting)
+            self._line_in(waiting)
+            self._joined[job_id] = None  # it may go before some who have been tried since
+
+    def _take_turn(self, job: Waiting, due: float | None = None) -> None:
+        job.predicted = self.past.predict(job.request)
+        priority, when, number = self._turn_of(self, job)
+        job.turn = priority, when if due is None else due, number
+
+    def _line_in(self, job: Waiting) -> None:
+        if job.generation == self._generation:
+            insort(self._lines.setdefault(job.machines, []), job, key=_turn)
+        else:
+            insort(self._unjudged.setdefault((job.generation, job.machines), []), job, key=_turn)
+
+    def _unqueue(self, job: Waiting) -> None:
+        if job.generation == self._generation:
+            _take_from(self._lines, job.machines, job)
+        else:
+            _take_from(self._unjudged, (job.generation, job.machines), job)
+
+    def place(self, job: Waiting, machine: str) -> Place | None:
+        """Where a job fits on a machine now; None where it does not."""
+        occupancy = self.machines[machine]
+        return None if occupancy.closed else occupancy.place(job.kind, self.ground(job, machine, occupancy.free))
+
+    def ground(self, job: Waiting, machine: str, free: Planes) -> Ground:
+        """Those of the free boards of a machine that a job may be given."""
+        occupancy = self.machines[machine]
+        return occupancy.ground_of(without(free, self.avoided(job, machine)) if job.avoid else free)
+
+    def avoided(self, job: Waiting, machine: str) -> Planes:
+        """Boards of a machine that a job is not given, because others that are in service could serve it as well."""
+        if not job.avoid:
+            return 0, 0, 0
+        self.other_machines(job)
+        if job.apart is None:
+            job.apart = any(self._serves_apart(job, name) for name in job.machines)
+        return job.avoid.get(machine, (0, 0, 0)) if job.apart else (0, 0, 0)
+
+    def other_machines(self, job: Waiting) -> bool:
+        """Whether the machines of a job are no longer those for which it was last looked what it can avoid."""
+        there = tuple((self.machines[name].topology, self.machines[name].closed) for name in job.machines)
+        if there == job.there:
+            return False
+        job.there, job.apart = there, None
+        return True
+
+    def _serves_apart(self, job: Waiting, machine: str) -> bool:
+        occupancy = self.machines[machine]
+        apart = without(occupancy.topology.live, job.avoid.get(machine, (0, 0, 0)))
+        return not occupancy.closed and occupancy.place(job.kind, Ground(occupancy.topology, apart)) is not None
+
+    def start(self, job: Waiting, machine: str, found: Place, now: float) -> Allocation:
+        """Give a waiting job a place on a machine."""
+        allocation = self.machines[machine].allocation(job.request, found)
+        self.work.started(len(allocation.boards))
+        self.leave(job.job_id)
+        self.run(job.job_id, job.request, allocation, now)
+        self._started.append((job.job_id, allocation))
+        return allocation
+
+    def blamed(self) -> int:
+        """Return the job that was looked at when something raised; `NO_JOB` where it was none."""
+        return NO_JOB if self.tried is None else self.tried.job_id
+
+    def take_started(self) -> list[tuple[int, Allocation]]:
+        """Return the jobs that were started since the last call."""
+        started, self._started = self._started, []
+        return started
+
+    def run(self, job_id: int, request: Request, allocation: Allocation, since: float) -> None:
+        """Note that a job has had its boards since then."""
+        occupancy = self.machines[allocation.machine]
+        occupancy.hold(allocation.boards, job_id)
+        planes = occupancy.torus.planes(allocation.boards)
+        predicted = self.past.predict(request)
+        self.running[job_id] = Running(job_id, request, allocation, since, planes, predicted)
+
+    def kind(self, request: Request) -> Request:
+        """A request as far as it bears on where a job is placed (see `kinds`)."""
+        return kind_of(request, self._side, self._dead_links)
+
+    def suitable(self, request: Request, kind: Request | None = None) -> tuple[str, ...]:
+        """Names of the machines that could serve a request if they were empty, highest priority first.
+
+        Args:
+            request: what is asked for.
+            kind: its kind, where that is known already.
+        """
+        if kind is None:
+            kind = self.kind(request)
+        key = request.machine, request.tags, kind
+        if (names := self._suitable.get(key)) is None:
+            if len(self._suitable) >= MAX_KINDS:
+                del self._suitable[next(iter(self._suitable))]
+            names = self._suitable[key] = tuple(
+                name
+                for name, occupancy in self.machines.items()
+                if allows(request, occupancy.machine) and occupancy.could_serve(kind)
+            )
+        return names
+
+    def check(self) -> None:
+        """Assert that what is kept agrees with itself."""
+        assert all(
+            job.machines == names and job.generation == self._generation
+            for names, line in self._lines.items()
+            for job in line
+        )
+        assert self._owned == {
+            owner: {job.job_id: None for job in self.waiting.values() if job.request.owner == owner}
+            for owner in self._owned
+        }
+        assert [job.job_id for job in self.line] == [job.job_id for job in sorted(self.waiting.values(), key=_turn)]
+        assert not self.waiting.keys() & self.running.keys(), "a job both waits and runs"
+        for job in self.waiting.values():
+            assert job.kind == self.kind(job.request), f"job {job.job_id} is taken for something else"
+            assert job.machines == self.suitable(job.request), f"job {job.job_id} waits for the wrong machines"
+        for occupancy in self.machines.values():
+            occupancy.check()
+        for running in self.running.values():
+            holders = self.machines[running.allocation.machine].holders
+            for board in running.allocation.boards:
+                assert holders[board] == running.job_id, f"board {board} of job {running.job_id} is not held for it"
+
+
+def allows(request: Request, machine: Machine) -> bool:
+    """Whether a request allows a machine, by its name or its tags."""
+    if request.machine is not None:
+        return request.machine == machine.name
+    return request.tags <= machine.tags
+
+
+def first_come(book: Book, job: Waiting) -> Turn:  # noqa: ARG001 - as other policies' turns
+    """Turn by priority and age alone."""
+    return -job.request.priority, job.since, job.job_id
+
+
+def _turn(job: Waiting) -> Turn:
+    return job.turn
+
+
+def _first_turn(line: tuple[object, list[Waiting]]) -> Turn:
+    return line[1][0].turn
+
+
+def _take_from(lines: dict[K, list[Waiting]], key: K, job: Waiting) -> None:
+    line = lines[key]
+    del line[bisect_left(line, job.turn, key=_turn)]
+    if not line:
+        del lines[key]
+
+
+def _take_everywhere(lines: dict[K, list[Waiting]], job_id: int) -> None:
+    for key, line in list(lines.items()):
+        line[:] = [job for job in line if job.job_id != job_id]
+        if not line:
+            del lines[key]

@@ -1,0 +1,347 @@
+"""Who gets which boards, and when: the queue and all occupancy.
+
+Theory of operation. A job is submitted, waits, is started by `run`, and ends; its boards stay held until they are
+freed (powered off), and rest before they are given again. `run` asks the policy, but only where something has changed
+that could let a job start. A call of `run` is one step: what is more than that is left for the next, and `wake_at` says
+that the next is due. This module knows nothing of power, keepalives or clients, and has no clock: whoever
+calls it says what time it is.
+
+Whether any machine could ever serve a request is decided by placement on the machine as if it were empty. It is
+decided when a job is submitted, and again for the whole queue when the configuration changes, so that no job waits
+for what cannot come. Boards that are out of service are expected back, and end nobody's wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.options import Scheduling
+from spalloc_server.coordinates import Board
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.power import NO_JOB
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.placement.occupancy import Occupancy
+from spalloc_server.core.placement.shapes import as_share
+from spalloc_server.core.placement.work import STEP
+from spalloc_server.core.scheduling.backfill import Backfill
+from spalloc_server.core.scheduling.explanation import Explanation, explain
+from spalloc_server.core.scheduling.fifo import FirstComeFirstServed
+from spalloc_server.core.scheduling.policy import Policy
+from spalloc_server.core.scheduling.queue import Book, allows
+from spalloc_server.core.scheduling.waiting import Waiting
+
+__all__ = ["Explanation", "Scheduler"]
+
+MAX_FAILURES = 10
+"""Jobs for which something may raise in one step, before other things have their turn."""
+
+POLICIES: dict[str, type[Policy]] = {"backfill": Backfill, "fifo": FirstComeFirstServed}
+
+
+class Scheduler:
+    """The queue, and the boards of all machines.
+
+    Args:
+        scheduling: the policy and its settings.
+        seconds_before_free: how long boards rest, for predictions; `free` says when each rest ends.
+    """
+
+    def __init__(self, scheduling: Scheduling | None = None, seconds_before_free: float = 30.0) -> None:
+        self._book = Book()
+        self._closed: frozenset[str] | None = frozenset()
+        self._policy: Policy = FirstComeFirstServed()
+        self._changed = False
+        self._now = 0.0
+        """When `run` was last called."""
+        self._failures: list[tuple[str, Exception, int]] = []
+        self.set_policy(scheduling or Scheduling(), seconds_before_free)
+
+    def set_policy(self, scheduling: Scheduling, seconds_before_free: float) -> None:
+        """Change what a configuration may change while jobs wait and run. A policy that stays keeps what it knows."""
+        self._book.past.half_life = scheduling.half_life
+        self._book.seconds_before_free = seconds_before_free
+        self._book.min_fill = as_share(scheduling.min_fill)
+        for occupancy in self._book.machines.values():
+            if occupancy.set_min_fill(self._book.min_fill):
+                self._policy.places_changed()
+        if not isinstance(self._policy, POLICIES[scheduling.policy]):
+            self._policy = POLICIES[scheduling.policy]()
+            self._book.set_turns(self._policy.turn)
+        self._changed = True
+
+    def set_machines(self, machines: Mapping[str, Machine]) -> None:
+        """Take over a configuration's machines, in order of priority.
+
+        A machine that is the same hardware as before keeps who has its boards. No job runs on one that goes.
+        """
+        before = self._book.machines
+        if list(machines.items()) == [(name, occupancy.machine) for name, occupancy in before.items()]:
+            return
+        after = {}
+        for name, machine in machines.items():
+            occupancy = before.get(name)
+            if occupancy is not None and machine.same_hardware(occupancy.machine):
+                occupancy.configure(machine)
+            else:
+                occupancy = Occupancy(machine, self._book.min_fill, self._book.work)
+            after[name] = occupancy
+        for running in self._book.running.values():
+            name = running.allocation.machine
+            assert after.get(name) is before[name], f"machine {name} goes while job {running.job_id} runs on it"
+        self._book.set_machines(after)
+        self._policy.places_changed()
+        self._close()
+
+    def refusal(self, request: Request) -> str | None:
+        """Why no machine could ever serve a request, in words for its owner; None where one could."""
+        if self._book.suitable(request):
+            return None
+        return self._why_none(request)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the last step has left work for the next."""
+        return self._changed or not self._book.judged or self._policy.pending
+
+    def impossible(self, *, go_on: bool = True) -> list[tuple[int, str]]:
+        """Queued jobs that no machine can serve any more, and why. The caller withdraws them.
+
+        Args:
+            go_on: as for `run`.
+        """
+        self._begin_step(go_on=go_on)
+        for _ in range(MAX_FAILURES):
+            try:
+                self._book.judge()
+                break
+            except Exception as error:  # noqa: BLE001 - whatever it is, other jobs are to start
+                if not self._blame("the search for machines that could serve a job", error):
+                    break
+        return [(job.job_id, self._why_none(job.request)) for job in self._book.take_hopeless()]
+
+    def submit(
+        self,
+        job_id: int,
+        request: Request,
+        now: float,
+        due: float | None = None,
+        *,
+        avoid: Mapping[str, Collection[Board]] | None = None,
+    ) -> float:
+        """Let a job join the queue. One that `refusal` refuses would wait for ever.
+
+        Args:
+            job_id: the job.
+            request: what it asks for.
+            now: when it asked.
+            due: after a restart, what this returned before it.
+            avoid: by machine, boards that it is given only if no others in service could serve it.
+
+        Returns:
+            Its place in the queue, as a time.
+        """
+        planes = {name: self._book.machines[name].torus.planes(boards) for name, boards in (avoid or {}).items()}
+        job = Waiting(job_id, request, now, self._book.suitable(request), avoid=planes)
+        try:
+            self._book.join(job, due)
+        except BaseException:
+            self._book.discard(job_id)  # all of it, or nothing
+            raise
+        self._changed = True
+        return job.turn[1]
+
+    def withdraw(self, job_id: int) -> None:
+        """Let a job leave the queue."""
+        self._book.leave(job_id)
+        self._changed = True
+
+    @property
+    def queued(self) -> int:
+        """How many jobs wait."""
+        return len(self._book.waiting)
+
+    def adopt(self, job_id: int, request: Request, allocation: Allocation, started_at: float) -> None:
+        """After a restart: this job runs, and has these boards."""
+        self._book.run(job_id, request, allocation, started_at)
+
+    def end(self, job_id: int, now: float, *, learn: bool = True) -> None:
+        """A running job is over. Its boards stay held for it until they are freed.
+
+        Args:
+            job_id: the job.
+            now: the time.
+            learn: whether its run time tells anything of its owner's next ones.
+        """
+        running = self._book.running.pop(job_id)
+        if learn:
+            self._book.learn(running, now)
+
+    def hold(self, machine: str, boards: Collection[Board], job_id: int) -> None:
+        """Give these boards to nobody until they are freed: a job that has ended, or a trial (`NO_JOB`), has them."""
+        self._book.machines[machine].hold(boards, job_id)
+
+    def free(self, machine: str, boards: Collection[Board], *, rest_until: float | None, now: float) -> None:
+        """Boards that were held are powered off: they rest, and then are free. `None` where they need no rest."""
+        if rest_until is not None and rest_until <= now:
+            rest_until = None
+        self._book.machines[machine].release(boards, rest_until)
+        self._changed = True
+
+    def set_out_of_service(self, machine: str, boards: Collection[Board], *, out: bool) -> None:
+        """Take boards out of service, or put them back. A job that has one keeps it."""
+        self._changed |= self._book.machines[machine].set_out_of_service(boards, out=out)
+
+    def out_of_service(self, machine: str) -> frozenset[Board]:
+        """The boards of a machine that are out of service."""
+        return frozenset(self._book.machines[machine].out)
+
+    def close(self, machines: Collection[str], *, everything: bool = False) -> None:
+        """Give nothing of these machines, or of any, until the next call; they need not be there yet.
+
+        Jobs that have boards of them keep them; others may wait for them.
+        """
+        self._closed = None if everything else frozenset(machines)
+        self._close()
+
+    def forget(self, job_id: int) -> None:
+        """Let a job go, wherever it is. Its boards stay held for it."""
+        self._book.discard(job_id)
+        self._changed = True
+
+    def run(self, now: float, *, go_on: bool = True) -> list[tuple[int, Allocation]]:
+        """Start the jobs that may start now, as far as the step allows.
+
+        Nothing starts while it is being found out which machines could serve those who wait: `impossible` comes first.
+        A job for which either raises leaves the queue, and they go on without it. `take_failures` tells which it was.
+
+        Args:
+            now: the time.
+            go_on: whether to go on with what earlier steps have left. Otherwise, if they have left anything, no more is
+                done than to try new jobs elsewhere.
+        """
+        self._now = now
+        self._begin_step(go_on=go_on)
+        for occupancy in self._book.machines.values():
+            self._changed |= occupancy.wake(now)
+        if not self._book.judged or not (self._changed or self._policy.pending):
+            return []
+        changed, self._changed = self._changed, False
+        for _ in range(MAX_FAILURES):
+            self._book.tried = None
+            try:
+                self._policy.run(self._book, now, changed=changed)
+                break
+            except Exception as error:  # noqa: BLE001 - whatever it is, other jobs are to start
+                changed = True
+                if not self._blame("the search for boards", error):
+                    break
+        else:
+            self._changed = True
+        return self._book.take_started()
+
+    def take_failures(self) -> list[tuple[str, Exception, int]]:
+        """Return what `run` has met since the last call: (what was done, what it raised, the job or `NO_JOB`)."""
+        failures, self._failures = self._failures, []
+        return failures
+
+    def _blame(self, doing: str, error: Exception) -> bool:
+        """Put on record what was raised, and let the job go that it concerned; whether there is one."""
+        culprit = self._book.blamed()
+        self._failures.append((doing, error, culprit))
+        self._policy.places_changed()
+        if culprit != NO_JOB:
+            self._book.discard(culprit)
+        return culprit != NO_JOB
+
+    def wake_at(self) -> float | None:
+        """When `run` is worth calling even if nothing else happens; None while nothing waits for time to pass."""
+        if self.pending:
+            return self._now
+        if not self._book.waiting:
+            return None
+        wakes = (occupancy.next_wake() for occupancy in self._book.machines.values())
+        return min((wake for wake in wakes if wake is not None), default=None)
+
+    def holders(self, machine: str) -> Mapping[Board, int]:
+        """The boards of a machine that are held, and the job that each is held for."""
+        return self._book.machines[machine].holders
+
+    def hold_again(self, machine: str, boards: Collection[Board], job_id: int) -> None:
+        """Hold boards for this job that are held for another so far."""
+        self._book.machines[machine].hold_again(boards, job_id)
+
+    def holder(self, machine: str, board: Board) -> int | None:
+        """The job that a board is held for; one that has ended, while its boards are being powered off."""
+        return self._book.machines[machine].holders.get(board)
+
+    def rests_until(self, machine: str, board: Board) -> float | None:
+        """When the rest of a board ends; None where it does not rest."""
+        return self._book.machines[machine].resting.get(board)
+
+    def explain(self, job_id: int, now: float) -> Explanation:
+        """Why a queued job waits. `KeyError` where it is not queued."""
+        taken = {name: self._policy.reserved(name) for name in self._book.machines}
+        return explain(self._book, self._book.waiting[job_id], self._policy.reservation(job_id), taken, now)
+
+    def facts(self) -> dict[str, Any]:
+        """Named values to keep, plain JSON, that have changed since the last call."""
+        return self._book.past.facts()
+
+    def restore_facts(self, facts: Mapping[str, Any]) -> None:
+        """Take back what `facts` gave, ever."""
+        self._book.past.restore(facts)
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        if self._book.judged:
+            self._book.check()
+
+    def _begin_step(self, *, go_on: bool) -> None:
+        left_over = self._policy.pending or not self._book.judged
+        self._book.work.left = 0 if left_over and not go_on else STEP
+
+    def _close(self) -> None:
+        for name, occupancy in self._book.machines.items():
+            occupancy.closed = self._closed is None or name in self._closed
+        self._changed = True
+
+    def _why_none(self, request: Request) -> str:
+        """What was asked for, and what there is: the largest, or the nearest number of boards that works."""
+        allowed = [occupancy for occupancy in self._book.machines.values() if allows(request, occupancy.machine)]
+        asked = _in_words(request)
+        if not allowed and request.machine is not None:
+            return f"asked for {asked}; there is no machine {request.machine!r}"
+        if not allowed:
+            return f"asked for {asked}; no machine has the tags {', '.join(sorted(request.tags))}"
+        largest = max(allowed, key=Occupancy.working)
+        if request.boards is not None and 1 < request.boards <= largest.working():
+            nearest = largest.nearest_size(self._book.kind(request))
+            return (
+                f"asked for {asked}; on {largest.machine.name} no rectangle was found in which so many working boards "
+                "are connected and reach all edges; the nearest number of boards that works: "
+                + ("none was found" if nearest is None else f"{nearest}")
+            )
+        return (
+            f"asked for {asked}; the largest that there is: {largest.machine.name}, {largest.torus.width}x"
+            f"{largest.torus.height} triads with {largest.working()} working boards"
+        )
+
+
+def _in_words(request: Request) -> str:
+    if request.board is not None:
+        words = f"board {request.board}"
+    elif request.triads is not None:
+        words = f"{request.triads[0]}x{request.triads[1]} triads"
+    else:
+        words = f"{request.boards} board{'' if request.boards == 1 else 's'}"
+    if request.require_torus:
+        words += " as a torus"
+    if request.min_ratio and request.boards is not None and not request.single:
+        words += f" in a rectangle of ratio {request.min_ratio:g} or more"
+    if request.max_dead_boards is not None and not request.single:
+        words += f", at most {request.max_dead_boards} of them dead"
+    if request.max_dead_links is not None and not request.single:
+        words += f", at most {request.max_dead_links} dead links"
+    return words

@@ -1,0 +1,71 @@
+"""Jobs as the scheduler sees them: those that wait, and those that run.
+
+Theory of operation. Plain data. A `Book` fills it in, and policies read it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.placement.topology import Topology
+from spalloc_server.core.placement.torus import Planes
+from spalloc_server.core.scheduling.prediction import predicted_end
+
+__all__ = ["BEFORE_ALL", "Running", "Turn", "Waiting"]
+
+Turn: TypeAlias = tuple[float, float, int]
+"""A job's place in the line: lower ones go first. (minus its priority, time by which it is due, job id)."""
+
+BEFORE_ALL: Turn = (-math.inf, -math.inf, 0)
+"""Nobody's turn is before this one."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A queued job."""
+
+    job_id: int
+    request: Request
+    since: float
+    machines: tuple[str, ...]
+    """Machines that could serve it if they were empty, highest priority first."""
+    predicted: float = 0.0
+    """How long it will probably run, seconds."""
+    turn: Turn = (0.0, 0.0, 0)
+    """Its place in the line: lower goes first."""
+    avoid: Mapping[str, Planes] = field(default_factory=dict)
+    """By machine, the boards of frames that have failed it already."""
+    kind: Request = field(init=False)
+    """What it asks for, as far as that bears on its place (see `kinds`)."""
+    generation: int = 0
+    """Of the book's lines, that which it stands in."""
+    there: tuple[tuple[Topology, bool], ...] | None = None
+    """What works of its machines, and whether they are closed, as of `apart`."""
+    apart: bool | None = None
+    """Whether it can be served without those boards; None where that has not been looked at."""
+
+    def __post_init__(self) -> None:
+        self.kind = self.request  # until the book knows better
+
+
+@dataclass(slots=True)
+class Running:
+    """A job that has boards."""
+
+    job_id: int
+    request: Request
+    allocation: Allocation
+    started_at: float
+    planes: Planes
+    """Its boards."""
+    predicted: float
+    """How long it would probably run when it started, seconds."""
+
+    def predicted_end(self, now: float) -> float:
+        """When it will probably end."""
+        return predicted_end(self.request, self.started_at, self.predicted, now)

@@ -1,0 +1,1 @@
+"""The doors: each turns what its clients send into commands."""

@@ -1,0 +1,294 @@
+"""One client's connection.
+
+Theory of operation. Lines are answered as they arrive, in the event loop's own callbacks: no task, no future and no
+thread is spent on a client. Lines that are not answered yet stay in the `LineReader` while the connection is blocked,
+and then nothing more is received; TCP makes the client wait. Replies go the way that `outgoing` tells.
+
+A connection is blocked while the client does not read (the transport has bytes left), while too many replies are held,
+while its address sends commands faster than it may, or when other clients have their turn: after `TURN_COMMANDS` lines,
+or when the event loop has served clients for long enough (`turns`). While it stands in their line it receives once
+more, and then no more either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from spalloc_server.frontends.v1.commands import CHANGING, Call, decode, exception_reply
+from spalloc_server.frontends.v1.connection_state import ConnectionState
+from spalloc_server.frontends.v1.lines import GarbageError, LineReader
+from spalloc_server.frontends.v1.listener import set_options
+from spalloc_server.frontends.v1.outgoing import TURN_BYTES, Outgoing
+
+if TYPE_CHECKING:
+    from spalloc_server.frontends.v1.service import Service
+
+__all__ = ["Connection"]
+
+TURN_COMMANDS = 32
+"""Lines of one client that are answered before other clients have their turn."""
+
+CHEAP_BYTES = 1024
+"""A reply that is no longer, to a command that changes nothing, has taken no time worth looking at the clock for."""
+
+LINGER_SECONDS = 10.0
+"""Time for a disconnected client to take what was sent before."""
+
+
+class Connection(Outgoing, asyncio.Protocol):
+    """Answers one client's lines, in order.
+
+    Args:
+        service: what it is part of.
+        state: what another process has exported.
+        at: (host, host and port) of a client that the service has counted already.
+    """
+
+    def __init__(
+        self, service: Service, state: ConnectionState | None = None, at: tuple[str, str] | None = None
+    ) -> None:
+        self.host, self.peer = at or ("unknown", "unknown")
+        super().__init__(service)
+        self._adopted = state
+        self._counted = at is not None
+        self._lines = LineReader(service.limits.line_bytes)
+        self._asked, self._call = b"", Call("")
+        """The last line, unless it changed something, and what it asks for: programs ask the same again and again."""
+        self._receiving = True
+        self._encrypted = False
+        self._ended = False
+        self._queued = False
+        """Whether it is in the line of those who wait for their turn."""
+        self._delay: asyncio.TimerHandle | None = None
+        """Until its address may send another command."""
+        self._linger: asyncio.TimerHandle | None = None
+
+    # -- the transport calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to serve the client."""
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's derives from nothing
+        if not self._counted and (address := transport.get_extra_info("peername")):
+            self.host, self.peer = address[0], f"{address[0]}:{address[1]}"
+        self._service.admit(self, counted=self._counted)
+        self._encrypted = transport.get_extra_info("sslcontext") is not None
+        set_options(transport.get_extra_info("socket"))
+        # So that writing pauses while any byte is unsent: TLS pauses at the limit, others above it
+        transport.set_write_buffer_limits(high=1 if self._encrypted else 0)
+        if self._adopted:
+            self._adopt(self._adopted)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what has arrived, now or when it is this client's turn."""
+        if self._ended:
+            return
+        self._lines.receive(data)
+        if self._queued:
+            self._receive(False)  # before its turn comes, it need not send more than this
+        elif self._delay is None:
+            if self._service.turns.over():
+                self._take_turn()
+            else:
+                self._answer_lines()
+
+    def eof_received(self) -> bool:
+        """Answer what is left of a client that sends no more, then close."""
+        self._ended = True
+        if self._encrypted:
+            self._answer_lines()  # at once, because TLS has no half-closed connections
+        else:
+            self._take_turn()
+        return not self._encrypted
+
+    def pause_writing(self) -> None:
+        """The client does not read, or not so fast."""
+        self._writable = False
+        self._await_progress(None)
+
+    def resume_writing(self) -> None:
+        """The client has read everything."""
+        self._writable = True
+        if self._stall is not None:
+            self._stall.cancel()
+        self._written = b""
+        self.send_notifications()
+        self._keep()
+        self._take_turn()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Forget the client."""
+        self._closed = True
+        for handle in (self._delay, self._linger, self._stall):
+            if handle is not None:
+                handle.cancel()
+        self._held.clear()
+        self._service.forget(self)
+
+    # -- the service calls these
+
+    def release(self, ticket: int, error: bytes | None) -> None:
+        """Send the replies that waited for the commit of `ticket`, or of an earlier one, and go on answering.
+
+        Args:
+            ticket: the commit that has ended.
+            error: the line that takes their place where it failed.
+        """
+        self._release(ticket, error)
+        if self._ended or not self._receiving:
+            self._take_turn()
+
+    def close(self) -> None:
+        """Disconnect the client once it has taken what was sent, or after `LINGER_SECONDS`."""
+        if not self._closed:
+            self.send_notifications()
+            self._flush()
+            self._closed = True
+            self._transport.close()
+            self._linger = self._linger or self._service.loop.call_later(LINGER_SECONDS, self._transport.abort)
+
+    def thaw(self) -> None:
+        """Go on answering after the service was frozen."""
+        self._take_turn()
+
+    def export(self) -> tuple[int, ConnectionState] | None:
+        """(file descriptor of the socket, the rest) for another process to go on with.
+
+        To be called while the service is frozen and all commits are done. Before the event loop gets another turn the
+        caller must either `abort` this connection, since then it is the other's, or not have handed it over.
+
+        Returns:
+            None where the connection is coming to its end anyway, or is encrypted.
+        """
+        assert not self._held, "replies wait for a commit"
+        if self._closed or self._linger is not None or self._encrypted:
+            return None
+        sent = len(self._written) - self._transport.get_write_buffer_size()
+        jobs, machines = self._service.watched(self)
+        return self._transport.get_extra_info("socket").fileno(), ConnectionState(
+            unread=self._lines.unread,
+            unsent=b"".join((self._written[sent:], *self._out)),
+            jobs=jobs,
+            machines=machines,
+            changed_jobs=sorted(self.changed_jobs),
+            changed_machines=sorted(self.changed_machines),
+        )
+
+    # -- the three queues
+
+    def _take_turn(self, *, again: bool = False) -> None:
+        """Stand in line; where this client has just had a turn, in the line of those who want more."""
+        if not self._queued and self._delay is None:
+            self._queued = True
+            turns = self._service.turns
+            line = turns.leave if self._ended and not self._lines else turns.more if again else turns.put
+            line(self._answer_lines)
+
+    def _answer_lines(self) -> None:
+        """Answer lines until none is left, or the connection is blocked; close it after the last line of all."""
+        self._queued, self._delay = False, None
+        all_answered = False
+        try:
+            goes_on = not self._blocked()
+            commands = 0
+            while goes_on:
+                line = self._lines.next_line()
+                if line is None:
+                    all_answered = True
+                    break
+                commands += 1
+                if line and not line.isspace():
+                    goes_on = self._answer(line)
+                if commands == TURN_COMMANDS and goes_on and self._lines:
+                    self._take_turn(again=True)
+                    break
+        except GarbageError as exc:
+            self._reject(exc)
+            all_answered = True
+        except Exception as exc:  # noqa: BLE001 - a client that is not answered would wait for ever
+            self._service.defects.note("client disconnected: it could not be answered", exc, peer=self.peer)
+            self.abort()
+            return
+        self._flush_soon()
+        if self._held or self._kept or not self._writable:
+            self._keep()
+        if self._ended and all_answered and self._writable and not self._held and not self._closed:
+            self.close()
+        self._receive(all_answered)
+
+    def _blocked(self) -> bool:
+        return (
+            self._closed
+            or self._service.frozen
+            or not self._writable
+            or self._queued
+            or self._delay is not None
+            or (bool(self._held) and self._holds_enough())
+        )
+
+    def _answer(self, line: bytes) -> bool:
+        """Answer a line; whether the next one may be answered in this turn."""
+        service = self._service
+        if line != self._asked:
+            self._call = decode(line)
+            self._asked = line
+        call = self._call
+        changing = call.command in CHANGING
+        if changing:
+            self._change(call)
+            self._asked, size = b"", 0
+        else:
+            reply = service.commands.execute(self, call)
+            size = len(reply)
+            if self._held:
+                self._hold(0, reply)
+            else:
+                self._out.append(reply)
+                self._out_bytes += size
+        if service.rated and (delay := service.charge(self.host, call.command)):
+            self._delay = service.loop.call_later(delay, self._answer_lines)
+            return False
+        took_long = (changing or size > CHEAP_BYTES) and service.turns.ended()
+        if self._out_bytes > TURN_BYTES or (took_long and not (self._encrypted and self._ended)):
+            self._take_turn(again=True)
+            return False
+        return not (self._held and self._holds_enough())
+
+    def _change(self, call: Call) -> None:
+        """Answer a command that changes something, once that is stored."""
+        if refusal := self._service.refusal:
+            reply, ticket = exception_reply(refusal), None
+        else:
+            reply, ticket = self._service.commands.execute(self, call), self._service.hold()
+        if ticket is None and not self._held:
+            self._send(reply)
+            return
+        self._hold(ticket or 0, reply)
+        if ticket is not None:
+            self._service.awaits(self, ticket)
+
+    def _receive(self, on: bool) -> None:
+        if on != self._receiving and not self._ended and not self._closed:
+            self._receiving = on
+            if on:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _reject(self, garbage: GarbageError) -> None:
+        """Read no more; what was asked before is answered."""
+        self._service.complain("client disconnected", peer=self.peer, reason=str(garbage), line=garbage.line)
+        self._receive(False)
+        self._ended = True
+        self._lines = LineReader(0)
+        self._linger = self._service.loop.call_later(LINGER_SECONDS, self._transport.abort)
+
+    def _adopt(self, state: ConnectionState) -> None:
+        self._lines.receive(state.unread)
+        if state.unsent:
+            self._send(state.unsent)
+        self.changed_jobs.update(state.changed_jobs)
+        self.changed_machines.update(state.changed_machines)
+        self._service.watch(self, state.jobs, state.machines)
+        self.send_notifications()
+        self._answer_lines()

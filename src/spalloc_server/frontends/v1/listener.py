@@ -1,0 +1,225 @@
+"""Listening sockets, and accepting clients at them.
+
+Theory of operation. Clients are accepted a few at a time, so that a crowd of them leaves the others their turn. When
+the process has no file descriptors left but a reserve for its own work, or the system has none left at all, accepting
+pauses until a client's socket is closed (`resume`); every `RETRY_SECONDS` the listener looks for itself, so that it
+depends on nobody's telling. Meanwhile clients wait in the system's backlog: none is turned away. (Left to themselves,
+asyncio fills the log and uvloop disconnects clients.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from spalloc_server.config.options import Access
+from spalloc_server.config.sources import note
+from spalloc_server.errors import ConfigurationError, ListenError
+from spalloc_server.log.logger import get_logger
+
+__all__ = ["Listener", "is_loopback", "listening_sockets", "set_options", "tls_context"]
+
+BACKLOG = 4096
+"""Clients that may wait to be accepted (the system may allow fewer): all reconnect at once after a restart."""
+
+ACCEPTED = 32
+"""Clients that are accepted before others have their turn."""
+
+RESERVED_FILES = 128
+"""File descriptors that are not given to clients."""
+
+RETRY_SECONDS = 1.0
+"""Between looks whether there are file descriptors again."""
+
+RECEIVE_BYTES = 32768
+"""What the system is asked to keep of a client's requests until they are read; Linux takes it for twice as much."""
+
+COMPLAIN_SECONDS = 60.0
+"""Between lines in the log about that."""
+
+_PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""A client whose machine has vanished is noticed after two minutes."""
+
+OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+log = get_logger(__name__)
+
+
+class Listener:
+    """Accepts clients in the running event loop until it is closed.
+
+    Args:
+        sockets: listen already; they are closed with this.
+        accepted: is given each new client's socket and address.
+    """
+
+    def __init__(self, sockets: Iterable[socket.socket], accepted: Callable[[socket.socket, Any], None]) -> None:
+        self.sockets = tuple(sockets)
+        self.address: tuple[str, int] = self.sockets[0].getsockname()[:2]
+        self._accepted = accepted
+        self._loop = asyncio.get_running_loop()
+        self._paused = True
+        self._retry: asyncio.TimerHandle | None = None
+        self._complained = float("-inf")
+        for sock in self.sockets:
+            sock.setblocking(False)
+        self.resume()
+
+    def resume(self) -> None:
+        """Accept again, where that had paused; there may be room again."""
+        if self._paused:
+            self._paused = False
+            for sock in self.sockets:
+                self._loop.add_reader(sock, self._accept, sock)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._pause()
+        if self._retry is not None:
+            self._retry.cancel()
+        for sock in self.sockets:
+            sock.close()
+
+    def _accept(self, sock: socket.socket) -> None:
+        for _ in range(ACCEPTED):
+            try:
+                client, address = sock.accept()
+            except OSError as exc:
+                if exc.errno in OUT_OF_FILES:
+                    self._wait()
+                return  # nobody else waits, or one who did has gone
+            client.setblocking(False)
+            self._accepted(client, address)
+            if _is_in_reserve(client.fileno()):  # which it is not where it was refused, and closed
+                self._wait()
+                return
+
+    def _wait(self) -> None:
+        """Pause until there are file descriptors again."""
+        self._pause()
+        self._look_later()
+        now = self._loop.time()
+        if now - self._complained >= COMPLAIN_SECONDS:
+            self._complained = now
+            log.warning(
+                "out of file descriptors: clients wait to be accepted until others leave",
+                allowed=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            )
+
+    def _look_later(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self._loop.call_later(RETRY_SECONDS, self._look)
+
+    def _look(self) -> None:
+        try:
+            number = os.dup(self.sockets[0].fileno())
+        except OSError:
+            self._look_later()
+            return
+        os.close(number)
+        if _is_in_reserve(number):
+            self._look_later()
+        else:
+            self.resume()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            for sock in self.sockets:
+                self._loop.remove_reader(sock)
+
+
+def _is_in_reserve(number: int) -> bool:
+    return number >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_FILES
+
+
+def tls_context(access: Access, folder: Path) -> ssl.SSLContext | None:
+    """What connections are encrypted with; None where they are not to be.
+
+    Args:
+        access: names the files.
+        folder: that they are relative to.
+
+    Raises:
+        ConfigurationError: the files cannot be read, or do not belong together.
+    """
+    if not access.tls_certificate:
+        return None
+    certificate, key = folder / access.tls_certificate, folder / (access.tls_key or access.tls_certificate)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    note(certificate)
+    note(key)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ValueError) as exc:  # an SSLError is one too; ValueError: no name of a file
+        raise ConfigurationError(f"access: no TLS with certificate {certificate} and key {key}: {exc}") from exc
+    return context
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this computer reaches an address."""
+    return ip_address(host).is_loopback
+
+
+def listening_sockets(ip: str, port: int) -> list[socket.socket]:
+    """Sockets that listen at `port` of `ip`: one, or one each for IPv4 and IPv6.
+
+    Args:
+        ip: an address of this computer, or "" for all. Published clients know IPv4 only, so it is that which must work.
+        port: TCP port; 0 for any free one, the same in both families.
+
+    Raises:
+        ListenError: the port is in use, or the address is not this computer's.
+    """
+    sockets: list[socket.socket] = []
+    where = f"port {port} of {ip}" if ip else f"port {port}"
+    try:
+        found = socket.getaddrinfo(ip or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in sorted(found, key=lambda info: info[0] != socket.AF_INET):
+            try:
+                sockets.append(_listening(family, (address[0], port)))
+            except OSError as exc:
+                if not sockets:
+                    raise
+                log.info("not listening on IPv6", reason=exc.strerror)
+            port = sockets[0].getsockname()[1]
+    except OSError as exc:
+        remedy = {
+            errno.EADDRINUSE: "it is in use: stop the program that has it, or choose another with --port",
+            errno.EACCES: "only root may: choose one above 1023 with --port",
+        }.get(exc.errno or 0, f'{exc.strerror}: `ip` must be an address of this computer, or "" for all of them')
+        raise ListenError(f"cannot listen on {where}: {remedy}") from exc
+    return sockets
+
+
+def set_options(sock: Any) -> None:
+    """Send at once, and notice when the other end has vanished."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES:
+        if hasattr(socket, name):  # macOS lacks some
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _listening(family: int, address: tuple[str | int, int]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # which accepted ones inherit
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,1 @@
+"""The process: upgrade, handover, systemd, time, and the care of the journal."""

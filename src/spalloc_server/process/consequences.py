@@ -1,0 +1,79 @@
+"""What follows from a commit: boards are switched, clients are told, and the log of jobs grows.
+
+Theory of operation. Whoever is concerned by one effect must not suffer from another: each is done by itself, and what
+it raises is put on record (`defects`). A power-on that cannot even be begun counts as one that has failed, so that its
+job is placed elsewhere; a power-off is tried again, since its boards are given to nobody before it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from spalloc_server.application.commits import Effects
+from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
+from spalloc_server.frontends.v1.service import Service
+from spalloc_server.hardware.switchboard import Hardware
+from spalloc_server.log.defects import DefectLog
+from spalloc_server.process.job_log import JobLog
+
+__all__ = ["Consequences"]
+
+SWITCH_AGAIN_SECONDS = 10.0
+"""From a power-off that could not even be begun to the next attempt."""
+
+
+class Consequences:
+    """Does the effects of batches.
+
+    Args:
+        hardware: switches boards.
+        service: has the clients.
+        job_log: is appended to.
+        on_outcome: told the end of what the hardware was not able to begin.
+        defects: told what goes wrong that never should.
+    """
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        service: Service,
+        job_log: JobLog,
+        on_outcome: Callable[[Outcome], None],
+        defects: DefectLog,
+    ) -> None:
+        self._hardware = hardware
+        self._service = service
+        self._job_log = job_log
+        self._on_outcome = on_outcome
+        self._defects = defects
+
+    def act(self, effects: Effects) -> None:
+        """Do the effects of a batch that is durable."""
+        for switch in effects.switches:
+            self._switch(switch)
+        ended = [row.job_id for row in effects.changes.jobs.values() if row.ended_at is not None]
+        with self._defects.contained("clients could not be told of changes"):
+            self._service.notify(effects.jobs, effects.machines, ended)
+        with self._defects.contained("the log of jobs failed"):
+            self._job_log.append(effects.events)
+
+    def _switch(self, switch: Switch) -> None:
+        try:
+            self._hardware.switch(switch)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it concerns this operation only
+            self._defects.note("boards could not be switched", exc, operation=switch.operation)
+            loop = asyncio.get_running_loop()
+            if switch.on:
+                loop.call_soon(self._on_outcome, _failed(switch))
+            else:
+                loop.call_later(SWITCH_AGAIN_SECONDS, self._switch, switch)
+
+
+def _failed(switch: Switch) -> Outcome:
+    failures = [
+        BoardFailure(frame.bmp, board, "internal error of the server", frame_fault=True)
+        for frame in switch.frames
+        for board in frame.boards
+    ]
+    return Outcome(switch.operation, tuple(failures))

@@ -1,0 +1,357 @@
+"""Upgrade in place: a new process takes the server over, and clients notice nothing but a short pause.
+
+Theory of operation. Published clients take a closed connection for the end of their job, so a new version must take
+over the connections, too. The old process starts the new one with the same arguments, at the other end of a pair of
+sockets. They talk in messages (`handover`):
+
+    old, still serving                            new
+                                                  imports everything, reads the config
+                                            <---  Warm
+    answers nobody, waits for the last commits
+    Heritage (lock, listening sockets)      --->  reads the config again, which may have changed meanwhile
+    Clients (their sockets), repeated       --->  opens the state, restores the core, applies the config
+    Operators (likewise, and their socket)  --->
+                                            <---  Ready
+    Go                                      --->  is the server
+    lets go of the connections                    goes on with them, operators first
+    passes signals on                             heeds them
+    finishes the commands that BMPs are doing
+    a line with the host of each such BMP   --->  begins to use that BMP
+    ends
+
+The event loop of the old process stands still from Heritage to Go, so nothing can be sent or received twice. Until it
+says Go it can go on as if nothing had happened, and does so where the new process ends, is too slow or does not
+understand: it kills that process first. The new one, in turn, neither writes to the state nor speaks to a client or a
+BMP before Go. (It may bring the state to a newer schema. Should it fail after that, which is unlikely, the old process
+sets that state aside and begins a new one with what it knows.) Power operations that were under way are in the state,
+and the new process drives them anew as after any restart; so no two processes ever have commands in flight at one BMP,
+and boards of jobs that are ready are left alone. Nor does a third: a process is not upgraded before its predecessor's
+BMPs are free.
+
+With Go the old process gives up all authority: it has no timers, answers nobody, logs nothing that BMPs do, and leaves
+the state alone. What operators send from then on arrives in the new process. (One that is too old to take their
+connections binds a socket of its own; then they are told to send it again.)
+
+The right to the state is an open file that both share (`storage.state_file.Lock`), so there is no moment at which a
+third process could have it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+from spalloc_server import __version__
+from spalloc_server.application.commits import Batches
+from spalloc_server.core.model.rows import Snapshot
+from spalloc_server.errors import UpgradeError
+from spalloc_server.frontends.operators.service import Inherited
+from spalloc_server.frontends.operators.service import Operators as OperatorsService
+from spalloc_server.frontends.v1.connection_state import ConnectionState
+from spalloc_server.frontends.v1.service import Service
+from spalloc_server.hardware.switchboard import Hardware
+from spalloc_server.log.logger import get_logger
+from spalloc_server.process import systemd
+from spalloc_server.process.handover import FORMAT, Channel, Clients, Go, Heritage, Operators, Ready, Warm
+from spalloc_server.storage.sqlite import SqliteJournal
+
+__all__ = ["Predecessor", "Successor", "pass_on"]
+
+VARIABLE: Final = "SPALLOC_SERVER_UPGRADE"
+"""Environment variable that tells a new process which file descriptor leads to its predecessor."""
+
+WARM_SECONDS = 10.0
+"""From starting a new process to its being warm; clients are served meanwhile."""
+
+SETTLE_SECONDS = 2.0
+"""For the last commits, while clients wait."""
+
+HANDOVER_SECONDS = 5.0
+"""From Heritage to Go, while clients wait. Usually it takes a tenth of a second."""
+
+COMMAND_SECONDS = 30.0
+"""A command that is in flight at a BMP is over by then."""
+
+CHUNK = 100
+"""Connections in one message; systems pass 253 descriptors at once, at most."""
+
+ACCEPTED_TURNS = 10
+"""After so many turns of the event loop, whoever was accepted before is a connection of the service."""
+
+log = get_logger(__name__)
+
+
+class Successor:
+    """A new process of this program, with the same arguments. It is killed at the end of the block, unless it serves.
+
+    Raises:
+        UpgradeError: from every method; it cannot take over.
+    """
+
+    def __init__(self) -> None:
+        self._serves = False
+        self.takes_operators = False
+        """Whether it goes on with operators' connections; known once it is warm."""
+        ours, theirs = socket.socketpair()
+        self._channel = Channel(ours)
+        environment = {name: value for name, value in os.environ.items() if name != systemd.WATCHDOG_PID}
+        environment[VARIABLE] = str(theirs.fileno())
+        with theirs:
+            theirs.set_inheritable(True)
+            # Not `subprocess`: a child of that is waited for, or complained about, when this process ends.
+            try:
+                self.pid = os.posix_spawn(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+            except OSError as exc:
+                ours.close()
+                raise UpgradeError(f"{sys.executable} cannot be started: {exc}") from exc
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._serves:
+            self.kill()
+            self._channel.socket.close()
+
+    def kill(self) -> None:
+        """End it. Harmless when repeated."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+
+    async def warm(self) -> None:
+        """Wait until it is warm."""
+        self._channel.allow(WARM_SECONDS)
+        warm, _ = await asyncio.to_thread(self._channel.receive, Warm)
+        if FORMAT not in warm.formats:
+            raise UpgradeError(f"version {warm.version} cannot take over from version {__version__}: stop and start it")
+        self.takes_operators = warm.operators
+
+    def hand_over(
+        self,
+        heritage: Heritage,
+        files: Sequence[int],
+        clients: list[tuple[int, ConnectionState]],
+        operators: tuple[list[int], list[bytes]] | None,
+    ) -> None:
+        """Give it everything, and wait until it is ready. Blocks."""
+        self._channel.allow(HANDOVER_SECONDS)
+        self._channel.send(heritage, files)
+        for begin in range(0, len(clients), CHUNK):
+            chunk = clients[begin : begin + CHUNK]
+            self._channel.send(Clients(states=[state for _, state in chunk]), [number for number, _ in chunk])
+        if operators is not None:
+            self._channel.send(Operators(unread=operators[1]), operators[0])
+        self._channel.receive(Ready)
+
+    def go(self) -> None:
+        """Let it be the server."""
+        self._channel.send(Go())
+        self._serves = True
+
+    async def finish_commands(self, hardware: Hardware) -> None:
+        """See the commands at BMPs to their end, and tell which BMPs are free."""
+        busy = set(hardware.in_flight())
+        with self._channel.socket, suppress(OSError):  # which a timeout is, too
+            async with asyncio.timeout(COMMAND_SECONDS):
+                while busy:
+                    free = busy.difference(hardware.in_flight())
+                    self._channel.socket.sendall("".join(f"{host}\n" for host in free).encode())
+                    busy -= free
+                    await asyncio.sleep(0.01)
+        await systemd.flush(systemd.MAINPID_SECONDS)
+
+
+class Predecessor:
+    """The process from which this one is to take over.
+
+    Raises:
+        UpgradeError: from every method; this process must end.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.allow(WARM_SECONDS)
+        channel.send(Warm(formats=[FORMAT], version=__version__, operators=True))
+        channel.allow(WARM_SECONDS + SETTLE_SECONDS + HANDOVER_SECONDS)
+        heritage, (self.lock, *listening) = channel.receive(Heritage)
+        if heritage.format != FORMAT:
+            raise UpgradeError(f"the other process hands over in format {heritage.format}, not {FORMAT}")
+        self.listening = heritage.listening
+        """(ip, port), where the sockets listen."""
+        self.sockets = [socket.socket(fileno=number) for number in listening]
+        self._busy = heritage.busy
+        self._clients: list[tuple[socket.socket, ConnectionState]] = []
+        while len(self._clients) < heritage.clients:
+            clients, numbers = channel.receive(Clients)
+            sockets = [socket.socket(fileno=number) for number in numbers]
+            self._clients += zip(sockets, clients.states, strict=True)
+        self._operators: Inherited | None = None
+        if heritage.operators:
+            operators, numbers = channel.receive(Operators)
+            ear, *sockets = (socket.socket(fileno=number) for number in numbers)
+            self._operators = ear, list(zip(sockets, operators.unread, strict=True))
+
+    @classmethod
+    def find(cls) -> Self | None:
+        """Say that this process is warm, and take what its predecessor hands over; None where there is none. Blocks."""
+        number = os.environ.pop(VARIABLE, None)
+        if number is None:
+            return None
+        os.set_inheritable(int(number), False)
+        return cls(Channel(socket.socket(fileno=int(number))))
+
+    def claim(self, batches: Batches, hardware: Hardware, operators: OperatorsService) -> None:
+        """Say that this process is ready, and wait for the word. Blocks.
+
+        Args:
+            batches: stopped until then.
+            hardware: paused until then; at BMPs that are busy, until `await_commands` knows that they are not.
+            operators: not entered before.
+        """
+        hardware.pause()
+        try:
+            self._channel.send(Ready())
+            self._channel.receive(Go)
+        except BaseException:
+            self._channel.socket.close()  # so that the other process does not wait for the end of this one
+            raise
+        batches.stopped = False
+        operators.inherited = self._operators
+        hardware.resume(hardware.frames())
+        hardware.pause(self._busy)
+
+    async def go_on(self, service: Service) -> None:
+        """Go on with the clients.
+
+        None is answered before all are there: who watches something must not miss that it changes.
+        """
+        service.frozen = True
+        for begin in range(0, len(self._clients), CHUNK):
+            adoptions = [service.adopt(*client) for client in self._clients[begin : begin + CHUNK]]
+            for problem in await asyncio.gather(*adoptions, return_exceptions=True):
+                if problem is not None:
+                    log.warning("a client was lost at the upgrade", error=repr(problem))
+        self._clients.clear()
+        service.thaw()
+
+    async def await_commands(self, hardware: Hardware) -> None:
+        """Use each BMP again as soon as the predecessor's last command there has ended."""
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                self._channel.socket.setblocking(False)
+                reader, writer = await asyncio.open_unix_connection(sock=self._channel.socket)
+                while host := (await reader.readline()).decode().strip():
+                    hardware.resume([host])
+                writer.close()
+        except (OSError, TimeoutError) as exc:
+            log.warning("the predecessor did not tell when its BMPs were free", error=str(exc))
+        finally:
+            hardware.resume(self._busy)
+
+
+async def pass_on(
+    *,
+    snapshot: Callable[[], Snapshot],
+    journal: SqliteJournal,
+    service: Service,
+    operators: OperatorsService,
+    batches: Batches,
+    hardware: Hardware,
+    listening: tuple[str, int],
+) -> Successor:
+    """Have a new process take over from these parts of a server; then they must not be used any more.
+
+    Args:
+        snapshot: gives the core's state.
+        journal: where it is kept.
+        service: has the clients.
+        operators: has the operators.
+        batches: knows what waits for a commit.
+        hardware: has the BMPs.
+        listening: (ip, port) as the configuration or the command line has it.
+
+    Returns:
+        The new process, which serves; it waits for `finish_commands`.
+
+    Raises:
+        Exception: any; it did not take over, and everything goes on as if nothing had happened.
+    """
+    with Successor() as successor:
+        await successor.warm()
+        sockets: list[socket.socket] = []
+        try:
+            sockets = service.freeze()
+            operators.connections.freeze()
+            journal.stop_pruning()
+            await _settle(batches, journal)
+            clients = [(client, export) for client in service.connections if (export := client.export())]
+            at_operators = operators.export(wanted=successor.takes_operators)
+            heritage = Heritage(
+                format=FORMAT,
+                listening=listening,
+                clients=len(clients),
+                busy=hardware.in_flight(),
+                operators=at_operators is not None,
+            )
+            files = [journal.lock.file, *(sock.fileno() for sock in sockets)]
+            successor.hand_over(heritage, files, [export for _, export in clients], at_operators)
+            successor.go()
+        except BaseException:
+            successor.kill()
+            await _go_on(snapshot, journal, service, operators, sockets)
+            raise
+    systemd.notify(f"MAINPID={successor.pid}")
+    batches.stop()
+    hardware.retire()
+    operators.retire()
+    service.stop_greeting()
+    for client, _ in clients:
+        client.abort()
+    for client in tuple(service.connections):  # those that cannot be handed over
+        client.close()
+    for sock in sockets:
+        sock.close()
+    return successor
+
+
+async def _go_on(
+    snapshot: Callable[[], Snapshot],
+    journal: SqliteJournal,
+    service: Service,
+    operators: OperatorsService,
+    sockets: list[socket.socket],
+) -> None:
+    """Serve as before; also where the state cannot be had back, which is as with a disk that refuses."""
+    try:
+        if aside := journal.reclaim(snapshot):
+            log.warning("the new process had changed the state's schema: it is set aside", kept_as=str(aside))
+    finally:
+        operators.connections.thaw()
+        if sockets:  # else it has not stopped listening
+            await service.listen(sockets)
+        service.thaw()
+
+
+async def _settle(batches: Batches, journal: SqliteJournal) -> None:
+    """Wait until nothing waits for a commit; this returns in the very turn of the event loop in which that is so."""
+    try:
+        async with asyncio.timeout(SETTLE_SECONDS):
+            for _ in range(ACCEPTED_TURNS):
+                await asyncio.sleep(0)
+            while not batches.settled():
+                await batches.settle()
+    except TimeoutError as exc:
+        raise UpgradeError("the disk is too slow at present") from exc
+    if journal.error is not None:
+        raise UpgradeError(f"not everything is stored: {journal.error}")

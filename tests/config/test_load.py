@@ -1,0 +1,192 @@
+"""Config files: the Python form, what refuses it, and what a reload would change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spalloc_server.config.compare import compare
+from spalloc_server.config.load import load
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.options import Health, Limits
+from spalloc_server.config.settings import Configuration
+from spalloc_server.errors import ConfigurationError
+from spalloc_server.links import Links
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def script(folder: Path, text: str, mode: int = 0o644) -> Path:
+    path = folder / "spalloc.conf"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in EXAMPLES.glob("*.toml") if "[[machine]]" in path.read_text())
+)
+def test_every_example_describes_machines(name: str) -> None:
+    configuration = load(EXAMPLES / name)
+    assert all(machine.live_boards for machine in configuration.machines)
+    assert configuration.machines
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in EXAMPLES.glob("*.py") if path.with_suffix(".toml").exists())
+)
+def test_both_forms_of_an_example_are_equal(tmp_path: Path, name: str) -> None:
+    text = (EXAMPLES / f"{name}.py").read_text()
+    for wiring in EXAMPLES.glob("*.csv"):
+        (tmp_path / wiring.name).write_bytes(wiring.read_bytes())
+    assert load(script(tmp_path, text)) == load(EXAMPLES / f"{name}.toml")
+
+
+def test_simulated_machines_are_on_loopback_addresses() -> None:
+    for path in EXAMPLES.glob("simulated-*.toml"):
+        (machine,) = load(path).machines
+        assert all(host.startswith("127.") for host in [*machine.bmp_ips.values(), *machine.spinnaker_ips.values()])
+
+
+def test_a_script_may_import_what_it_finds_in_its_namespace(tmp_path: Path) -> None:
+    bare = """
+link = Links.north.opposite
+assert board_to_chip(*chip_to_board(8, 4, 12, 12)) == (8, 4)
+assert link_to_vector[0, Links.north] and WrapAround.both and board_down_link and triad_dimensions_to_chips
+machine = Machine.single_board("m", set(["default"]), "bmp", "board")
+configuration = Configuration([machine], 22244)
+"""
+    imports = """
+from spalloc_server.configuration import Configuration, Machine, board_locations_from_spinner
+from spalloc_server.coordinates import (
+    WrapAround, board_down_link, board_to_chip, chip_to_board, link_to_vector, triad_dimensions_to_chips
+)
+from spalloc_server.links import Links
+"""
+    expected = Configuration([Machine.single_board("m", bmp_ip="bmp", spinnaker_ip="board")])
+    assert load(script(tmp_path, bare)) == load(script(tmp_path, imports + bare)) == expected
+
+
+def test_the_last_binding_counts_so_that_an_appended_line_drains_everything(tmp_path: Path) -> None:
+    path = script(tmp_path, 'configuration = Configuration([Machine.single_board("m", set(), "a", "b")])\n')
+    with path.open("a") as file:
+        file.write("configuration = Configuration()\n")
+    assert load(path) == Configuration()
+
+
+def test_functions_and_comprehensions_see_the_names_of_the_script(tmp_path: Path) -> None:
+    text = """
+hosts = ["a", "b"]
+def board(name):
+    return Machine.single_board(name, bmp_ip=name + "-bmp", spinnaker_ip=name)
+configuration = Configuration([board(host) for host in hosts if host in hosts])
+"""
+    assert [machine.name for machine in load(script(tmp_path, text)).machines] == ["a", "b"]
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
+def test_a_script_that_others_may_write_is_refused_unless_allowed(tmp_path: Path, mode: int) -> None:
+    path = script(tmp_path, "configuration = Configuration()", mode)
+    with pytest.raises(ConfigurationError, match=r"not executed.*chmod go-w .*spalloc\.conf"):
+        load(path)
+    assert load(path, allow_unsafe=True) == Configuration()
+
+
+def test_a_declarative_file_that_others_may_write_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "spalloc.toml"
+    path.write_text("machine = []\nport = 1")
+    path.chmod(0o666)
+    assert load(path) == Configuration(port=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1\n\nx = (\n", "line 3: SyntaxError: '.' was never closed"),
+        ("x = 1\nx = y\n", "line 2: NameError: name 'y' is not defined"),
+        ("def f():\n    return 1 / 0\n\nf()\n", "line 2: ZeroDivisionError: division by zero"),
+        ("import sys\nsys.exit('no')\n", "line 2: SystemExit: no"),
+        (
+            'm = Machine("m", board_locations={(0, 0, 0): (0, 0, 0)})\n',
+            r"line 1: machine 'm': live board \(0, 0, 1\), \(0, 0, 2\) has no location",
+        ),
+        ("\nboard_locations_from_spinner('/nowhere.csv')\n", "line 2: FileNotFoundError: .*/nowhere.csv"),
+        ("x = 1\n", "binds no `configuration`"),
+        ("configuration = []\n", "to a list; it must be a Configuration"),
+        ("configuration = Configuration(prot=1)\n", "line 1: TypeError: .*prot"),
+        ("\0", r"spalloc\.conf.*null bytes"),
+    ],
+)
+def test_a_script_that_fails_is_one_error_with_file_and_line(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        load(script(tmp_path, text))
+    assert str(caught.value).startswith(str(tmp_path / "spalloc.conf"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_an_error_that_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"none\.toml: cannot be read: No such file or directory"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"port = 1 # \xff")
+    with pytest.raises(ConfigurationError, match=r"not a text in UTF-8: .* at byte 11"):
+        load(binary)
+
+
+def triad(name: str, **changes: Any) -> Machine:
+    parts: dict[str, Any] = {
+        "board_locations": {(0, 0, z): (0, 0, z) for z in range(3)},
+        "bmp_ips": {(0, 0): f"{name}-bmp"},
+        "spinnaker_ips": {(0, 0, z): f"{name}-{z}" for z in range(3)},
+    }
+    return Machine(name, **{**parts, **changes})
+
+
+def test_equal_configurations_compare_as_nothing() -> None:
+    comparison = compare(Configuration([triad("a")]), Configuration([triad("a")]))
+    assert not comparison
+    assert comparison.lines() == []
+
+
+def test_a_comparison_tells_machine_by_machine_what_a_reload_does() -> None:
+    old = Configuration([triad("gone"), triad("a", dead_boards={(0, 0, 1)}), triad("moved"), triad("same")])
+    new = Configuration(
+        [
+            triad("same"),
+            triad("a", dead_boards={(0, 0, 0), (0, 0, 2)}, dead_links={(0, 0, 1, Links.east)}, tags={"x", "b"}),
+            triad("moved", bmp_ips={(0, 0): "elsewhere"}, spinnaker_ips={(0, 0, z): f"n-{z}" for z in range(3)}),
+            triad("new"),
+        ],
+        port=1,
+        limits=Limits(connections=7),
+        health=Health(strikes=9),
+    )
+    comparison = compare(old, new)
+    assert (comparison.added, comparison.removed) == (("new",), ("gone",))
+    assert list(comparison.replaced) == ["moved"]
+    assert list(comparison.changed) == ["a"]
+    assert comparison.order == ("same", "a", "moved")
+    assert comparison.lines() == [
+        "machine gone: removed",
+        "machine moved: replaced (1 BMP addresses differ, 3 board addresses differ)",
+        "machine a: dead boards +2 -1, dead links +1 -0, tags {default} -> {b, x}",
+        "machine new: added",
+        "machines reordered: same, a, moved",
+        "port: 22244 -> 1",
+        "health.strikes: 3 -> 9",
+        "limits.connections: 16384 -> 7",
+    ]
+
+
+def test_a_machine_of_another_size_is_replaced() -> None:
+    larger = triad("a", width=1, height=2, dead_boards={(0, 1, z) for z in range(3)})
+    comparison = compare(Configuration([triad("a")]), Configuration([larger]))
+    assert comparison.lines() == ["machine a: replaced (1 x 1 -> 1 x 2 triads)"]
+
+
+def test_a_machine_that_comes_or_goes_is_no_change_of_order() -> None:
+    assert compare(Configuration([triad("a"), triad("b")]), Configuration([triad("c"), triad("b")])).order is None

@@ -1,0 +1,285 @@
+"""Who goes next, and on which boards: small cases that can be worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.options import Scheduling
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.request import DEFAULT_TAGS
+from spalloc_server.core.scheduling import backfill as policy_backfill
+from spalloc_server.core.scheduling.scheduler import Scheduler
+from tests.core.machines import a_machine
+
+HOUR = 3600.0
+
+
+class Hall:
+    """A scheduler with one machine, whose boards rest no time, and the boards of those who run."""
+
+    def __init__(self, machine: Machine | None = None, rest: float = 0.0, **scheduling: Any) -> None:
+        self.scheduler = Scheduler(msgspec.convert(scheduling, Scheduling), rest)
+        self.scheduler.set_machines({"m": machine or a_machine("m", 4, 4)})
+        self.now = 0.0
+        self.rest = rest
+        self.running: dict[int, Allocation] = {}
+        self.last = 0
+
+    def submit(self, boards: int, owner: str = "me", **what: Any) -> int:
+        """A job joins the queue, and starts if it may; its number."""
+        self.last += 1
+        request = Request(owner=owner, boards=boards, tags=DEFAULT_TAGS, **what)
+        self.scheduler.submit(self.last, request, self.now)
+        self.run()
+        return self.last
+
+    def run(self) -> None:
+        self.running.update(self.scheduler.run(self.now))
+        self.scheduler.check()
+
+    def end(self, job_id: int) -> None:
+        allocation = self.running.pop(job_id)
+        self.scheduler.end(job_id, self.now)
+        self.scheduler.free("m", allocation.boards, rest_until=self.now + self.rest or None, now=self.now)
+        self.run()
+
+    def teach(self, owner: str, boards: int, *seconds: float) -> None:
+        """Jobs of an owner that ran so long."""
+        for ran in seconds:
+            job_id = self.submit(boards, owner)
+            self.now += ran
+            self.end(job_id)
+
+    def predicted_start(self, job_id: int) -> float | None:
+        return self.scheduler.explain(job_id, self.now).predicted_start
+
+
+def test_a_higher_priority_goes_first_under_either_policy() -> None:
+    for policy in ("backfill", "fifo"):
+        hall = Hall(policy=policy)
+        first = hall.submit(48)
+        hall.submit(48, priority=0)
+        urgent = hall.submit(48, priority=1)
+        hall.end(first)
+        assert list(hall.running) == [urgent]
+
+
+def test_those_go_first_whose_owners_used_less() -> None:
+    hall = Hall()
+    hall.teach("hog", 48, HOUR)
+    hall.teach("saint", 48, 60.0)
+    first = hall.submit(48)
+    hall.submit(48, "hog")
+    saint = hall.submit(48, "saint")
+    hall.end(first)
+    assert list(hall.running) == [saint]
+
+
+def test_what_was_used_long_ago_counts_less() -> None:
+    hall = Hall(half_life=HOUR)
+    hall.teach("hog", 48, 2 * HOUR)
+    hall.now += 10 * HOUR
+    hall.teach("saint", 48, HOUR)
+    first = hall.submit(48)
+    hog = hall.submit(48, "hog")
+    hall.submit(48, "saint")
+    hall.end(first)
+    assert list(hall.running) == [hog]
+
+
+def test_nobodys_share_is_more_than_all_there_is() -> None:
+    hall = Hall(half_life=HOUR)
+    hall.teach("rare", 48, HOUR)
+    hall.now += 10 * HOUR
+    hall.teach("other", 3, 1.0)
+    past = hall.scheduler._book.past
+    for at in (0.0, HOUR, hall.now):
+        assert all(0 <= past.share(owner, at) <= 1 for owner in ("rare", "other", "nobody"))
+
+
+def test_a_job_that_was_to_end_in_time_may_use_reserved_boards_and_others_may_not() -> None:
+    hall = Hall()
+    hall.teach("short", 12, 60.0, 60.0)
+    hall.teach("long", 12, 2 * HOUR, 2 * HOUR)
+    hall.teach("middle", 36, HOUR, HOUR)
+    hall.submit(36, "middle")
+    large = hall.submit(48, "large")
+    assert hall.predicted_start(large) == pytest.approx(hall.now + HOUR)
+    assert hall.submit(12, "long") not in hall.running
+    assert hall.submit(12, "short") in hall.running
+
+
+def test_the_first_that_cannot_start_has_a_reservation_at_once() -> None:
+    hall = Hall()
+    hall.teach("long", 36, 4 * HOUR)
+    hall.teach("short", 12, 600.0)
+    short = hall.submit(12, "short")
+    large = hall.submit(48, "large")
+    assert hall.submit(36, "long") not in hall.running
+    hall.end(short)
+    assert list(hall.running) == [large]
+
+
+def test_the_last_two_jobs_of_the_same_size_predict_the_next() -> None:
+    hall = Hall()
+    hall.teach("me", 48, 10.0, 100.0, 300.0)
+    hall.teach("me", 3, 5000.0)
+    hall.submit(48)
+    waiting = hall.submit(48)
+    assert hall.predicted_start(waiting) == pytest.approx(hall.now + 200.0)
+
+
+def test_somebody_new_is_predicted_from_everybodys_jobs() -> None:
+    hall = Hall()
+    hall.teach("one", 48, 100.0)
+    hall.teach("other", 3, 300.0)
+    hall.submit(48, "new")
+    waiting = hall.submit(48, "newer")
+    assert hall.predicted_start(waiting) == pytest.approx(hall.now + 200.0)
+
+
+def test_a_job_that_runs_longer_than_predicted_is_expected_to_run_on_for_a_part_of_that() -> None:
+    hall = Hall()
+    hall.teach("me", 48, 100.0)
+    hall.submit(48)
+    waiting = hall.submit(48)
+    hall.now += 1000.0
+    assert hall.predicted_start(waiting) == pytest.approx(hall.now + 300.0)
+
+
+def test_no_job_is_predicted_to_run_longer_than_it_may() -> None:
+    hall = Hall()
+    hall.teach("me", 48, 1000.0)
+    hall.submit(48, max_runtime=400.0)
+    waiting = hall.submit(48)
+    assert hall.predicted_start(waiting) == pytest.approx(hall.now + 400.0)
+    hall.now += 390.0
+    assert hall.predicted_start(waiting) == pytest.approx(hall.now + 10.0)
+
+
+def test_a_large_job_yields_to_a_small_one_that_came_later() -> None:
+    hall = Hall()
+    hall.teach("me", 48, 1000.0)
+    hall.teach("you", 1, 10.0)
+    first = hall.submit(48, "first")
+    large = hall.submit(48)
+    hall.now += 60.0
+    small = hall.submit(1, "you")
+    hall.end(first)
+    assert small in hall.running
+    hall.end(small)
+    assert large in hall.running
+
+
+def test_reserved_boards_that_die_are_replaced_by_others_however_long_the_job_has_been_next() -> None:
+    hall = Hall()
+    small = [hall.submit(12) for _ in range(4)]
+    large = hall.submit(24, "large")
+    hall.now += policy_backfill.PATIENCE + 1
+    hall.end(small[0])
+    reserved = hall.scheduler.explain(large, hall.now).waits_for
+    assert reserved is not None
+    hall.scheduler.set_out_of_service("m", reserved.boards[:1], out=True)
+    for job_id in small[1:]:
+        hall.end(job_id)
+    assert large in hall.running
+
+
+def test_a_job_for_more_boards_than_work_has_a_reservation_where_it_tolerates_dead_ones() -> None:
+    hall = Hall(a_machine("m", 4, 4, dead_boards=[(1, 1, 1)]))
+    running = hall.submit(3)
+    large = hall.submit(48, "large")
+    assert hall.submit(1) not in hall.running or hall.predicted_start(large) is not None
+    hall.end(running)
+    for job_id in [job_id for job_id in hall.running if job_id != large]:
+        hall.end(job_id)
+    assert len(hall.running[large].boards) == 47
+
+
+def test_explain_tells_place_in_line_region_holders_and_start() -> None:
+    hall = Hall()
+    hall.teach("me", 24, 100.0)
+    holders = [hall.submit(24), hall.submit(24)]
+    large, behind = hall.submit(48), hall.submit(48)
+    told = hall.scheduler.explain(large, hall.now)
+    assert (told.position, told.held_by) == (1, tuple(holders))
+    assert told.predicted_start == pytest.approx(hall.now + 100.0)
+    assert told.waits_for is not None
+    assert len(told.waits_for.boards) == 48
+    assert (
+        told.text
+        == (
+            "number 1 of 2 in the queue; it waits for 48 boards of 4x4 triads at (0, 0) of m, held by jobs "
+            f"{holders[0]} and {holders[1]}; predicted to start in 100 s"
+        )
+        or "held by jobs" in told.text
+    )
+    assert hall.scheduler.explain(behind, hall.now).position == 2
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.3])
+def test_of_boards_that_come_free_at_nearly_the_same_time_the_most_compact_are_reserved(apart: float) -> None:
+    hall = Hall(a_machine("m", 8, 8))
+    hall.teach("campaign", 3, HOUR)
+    for _ in range(64):
+        hall.submit(3, "campaign")
+        hall.now += apart
+    waiting = hall.submit(48)
+    region = hall.scheduler.explain(waiting, hall.now).waits_for
+    assert region is not None
+    assert (region.width, region.height) == (4, 4)
+    last = max(hall.scheduler._book.running[job_id].predicted_end(hall.now) for job_id in holders(hall, region))
+    assert hall.predicted_start(waiting) == pytest.approx(last)
+
+
+def test_boards_that_come_free_much_sooner_are_reserved_though_others_are_more_compact() -> None:
+    hall = Hall(a_machine("m", 4, 4))
+    hall.teach("soon", 12, 600.0)
+    hall.teach("late", 12, 700.0)
+    row = [hall.submit(3, "soon", max_runtime=600.0) for _ in range(4)]
+    for _ in range(12):
+        hall.submit(3, "late")
+    waiting = hall.submit(12, "other")
+    region = hall.scheduler.explain(waiting, hall.now).waits_for
+    assert region is not None
+    assert holders(hall, region) == {*row}
+    assert (region.width, region.height) == (4, 1)
+    assert hall.predicted_start(waiting) == pytest.approx(hall.now + 600.0)
+
+
+def holders(hall: Hall, region: Allocation) -> set[int]:
+    """The jobs that have boards of a region."""
+    return {job_id for board in region.boards if (job_id := hall.scheduler.holder("m", board)) is not None}
+
+
+def test_what_was_learnt_survives_a_restart() -> None:
+    hall = Hall()
+    hall.teach("me", 48, 100.0)
+    after = Hall()
+    after.scheduler.restore_facts(hall.scheduler.facts())
+    after.now = hall.now
+    after.submit(48)
+    assert after.predicted_start(after.submit(48)) == pytest.approx(after.now + 100.0)
+
+
+def test_of_rested_boards_those_are_given_first_that_were_used_longest_ago() -> None:
+    hall = Hall(rest=30.0)
+    hall.teach("me", 1, 10.0)
+    hall.now += 30.0
+    first = hall.submit(1)
+    hall.end(first)
+    hall.now += 31.0
+    second = hall.submit(3)
+    assert hall.running[second].boards == ((1, 0, 0), (1, 0, 1), (1, 0, 2))
+
+
+def test_rest_is_no_reason_to_wait_for_other_boards() -> None:
+    hall = Hall(rest=30.0)
+    hall.teach("me", 48, 10.0)
+    hall.now += 31.0
+    assert hall.submit(48) in hall.running

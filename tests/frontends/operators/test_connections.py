@@ -1,0 +1,295 @@
+"""There is always room for one more operator, whatever the others do: an emergency stop gets through."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from spalloc_server.cli.running_server import RunningServer
+from spalloc_server.frontends.operators import connection as connection_module
+from spalloc_server.frontends.operators import messages
+from spalloc_server.frontends.operators.connections import MAX_CONNECTIONS
+from spalloc_server.frontends.operators.messages import socket_path
+from spalloc_server.server import Server
+from tests.frontends.operators.test_service import A_BOARD
+from tests.house import PATIENCE, Client, Place
+from tests.processes import ServerProcess, running
+
+STOP = {"command": "emergency-stop", "reason": "smoke"}
+ROOM = "closed to make room for another"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    place.configure()
+    return place
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+class Raw:
+    """A connection that does what it is told, and nothing else."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def of(cls, place: Place, stack: AsyncExitStack, sent: bytes = b"") -> Raw:
+        raw = cls(*await asyncio.open_unix_connection(socket_path(place.state), limit=2**24))
+        stack.callback(raw.writer.close)
+        raw.writer.write(sent)
+        return raw
+
+    async def line(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE):
+            return dict(json.loads(await self.reader.readline()))
+
+    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.writer.write(json.dumps(request).encode() + b"\n")
+        return await self.line()
+
+
+async def crowd(place: Place, stack: AsyncExitStack, sent: bytes, number: int = MAX_CONNECTIONS) -> list[Raw]:
+    """So many connections that have sent this much."""
+    return [await Raw.of(place, stack, sent) for _ in range(number)]
+
+
+async def stopped(place: Place, server: Server, stack: AsyncExitStack) -> None:
+    """An emergency stop gets through, in a second."""
+    async with asyncio.timeout(1):
+        assert await (await Raw.of(place, stack)).ask(STOP) == {"return": None}
+    assert server.controller.stopped is not None
+
+
+TEMPERATURES = b'{"command": "temperatures", "machine": "m"}\n'
+CROWDS = {
+    "idle": b"",
+    "half a line": b'{"command": "sta',
+    "a line that has no end": b"x" * 100_000,
+    "nonsense": b"\n\n\0\n",
+    "replies that nobody reads": b'{"command": "boards"}\n' * 2000,
+    "temperatures of a frame that says nothing": TEMPERATURES,
+    "power cycles that wait for their turn": json.dumps({"command": "power-cycle", **A_BOARD}).encode() + b"\n",
+    "temperatures, again and again": TEMPERATURES * 1000,
+}
+
+
+@pytest.mark.parametrize("sent", CROWDS.values(), ids=CROWDS.keys())
+async def test_an_emergency_stop_gets_through_a_crowd(place: Place, stack: AsyncExitStack, sent: bytes) -> None:
+    async with place.simulator() as simulator, place.serving() as server:
+        simulator.frames[place.hosts[0]].silence()
+        everybody = await crowd(place, stack, sent, 3 * MAX_CONNECTIONS)
+        await stopped(place, server, stack)
+        assert len(server._operators.connections._open) <= MAX_CONNECTIONS
+        del everybody
+
+
+async def test_who_has_been_idle_for_longest_makes_room_and_is_told_to_send_it_again(
+    place: Place, stack: AsyncExitStack
+) -> None:
+    async with place.simulator(), place.serving():
+        first, *others = await crowd(place, stack, b"")
+        for raw in (first, *others):
+            await raw.ask({"command": "machines"})
+        await others[0].ask({"command": "machines"})
+        await first.ask({"command": "machines"})
+        newcomer = await Raw.of(place, stack)
+        told = await others[1].line()
+        assert ROOM in told["exception"]
+        assert told["again"] is True
+        for raw in (newcomer, first, others[0], others[-1]):
+            assert "return" in await raw.ask({"command": "machines"})
+
+
+async def test_who_has_a_request_under_way_makes_room_last_and_the_request_goes_on(
+    place: Place, stack: AsyncExitStack
+) -> None:
+    async with place.serving() as server:
+        waiting = await Raw.of(place, stack, TEMPERATURES)
+        while not server._operators._at_hardware:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        await crowd(place, stack, b"", MAX_CONNECTIONS + 5)
+        assert all("does not answer" in view["error"] for view in (await waiting.line())["return"])
+
+
+async def test_one_that_makes_room_with_a_request_under_way_is_told_to_look(
+    place: Place, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.simulator(), place.serving() as server:
+        monkeypatch.setattr(server._hardware, "read_temperatures", lambda *_: asyncio.Event().wait())
+        everybody = await crowd(place, stack, TEMPERATURES)
+        while server._operators._at_hardware < MAX_CONNECTIONS:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        refused = await (await Raw.of(place, stack)).ask({"command": "temperatures", "machine": "m"})
+        assert "32 requests of operators wait for hardware already" in refused["exception"]
+        await stopped(place, server, stack)
+        told = await everybody[0].line()
+        assert told == {
+            "exception": f"this connection was {ROOM}, as 32 were open: look what has become of the request"
+        }
+
+
+async def test_a_crowd_of_connections_that_come_and_go_keeps_nobody_out(place: Place) -> None:
+    async with place.simulator(), place.serving() as server:
+        ended = threading.Event()
+        flood = [asyncio.create_task(asyncio.to_thread(connect_and_connect, place, ended)) for _ in range(2)]
+        admin = RunningServer(socket_path(place.state), as_json=False)
+        for _ in range(5):
+            await asyncio.to_thread(admin.ask, messages.EmergencyStop(reason="smoke"), type(None))
+            assert server.controller.stopped is not None
+            await asyncio.to_thread(admin.ask, messages.Resume(), type(None))
+        ended.set()
+        assert sum(await asyncio.gather(*flood)) > MAX_CONNECTIONS
+
+
+def connect_and_connect(place: Place, ended: threading.Event) -> int:
+    """Keep the latest 100 connections open until told to end; how many there were."""
+    kept: list[socket.socket] = []
+    number = 0
+    while not ended.is_set():
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(0.1)
+        with suppress(OSError):
+            sock.connect(str(socket_path(place.state)))
+            number += 1
+        kept.append(sock)
+        if len(kept) > 100:
+            kept.pop(0).close()
+    for sock in kept:
+        sock.close()
+    return number
+
+
+async def test_views_of_everything_do_not_keep_an_emergency_stop_waiting(
+    place: Place, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.simulator(), place.serving() as server:
+        views = server.controller.board_views
+        asked = 0
+
+        def slow(machine: str | None) -> Any:
+            nonlocal asked
+            asked += 1
+            return views(machine)
+
+        monkeypatch.setattr(server.controller, "board_views", slow)
+        await crowd(place, stack, b'{"command": "boards"}\n' * 50, MAX_CONNECTIONS - 1)
+        before = asked
+        await stopped(place, server, stack)
+        assert asked - before < 100, "of 1550"
+
+
+async def test_a_client_that_sends_its_end_first_is_answered_all_the_same(place: Place, stack: AsyncExitStack) -> None:
+    async with place.simulator(), place.serving() as server:
+        raw = await Raw.of(place, stack, b'{"command": "machines"}\n' + json.dumps(STOP).encode() + b"\nhalf a li")
+        raw.writer.write_eof()
+        assert "return" in await raw.line()
+        assert await raw.line() == {"return": None}
+        assert await raw.reader.read() == b""
+        assert server.controller.stopped is not None
+
+
+async def test_a_line_that_is_too_long_is_refused_with_a_word(
+    place: Place, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "MAX_LINE", 1000)
+    async with place.simulator(), place.serving():
+        for sent in (b"x" * 1001, b"x" * 1001 + b"\n"):
+            raw = await Raw.of(place, stack, sent)
+            assert await raw.line() == {"exception": "a request is longer than 1000 bytes"}
+            assert await raw.reader.read() == b""
+
+
+@pytest.mark.parametrize("sent", [b"", b"half a li"])
+async def test_a_connection_that_sends_no_request_is_closed_with_a_word(
+    place: Place, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(connection_module, "IDLE_SECONDS", 0.2)
+    async with place.simulator(), place.serving():
+        raw = await Raw.of(place, stack, sent)
+        assert "no whole request came" in (await raw.line())["exception"]
+        assert await raw.reader.read() == b""
+
+
+async def test_a_connection_that_reads_nothing_is_closed(
+    place: Place, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "UNREAD_SECONDS", 0.05)
+    async with place.simulator(), place.serving() as server:
+        raw = await Raw.of(place, stack)
+        raw.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        raw.writer.write(b'{"command": "boards"}\n' * 2000)
+        async with asyncio.timeout(PATIENCE):
+            while not server._operators.connections._open:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+            while server._operators.connections._open:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+
+
+async def test_what_an_operator_asked_for_is_logged_though_the_operator_has_gone(
+    place: Place, stack: AsyncExitStack
+) -> None:
+    async with place.simulator(), place.serving() as server:
+        with structlog.testing.capture_logs() as log:
+            raw = await Raw.of(place, stack, json.dumps(STOP).encode() + b"\n")
+            raw.writer.close()
+            async with asyncio.timeout(PATIENCE):
+                while not any(entry["event"] == "operator" for entry in log):  # noqa: ASYNC110 - it tells nobody
+                    await asyncio.sleep(0.01)
+        assert server.controller.stopped is not None
+
+
+# -------------------------------------------------------------------- file descriptors
+
+
+def numbers(server: ServerProcess) -> set[int]:
+    return {int(path.name) for path in Path(f"/proc/{server.pid}/fd").iterdir()}
+
+
+async def test_clients_leave_operators_the_last_file_descriptors(place: Place, stack: AsyncExitStack) -> None:
+    async with place.simulator(), running(place) as server:
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (200, 200))
+        everybody = [await Client.connect(server.address) for _ in range(150)]
+        for client in everybody:
+            stack.push_async_callback(client.close)
+        assert await everybody[0].call("version") == "1.0.0"
+        for raw in await crowd(place, stack, b"", MAX_CONNECTIONS):
+            assert "return" in await raw.ask({"command": "machines"})
+        assert await (await Raw.of(place, stack)).ask(STOP) == {"return": None}
+
+
+async def test_without_any_file_descriptor_operators_get_through_one_after_the_other(
+    place: Place, stack: AsyncExitStack
+) -> None:
+    async with place.simulator(), running(place) as server:
+        open_ones = numbers(server)
+        first_gap = next(number for number in range(1000) if number not in open_ones)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (first_gap, first_gap))
+        one = await Raw.of(place, stack)
+        assert "return" in await one.ask({"command": "machines"})
+        other = await Raw.of(place, stack)
+        assert await other.ask(STOP) == {"return": None}
+        assert ROOM in (await one.line())["exception"]
+        other.writer.close()
+        for _ in range(3):
+            raw = await Raw.of(place, stack)
+            assert (await raw.ask({"command": "status"}))["return"]["stopped"]["reason"] == "smoke"
+            raw.writer.close()
+        server.signal(signal.SIGTERM)
+        await server.ended()

@@ -1,0 +1,76 @@
+"""Messages and open files arrive whole at the other process, and nonsense is told from them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import pytest
+
+from spalloc_server.errors import UpgradeError
+from spalloc_server.frontends.v1.connection_state import ConnectionState
+from spalloc_server.process.handover import FORMAT, Channel, Clients, Heritage, Warm
+from spalloc_server.process.upgrade import CHUNK, Predecessor
+from tests.house import PATIENCE
+
+
+@pytest.fixture
+def channels() -> Iterator[tuple[Channel, Channel]]:
+    """Both ends of the way between an old process and a new one."""
+    old, new = map(Channel, socket.socketpair())
+    with old.socket, new.socket:
+        old.allow(PATIENCE)
+        new.allow(PATIENCE)
+        yield old, new
+
+
+def test_a_new_process_refuses_a_format_that_it_does_not_know(channels: tuple[Channel, Channel]) -> None:
+    old, new = channels
+    with tempfile.TemporaryFile() as lock:
+        old.send(Heritage(format=FORMAT + 1, listening=("", 0), clients=0, busy=[]), [lock.fileno()])
+        with pytest.raises(UpgradeError, match=f"in format {FORMAT + 1}, not {FORMAT}"):
+            Predecessor(new)
+    assert old.receive(Warm)[0].formats == [FORMAT]
+
+
+def test_fields_that_another_version_adds_are_passed_over(channels: tuple[Channel, Channel]) -> None:
+    old, new = channels
+    data = msgspec.msgpack.encode({"type": "Warm", "formats": [1, 2], "version": "9.0.0", "colour": "green"})
+    new.socket.sendall(struct.pack("!II", len(data), 0) + data)
+    assert old.receive(Warm) == (Warm(formats=[1, 2], version="9.0.0"), [])
+
+
+@pytest.mark.parametrize("nonsense", [b"\0\0\0\3\0\0\0\0abc", b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9, b"\xff" * 8])
+def test_nonsense_is_one_clear_error(channels: tuple[Channel, Channel], nonsense: bytes) -> None:
+    old, new = channels
+    new.socket.sendall(nonsense)
+    new.socket.shutdown(socket.SHUT_WR)
+    with pytest.raises(UpgradeError, match=r"the other process (sends nonsense|has ended)"):
+        old.receive(Warm)
+
+
+def test_a_process_that_says_nothing_is_not_waited_for_for_ever(channels: tuple[Channel, Channel]) -> None:
+    old, _ = channels
+    old.allow(0.01)
+    with pytest.raises(UpgradeError, match="says nothing"):
+        old.receive(Warm)
+
+
+def test_many_files_and_long_messages_arrive_whole(channels: tuple[Channel, Channel]) -> None:
+    old, new = channels
+    states = [ConnectionState(unsent=bytes([number]) * 100_000, jobs=None, machines=["m"]) for number in range(CHUNK)]
+    with tempfile.TemporaryFile() as file, ThreadPoolExecutor(1) as other:
+        sending = other.submit(old.send, Clients(states=states), [file.fileno()] * CHUNK)
+        clients, descriptors = new.receive(Clients)
+        sending.result(PATIENCE)
+        assert clients.states == states
+        assert all(os.path.sameopenfile(file.fileno(), descriptor) for descriptor in descriptors)
+        assert not any(map(os.get_inheritable, descriptors))
+    assert len(descriptors) == CHUNK
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -1,0 +1,67 @@
+"""The journal is looked after: retried every second while the disk refuses, and complained about once a minute."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from spalloc_server.core.model.rows import Changes
+from spalloc_server.errors import StorageError
+from spalloc_server.process.journal_maintenance import COMPLAIN_SECONDS, PRUNE_SECONDS, RETRY_SECONDS, Upkeep
+from spalloc_server.storage.journal import MemoryJournal
+from tests.storage.workload import a_job
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_while_the_disk_refuses_so_does_the_server_and_the_log_says_so_once_a_minute() -> None:
+    clock = Clock()
+    refusals: list[str | None] = []
+    upkeep = Upkeep(refusals.append, clock=clock)
+    journal = MemoryJournal(loop=asyncio.get_running_loop(), on_health=upkeep.on_health)
+    journal.failure = StorageError("the disk is full")
+    seconds = 5 * COMPLAIN_SECONDS
+    with structlog.testing.capture_logs() as log:
+        journal.write(Changes(facts={"a": 1}), lambda _: None)
+        for _ in range(int(seconds / RETRY_SECONDS)):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            upkeep.look(journal, history_days=1)
+            clock.now += RETRY_SECONDS
+        assert journal.error is not None
+        journal.failure = None
+        upkeep.look(journal, history_days=1)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert journal.load(max_retired=0).facts == {"a": 1}
+    assert [refusal is None for refusal in refusals] == [False, True]
+    assert "the disk is full" in str(refusals[0])
+    errors = [entry for entry in log if entry["log_level"] == "error"]
+    assert len(errors) == 1 + seconds / COMPLAIN_SECONDS
+
+
+async def test_old_history_goes_once_an_hour() -> None:
+    clock = Clock()
+    upkeep = Upkeep(lambda _: None, clock=clock)
+    journal = MemoryJournal(loop=asyncio.get_running_loop())
+    day = 86400
+    jobs = {number: a_job(number, ended_at=clock.now - age) for number, age in ((1, 3 * day), (2, day + 60), (3, 0))}
+    journal.write(Changes(jobs=jobs), lambda _: None)
+    await asyncio.sleep(0)
+
+    def remembered() -> list[int]:
+        return [row.job_id for row in journal.load(max_retired=10).jobs]
+
+    upkeep.look(journal, history_days=2)
+    assert remembered() == [2, 3]
+    upkeep.look(journal, history_days=1)
+    assert remembered() == [2, 3]
+    clock.now += PRUNE_SECONDS
+    upkeep.look(journal, history_days=1)
+    assert remembered() == [3]
