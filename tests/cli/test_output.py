@@ -19,7 +19,7 @@ from tests.sinks import KINDS, Sink, closing
 BEGIN = """
 import sys, warnings, logging, threading, click
 from spalloc_server.cli import logs, output
-from spalloc_server.logger import get_logger
+from spalloc_server.log.logger import get_logger
 output.never_wait()
 logs.configure({options})
 log = get_logger("test")
@@ -145,7 +145,7 @@ def test_what_finalizers_say_at_the_very_end_is_told_too() -> None:
 def test_lines_that_do_not_fit_are_counted_in_the_log_itself(log_format: str) -> None:
     reader, writer = os.pipe()
     code = (
-        "import spalloc_server.background as background; background.BUFFER_BYTES = 20_000\n"
+        "import spalloc_server.log.background as background; background.BUFFER_BYTES = 20_000\n"
         "for number in range(5000): log.error('line', number=number)\n"
         "print('full', flush=True); sys.stdin.read(); log.error('after')"
     )
