@@ -14,7 +14,7 @@ import pytest
 
 from spalloc_server.errors import UpgradeError
 from spalloc_server.frontends.v1.connection_state import ConnectionState
-from spalloc_server.process.handover import FORMAT, Channel, Clients, Heritage, Warm
+from spalloc_server.process.handover import FORMAT, Channel, Clients, Go, Operators, Ready, Takeover, Warm
 from spalloc_server.process.upgrade import CHUNK, Predecessor
 from tests.house import PATIENCE
 
@@ -32,7 +32,7 @@ def channels() -> Iterator[tuple[Channel, Channel]]:
 def test_a_new_process_refuses_a_format_that_it_does_not_know(channels: tuple[Channel, Channel]) -> None:
     old, new = channels
     with tempfile.TemporaryFile() as lock:
-        old.send(Heritage(format=FORMAT + 1, listening=("", 0), clients=0, busy=[]), [lock.fileno()])
+        old.send(Takeover(format=FORMAT + 1, listening=("", 0), clients=0, busy=[]), [lock.fileno()])
         with pytest.raises(UpgradeError, match=f"in format {FORMAT + 1}, not {FORMAT}"):
             Predecessor(new)
     assert old.receive(Warm)[0].formats == [FORMAT]
@@ -43,6 +43,43 @@ def test_fields_that_another_version_adds_are_passed_over(channels: tuple[Channe
     data = msgspec.msgpack.encode({"type": "Warm", "formats": [1, 2], "version": "9.0.0", "colour": "green"})
     new.socket.sendall(struct.pack("!II", len(data), 0) + data)
     assert old.receive(Warm) == (Warm(formats=[1, 2], version="9.0.0"), [])
+
+
+SAID = {
+    "Warm": (Warm(formats=[1], version="7", operators=True), {"formats": [1], "version": "7", "operators": True}),
+    "Heritage": (
+        Takeover(format=1, listening=("", 1), clients=2, busy=["a"], operators=True),
+        {"format": 1, "listening": ["", 1], "clients": 2, "busy": ["a"], "operators": True},
+    ),
+    "Clients": (
+        Clients(states=[ConnectionState(unread=b"a", unsent=b"b", jobs=None, machines=["m"], changed_jobs=[1])]),
+        {
+            "states": [
+                {
+                    "unread": b"a",
+                    "unsent": b"b",
+                    "jobs": None,
+                    "machines": ["m"],
+                    "changed_jobs": [1],
+                    "changed_machines": [],
+                }
+            ]
+        },
+    ),
+    "Operators": (Operators(unread=[b"a"]), {"unread": [b"a"]}),
+    "Ready": (Ready(), {}),
+    "Go": (Go(), {}),
+}
+"""What goes over the wire in format 1, which processes of earlier versions read and write."""
+
+
+@pytest.mark.parametrize("tag", SAID)
+def test_other_versions_read_and_write_what_this_one_does(tag: str) -> None:
+    message, fields = SAID[tag]
+    wire = {"type": tag, **fields}
+    assert FORMAT == 1
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(message)) == wire
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(wire), type=type(message)) == message
 
 
 @pytest.mark.parametrize("nonsense", [b"\0\0\0\3\0\0\0\0abc", b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9, b"\xff" * 8])

@@ -3,7 +3,8 @@
 Theory of operation. A message is MessagePack behind its length and the number of file descriptors that come with it.
 The system passes descriptors along with the first bytes; they are counted, since it drops those for which the process
 that receives has no room. `FORMAT` is the version of all this: a process that is warm says which formats it
-understands. Fields may be added without a new format, since unknown ones are passed over. `upgrade` tells the order.
+understands. Fields may be added without a new format, since unknown ones are passed over. Tags and names of fields are
+what the other version reads: they stay, whatever a class is called here. `upgrade` tells the order.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import msgspec
 from spalloc_server.errors import UpgradeError
 from spalloc_server.frontends.v1.connection_state import ConnectionState
 
-__all__ = ["FORMAT", "Channel", "Clients", "Go", "Heritage", "Operators", "Ready", "Warm"]
+__all__ = ["FORMAT", "Channel", "Clients", "Go", "Operators", "Ready", "Takeover", "Warm"]
 
 FORMAT: Final = 1
 """Version of the messages between the two processes."""
@@ -33,11 +34,11 @@ _ENDED = "the other process has ended"
 _HEADER = struct.Struct("!II")
 
 
-class _Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class _Message(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
     pass
 
 
-class Warm(_Message, frozen=True):
+class Warm(_Message, frozen=True, tag="Warm"):
     """The new process has read the config, and could begin."""
 
     formats: list[int]
@@ -46,7 +47,7 @@ class Warm(_Message, frozen=True):
     """Whether it understands `Operators`."""
 
 
-class Heritage(_Message, frozen=True):
+class Takeover(_Message, frozen=True, tag="Heritage"):
     """What the new process gets besides connections; comes with the state's lock and the listening sockets."""
 
     format: int
@@ -60,24 +61,24 @@ class Heritage(_Message, frozen=True):
     """Whether `Operators` follows the connections."""
 
 
-class Clients(_Message, frozen=True):
+class Clients(_Message, frozen=True, tag="Clients"):
     """Connections; comes with as many sockets."""
 
     states: list[ConnectionState]
 
 
-class Operators(_Message, frozen=True):
+class Operators(_Message, frozen=True, tag="Operators"):
     """Connections of operators; comes with the socket that listens to them, and as many sockets."""
 
     unread: list[bytes]
     """What each of them has sent and has had no answer to."""
 
 
-class Ready(_Message, frozen=True):
+class Ready(_Message, frozen=True, tag="Ready"):
     """The new process has everything, and waits for the word."""
 
 
-class Go(_Message, frozen=True):
+class Go(_Message, frozen=True, tag="Go"):
     """The new process is the server from here on."""
 
 

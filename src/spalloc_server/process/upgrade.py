@@ -8,7 +8,7 @@ sockets. They talk in messages (`handover`):
                                                   imports everything, reads the config
                                             <---  Warm
     answers nobody, waits for the last commits
-    Heritage (lock, listening sockets)      --->  reads the config again, which may have changed meanwhile
+    Takeover (lock, listening sockets)      --->  reads the config again, which may have changed meanwhile
     Clients (their sockets), repeated       --->  opens the state, restores the core, applies the config
     Operators (likewise, and their socket)  --->
                                             <---  Ready
@@ -19,7 +19,7 @@ sockets. They talk in messages (`handover`):
     a line with the host of each such BMP   --->  begins to use that BMP
     ends
 
-The event loop of the old process stands still from Heritage to Go, so nothing can be sent or received twice. Until it
+The event loop of the old process stands still from Takeover to Go, so nothing can be sent or received twice. Until it
 says Go it can go on as if nothing had happened, and does so where the new process ends, is too slow or does not
 understand: it kills that process first. The new one, in turn, neither writes to the state nor speaks to a client or a
 BMP before Go. (It may bring the state to a newer schema. Should it fail after that, which is unlikely, the old process
@@ -59,7 +59,7 @@ from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.logger import get_logger
 from spalloc_server.process import systemd
-from spalloc_server.process.handover import FORMAT, Channel, Clients, Go, Heritage, Operators, Ready, Warm
+from spalloc_server.process.handover import FORMAT, Channel, Clients, Go, Operators, Ready, Takeover, Warm
 from spalloc_server.storage.sqlite import SqliteJournal
 
 __all__ = ["Predecessor", "Successor", "pass_on"]
@@ -74,7 +74,7 @@ SETTLE_SECONDS = 2.0
 """For the last commits, while clients wait."""
 
 HANDOVER_SECONDS = 5.0
-"""From Heritage to Go, while clients wait. Usually it takes a tenth of a second."""
+"""From Takeover to Go, while clients wait. Usually it takes a tenth of a second."""
 
 COMMAND_SECONDS = 30.0
 """A command that is in flight at a BMP is over by then."""
@@ -139,14 +139,14 @@ class Successor:
 
     def hand_over(
         self,
-        heritage: Heritage,
+        takeover: Takeover,
         files: Sequence[int],
         clients: list[tuple[int, ConnectionState]],
         operators: tuple[list[int], list[bytes]] | None,
     ) -> None:
         """Give it everything, and wait until it is ready. Blocks."""
         self._channel.allow(HANDOVER_SECONDS)
-        self._channel.send(heritage, files)
+        self._channel.send(takeover, files)
         for begin in range(0, len(clients), CHUNK):
             chunk = clients[begin : begin + CHUNK]
             self._channel.send(Clients(states=[state for _, state in chunk]), [number for number, _ in chunk])
@@ -184,20 +184,20 @@ class Predecessor:
         channel.allow(WARM_SECONDS)
         channel.send(Warm(formats=[FORMAT], version=__version__, operators=True))
         channel.allow(WARM_SECONDS + SETTLE_SECONDS + HANDOVER_SECONDS)
-        heritage, (self.lock, *listening) = channel.receive(Heritage)
-        if heritage.format != FORMAT:
-            raise UpgradeError(f"the other process hands over in format {heritage.format}, not {FORMAT}")
-        self.listening = heritage.listening
+        takeover, (self.lock, *listening) = channel.receive(Takeover)
+        if takeover.format != FORMAT:
+            raise UpgradeError(f"the other process hands over in format {takeover.format}, not {FORMAT}")
+        self.listening = takeover.listening
         """(ip, port), where the sockets listen."""
         self.sockets = [socket.socket(fileno=number) for number in listening]
-        self._busy = heritage.busy
+        self._busy = takeover.busy
         self._clients: list[tuple[socket.socket, ConnectionState]] = []
-        while len(self._clients) < heritage.clients:
+        while len(self._clients) < takeover.clients:
             clients, numbers = channel.receive(Clients)
             sockets = [socket.socket(fileno=number) for number in numbers]
             self._clients += zip(sockets, clients.states, strict=True)
         self._operators: Inherited | None = None
-        if heritage.operators:
+        if takeover.operators:
             operators, numbers = channel.receive(Operators)
             ear, *sockets = (socket.socket(fileno=number) for number in numbers)
             self._operators = ear, list(zip(sockets, operators.unread, strict=True))
@@ -297,7 +297,7 @@ async def pass_on(
             await _settle(batches, journal)
             clients = [(client, export) for client in service.connections if (export := client.export())]
             at_operators = operators.export(wanted=successor.takes_operators)
-            heritage = Heritage(
+            takeover = Takeover(
                 format=FORMAT,
                 listening=listening,
                 clients=len(clients),
@@ -305,7 +305,7 @@ async def pass_on(
                 operators=at_operators is not None,
             )
             files = [journal.lock.file, *(sock.fileno() for sock in sockets)]
-            successor.hand_over(heritage, files, [export for _, export in clients], at_operators)
+            successor.hand_over(takeover, files, [export for _, export in clients], at_operators)
             successor.go()
         except BaseException:
             successor.kill()
