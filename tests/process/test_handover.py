@@ -45,7 +45,7 @@ def test_fields_that_another_version_adds_are_passed_over(channels: tuple[Channe
     assert old.receive(Warm) == (Warm(formats=[1, 2], version="9.0.0"), [])
 
 
-SAID = {
+SAID: dict[str, tuple[msgspec.Struct, dict[str, object]]] = {
     "Warm": (Warm(formats=[1], version="7", operators=True), {"formats": [1], "version": "7", "operators": True}),
     "Heritage": (
         Takeover(format=1, listening=("", 1), clients=2, busy=["a"], operators=True),
@@ -76,7 +76,7 @@ SAID = {
 @pytest.mark.parametrize("tag", SAID)
 def test_other_versions_read_and_write_what_this_one_does(tag: str) -> None:
     message, fields = SAID[tag]
-    wire = {"type": tag, **fields}
+    wire: dict[str, object] = {"type": tag, **fields}
     assert FORMAT == 1
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(message)) == wire
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(wire), type=type(message)) == message
