@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from spalloc_server.server import Server
 from spalloc_server.simulator.simulator import Simulator
 from tests.hardware.addresses import loopback_hosts
 from tests.sinks import Sink
+
+ROOT = Path(__file__).parents[1]
 
 PATIENCE = 30.0
 """Seconds after which a test that waits for something has failed."""
@@ -75,6 +78,10 @@ class Place:
     hosts: list[str] = field(default_factory=lambda: loopback_hosts(2))
     sink: Sink | None = None
     """Where the log of a server process goes; None for the file `log`."""
+    python: str = sys.executable
+    """Runs server processes."""
+    installed: Path = ROOT
+    """The folder that has their `tests`, and, where the environment says so, their sources."""
 
     @property
     def config(self) -> Path:

@@ -6,15 +6,11 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 from tests.house import PATIENCE, Place
 from tests.sinks import closing
-
-ROOT = Path(__file__).parents[1]
 
 
 class ServerProcess:
@@ -28,13 +24,13 @@ class ServerProcess:
     @classmethod
     async def start(cls, place: Place, *options: str, **environment: str) -> ServerProcess:
         """Start a server with these options of the command line, and wait until it serves."""
-        command = [sys.executable, "-m", "tests.launcher", str(place.config), *options]
+        command = [place.python, "-m", "tests.launcher", str(place.config), *options]
         sink = place.sink
         if sink is not None and sink.number is None:
             command = closing(2, *command)
         with (place.folder / "log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *command, cwd=ROOT, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE,
+                *command, cwd=place.installed, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE,
                 stderr=log if sink is None else sink.number,
             )  # fmt: skip
         server = cls(process)
