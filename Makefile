@@ -54,17 +54,20 @@ test: $(DEV) ## the test suite, with coverage; where CI is set, with 10 s of fuz
 	@$(BIN)/coverage report --fail-under=90
 	@$(BIN)/coverage report --include='*/core/*' --fail-under=95
 
-lint: $(DEV) ## formatting, lint, types, layering
+lint: $(DEV) ## formatting, lint, types, layering, tables of the documentation
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python docs/make_tables.py --check
 
-format: $(DEV) ## format and mend what can be mended
+format: $(DEV) ## format, mend what can be mended, and write the tables of the documentation that come from the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+	@$(BIN)/python docs/make_tables.py
 
 docs: $(DOCS) ## the documentation, in docs/_build/index.html
+	@$(BIN)/python docs/make_tables.py
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky docs docs/_build
 	@echo "docs/_build/index.html is built"
 

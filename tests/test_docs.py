@@ -108,33 +108,6 @@ def test_every_page_has_a_link_in_the_index_that_readers_see() -> None:
     assert {str(path.relative_to(DOCS)) for path in PAGES if DOCS in path.parents} - {"index.md"} == linked
 
 
-def test_the_layers_are_those_that_are_enforced() -> None:
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    text = section(page("architecture.md"), "## Layers")
-    drawn = [re.split(r" {2,}", line.strip())[0] for line in text.splitlines() if line.startswith("    ")]
-    assert drawn == [layer.replace("spalloc_server.", "") for layer in contracts[0]["layers"]]
-
-
-def modules_of_the_code() -> set[str]:
-    return {module_name(path) for path in SOURCES.rglob("*.py") if not path.name.startswith("_")}
-
-
-def test_architecture_says_of_every_module_what_it_is_for() -> None:
-    text = page("architecture.md").partition("## Where to look\n")[2].partition("\n## ")[0]
-    named = {name for name in cells(text, column=1) if name != "spalloc-admin"}
-    for name in named:
-        assert find_spec(f"spalloc_server.{name}") is not None, name
-    packages_as_a_whole = {"cli", "drawing", "frontends.operators"}
-    of_the_command_lines = {name for name in named if name.startswith("cli.")}
-    assert packages_as_a_whole <= named
-    modules = {
-        name
-        for name in modules_of_the_code()
-        if not any(name.startswith(f"{package}.") for package in packages_as_a_whole)
-    }
-    assert modules == named - packages_as_a_whole - of_the_command_lines
-
-
 def fenced(language: str) -> list[tuple[str, str]]:
     """(page, code) of the blocks in a language."""
     blocks = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -5,121 +5,60 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import fields
-from importlib import import_module
 
 import msgspec
 import pytest
 
-from spalloc_server.config.options import Limits, Scheduling
+from docs import make_tables
+from spalloc_server.config.options import Scheduling
 from spalloc_server.core.model.events import JobEvent
 from spalloc_server.core.model.rows import Note
 from spalloc_server.core.model.views import BoardView, FrameView, JobView, MachineView, SetAsideView
 from spalloc_server.core.simulation import Simulation
 from spalloc_server.frontends.operators.messages import ServerView, TemperaturesView
-from spalloc_server.hardware.timings import Timings
-from tests.pages import SOURCES, cells, module_name, page, section, spans, table_rows
+from tests.pages import PAGES, SOURCES, cells, page, section, spans, table_rows
 
 # -------------------------------------------------------------------- limits
 
-NOT_LIMITS = {
-    "cli.demo.POLL_SECONDS": "how often `--once` looks whether boards are off",
-    "cli.demo_look": "what registers of hardware read as",
-    "cli.demo_parts.GRACE_SECONDS": "a second word, before the limit",
-    "cli.demo_parts.KEPT_LINES": "how much of what a part said is kept, of which the last line is told",
-    "cli.demo_view": "how much of a demo is shown",
-    "cli.signals.TYPE_CHECKING": "no number",
-    "cli.simulate_plot": "how fine a curve is drawn",
-    "config.load.WRITABLE_BY_OTHERS": "bits of a file's mode",
-    "coordinates": "geometry",
-    "core.scheduling.queue.CHUNK": "how a list is copied",
-    "core.placement.dead_links.LINKS_A_STEP": "weighs one kind of work against others",
-    "core.scheduling.request_kinds.ROUNDING": "how exact numbers are",
-    "core.model.power.NO_JOB": "stands for no job",
-    "core.placement.shapes.ROUNDING": "how exact numbers are",
-    "core.simulation": "how the results of a simulation are told",
-    "core.placement.work.BOARD": "weighs one kind of work against others",
-    "core.placement.work.START": "weighs one kind of work against others",
-    "drawing": "measures of pictures",
-    "process.handover.FORMAT": "a version",
-    "hardware.blacklist": "where things lie in a board's flash",
-    "hardware.bmp.READ_GRACE_S": "what has arrived is read before a timer is believed",
-    "hardware.scp": "the form of packets",
-    "frontends.v1.commands.NOTHING": "stands for nothing",
-    "config.watch.DEFAULT_PORT": "a setting: `port`",
-    "server.SIGNAL_TURNS": "what has arrived is heard before the process ends",
-    "simulator": "the simulator stands for hardware",
-    "process.loop_lag.BEAT_SECONDS": "how exactly stalls are measured",
-    "storage.history.PAGE": "how many rows are read at once, of all",
-    "storage.state_file.APPLICATION_ID": "says whose a file is",
-    "process.upgrade.ACCEPTED_TURNS": "what has arrived is read before a timer is believed",
-}
-"""Constants of the code that bound nothing which anybody meets, or whole modules of them, and what they are instead."""
 
-TIME = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "days": 86400.0}
-SIZE = {"bytes": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+def test_the_tables_of_all_pages_are_those_of_the_code() -> None:
+    assert [str(path) for path in make_tables.outdated()] == []
 
 
-def constants() -> dict[str, float]:
-    """The numbers that modules define in capitals."""
-    found = {}
-    for path in sorted(SOURCES.rglob("*.py")):
-        for node in ast.parse(path.read_text()).body:
-            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            for target in targets:
-                if isinstance(target, ast.Name) and re.fullmatch("[A-Z][A-Z0-9_]*", target.id):
-                    value = getattr(import_module(f"spalloc_server.{module_name(path)}"), target.id)
-                    if isinstance(value, int | float):
-                        found[f"{module_name(path)}.{target.id}"] = value
-    return found
+def test_every_table_that_comes_from_the_code_is_on_a_page() -> None:
+    named = {name for path in PAGES for name in re.findall("^<!-- table: (.+) -->", path.read_text(), re.MULTILINE)}
+    assert named == make_tables.TABLES.keys()
 
 
-def with_ancestors(name: str) -> Iterator[str]:
-    while name:
-        yield name
-        name = name.rpartition(".")[0]
+def test_a_number_in_capitals_is_a_limit_unless_it_is_final() -> None:
+    listed = {each.name: make_tables.amount(each) for each in make_tables.limits(SOURCES / "process" / "handover.py")}
+    assert listed == {"MAX_BYTES": "1 GiB"}  # and not FORMAT
+    (lines,) = make_tables.limits(SOURCES / "frontends" / "operators" / "messages.py")
+    assert lines == ("MAX_REASON", 1000, "Characters of an operator's reason (else an exception).")
 
 
-def listed_limits() -> dict[str, tuple[float, str]]:
-    """{constant: (value, unit)} of the tables whose last column is a constant."""
-    found = {}
-    for row in table_rows(page("reference/limits.md")):
-        if len(row) == 3 and re.search(r"\.[A-Z_]+`$", row[2]):
-            number, _, unit = row[1].partition(" ")
-            (name,) = spans(row[2])
-            assert name not in found, f"{name} is listed twice"
-            found[name] = float(number), unit
-    return found
+def test_a_limit_needs_a_docstring(monkeypatch: pytest.MonkeyPatch) -> None:
+    def undocumented(body: list[ast.stmt], value: object) -> Iterator[make_tables.Described]:
+        yield make_tables.Described("LIMIT", 1, "")
+
+    monkeypatch.setattr(make_tables, "described", undocumented)
+    with pytest.raises(ValueError, match=r"handover\.LIMIT needs a docstring"):
+        make_tables.limits(SOURCES / "process" / "handover.py")
 
 
-def test_the_reference_tells_what_becomes_of_who_reaches_each_limit() -> None:
-    assert set(cells(section(page("reference/limits.md"), "## In the config file"))) == set(Limits.__struct_fields__)
-
-
-def test_every_limit_in_the_code_is_in_the_reference() -> None:
-    limits = {name for name in constants() if not NOT_LIMITS.keys() & set(with_ancestors(name))}
-    assert limits == listed_limits().keys()
-
-
-def test_every_limit_in_the_reference_has_the_value_that_it_has_in_the_code() -> None:
-    there = constants()
-    for name, (number, unit) in listed_limits().items():
-        assert number * {"": 1.0, **TIME, **SIZE}[unit] == there[name], name
-        assert (unit in TIME) or "SECONDS" not in name, f"{name}: seconds are told with a unit"
-
-
-def test_every_constant_that_the_page_of_limits_names_is_compared() -> None:
-    named = {span for span in spans(page("reference/limits.md")) if re.fullmatch(r"[a-z0-9_.]+\.[A-Z_]+", span)}
-    assert named == listed_limits().keys()
-
-
-def test_nothing_is_excused_from_being_a_limit_that_is_not_there() -> None:
-    assert NOT_LIMITS.keys() <= {each for name in constants() for each in with_ancestors(name)}
-
-
-def test_the_reference_lists_every_timing_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", page("reference/limits.md"), re.MULTILINE))
-    assert rows == {field.name: f"{field.default:g}" for field in fields(Timings)}
+@pytest.mark.parametrize(
+    ("name", "value", "text", "told"),
+    [
+        ("WAIT_SECONDS", 0.5, "A wait.", "0.5 s"),
+        ("WAIT_SECONDS", 7 * 86400.0, "A wait.", "7 days"),
+        ("WAIT", 3600.0, "Most seconds of a wait.", "1 h"),
+        ("LINE", 2**20, "Bytes of a request.", "1 MiB"),
+        ("LINE_BYTES", 100, "A line.", "100 bytes"),
+        ("MAX_JOBS", 10_000, "Jobs.", "10,000"),
+    ],
+)
+def test_a_limit_is_told_with_its_unit(name: str, value: float, text: str, told: str) -> None:
+    assert make_tables.amount(make_tables.Described(name, value, text)) == told
 
 
 # -------------------------------------------------------------------- the log

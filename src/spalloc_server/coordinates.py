@@ -11,7 +11,7 @@ stand, and which chips a board has). Nothing is searched for.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from spalloc_server.links import Links
 
@@ -42,12 +42,12 @@ Location: TypeAlias = tuple[int, int, int]
 Chip: TypeAlias = tuple[int, int]
 """(x, y) of a chip."""
 
-BOARDS_PER_TRIAD = 3
+BOARDS_PER_TRIAD: Final = 3
 
-CHIPS_PER_TRIAD = 12
+CHIPS_PER_TRIAD: Final = 12
 """A triad repeats every 12 chips, in both axes."""
 
-BOARD_CHIPS = 8
+BOARD_CHIPS: Final = 8
 """A board fits into a square of 8 by 8 chips."""
 
 _ETHERNET_CHIPS: tuple[Chip, Chip, Chip] = ((0, 0), (8, 4), (4, 8))

@@ -50,16 +50,16 @@ from spalloc_server.storage.state_file import cold_start, consistent, state_path
 __all__ = ["Server"]
 
 SIGNAL_TURNS = 10
-"""Turns of the event loop after which signals have been heard that came while it stood still."""
+"""Turns of the event loop after which signals that came while it stood still have been heard."""
 
 DRAIN_SECONDS = 30.0
-"""How long a graceful stop waits for BMPs to finish what they are doing."""
+"""The longest that a graceful stop waits for BMPs to finish what they are doing."""
 
 HASTE_SECONDS = 1.0
-"""How long a stop at once waits for the last commits, and for the journal's end: the disk may hang."""
+"""The longest that a stop at once waits for a disk that hangs."""
 
 NAMED_JOBS = 20
-"""Jobs that a configuration ends and whose numbers the log tells."""
+"""Jobs that a configuration ends and that the log names."""
 
 log = get_logger(__name__)
 

@@ -29,7 +29,7 @@ __all__ = ["Batches", "Effects"]
 
 
 EMERGENCY_SECONDS = 1.0
-"""How long power-offs wait for the disk in an emergency stop."""
+"""The longest that the power-offs of an emergency stop wait for the disk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from spalloc_server.errors import SpallocServerError
 __all__ = ["Client", "ClientError"]
 
 REPLY_SECONDS = 10.0
-"""The longest wait for a reply."""
+"""`demo`: the longest wait for a reply, as a client."""
 
 REPLY_BYTES = 16 * 2**20
-"""The longest reply: a list of many jobs."""
+"""`demo`: the longest reply that is read, such as a list of many jobs."""
 
 LOOK_SECONDS = 15.0
-"""While a job is waited for, its state is asked for at least this often, which also keeps it alive."""
+"""`demo`: from one request for the state of a job that is waited for to the next. It also keeps the job alive."""
 
 
 class ClientError(SpallocServerError):

@@ -42,8 +42,9 @@ BRISK_FAULTS = """# Not a fault: boards a few times quicker than real ones, so t
 timings = { command = 0.0005, power_on = 0.5, power_on_others = 1.0 }
 """
 ONCE_SECONDS = 60.0
-"""The longest that `--once` may take."""
+"""The longest that `demo --once` may take."""
 POLL_SECONDS = 0.05
+"""`demo --once`: between looks whether boards are off."""
 PATH = click.Path(path_type=Path)
 
 

@@ -26,9 +26,9 @@ __all__ = ["Part", "PartError"]
 
 KEPT_LINES: Final = 20
 STOP_SECONDS: Final = 5.0
-"""The longest that a part may take to stop; then it is killed."""
+"""`demo`: the longest that its server or its hardware may take to stop; then it is killed."""
 GRACE_SECONDS: Final = 1.0
-"""After this it is told once more: a server then stops at once."""
+"""`demo`: from the first signal to stop to the second, after which a server stops at once."""
 _DIE_WITH_PARENT: Final = 1
 """PR_SET_PDEATHSIG."""
 

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -30,12 +30,12 @@ from spalloc_server.drawing.hexagons import PALETTE
 
 __all__ = ["Events", "picture", "show"]
 
-LOOK_SECONDS = 0.25
-JOBS = 11
+LOOK_SECONDS: Final = 0.25
+JOBS: Final = 11
 """Most jobs in the table."""
-EVENTS = 6
+EVENTS: Final = 6
 """Latest events that stay in sight."""
-BAR_WIDTH = 32
+BAR_WIDTH: Final = 32
 
 
 async def show(host: str, port: int, machine: Machine, *, live: bool, console: Console | None = None) -> None:

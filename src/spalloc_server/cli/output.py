@@ -30,7 +30,7 @@ from spalloc_server.log.descriptor import Descriptor, takes
 __all__ = ["Stream", "never_wait"]
 
 FLUSH_SECONDS = 0.5
-"""How long the end of the process waits for the last lines to be written."""
+"""The longest that the end of the process waits for the last lines to be written."""
 
 
 class Stream(io.TextIOBase):

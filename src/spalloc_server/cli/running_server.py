@@ -28,14 +28,15 @@ from spalloc_server.frontends.operators.messages import Request, socket_path
 __all__ = ["NoServerError", "OperatorError", "RunningServer", "find_server", "of_a_server"]
 
 CONNECT_SECONDS = 5.0
+"""The longest wait for a connection to a server."""
 REPLY_SECONDS = 150.0
-"""The longest wait for a reply; a power cycle waits for its turn."""
+"""The longest wait for its answer; a power cycle waits for its turn."""
 
 AGAIN_SECONDS = 10.0
-"""A request that may be sent again is sent again for so long."""
+"""For so long a request is sent again where the connection was lost, if that is safe."""
 
 PAUSE_SECONDS = 0.1
-"""From a failure to sending it again."""
+"""From one attempt to send a request to the next."""
 
 PATH = click.Path(path_type=Path)
 T = TypeVar("T")

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["finish", "heed", "hold", "hold_interrupt"]
 
 GRACE_SECONDS = 40.0
-"""From a first signal to stop to the end, whatever happens: 30 s for BMPs, and what comes before and after."""
+"""From a first signal to stop to the end of the process, whatever it waits for: 30 s for BMPs, and what comes before
+and after."""
 
 HASTE_SECONDS = 10.0
-"""From a second one to the end, whatever happens, or from the end of the event loop; usually it is there at once."""
+"""From a second signal, or from the end of the event loop, to the end of the process, whatever it waits for."""
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 REMEMBERED = (signal.SIGHUP, signal.SIGUSR2)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from spalloc_server.core.simulation import Simulation
 
 __all__ = ["plot"]
 
 WIDTH, HEIGHT, LEFT, TOP, GAP = 960, 200, 70, 30, 50
-POINTS = 2000
+POINTS: Final = 2000
 """Points drawn at most in each curve."""
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from spalloc_server import configuration as configuration_names
 from spalloc_server import coordinates
@@ -30,7 +30,7 @@ from spalloc_server.links import Links
 
 __all__ = ["load"]
 
-WRITABLE_BY_OTHERS = 0o022
+WRITABLE_BY_OTHERS: Final = 0o022
 """Permission to write for the group, or for everybody."""
 
 

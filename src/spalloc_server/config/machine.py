@@ -30,7 +30,7 @@ Frame: TypeAlias = tuple[int, int]
 """(cabinet, frame)."""
 
 MAX_TRIADS = 100_000
-"""Triads of one machine: the largest that there is has 400."""
+"""Triads of one machine (else an error). The largest machine that there is has 400."""
 
 DEFAULT_TAGS = frozenset({"default"})
 """The tags of a machine that is given none, and of a job that asks for none."""

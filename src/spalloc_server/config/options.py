@@ -34,10 +34,12 @@ __all__ = [
 ]
 
 MAX_NUMBER = 2**53
-"""The largest whole number that is taken from outside: up to it, every reader of JSON takes whole numbers exactly."""
+"""The largest whole number that is taken from outside, positive or negative: sizes, counts, priorities, coordinates,
+numbers of jobs. Up to it every reader of JSON takes whole numbers exactly."""
 
 MAX_SECONDS = 1e10
-"""The longest time that is taken from outside: some 300 years."""
+"""The longest time that is taken from outside, some 300 years: `keepalive`, `max_runtime`, settings, times in a
+trace."""
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 Positive: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
@@ -77,12 +79,13 @@ class Scheduling(Options, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Who goes next (`[scheduling]`)."""
 
     policy: Literal["backfill", "fifo"] = "backfill"
-    """`backfill`: jobs that delay nobody may overtake. `fifo`: strictly first come, first served."""
+    """`"backfill"`: jobs that delay nobody may overtake. `"fifo"`: strictly first come, first served."""
     half_life: Interval = 604800.0
     """Seconds after which an owner's past use counts half."""
     min_fill: Annotated[float, Meta(ge=0, le=1)] = 2 / 3
-    """Least share of its rectangle of triads that a job for n boards fills, where no tighter one serves it; 0 for any,
-    1 for only the tightest rectangles."""
+    """Least share of its rectangle of triads that a job for n boards fills, two thirds by default; 0 for any, 1 for
+    only the tightest rectangles. A looser one is given where dead boards, or the request itself, leave nothing
+    tighter."""
     max_priority: Count = 0
     """Highest priority that a job may ask for."""
 
@@ -117,40 +120,45 @@ class Limits(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What clients may take of the network service (`[limits]`)."""
 
     line_bytes: Positive = 65536
-    """Longest line of a request; a client that sends a longer one is disconnected."""
+    """Longest line of a request. The sender of a longer one is disconnected; the log has the beginning of the line."""
     write_buffer_bytes: Positive = 8 * 1024 * 1024
-    """Unread bytes of replies and notifications at which a client is disconnected."""
+    """Unread bytes of replies and notifications at which a client is disconnected. Until then notifications are merged,
+    and none is lost."""
     unsent_bytes: Positive = 256 * 1024 * 1024
-    """Unread bytes of all clients together; over it, who keeps the most waiting for longest is disconnected."""
+    """Unread bytes of all clients together. Over it, the client for whom the most has waited for longest (bytes x
+    seconds) is disconnected, and the next, until it is enough. Choose it larger than the longest reply: `list_jobs`
+    of 100,000 jobs is some 30 MB."""
     pending_replies: Positive = 1024
-    """Requests of one connection that may wait for their replies; no more are read meanwhile."""
+    """Requests of one connection that may wait for their replies. No more are read until a reply has left."""
     connections: Positive = 16384
-    """Connections in all."""
+    """Connections in all, those in a TLS handshake included. One more is not let in."""
     connections_per_address: Positive = 4096
-    """Connections from one address."""
+    """Connections from one address. One more is not let in."""
     commands_per_second: Seconds = 0.0
-    """Commands a second from one address, on average; 0 for no limit."""
+    """Commands a second from one address, on average; 0 for no limit. Further commands wait; keepalives are counted
+    apart."""
     jobs_per_owner: Count = 0
-    """Queued and running jobs of one owner; 0 for no limit."""
+    """Queued and running jobs of one owner; 0 for no limit. One more gets an exception."""
     jobs_per_address: Count = 10_000
-    """Queued and running jobs created from one address, which may be that of a whole laboratory; 0 for no limit."""
+    """Queued and running jobs created from one address, which may be that of a whole laboratory; 0 for no limit. One
+    more gets an exception."""
     watches_per_connection: Positive = 1024
-    """Jobs and machines that one connection may watch by name."""
+    """Jobs and machines that one connection may watch by name. One more gets an exception."""
     queued_jobs: Positive = 100_000
-    """Jobs that may wait in the queue, all in all."""
+    """Jobs that may wait in the queue, all in all. One more gets an exception."""
 
 
 class Access(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who may use the network service (`[access]`). The protocol knows no log-in, so addresses must do."""
 
     clients: tuple[str, ...] = ()
-    """Networks that may connect, such as "10.0.0.0/8"; none for everybody."""
+    """Networks that may connect, such as `"10.0.0.0/8"`; `[]` for everybody."""
     managers: tuple[str, ...] = ()
-    """Networks that may end and switch jobs that another address created; none for everybody."""
+    """Networks that may end and switch jobs that another address created; `[]` for everybody."""
     tls_certificate: str = ""
-    """PEM file, relative to the config file's folder, of the certificate and its chain; "" for no encryption."""
+    """PEM file, relative to the config file's folder, of the certificate and its chain; `""` for no encryption."""
     tls_key: str = ""
-    """PEM file of its private key; "" where the certificate's file holds that too."""
+    """PEM file of its private key; `""` where the certificate's file holds that too."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -44,15 +44,16 @@ class Configuration:
     """
 
     machines: Sequence[Machine] = ()
-    """In order of priority, highest first."""
+    """Machines, the highest priority first. Python: a list. TOML: one `[[machine]]` after another; `machine = []` for
+    none."""
     port: Port = 22244
-    """TCP port to listen on. Deprecated in favour of the command line's `--port`."""
+    """TCP port to listen on. Deprecated: give `--port` on the command line."""
     ip: str = ""
-    """Address to listen on; "" for every interface."""
+    """Address to listen on; `""` for every interface."""
     timeout_check_interval: Interval = 5.0
     """Seconds between looks for jobs whose keepalive has run out."""
     max_retired_jobs: Count = 1200
-    """Ended jobs whose state and reason are remembered."""
+    """Ended jobs whose state and reason clients may still ask for."""
     seconds_before_free: Seconds = 30
     """Seconds that a board rests after a job, before it is given again."""
     _: KW_ONLY
@@ -67,7 +68,7 @@ class Configuration:
     access: Access = field(default_factory=Access)
     """Who may use the network service."""
     history_days: Seconds = 400
-    """Days for which ended jobs stay in the history."""
+    """Days for which ended jobs stay in the history. Python: only by name."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "machines", tuple(self.machines))

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from spalloc_server.config.load import load
 from spalloc_server.config.settings import Configuration
@@ -31,12 +32,12 @@ WATCH_SECONDS = 2.0
 """Between looks at the files of a config that is watched."""
 
 LOOKS = 2
-"""In a row that must be the same before a change counts."""
+"""Looks in a row that must find the same files before a change of a watched config counts."""
 
 LOOKS_IF_SHORTER = 5
 """The same, where a file is shorter than the one in use."""
 
-DEFAULT_PORT = Configuration().port
+DEFAULT_PORT: Final = Configuration().port
 
 log = get_logger(__name__)
 

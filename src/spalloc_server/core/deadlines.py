@@ -17,10 +17,10 @@ from spalloc_server.core.job import Job
 __all__ = ["Deadlines"]
 
 MAX_PASSED = 200
-"""Jobs that are given out in one step."""
+"""Jobs that are ended in one step because their leases have run out."""
 
 MAX_LATER = 4000
-"""Jobs that are put back in one step, because their deadlines have moved."""
+"""Jobs whose leases are looked at in one step and have been renewed."""
 
 
 class Deadlines:

@@ -36,7 +36,7 @@ DEFECT = "Cancelled: internal error of the server; its log tells more."
 """The reason of a job that was given up."""
 
 RECLAIM_SECONDS = 10.0
-"""Between looks for boards that are held for nobody, after a defect."""
+"""After a defect: between looks for boards that are held for no job."""
 
 
 class Engine(Transitions):

@@ -28,13 +28,13 @@ DEFAULT_KEEPALIVE = 60.0
 """Seconds of silence after which a job is destroyed, where its creator names none."""
 
 MAX_TEXT = 256
-"""Characters of an owner, of a machine's name, of a tag, and of a reason."""
+"""Characters of an owner, a machine's name and a tag (else an exception), and of a reason that are kept."""
 
 MAX_TAGS = 16
-"""Tags of one request."""
+"""Tags of one request (else an exception)."""
 
 MAX_SHOWN = 80
-"""Characters of a wrong value that an error text repeats."""
+"""Characters of a wrong value that an exception repeats."""
 
 KEYWORDS = frozenset(
     {"owner", "keepalive", "machine", "tags", "min_ratio", "max_dead_boards", "max_dead_links", "require_torus"}

@@ -23,7 +23,7 @@ from spalloc_server.core.scheduling.prediction import LARGEST
 __all__ = ["LATEST", "check_board", "check_ended", "check_job", "check_number", "check_release"]
 
 LATEST = 1e12
-"""No time that is stored is further from the epoch, in seconds."""
+"""Seconds from 1970, either way, of a stored time; the row of a later one is set aside."""
 
 _STATES = {False: {JobState.queued}, True: {JobState.power, JobState.ready}}
 """States of a live job, by whether it has boards."""

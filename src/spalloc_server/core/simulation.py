@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, Final
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import Scheduling
@@ -21,10 +21,10 @@ from spalloc_server.core.scheduling.scheduler import Scheduler
 
 __all__ = ["LARGE", "Simulation", "TraceJob"]
 
-LARGE = 120
+LARGE: Final = 120
 """Boards from which on a job counts as large: a cabinet."""
 
-SHORT = 60.0
+SHORT: Final = 60.0
 """Seconds that a job counts for at least where its slowdown is told, lest short ones dominate."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from math import cos, pi, sin, sqrt
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from spalloc_server.coordinates import BOARD_CHIPS, CHIPS_PER_TRIAD, Board, Chip, board_to_chip, chip_to_board
 from spalloc_server.drawing.hexagons import (
@@ -26,17 +26,17 @@ from spalloc_server.drawing.hexagons import (
 
 __all__ = ["machine_svg", "triad_svg"]
 
-RADIUS = 12.8
+RADIUS: Final = 12.8
 """From the centre of a board to its corners."""
 
-MARGIN = 16.0
-LINE = 22.0
+MARGIN: Final = 16.0
+LINE: Final = 22.0
 """Height of a line of the legend."""
-LEGEND_WIDTH = 260.0
-LEGEND_LINES = 16
+LEGEND_WIDTH: Final = 260.0
+LEGEND_LINES: Final = 16
 """For so many there is room beside a small machine, too."""
 
-GAP = 0.94
+GAP: Final = 0.94
 """Boards are drawn a little smaller than they are, so that one sees where each ends."""
 
 _STYLE = """

@@ -32,10 +32,10 @@ from spalloc_server.hardware.timings import Timings
 __all__ = ["Bmp", "NoAnswer", "Policy", "Refused", "Silent"]
 
 READ_GRACE_S: Final = 0.001
-"""After a wait, in which the event loop may have stood still, answers that have arrived meanwhile are read first."""
+"""After a wait in which the event loop may have stood still: time in which answers that have arrived are read."""
 
 PROBE_TRIES: Final = 3
-"""How often a probe of a silent BMP is sent before the BMP still counts as silent."""
+"""Times that a probe of a silent BMP is sent before the next pause."""
 
 _ONCE: Final = frozenset({Command.POWER, Command.RESET, Command.XILINX, Command.FLASH_ERASE, Command.FLASH_WRITE})
 _NOT_ACCEPTED: Final = frozenset({ResponseCode.LEN, ResponseCode.SUM, ResponseCode.BUF, ResponseCode.P2P_BUSY})

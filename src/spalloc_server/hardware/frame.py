@@ -41,7 +41,8 @@ from spalloc_server.log.defects import DefectLog
 __all__ = ["MAX_QUEUE", "Done", "Frame", "Work"]
 
 MAX_QUEUE: Final = 1000
-"""Most unfinished work in a frame; further power-ons fail at once. (Power-offs of one job and boards are one.)"""
+"""Unfinished work in a frame; further power-ons fail at once. Power-offs of one job, and boards that wait, are
+one."""
 
 _BOARDS: Final = frozenset(range(24))
 

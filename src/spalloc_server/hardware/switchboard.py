@@ -28,7 +28,7 @@ from spalloc_server.log.defects import DefectLog
 __all__ = ["FrameStatus", "Hardware"]
 
 MAX_ASKED: Final = 64
-"""Most commands of operators that may wait for one BMP."""
+"""Operators' commands that may wait for one BMP."""
 
 
 @dataclass(frozen=True, slots=True)

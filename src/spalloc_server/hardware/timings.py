@@ -61,5 +61,6 @@ class Timings:
     probe_first_s: float = 1.0
     """From a BMP falling silent, or deaf, to its first probe; doubles with each."""
     probe_longest_s: float = 30.0
+    """The longest time between two probes."""
     heartbeat_s: float = 60.0
     """A BMP that is watched and idle is asked for a sign of life this often."""

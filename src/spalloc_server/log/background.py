@@ -19,13 +19,13 @@ from collections.abc import Callable
 __all__ = ["Background"]
 
 BUFFER_BYTES = 2**20
-"""What may wait to be written, for each of the log, standard output and the job log."""
+"""Size of each buffer: for the log, standard output, the job log and systemd."""
 
 RECORD_BYTES = 64
-"""A record counts for this much more than its bytes: a flood of empty lines is bounded, too."""
+"""A record in it counts for its bytes and for these: a flood of empty lines is bounded, too."""
 
 FIRST_RETRY_SECONDS = 0.05
-"""From a write that failed to the next attempt; it doubles with each."""
+"""From a write that failed to the next attempt; doubled after each."""
 
 LAST_RETRY_SECONDS = 1.0
 """The longest time between two attempts."""

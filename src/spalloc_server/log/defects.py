@@ -30,7 +30,7 @@ MAX_KINDS = 100
 """Kinds of defects that are told apart; all further ones count as one kind."""
 
 RESTART_SECONDS = 1.0
-"""From the end of a task that must not end to its new beginning."""
+"""From the failure of a task to its new beginning."""
 
 Kind: TypeAlias = tuple[str, str, str]
 """(event, class of the exception, file and line that raised it)."""

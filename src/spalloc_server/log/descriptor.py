@@ -14,7 +14,7 @@ from contextlib import suppress
 __all__ = ["Descriptor", "takes", "torn"]
 
 POLL_SECONDS = 1.0
-"""How long a thread waits at once for a descriptor that takes nothing at present."""
+"""The longest that a thread waits at once for a pipe or terminal that takes nothing."""
 
 
 class Descriptor:

@@ -20,7 +20,7 @@ from spalloc_server.process.job_log import JobLog
 __all__ = ["Consequences"]
 
 SWITCH_AGAIN_SECONDS = 10.0
-"""From a power-off that could not even be begun to the next attempt."""
+"""From a power-off that could not be begun to the next attempt."""
 
 
 class Consequences:

@@ -20,12 +20,14 @@ READ_GRACE = 0.1
 """Seconds between noting that leases have run out and ending their jobs, in which commands that wait are read."""
 
 READ_TURNS = 10
-"""Turns of all clients that follow, should the event loop have stood still for all of `READ_GRACE`, or be busy: timers
-precede sockets, and clients whose commands have arrived may stand in line (`frontends.v1.turns`)."""
+"""Turns that all clients in line then have, before a keepalive is judged.
+
+The event loop may have stood still for all of `READ_GRACE`, or be busy: timers precede sockets, and clients whose
+commands have arrived may stand in line (`frontends.v1.turns`)."""
 
 
 DEFECT_PAUSE = 1.0
-"""Seconds for which the core is left alone after a defect, where nothing else happens."""
+"""Seconds for which timers leave the core alone after a defect."""
 
 
 async def hurried(work: Coroutine[Any, Any, None], haste: asyncio.Event, seconds: float) -> None:

@@ -27,7 +27,7 @@ FORMAT: Final = 1
 """Version of the messages between the two processes."""
 
 MAX_BYTES = 2**30
-"""Of one message; a longer one is nonsense."""
+"""Size of one message between the two processes of an upgrade; a longer one is nonsense."""
 
 _ENDED = "the other process has ended"
 

@@ -28,10 +28,10 @@ from spalloc_server.log.logger import get_logger
 __all__ = ["JobLog"]
 
 CLOSE_SECONDS = 0.5
-"""How long the end of the server waits for the last events to be written."""
+"""The longest that the end of the server waits for the last events of the job log."""
 
 COMPLAIN_SECONDS = 60.0
-"""Between lines in the server's log while the job log cannot be written."""
+"""Between lines of the log about a job log that cannot be written."""
 
 log = get_logger(__name__)
 

@@ -20,7 +20,7 @@ RETRY_SECONDS = 1.0
 """Between attempts to write while the disk refuses."""
 
 COMPLAIN_SECONDS = 60.0
-"""Between lines in the log while the disk refuses."""
+"""Between lines of the log while the disk refuses."""
 
 PRUNE_SECONDS = 3600.0
 """Between looks for history that is old enough to go."""

@@ -17,12 +17,13 @@ from spalloc_server.log.logger import get_logger
 __all__ = ["STALL_SECONDS", "StallDetector"]
 
 STALL_SECONDS = 0.020
-"""A delay of a beat that counts."""
+"""A delay of the event loop that counts as a stall."""
 
 BEAT_SECONDS = STALL_SECONDS / 2
+"""Between looks whether the event loop stands still."""
 
 LOG_SECONDS = 1.0
-"""Between lines in the log, so that a server in trouble has not that trouble too."""
+"""Between lines of the log about stalls, so that a server in trouble has not that trouble too."""
 
 log = get_logger(__name__)
 

@@ -22,13 +22,13 @@ from spalloc_server.log.background import Background
 __all__ = ["WATCHDOG_PID", "feed_watchdog", "flush", "notify", "reloading"]
 
 SEND_SECONDS = 1.0
-"""One attempt of the background to send a message waits for systemd so long."""
+"""An attempt to send a message that systemd did not take at once, in the background."""
 
 FLUSH_SECONDS = 0.5
-"""How long the end of the server waits for systemd to take its last messages."""
+"""The longest that the end of the server waits for systemd to take the last messages."""
 
 MAINPID_SECONDS = 10.0
-"""How long the old process of an upgrade does: if it ends before systemd knows the new one, the service has ended."""
+"""The same, for the old process of an upgrade: if it ends before systemd knows the new one, the service has ended."""
 
 WATCHDOG_PID = "WATCHDOG_PID"
 """Environment variable that says which process the watchdog watches; without it, any."""

@@ -68,22 +68,23 @@ VARIABLE: Final = "SPALLOC_SERVER_UPGRADE"
 """Environment variable that tells a new process which file descriptor leads to its predecessor."""
 
 WARM_SECONDS = 10.0
-"""From starting a new process to its being warm; clients are served meanwhile."""
+"""The longest that a new process of an upgrade may take to start; clients are served meanwhile."""
 
 SETTLE_SECONDS = 2.0
-"""For the last commits, while clients wait."""
+"""The longest that an upgrade waits for the last commits, while clients wait."""
 
 HANDOVER_SECONDS = 5.0
-"""From Takeover to Go, while clients wait. Usually it takes a tenth of a second."""
+"""The longest that the handover may take, while clients wait. Usually it takes a tenth of a second."""
 
 COMMAND_SECONDS = 30.0
-"""A command that is in flight at a BMP is over by then."""
+"""The longest that an upgrade waits for commands that are in flight at BMPs."""
 
 CHUNK = 100
-"""Connections in one message; systems pass 253 descriptors at once, at most."""
+"""Connections in one message between the two processes of an upgrade; systems pass 253 descriptors at once, at
+most."""
 
 ACCEPTED_TURNS = 10
-"""After so many turns of the event loop, whoever was accepted before is a connection of the service."""
+"""Turns of the event loop after which whoever was accepted before an upgrade is a connection of the service."""
 
 log = get_logger(__name__)
 

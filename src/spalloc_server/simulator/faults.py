@@ -12,7 +12,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -44,7 +44,7 @@ OnBoard = Annotated[int, msgspec.Meta(ge=0, le=7)]
 PhysicalCore = Annotated[int, msgspec.Meta(ge=0, le=17)]
 VirtualCore = Annotated[int, msgspec.Meta(ge=1, le=17)]
 LinkName = Literal["east", "north_east", "north", "west", "south_west", "south"]
-LEAST_CORES = 5
+LEAST_CORES: Final = 5
 """Clients refuse a machine that has a chip with fewer."""
 Times = Annotated[int, msgspec.Meta(ge=0)] | Literal["forever"]
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import struct
+from typing import Final
 
 from spalloc_server.hardware.scp import Command, Request, ResponseCode
 
 __all__ = ["SimulatedFlash"]
 
 SECTOR, SECTOR_BYTES = 0x1000, 0x1000
-BUFFER = 0x10001000
+BUFFER: Final = 0x10001000
 """Address of the buffer from which the sector is written."""
-SERIAL_BYTES = 0x200
+SERIAL_BYTES: Final = 0x200
 
 
 class SimulatedFlash:

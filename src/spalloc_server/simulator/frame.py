@@ -21,7 +21,7 @@ import struct
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -52,12 +52,12 @@ __all__ = [
     "SimulatedTimings",
 ]
 
-BOARDS_PER_FRAME = 24
-FPGAS_PER_BOARD = 3
-UNREADABLE = 0xFFFFFFFF
+BOARDS_PER_FRAME: Final = 24
+FPGAS_PER_BOARD: Final = 3
+UNREADABLE: Final = 0xFFFFFFFF
 """What an FPGA that is off, or has no bit file yet, reads as."""
 SCRAMBLER_REGISTER, SCRAMBLER_DEFAULT = 0x40010, 0xF
-REMEMBERED = 1000
+REMEMBERED: Final = 1000
 """How many of the last commands a frame remembers."""
 
 

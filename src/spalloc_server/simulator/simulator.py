@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from spalloc_server.config.settings import Configuration
 from spalloc_server.hardware.scp import SCP_PORT
@@ -30,8 +30,8 @@ from spalloc_server.simulator.site import SimulatorError, Site, loopback, sites_
 
 __all__ = ["Simulator", "SimulatorError"]
 
-MAX_DATAGRAM = 1024
-BATCH = 64
+MAX_DATAGRAM: Final = 1024
+BATCH: Final = 64
 """Most datagrams taken from one socket before the event loop goes on to others."""
 
 Source = tuple[str, int]

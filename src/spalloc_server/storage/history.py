@@ -17,7 +17,7 @@ from spalloc_server.storage.state_file import connect_to_read, explained
 __all__ = ["read_history", "read_state"]
 
 PAGE = 1000
-"""Jobs read at once."""
+"""Jobs of the history that are read at once."""
 
 
 def read_state(path: Path) -> Snapshot:

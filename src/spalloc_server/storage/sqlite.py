@@ -40,7 +40,7 @@ from spalloc_server.storage.state_file import (
 __all__ = ["SqliteJournal"]
 
 MAX_GROUP = 10_000
-"""Most batches in one transaction."""
+"""Batches in one transaction."""
 
 PRUNE_ROWS = 500
 """Lines of history deleted in one step."""

@@ -24,7 +24,7 @@ from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -48,11 +48,11 @@ __all__ = [
     "transaction",
 ]
 
-APPLICATION_ID = 0x53704E4E
+APPLICATION_ID: Final = 0x53704E4E
 """Marks a database as ours (`PRAGMA application_id`): "SpNN"."""
 
 BUSY_SECONDS = 2.0
-"""How long to wait for somebody else's lock on the database, say an operator's shell."""
+"""The longest wait for another program's lock on the state, such as an operator's shell."""
 
 LOG_BYTES = 64 * 2**20
 """The write-ahead log is cut back to this after it had to grow."""

@@ -29,13 +29,13 @@ SERVER = "server"
 """Who takes boards out of service that failed; anybody else is an operator."""
 
 REMEMBERED = 20
-"""Failures, and reports, of one board that are kept, the latest."""
+"""Failures, and reports, that are remembered of a board: the latest."""
 
 COUNTED_SECONDS = 7 * 86400.0
 """Failures and reports older than this count no longer."""
 
 REPORTS = 2
-"""Reports, of users that are not the same, that set a board aside."""
+"""Reports, from different users, that put a board in quarantine."""
 
 BoardKey = tuple[str, int, int, int]
 """(machine, x, y, z)."""

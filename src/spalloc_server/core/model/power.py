@@ -6,6 +6,8 @@ frame. An `Outcome` is the answer to one. Neither changes once it is made.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from spalloc_server.links import Links
@@ -13,7 +15,7 @@ from spalloc_server.links import Links
 __all__ = ["NO_JOB", "BoardFailure", "FrameWork", "Outcome", "Switch"]
 
 
-NO_JOB = 0
+NO_JOB: Final = 0
 """The number under which boards are held and switched that no job has."""
 
 

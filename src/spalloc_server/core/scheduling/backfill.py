@@ -56,7 +56,7 @@ SLIP = 120.0
 """Seconds by which reserved boards may come later than was thought before others are looked for."""
 
 MAX_FAILURES = 10_000
-"""Kinds of request that are known to find no place on a machine."""
+"""Kinds of request of which it is remembered that a machine has no place for them now."""
 
 RESERVATIONS = 1
 """Reservations on each machine."""

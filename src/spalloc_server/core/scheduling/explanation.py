@@ -19,7 +19,7 @@ from spalloc_server.core.scheduling.waiting import Waiting
 __all__ = ["Explanation", "explain"]
 
 NAMED_JOBS = 6
-"""Jobs named in the text as holding boards."""
+"""Jobs that are named as holding the boards that another job waits for."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):

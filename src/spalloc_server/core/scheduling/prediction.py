@@ -27,13 +27,13 @@ UNKNOWN = 600.0
 """Seconds predicted while nothing is known of anybody."""
 
 OVERRUN = 0.3
-"""A job that has run longer than predicted is expected to run on for this part of the time that it has run."""
+"""A job that has run longer than predicted is expected to run on for this part of its time so far."""
 
 SIMILAR = 2
-"""Jobs of an owner whose mean predicts the next."""
+"""An owner's last jobs whose mean run time predicts that of the next."""
 
 EVERYBODY = 50
-"""Jobs, whoever's, whose mean predicts the first job of a new owner."""
+"""The last jobs of all owners whose mean run time predicts that of a new owner's first job."""
 
 MAX_SIZES = 16
 """Sizes of jobs of which an owner's run times are kept; those used last."""
@@ -44,7 +44,7 @@ MAX_OWNERS = 10_000
 
 
 LARGEST = 1e18
-"""No time in seconds, and no amount of board-seconds, that is kept is larger."""
+"""No stored amount of board-seconds is larger; the row of a larger one is set aside."""
 
 
 class Owner(msgspec.Struct):

@@ -22,7 +22,7 @@ from spalloc_server.core.scheduling.queue import Book
 __all__ = ["Reservation", "all_free", "releases", "soonest"]
 
 TIE_SECONDS = 1.0
-"""Predicted ends that are no further apart than this are one."""
+"""Boards that come free within this time of each other count as coming free together."""
 
 TIE_PART = 0.05
 """The same, as a part of the time until the first of them."""

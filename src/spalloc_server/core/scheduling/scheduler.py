@@ -35,7 +35,7 @@ from spalloc_server.core.scheduling.waiting import Waiting
 __all__ = ["Explanation", "Scheduler"]
 
 MAX_FAILURES = 10
-"""Jobs for which something may raise in one step, before other things have their turn."""
+"""Jobs that one step of the scheduler gives up after a defect, before other things have their turn."""
 
 POLICIES: dict[str, type[Policy]] = {"backfill": Backfill, "fifo": FirstComeFirstServed}
 

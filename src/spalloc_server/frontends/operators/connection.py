@@ -17,16 +17,16 @@ from spalloc_server.log.logger import get_logger
 __all__ = ["Connection", "Home", "refusal"]
 
 MAX_LINE = 2**20
-"""Bytes of a request."""
+"""Bytes of an operator's request."""
 
 IDLE_SECONDS = 600.0
-"""A connection that sends no whole request for so long is closed."""
+"""An operator's connection that sends no whole request for so long is closed."""
 
 UNREAD_SECONDS = 30.0
-"""A connection that reads nothing of a reply for so long is closed."""
+"""An operator's connection that reads nothing of a reply for so long is closed."""
 
 LINGER_SECONDS = 1.0
-"""Time to take the last word before a connection is closed."""
+"""Time for an operator to take the last word before the connection is closed."""
 
 log = get_logger(__name__)
 

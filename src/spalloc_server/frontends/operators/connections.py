@@ -28,15 +28,16 @@ from spalloc_server.log.logger import get_logger
 __all__ = ["Connections"]
 
 MAX_CONNECTIONS = 32
+"""Operators' connections; one more takes the place of the one that has been idle for longest."""
 
 BACKLOG = 128
 """Operators that may wait to be accepted."""
 
 ACCEPTED = 4
-"""Operators that are accepted in one turn of the event loop."""
+"""Operators that are accepted in a row, before others have their turn."""
 
 RETRY_SECONDS = 0.1
-"""Between attempts to accept while there is no file descriptor."""
+"""Between attempts to accept an operator while there is no file descriptor."""
 
 _OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 

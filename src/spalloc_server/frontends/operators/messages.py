@@ -47,7 +47,7 @@ __all__ = [
 
 
 MAX_REASON = 1000
-"""Characters of a reason that an operator gives."""
+"""Characters of an operator's reason (else an exception)."""
 
 Whole: TypeAlias = Annotated[int, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Reason: TypeAlias = Annotated[str, Meta(max_length=MAX_REASON)]

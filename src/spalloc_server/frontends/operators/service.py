@@ -49,7 +49,7 @@ POWER_CYCLE_SECONDS = 120.0
 """The longest wait for a power cycle, which waits for its turn in its frame."""
 
 READ_AT_ONCE = 16
-"""Boards whose sensors are read at the same time; `Hardware` bounds what may wait for it."""
+"""Boards of a machine whose sensors are read at the same time."""
 
 VIEWS = messages.Status | messages.Machines | messages.Boards | messages.Jobs | messages.ShowJob
 """Requests that are answered from memory."""

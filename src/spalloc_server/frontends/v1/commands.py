@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable
 from functools import cache
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -52,7 +52,7 @@ COMMANDS = (
 NO_DESCRIPTION = "It doesn't work and I don't know why."
 """What a report says without words of its own, as the Java server has it."""
 
-NOTHING = -1
+NOTHING: Final = -1
 """A number that no job and no board has."""
 
 C = TypeVar("C", bound="Client")

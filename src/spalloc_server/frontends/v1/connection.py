@@ -30,10 +30,10 @@ TURN_COMMANDS = 32
 """Lines of one client that are answered before other clients have their turn."""
 
 CHEAP_BYTES = 1024
-"""A reply that is no longer, to a command that changes nothing, has taken no time worth looking at the clock for."""
+"""Bytes of a reply up to which the clock is not read, where its command changed nothing."""
 
 LINGER_SECONDS = 10.0
-"""Time for a disconnected client to take what was sent before."""
+"""Time for a client that is disconnected to take its last replies."""
 
 
 class Connection(Outgoing, asyncio.Protocol):

@@ -31,19 +31,19 @@ BACKLOG = 4096
 """Clients that may wait to be accepted (the system may allow fewer): all reconnect at once after a restart."""
 
 ACCEPTED = 32
-"""Clients that are accepted before others have their turn."""
+"""Clients that are accepted in a row, before others have their turn."""
 
 RESERVED_FILES = 128
-"""File descriptors that are not given to clients."""
+"""File descriptors that are kept for other things than clients."""
 
 RETRY_SECONDS = 1.0
 """Between looks whether there are file descriptors again."""
 
 RECEIVE_BYTES = 32768
-"""What the system is asked to keep of a client's requests until they are read; Linux takes it for twice as much."""
+"""Bytes of a client's requests that the system is asked to keep until they are read; Linux keeps twice as many."""
 
 COMPLAIN_SECONDS = 60.0
-"""Between lines in the log about that."""
+"""Between lines of the log about a lack of file descriptors."""
 
 _PROBES = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 """A client whose machine has vanished is noticed after two minutes."""

@@ -30,10 +30,10 @@ TURN_BYTES = 65536
 """Bytes of replies after which other clients have their turn; also the most that are held for commits."""
 
 PENDING_BYTES = 64
-"""What the name of one changed job or machine costs in memory until the client reads it."""
+"""Memory that one changed job or machine counts for, until the client has read of it."""
 
 UNREAD_SECONDS = 30.0
-"""Time after which a client that has read nothing of a long reply is disconnected."""
+"""A client that reads nothing of a long reply for so long is disconnected."""
 
 
 class Outgoing:

@@ -40,15 +40,15 @@ from spalloc_server.log.logger import get_logger
 __all__ = ["Service"]
 
 HANDSHAKE_SECONDS = 10.0
-"""Time for a client to agree on encryption."""
+"""The longest that a client's TLS handshake may take."""
 
 COMPLAINTS = 20
-"""Lines a second that the log tells of clients that did wrong."""
+"""Lines of the log about clients that do wrong, each second."""
 
 NOT_ALLOWED = "its address is in none of the networks that may connect (access.clients)"
 
 BURST_SECONDS = 2.0
-"""An address may be ahead of its rate by the commands of so much time."""
+"""An address may be ahead of `commands_per_second` by the commands of so much time."""
 
 log = get_logger(__name__)
 

@@ -26,7 +26,7 @@ from collections.abc import Callable
 __all__ = ["LEAVING_AT_LEAST", "TURN_CLIENTS", "TURN_LEAVING", "TURN_SECONDS", "Turns"]
 
 TURN_SECONDS = 0.004
-"""Time for clients before the event loop has its turn."""
+"""Time for clients, before timers and all else have their turn."""
 
 TURN_CLIENTS = 128
 """Clients that replies are sent to in one turn, or a few more."""
