@@ -11,8 +11,8 @@ from spalloc_server.application.commits import Batches, Effects
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, JobState
 from spalloc_server.errors import StorageError
-from spalloc_server.storage.journal import MemoryJournal
 from tests.core.machines import a_machine
+from tests.storage.memory_journal import MemoryJournal
 
 
 class House:

@@ -9,7 +9,7 @@ import structlog
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
 from spalloc_server.process.journal_maintenance import COMPLAIN_SECONDS, PRUNE_SECONDS, RETRY_SECONDS, Upkeep
-from spalloc_server.storage.journal import MemoryJournal
+from tests.storage.memory_journal import MemoryJournal
 from tests.storage.workload import a_job
 
 

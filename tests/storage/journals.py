@@ -11,9 +11,10 @@ from typing import Protocol
 
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
-from spalloc_server.storage.journal import Journal, MemoryJournal, OnHealth
+from spalloc_server.storage.journal import Journal, OnHealth
 from spalloc_server.storage.rows import Rows
 from spalloc_server.storage.sqlite import SqliteJournal
+from tests.storage.memory_journal import MemoryJournal
 
 
 class Bench(Protocol):

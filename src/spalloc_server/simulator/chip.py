@@ -45,7 +45,6 @@ SYSTEM_PAGE_END: Final = 0xE5008000
 """The cores' blocks and, from 0xE5007F00 on, the system variables."""
 P2P_TABLE: Final = 0xE1010000
 P2P_TABLE_END: Final = 0xE1018000
-P2P_NONE: Final = 6
 CORE_LOCAL_END: Final = 0x00500000
 CORE_LOCAL_STRIDE: Final = 0x01000000
 """Memory of single cores is kept where nothing else is."""

@@ -25,7 +25,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from spalloc_server.coordinates import BOARD_CHIPS, Chip, board_to_chip, chip_to_board, link_to_vector
 from spalloc_server.links import Links
 
-__all__ = ["BOARD_LINK", "CHIPS", "CHIPS_PER_BOARD", "NO_CHIP", "NUMBER_OF_CHIP", "Numbering", "flood", "hops"]
+__all__ = ["CHIPS", "CHIPS_PER_BOARD", "NO_CHIP", "NUMBER_OF_CHIP", "Numbering", "flood", "hops"]
 
 Place = TypeVar("Place")
 """What stands for a board: anything hashable."""
@@ -75,8 +75,6 @@ def _destinations() -> list[tuple[Links | None, int]]:
 
 
 _DESTINATIONS: Final = _destinations()
-BOARD_LINK: Final[tuple[Links | None, ...]] = tuple(link for link, _ in _DESTINATIONS)
-"""The board's link that link l of chip k leads over, at 6 k + l; None where it stays on the board."""
 
 
 @dataclass(frozen=True, slots=True)

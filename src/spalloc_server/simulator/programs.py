@@ -23,7 +23,6 @@ from spalloc_server.simulator.system import System
 __all__ = ["Message", "deliver"]
 
 _HEAD: Final = struct.Struct("<2H3I")
-COMMAND: Final = struct.Struct("<H")
 
 Answer = tuple[ResponseCode, bytes]
 OK: Final[Answer] = (ResponseCode.OK, b"")
