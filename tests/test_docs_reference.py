@@ -75,13 +75,15 @@ def events() -> Iterator[tuple[str, str, set[str]]]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and (level := _level(node.func)):
                 event = node.args[0]
                 if isinstance(event, ast.Name):
-                    assert path.name in {"service.py", "defects.py"}, f"{path}:{node.lineno}: the event is no constant"
+                    assert path.name in {"complaints.py", "defects.py"}, (
+                        f"{path}:{node.lineno}: the event is no constant"
+                    )
                 else:
                     yield str(ast.literal_eval(event)), level, {keyword.arg or "**" for keyword in node.keywords}
 
 
 def _level(function: ast.Attribute) -> str | None:
-    if function.attr == "complain":  # `Service.complain` logs so many lines a second
+    if function.attr == "complain":  # `Complaints` logs so many lines a second
         return "warning"
     logger = ast.unparse(function.value)
     if logger == "self" and function.attr in {"note", "contained"}:  # in `DefectLog` itself

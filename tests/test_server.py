@@ -148,7 +148,7 @@ async def test_the_end_of_a_job_is_acknowledged_to_nobody_before_it_is_stored(
         ends = [asyncio.create_task(first.call("destroy_job", job_id))]
         await until(lambda: server._batches._unsettled == 1)
         ends.append(asyncio.create_task(second.call("destroy_job", job_id)))
-        await until(lambda: len(server._service._waiting) == 2 or any(end.done() for end in ends))
+        await until(lambda: len(server._service.context.waiting) == 2 or any(end.done() for end in ends))
         assert not any(end.done() for end in ends)
         assert [row.ended_at for row in read_state(place.state).jobs] == [None]
         disk.set()
@@ -257,7 +257,7 @@ async def test_an_address_changes_though_the_server_has_its_port_already(place: 
         place.config.write_text(text.replace("ip='127.0.0.1'", "ip='192.0.2.1'"))
         server.reload()
         assert (await client.call("list_machines"))[0]["tags"] == ["new"], "all of a bad config is refused"
-        await until(lambda: server._service.address == ("0.0.0.0", port))
+        await until(lambda: server._service.acceptor.address == ("0.0.0.0", port))
         await clients.connect(server)
 
 
@@ -552,7 +552,7 @@ async def test_with_a_disk_that_refuses_reads_go_on_changes_are_refused_and_all_
             assert simulator.boards_on() == on
             disk.fault = lambda _: 0
             async with asyncio.timeout(PATIENCE):
-                while server._service.refusal is not None:  # noqa: ASYNC110 - nobody is told
+                while server._service.context.refusal is not None:  # noqa: ASYNC110 - nobody is told
                     await asyncio.sleep(0.05)
             await client.call("destroy_job", job_id)
             await until(lambda: not simulator.boards_on())

@@ -244,12 +244,11 @@ class Server(InThread):
         except ListenError:
             if not address[1] or address[1] != self._listening[1]:
                 raise
-        self._service.stop_listening()  # it may be this very server that has the port, say of all addresses
+        self._service.acceptor.stop_listening()  # it may be this very server that has the port, say of all addresses
         try:
             return listening_sockets(*address)
         except ListenError:
-            again = self._service.listen(listening_sockets(*self._listening))
-            self._chores.append(self.defects.begin(self._tasks, "listening again", again))
+            self._service.acceptor.listen(listening_sockets(*self._listening))
             raise
 
     async def _upgrade(self) -> None:
@@ -317,7 +316,7 @@ class Server(InThread):
         """Serve clients at these sockets, and at no others; clients of others are disconnected."""
         if self._service.connections:
             await self._service.stop()
-        await self._service.listen(sockets)
+        self._service.acceptor.listen(sockets)
         self._listening = address
         self.address = sockets[0].getsockname()[:2]
 
@@ -340,8 +339,8 @@ class Server(InThread):
 
     def _configure(self, configuration: Configuration) -> None:
         self._configuration = configuration
-        self._service.limits, self._service.access = configuration.limits, configuration.access
-        self._service.tls = self._source.tls
+        self._service.configure(configuration.limits, configuration.access)
+        self._service.acceptor.tls = self._source.tls
         before, live = self.controller.machines, self.controller.live_jobs()
         self.controller.configure(configuration)
         if ended := sorted(live - self.controller.live_jobs()):
@@ -367,13 +366,13 @@ class Server(InThread):
         self._operators.committed(ticket, error)
 
     def _refuse(self, reason: str | None) -> None:
-        self._service.refusal = reason
+        self._service.context.refusal = reason
 
     # ---------------------------------------------------------------- stopping
 
     async def _say_goodbye(self) -> None:
         """Finish what is under way, unless there is haste, and disconnect the clients."""
-        self._service.stop_listening()
+        self._service.acceptor.stop_listening()
         self._time.stop()
         if self._batches.stopped:
             return

@@ -18,6 +18,7 @@ from spalloc_server.core.views import ObservableEngine
 from spalloc_server.errors import StorageError
 from spalloc_server.frontends.v1.commands import Commands
 from spalloc_server.frontends.v1.connection import Connection
+from spalloc_server.frontends.v1.outgoing import Outgoing
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.frame import Frame
 from spalloc_server.hardware.switchboard import Hardware
@@ -156,8 +157,9 @@ RAISING: list[tuple[Any, str]] = [
     *((Controller, name) for name in ("tick", "switched", "frame_changed", "wake_at")),
     *((Hardware, name) for name in ("switch", "_on_part", "_conclude")),
     *((Frame, name) for name in ("_switch_on", "_switch_off", "_watch", "greet", "_verify")),
-    *((Service, name) for name in ("notify", "_tell")),
-    *((Connection, name) for name in ("send_notifications",)),
+    (Service, "notify"),
+    (Connection, "tell"),
+    (Outgoing, "notify"),
     (JobLog, "append"),
     (StallDetector, "beat"),
     (upkeep.Upkeep, "look"),

@@ -237,9 +237,9 @@ class Predecessor:
 
         None is answered before all are there: who watches something must not miss that it changes.
         """
-        service.frozen = True
+        service.context.frozen = True
         for begin in range(0, len(self._clients), CHUNK):
-            adoptions = [service.adopt(*client) for client in self._clients[begin : begin + CHUNK]]
+            adoptions = [service.acceptor.adopt(*client) for client in self._clients[begin : begin + CHUNK]]
             for problem in await asyncio.gather(*adoptions, return_exceptions=True):
                 if problem is not None:
                     log.warning("a client was lost at the upgrade", error=repr(problem))
@@ -316,7 +316,7 @@ async def pass_on(
     batches.stop()
     hardware.retire()
     operators.retire()
-    service.stop_greeting()
+    service.acceptor.stop_greeting()
     for client, _ in clients:
         client.abort()
     for client in tuple(service.connections):  # those that cannot be handed over
@@ -340,7 +340,7 @@ async def _go_on(
     finally:
         operators.connections.thaw()
         if sockets:  # else it has not stopped listening
-            await service.listen(sockets)
+            service.acceptor.listen(sockets)
         service.thaw()
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from spalloc_server.config.options import Limits
+from spalloc_server.config.options import Access, Limits
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.replies import JobMachineInfo, JobStatus
@@ -133,6 +133,10 @@ class Running:
         self.lines.append(line)
         return line
 
+    def allow(self, access: Access) -> None:
+        """As if the configuration had changed."""
+        self.service.configure(self.service.context.limits, access)
+
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
             while not condition():  # noqa: ASYNC110 - the code under test has no event for this
@@ -144,7 +148,7 @@ async def running(limits: Limits | None = None, clock: Callable[[], float] | Non
     core, commits = StandIn(), Commits()
     service = Service(core.as_core(), limits or Limits(), commits.hold, clock=clock or time.monotonic)
     sockets = listening_sockets("127.0.0.1", 0)
-    await service.listen(sockets)
+    service.acceptor.listen(sockets)
     run = Running(service, core, commits, sockets[0].getsockname()[1])
     try:
         yield run

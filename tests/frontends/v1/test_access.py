@@ -41,12 +41,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def test_only_listed_networks_may_connect() -> None:
     async with running() as run:
-        run.service.access = Access(clients=(ELSEWHERE,))
+        run.allow(Access(clients=(ELSEWHERE,)))
         with capture_logs() as lines:
             refused = await run.connect()
             assert await refused.receive() is None
         assert warnings(lines) == ["connection refused"]
-        run.service.access = Access(clients=(ELSEWHERE, "127.0.0.0/8"))
+        run.allow(Access(clients=(ELSEWHERE, "127.0.0.0/8")))
         assert await (await run.connect()).ask("version") == {"return": "1.0.0"}
 
 
@@ -54,7 +54,7 @@ async def test_who_may_not_connect_any_more_is_disconnected() -> None:
     async with running() as run:
         line = await run.connect()
         await line.ask("version")
-        run.service.access = Access(clients=(ELSEWHERE,))
+        run.allow(Access(clients=(ELSEWHERE,)))
         assert await line.receive() is None
         await run.until(lambda: not run.service.connections)
 
@@ -65,11 +65,11 @@ async def test_jobs_of_other_addresses_are_changed_only_by_managers(command: str
         run.core.creators = {1: "192.0.2.7", 2: "127.0.0.1"}
         line = await run.connect()
         assert await line.ask(command, 1) == {"return": None}, "it is not restricted by default"
-        run.service.access = Access(managers=(ELSEWHERE,))
+        run.allow(Access(managers=(ELSEWHERE,)))
         assert "created from 192.0.2.7" in (await line.ask(command, 1))["exception"]
         assert await line.ask(command, 2) == {"return": None}
         assert await line.ask(command, 3) == {"return": None}
-        run.service.access = Access(managers=("127.0.0.0/8",))
+        run.allow(Access(managers=("127.0.0.0/8",)))
         assert await line.ask(command, 1) == {"return": None}
         assert len(run.core.calls) == 4
 
@@ -93,15 +93,15 @@ def test_what_is_no_network_is_refused(settings: dict[str, object], wrong: str) 
 )
 async def test_listening_to_everybody_is_told_in_one_line(ip: str, clients: tuple[str, ...], warns: bool) -> None:
     async with running() as run:
-        run.service.access = Access(clients=clients)
+        run.allow(Access(clients=clients))
         with capture_logs() as lines:
-            await run.service.listen(listening_sockets(ip, 0))
+            run.service.acceptor.listen(listening_sockets(ip, 0))
         assert ["clients" in line["event"] for line in lines] == [True] * warns
 
 
 async def test_connections_are_encrypted_where_there_is_a_certificate(certificate: Path) -> None:
     async with running() as run:
-        run.service.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
+        run.service.acceptor.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
         trusting = ssl.create_default_context(cafile=certificate / "cert.pem")
         line = Line(*await asyncio.open_connection("127.0.0.1", run.port, ssl=trusting))
         run.lines.append(line)
@@ -113,7 +113,7 @@ async def test_connections_are_encrypted_where_there_is_a_certificate(certificat
 
 async def test_a_client_with_tls_hears_of_changes_while_it_says_nothing(certificate: Path) -> None:
     async with running() as run:
-        run.service.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
+        run.service.acceptor.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
         trusting = ssl.create_default_context(cafile=certificate / "cert.pem")
         line = Line(*await asyncio.open_connection("127.0.0.1", run.port, ssl=trusting))
         run.lines.append(line)
@@ -125,7 +125,7 @@ async def test_a_client_with_tls_hears_of_changes_while_it_says_nothing(certific
 
 async def test_a_client_that_does_not_speak_tls_is_disconnected_and_the_log_says_so(certificate: Path) -> None:
     async with running() as run:
-        run.service.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
+        run.service.acceptor.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
         line = await run.connect()
         with capture_logs() as lines:
             await line.send(request("version"))
@@ -167,16 +167,16 @@ async def test_accepting_resumes_when_a_client_that_was_refused_is_gone() -> Non
     async with running(Limits(connections_per_address=1)) as run:
         first, refused = await run.connect(), await run.connect()
         await first.ask("version")
-        run.service.access = Access(clients=(ELSEWHERE,))
+        run.allow(Access(clients=(ELSEWHERE,)))
         assert await refused.receive() is None
-        run.service.access = Access()
+        run.allow(Access())
         assert await (await run.connect()).ask("version") == {"return": "1.0.0"}
 
 
 @pytest.mark.usefixtures("no_files_but_one")
 async def test_accepting_resumes_when_a_handshake_has_failed(certificate: Path) -> None:
     async with running() as run:
-        run.service.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
+        run.service.acceptor.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
         bad = await run.connect()
         await bad.send(request("version"))
         await bad.reader.read()
@@ -203,14 +203,14 @@ async def test_the_listener_looks_for_file_descriptors_by_itself(monkeypatch: py
 
 async def test_clients_in_a_handshake_count_and_those_over_a_limit_are_refused_before_it(certificate: Path) -> None:
     async with running(Limits(connections_per_address=2)) as run:
-        run.service.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
+        run.service.acceptor.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
         silent = [await run.connect() for _ in range(2)]
         with capture_logs() as lines:
             refused = await run.connect()
             assert await refused.receive() is None
         assert ["limit connections_per_address" in line["reason"] for line in lines] == [True]
         await silent[0].close()
-        await run.until(lambda: run.service._counted == 1)
+        await run.until(lambda: run.service.acceptor.counted == 1)
         trusting = ssl.create_default_context(cafile=certificate / "cert.pem")
         line = Line(*await asyncio.open_connection("127.0.0.1", run.port, ssl=trusting))
         run.lines.append(line)
@@ -219,16 +219,16 @@ async def test_clients_in_a_handshake_count_and_those_over_a_limit_are_refused_b
 
 async def test_who_may_not_connect_any_more_is_not_served_after_a_handshake(certificate: Path) -> None:
     async with running() as run:
-        run.service.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
+        run.service.acceptor.tls = tls_context(Access(tls_certificate="cert.pem", tls_key="key.pem"), certificate)
         line = await run.connect()
-        await run.until(lambda: run.service._counted == 1)
-        run.service.access = Access(clients=(ELSEWHERE,))
+        await run.until(lambda: run.service.acceptor.counted == 1)
+        run.allow(Access(clients=(ELSEWHERE,)))
         trusting = ssl.create_default_context(cafile=certificate / "cert.pem")
         with suppress(ConnectionError):
             await line.writer.start_tls(trusting, server_hostname="127.0.0.1")
             await line.send(request("version"))
             assert await line.receive() is None
-        await run.until(lambda: run.service._counted == 0)
+        await run.until(lambda: run.service.acceptor.counted == 0)
 
 
 class NoFiles(socket.socket):

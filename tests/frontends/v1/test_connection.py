@@ -152,11 +152,11 @@ async def test_a_commit_that_fails_is_told_to_those_who_changed_something_and_to
 async def test_changes_can_be_refused_for_a_time_while_questions_are_answered() -> None:
     async with running() as run:
         line = await run.connect()
-        run.service.refusal = "the disk is full"
+        run.service.context.refusal = "the disk is full"
         for command in sorted(CHANGING):
             assert await line.ask(command, 1, owner="me") == {"exception": "the disk is full"}
         assert await line.ask("version") == VERSION
-        run.service.refusal = None
+        run.service.context.refusal = None
         assert await line.ask("create_job", owner="me") == {"return": 1}
         assert [call[0] for call in run.core.calls] == ["create_job"]
 
@@ -226,8 +226,7 @@ class Slow(StandIn):
 
 async def test_one_client_has_no_more_than_its_turn_however_many_commands_it_sends() -> None:
     core, wire = Slow(clock := FakeClock()), Wire()
-    connection = Connection(Service(core.as_core(), Limits(), Commits().hold, clock=clock))
-    connection.connection_made(wire)
+    connection = connected(wire, Service(core.as_core(), Limits(), Commits().hold, clock=clock))
     connection.data_received((request("destroy_job", 1) + b"\n") * 5)
     called = [len(core.calls)]
     for _ in range(4):
@@ -255,7 +254,7 @@ async def test_commands_over_the_rate_wait_and_keepalives_are_counted_apart() ->
         await line.send(*[request("version")] * 30)
         assert [await line.receive() for _ in range(21)] == [VERSION] * 21  # two seconds' worth, and the one too many
         [busy] = [each for each in run.service.connections if each._delay is not None]
-        assert run.service.charge("127.0.0.1", "version") == pytest.approx(0.2)
+        assert run.service.context.rates.charge("127.0.0.1", "version") == pytest.approx(0.2)
         assert not busy._transport.is_reading()
         assert await keepalive.ask("job_keepalive", 1) == {"return": None}
         clock.now += 2.0
@@ -265,28 +264,13 @@ async def test_commands_over_the_rate_wait_and_keepalives_are_counted_apart() ->
 async def test_the_end_of_a_turn_does_not_end_the_wait_for_the_rate() -> None:
     rate = TURN_COMMANDS / 2 - 0.4  # the last command of the first turn is the first that has to be waited for
     limits, wire = Limits(commands_per_second=rate), Wire()
-    connection = Connection(Service(StandIn().as_core(), limits, Commits().hold, clock=FakeClock()))
-    connection.connection_made(wire)
+    connection = connected(wire, Service(StandIn().as_core(), limits, Commits().hold, clock=FakeClock()))
     connection.data_received((request("version") + b"\n") * (TURN_COMMANDS + 1))
     for _ in range(3):
         await asyncio.sleep(0)
     assert wire.sent.count(b"\n") == TURN_COMMANDS
     assert connection._delay is not None
     connection.connection_lost(None)
-
-
-async def test_reconnecting_is_no_way_around_the_rate() -> None:
-    clock = FakeClock()
-    async with running(Limits(commands_per_second=10.0), clock) as run:
-        line = await run.connect()
-        await line.send(*[request("version")] * 15)
-        assert [await line.receive() for _ in range(15)] == [VERSION] * 15
-        await line.close()
-        await run.until(lambda: not run.service.connections)
-        assert run.service._addresses["127.0.0.1"].due[1] == pytest.approx(101.5)
-        clock.now += 2.0
-        run.service._forget_address("127.0.0.1")
-        assert not run.service._addresses
 
 
 @settings(max_examples=25, deadline=None)
@@ -299,8 +283,7 @@ def test_replies_do_not_depend_on_how_the_bytes_arrive(data: st.DataObject) -> N
 
     async def replies(chunks: list[bytes]) -> list[Any]:
         wire = Wire()
-        connection = Connection(Service(StandIn().as_core(), Limits(), Commits().hold, clock=FakeClock()))
-        connection.connection_made(wire)
+        connection = connected(wire, Service(StandIn().as_core(), Limits(), Commits().hold, clock=FakeClock()))
         for chunk in chunks:
             connection.data_received(chunk)
             await asyncio.sleep(0)
@@ -317,8 +300,7 @@ def test_replies_do_not_depend_on_how_the_bytes_arrive(data: st.DataObject) -> N
 def test_garbage_never_raises(chunks: list[bytes]) -> None:
     async def feed() -> Wire:
         wire = Wire()
-        connection = Connection(Service(StandIn().as_core(), Limits(line_bytes=100), Commits().hold))
-        connection.connection_made(wire)
+        connection = connected(wire, Service(StandIn().as_core(), Limits(line_bytes=100), Commits().hold))
         for chunk in chunks:
             if not wire.is_closing():
                 connection.data_received(chunk)
@@ -335,7 +317,7 @@ class Wire(asyncio.Transport):
     """A transport that takes everything."""
 
     def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1), "socket": Mock(spec=socket.socket)})
+        super().__init__({"socket": Mock(spec=socket.socket)})
         self.sent = b""
         self._open = True
 
@@ -361,3 +343,10 @@ class Wire(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return not self._open
+
+
+def connected(wire: Wire, service: Service) -> Connection:
+    """A connection at a transport that a test reads."""
+    connection = service.acceptor.connection("127.0.0.1", "127.0.0.1:1")
+    connection.connection_made(wire)
+    return connection

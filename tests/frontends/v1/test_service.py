@@ -9,12 +9,11 @@ import socket
 import pytest
 from structlog.testing import capture_logs
 
-from spalloc_server.config.options import Limits
+from spalloc_server.config.options import Access, Limits
 from spalloc_server.errors import ListenError
 from spalloc_server.frontends.v1.connection import Connection
 from spalloc_server.frontends.v1.listener import listening_sockets
 from spalloc_server.frontends.v1.outgoing import PENDING_BYTES
-from spalloc_server.frontends.v1.service import COMPLAINTS
 from tests.frontends.v1.stand_in import Line, Running, request, running
 
 
@@ -31,7 +30,7 @@ async def test_watchers_hear_of_what_they_watch_and_of_nothing_else() -> None:
         machines = await watcher(run, "notify_machine")
         machine = await watcher(run, "notify_machine", "a")
         run.service.notify({3, 2, 1}, {"b"})
-        await run.until(lambda: not any(each.notifying for each in run.service.connections))
+        await run.until(lambda: not any(each.outgoing._notifying for each in run.service.connections))
         run.service.notify(set(), {"a"})
         assert await everything.receive() == {"jobs_changed": [1, 2, 3]}
         assert await one.receive() == {"jobs_changed": [2]}
@@ -121,9 +120,9 @@ async def test_a_client_that_reads_nothing_of_a_long_reply_is_disconnected_but_a
         [connection] = run.service.connections
         unsent = connection._transport.get_write_buffer_size()
         with capture_logs() as logs:
-            connection._await_progress(unsent + 1)
+            connection.outgoing._await_progress(unsent + 1)
             assert logs == []
-            connection._await_progress(unsent)
+            connection.outgoing._await_progress(unsent)
             await run.until(lambda: not run.service.connections)
         assert "does not read" in logs[0]["reason"]
 
@@ -153,15 +152,15 @@ async def test_of_all_who_do_not_read_the_one_who_keeps_most_for_longest_is_disc
         assert "unsent_bytes" in logs[0]["reason"]
         assert logs[0]["peer"] == large.peer
         assert run.service.connections == {small, fresh}
-        assert run.service._kept_bytes <= 35_000_000
+        assert run.service.context.backlog.bytes <= 35_000_000
         async with asyncio.timeout(10):
             await line.reader.readexactly(14_000_000)
         assert (await line.reader.readline()).endswith(b'"]}\n')
         assert await line.ask("version") == {"return": "1.0.0"}
-        assert run.service._kept.keys() == {small}
+        assert run.service.context.backlog._kept.keys() == {small.outgoing}
         small.abort()
         await run.until(lambda: run.service.connections == {fresh})
-        assert run.service._kept_bytes == 0
+        assert run.service.context.backlog.bytes == 0
 
 
 async def test_replies_that_wait_for_a_commit_count_as_unread() -> None:
@@ -174,16 +173,16 @@ async def test_replies_that_wait_for_a_commit_count_as_unread() -> None:
                 await line.send(request("create_job", owner="me"), *[request("list_jobs")] * 1000)
             await run.until(lambda: bool(logs))
         assert "unsent_bytes" in logs[0]["reason"]
-        assert 0 < run.service._kept_bytes <= 1_000_000
+        assert 0 < run.service.context.backlog.bytes <= 1_000_000
 
 
 async def test_changes_that_a_client_does_not_hear_of_count_as_unread() -> None:
     async with running() as run:
         await stuffed(run)
-        before = run.service._kept_bytes
+        before = run.service.context.backlog.bytes
         run.service.notify(range(100), set())
-        await run.until(lambda: run.service._kept_bytes == before + 100 * PENDING_BYTES)
-        assert run.service._kept_bytes == before + 100 * PENDING_BYTES
+        await run.until(lambda: run.service.context.backlog.bytes == before + 100 * PENDING_BYTES)
+        assert run.service.context.backlog.bytes == before + 100 * PENDING_BYTES
 
 
 @pytest.mark.parametrize("limit", ["connections", "connections_per_address"])
@@ -201,25 +200,10 @@ async def test_connections_over_a_limit_are_refused_until_others_leave(limit: st
         assert await (await run.connect()).ask("version") == {"return": "1.0.0"}
 
 
-async def test_clients_that_do_wrong_do_not_flood_the_log() -> None:
-    now = 100.0
-    async with running(clock=lambda: now) as run:
-        with capture_logs() as logs:
-            for _ in range(COMPLAINTS + 30):
-                run.service.complain("client disconnected")
-            assert len(logs) == COMPLAINTS
-            now += 1
-            run.service.complain("client disconnected")
-        assert [(line["event"].split()[0], line.get("more")) for line in logs[COMPLAINTS:]] == [
-            ("more", 30),
-            ("client", None),
-        ]
-
-
 async def test_limits_may_be_assigned_anew() -> None:
     async with running() as run:
         line = await run.connect()
-        run.service.limits = Limits(watches_per_connection=1, connections=1)
+        run.service.configure(Limits(watches_per_connection=1, connections=1), Access())
         assert await line.ask("notify_job", 1) == {"return": None}
         assert "most that one may" in (await line.ask("notify_job", 2))["exception"]
 
@@ -251,7 +235,7 @@ async def test_a_connection_moves_to_another_service_and_nothing_is_lost() -> No
         assert state.machines == []
         assert state.changed_jobs == [5]
         connection.abort()
-        await new.service.adopt(sock, state)
+        await new.service.acceptor.adopt(sock, state)
         line.writer.write(b'"version"}\n')
         async with asyncio.timeout(10):
             await line.reader.readexactly(STUFFING)

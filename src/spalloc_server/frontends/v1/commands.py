@@ -176,6 +176,18 @@ class Commands(Generic[C]):
         self.watched_jobs.forget(client)
         self.watched_machines.forget(client)
 
+    def watched(self, client: C) -> tuple[list[int] | None, list[str] | None]:
+        """(jobs, machines) that `client` watches; None for all."""
+        jobs, machines = self.watched_jobs.watched(client), self.watched_machines.watched(client)
+        return None if jobs is None else sorted(jobs), None if machines is None else sorted(machines)
+
+    def watch(self, client: C, jobs: list[int] | None, machines: list[str] | None) -> None:
+        """Let `client` watch `jobs` and `machines`; None for all."""
+        for job_id in (None,) if jobs is None else jobs:
+            self.watched_jobs.watch(client, job_id)
+        for name in (None,) if machines is None else machines:
+            self.watched_machines.watch(client, name)
+
     def version(self, _client: C, /) -> str:
         """Tell what the protocol is, in the terms of published clients."""
         return PROTOCOL_VERSION

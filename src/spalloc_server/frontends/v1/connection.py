@@ -13,16 +13,15 @@ more, and then no more either.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Iterable
+from typing import cast
 
 from spalloc_server.frontends.v1.commands import CHANGING, Call, decode, exception_reply
 from spalloc_server.frontends.v1.connection_state import ConnectionState
+from spalloc_server.frontends.v1.context import Context
 from spalloc_server.frontends.v1.lines import GarbageError, LineReader
 from spalloc_server.frontends.v1.listener import set_options
 from spalloc_server.frontends.v1.outgoing import TURN_BYTES, Outgoing
-
-if TYPE_CHECKING:
-    from spalloc_server.frontends.v1.service import Service
 
 __all__ = ["Connection"]
 
@@ -36,23 +35,37 @@ LINGER_SECONDS = 10.0
 """Time for a client that is disconnected to take its last replies."""
 
 
-class Connection(Outgoing, asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """Answers one client's lines, in order.
 
     Args:
-        service: what it is part of.
+        context: what all connections share.
+        host: the client's address.
+        peer: the same, and its port.
+        opened: told of this when there is a connection.
+        lost: told when it has ended.
         state: what another process has exported.
-        at: (host, host and port) of a client that the service has counted already.
     """
 
+    outgoing: Outgoing
+    """What the client is yet to be sent; there is one from `connection_made` on."""
+    _transport: asyncio.Transport
+
     def __init__(
-        self, service: Service, state: ConnectionState | None = None, at: tuple[str, str] | None = None
+        self,
+        context: Context,
+        host: str,
+        peer: str,
+        *,
+        opened: Callable[[Connection], None],
+        lost: Callable[[Connection], None],
+        state: ConnectionState | None = None,
     ) -> None:
-        self.host, self.peer = at or ("unknown", "unknown")
-        super().__init__(service)
+        self.host, self.peer = host, peer
+        self._context = context
+        self._opened, self._lost = opened, lost
         self._adopted = state
-        self._counted = at is not None
-        self._lines = LineReader(service.limits.line_bytes)
+        self._lines = LineReader(context.limits.line_bytes)
         self._asked, self._call = b"", Call("")
         """The last line, unless it changed something, and what it asks for: programs ask the same again and again."""
         self._receiving = True
@@ -69,9 +82,8 @@ class Connection(Outgoing, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to serve the client."""
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's derives from nothing
-        if not self._counted and (address := transport.get_extra_info("peername")):
-            self.host, self.peer = address[0], f"{address[0]}:{address[1]}"
-        self._service.admit(self, counted=self._counted)
+        self.outgoing = Outgoing(self._context, transport, self.peer)
+        self._opened(self)
         self._encrypted = transport.get_extra_info("sslcontext") is not None
         set_options(transport.get_extra_info("socket"))
         # So that writing pauses while any byte is unsent: TLS pauses at the limit, others above it
@@ -87,7 +99,7 @@ class Connection(Outgoing, asyncio.Protocol):
         if self._queued:
             self._receive(False)  # before its turn comes, it need not send more than this
         elif self._delay is None:
-            if self._service.turns.over():
+            if self._context.turns.over():
                 self._take_turn()
             else:
                 self._answer_lines()
@@ -103,29 +115,27 @@ class Connection(Outgoing, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read, or not so fast."""
-        self._writable = False
-        self._await_progress(None)
+        self.outgoing.pause()
 
     def resume_writing(self) -> None:
         """The client has read everything."""
-        self._writable = True
-        if self._stall is not None:
-            self._stall.cancel()
-        self._written = b""
-        self.send_notifications()
-        self._keep()
+        self.outgoing.resume()
         self._take_turn()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Forget the client."""
-        self._closed = True
-        for handle in (self._delay, self._linger, self._stall):
+        for handle in (self._delay, self._linger):
             if handle is not None:
                 handle.cancel()
-        self._held.clear()
-        self._service.forget(self)
+        self.outgoing.lose()
+        self._context.commands.forget(self)
+        self._lost(self)
 
     # -- the service calls these
+
+    def tell(self, *, jobs: Iterable[int] = (), machines: Iterable[str] = ()) -> None:
+        """Notify the client, when it is its turn, that these have changed."""
+        self.outgoing.tell(jobs, machines)
 
     def release(self, ticket: int, error: bytes | None) -> None:
         """Send the replies that waited for the commit of `ticket`, or of an earlier one, and go on answering.
@@ -134,18 +144,19 @@ class Connection(Outgoing, asyncio.Protocol):
             ticket: the commit that has ended.
             error: the line that takes their place where it failed.
         """
-        self._release(ticket, error)
+        self.outgoing.release(ticket, error)
         if self._ended or not self._receiving:
             self._take_turn()
 
     def close(self) -> None:
         """Disconnect the client once it has taken what was sent, or after `LINGER_SECONDS`."""
-        if not self._closed:
-            self.send_notifications()
-            self._flush()
-            self._closed = True
-            self._transport.close()
-            self._linger = self._linger or self._service.loop.call_later(LINGER_SECONDS, self._transport.abort)
+        if not self.outgoing.closed:
+            self.outgoing.close()
+            self._linger = self._linger or self._context.loop.call_later(LINGER_SECONDS, self._transport.abort)
+
+    def abort(self) -> None:
+        """Disconnect the client at once."""
+        self.outgoing.abort()
 
     def thaw(self) -> None:
         """Go on answering after the service was frozen."""
@@ -160,36 +171,37 @@ class Connection(Outgoing, asyncio.Protocol):
         Returns:
             None where the connection is coming to its end anyway, or is encrypted.
         """
-        assert not self._held, "replies wait for a commit"
-        if self._closed or self._linger is not None or self._encrypted:
+        outgoing = self.outgoing
+        assert not outgoing.held, "replies wait for a commit"
+        if outgoing.closed or self._linger is not None or self._encrypted:
             return None
-        sent = len(self._written) - self._transport.get_write_buffer_size()
-        jobs, machines = self._service.watched(self)
+        jobs, machines = self._context.commands.watched(self)
         return self._transport.get_extra_info("socket").fileno(), ConnectionState(
             unread=self._lines.unread,
-            unsent=b"".join((self._written[sent:], *self._out)),
+            unsent=outgoing.unsent,
             jobs=jobs,
             machines=machines,
-            changed_jobs=sorted(self.changed_jobs),
-            changed_machines=sorted(self.changed_machines),
+            changed_jobs=sorted(outgoing.changed_jobs),
+            changed_machines=sorted(outgoing.changed_machines),
         )
 
-    # -- the three queues
+    # -- from lines to replies
 
     def _take_turn(self, *, again: bool = False) -> None:
         """Stand in line; where this client has just had a turn, in the line of those who want more."""
         if not self._queued and self._delay is None:
             self._queued = True
-            turns = self._service.turns
+            turns = self._context.turns
             line = turns.leave if self._ended and not self._lines else turns.more if again else turns.put
             line(self._answer_lines)
 
     def _answer_lines(self) -> None:
         """Answer lines until none is left, or the connection is blocked; close it after the last line of all."""
         self._queued, self._delay = False, None
-        all_answered = False
+        outgoing, all_answered = self.outgoing, False
         try:
-            goes_on = not self._blocked()
+            blocked = outgoing.closed or self._context.frozen or (outgoing.held and outgoing.full)
+            goes_on = outgoing.writable and not blocked
             commands = 0
             while goes_on:
                 line = self._lines.next_line()
@@ -206,29 +218,17 @@ class Connection(Outgoing, asyncio.Protocol):
             self._reject(exc)
             all_answered = True
         except Exception as exc:  # noqa: BLE001 - a client that is not answered would wait for ever
-            self._service.defects.note("client disconnected: it could not be answered", exc, peer=self.peer)
+            self._context.defects.note("client disconnected: it could not be answered", exc, peer=self.peer)
             self.abort()
             return
-        self._flush_soon()
-        if self._held or self._kept or not self._writable:
-            self._keep()
-        if self._ended and all_answered and self._writable and not self._held and not self._closed:
+        outgoing.end_turn()
+        if self._ended and all_answered and outgoing.writable and not outgoing.held:
             self.close()
         self._receive(all_answered)
 
-    def _blocked(self) -> bool:
-        return (
-            self._closed
-            or self._service.frozen
-            or not self._writable
-            or self._queued
-            or self._delay is not None
-            or (bool(self._held) and self._holds_enough())
-        )
-
     def _answer(self, line: bytes) -> bool:
         """Answer a line; whether the next one may be answered in this turn."""
-        service = self._service
+        context, outgoing = self._context, self.outgoing
         if line != self._asked:
             self._call = decode(line)
             self._asked = line
@@ -238,37 +238,33 @@ class Connection(Outgoing, asyncio.Protocol):
             self._change(call)
             self._asked, size = b"", 0
         else:
-            reply = service.commands.execute(self, call)
+            reply = context.commands.execute(self, call)
             size = len(reply)
-            if self._held:
-                self._hold(0, reply)
-            else:
-                self._out.append(reply)
-                self._out_bytes += size
-        if service.rated and (delay := service.charge(self.host, call.command)):
-            self._delay = service.loop.call_later(delay, self._answer_lines)
+            outgoing.reply(reply)
+        if context.rates.rate and (delay := context.rates.charge(self.host, call.command)):
+            self._delay = context.loop.call_later(delay, self._answer_lines)
             return False
-        took_long = (changing or size > CHEAP_BYTES) and service.turns.ended()
-        if self._out_bytes > TURN_BYTES or (took_long and not (self._encrypted and self._ended)):
+        took_long = (changing or size > CHEAP_BYTES) and context.turns.ended()
+        if outgoing.size > TURN_BYTES or (took_long and not (self._encrypted and self._ended)):
             self._take_turn(again=True)
             return False
-        return not (self._held and self._holds_enough())
+        return not (outgoing.held and outgoing.full)
 
     def _change(self, call: Call) -> None:
         """Answer a command that changes something, once that is stored."""
-        if refusal := self._service.refusal:
-            reply, ticket = exception_reply(refusal), None
-        else:
-            reply, ticket = self._service.commands.execute(self, call), self._service.hold()
-        if ticket is None and not self._held:
-            self._send(reply)
+        context = self._context
+        if context.refusal:
+            self.outgoing.reply(exception_reply(context.refusal))
             return
-        self._hold(ticket or 0, reply)
-        if ticket is not None:
-            self._service.awaits(self, ticket)
+        reply, ticket = context.commands.execute(self, call), context.hold()
+        if ticket is None:
+            self.outgoing.reply(reply)
+        else:
+            self.outgoing.hold(ticket, reply)
+            context.waiting.append((ticket, self))
 
     def _receive(self, on: bool) -> None:
-        if on != self._receiving and not self._ended and not self._closed:
+        if on != self._receiving and not self._ended and not self.outgoing.closed:
             self._receiving = on
             if on:
                 self._transport.resume_reading()
@@ -277,18 +273,18 @@ class Connection(Outgoing, asyncio.Protocol):
 
     def _reject(self, garbage: GarbageError) -> None:
         """Read no more; what was asked before is answered."""
-        self._service.complain("client disconnected", peer=self.peer, reason=str(garbage), line=garbage.line)
+        self._context.complaints.complain("client disconnected", peer=self.peer, reason=str(garbage), line=garbage.line)
         self._receive(False)
         self._ended = True
         self._lines = LineReader(0)
-        self._linger = self._service.loop.call_later(LINGER_SECONDS, self._transport.abort)
+        self._linger = self._context.loop.call_later(LINGER_SECONDS, self._transport.abort)
 
     def _adopt(self, state: ConnectionState) -> None:
         self._lines.receive(state.unread)
         if state.unsent:
-            self._send(state.unsent)
-        self.changed_jobs.update(state.changed_jobs)
-        self.changed_machines.update(state.changed_machines)
-        self._service.watch(self, state.jobs, state.machines)
-        self.send_notifications()
+            self.outgoing.reply(state.unsent)
+        self._context.commands.watch(self, state.jobs, state.machines)
+        self.outgoing.changed_jobs.update(state.changed_jobs)
+        self.outgoing.changed_machines.update(state.changed_machines)
+        self.outgoing.notify()
         self._answer_lines()

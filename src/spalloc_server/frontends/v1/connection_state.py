@@ -8,7 +8,10 @@ __all__ = ["ConnectionState"]
 
 
 class ConnectionState(msgspec.Struct, kw_only=True):
-    """All that another process needs, besides the socket, to go on with a connection."""
+    """All that another process needs, besides the socket, to go on with a connection.
+
+    Its fields' names are on the wire between two versions (`process.handover.FORMAT`): they stay.
+    """
 
     unread: bytes = b""
     """Received and not answered yet."""
