@@ -16,11 +16,10 @@ from collections.abc import Callable
 
 from benchmarks.hostile import Input, a_machine, found_slow, grid
 from benchmarks.steps import inputs
-from spalloc_server.config.machine import Machine
+from spalloc_server.config.machine import DEFAULT_TAGS, Machine
 from spalloc_server.config.options import Scheduling
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.placement.search import place
-from spalloc_server.core.request import DEFAULT_TAGS
 from spalloc_server.core.scheduling.scheduler import Scheduler
 
 SIZES = (1, 1, 1, 2, 3, 6, 12, 24, 48, 120)

@@ -10,8 +10,11 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
+from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import Changes, JobRow
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.sqlite import SqliteJournal
 
 CHUNK = 1000
@@ -22,7 +25,8 @@ def a_job(job_id: int, ended_at: float | None = None) -> JobRow:
     """A job of 24 boards."""
     return JobRow(
         job_id=job_id,
-        owner=f"user{job_id % 50}@example.org",
+        owner=(owner := f"user{job_id % 50}@example.org"),
+        request=Request(owner=owner, boards=24, tags=DEFAULT_TAGS, min_ratio=0.333, max_dead_boards=0),
         args=[24],
         kwargs={"tags": ["default"], "min_ratio": 0.333, "max_dead_boards": 0, "require_torus": False},
         keepalive=60.0,
@@ -73,7 +77,7 @@ def sync_latency(directory: Path) -> float:
 
 async def commits(path: Path) -> None:
     """Latency of single commits, and rows a second of grouped ones."""
-    journal = SqliteJournal.open(path, loop=asyncio.get_running_loop())
+    journal = SqliteJournal.open(path, read_request=read_request, loop=asyncio.get_running_loop())
     latencies = sorted([await write_all(journal, [Changes(jobs={n: a_job(n)})]) for n in range(1, 201)])
     print(f"one commit:      median {latencies[100] * 1e3:.2f} ms, 99th of 100 {latencies[197] * 1e3:.2f} ms")
     print(f"  a bare sync:   median {sync_latency(path.parent) * 1e3:.2f} ms")
@@ -85,7 +89,7 @@ async def commits(path: Path) -> None:
 
 async def fill(path: Path, jobs: Iterable[JobRow]) -> None:
     """Store these jobs."""
-    journal = SqliteJournal.open(path, loop=asyncio.get_running_loop())
+    journal = SqliteJournal.open(path, read_request=read_request, loop=asyncio.get_running_loop())
     remaining = iter(jobs)
     while chunk := {job.job_id: job for job in islice(remaining, CHUNK)}:
         await write_all(journal, [Changes(jobs=chunk)])
@@ -95,7 +99,7 @@ async def fill(path: Path, jobs: Iterable[JobRow]) -> None:
 async def start(path: Path) -> tuple[float, float, int]:
     """Seconds to the snapshot, the part of it for opening and checking, and how many jobs there are."""
     begun = time.perf_counter()
-    journal = SqliteJournal.open(path, loop=asyncio.get_running_loop())
+    journal = SqliteJournal.open(path, read_request=read_request, loop=asyncio.get_running_loop())
     opened = time.perf_counter()
     jobs = len(journal.load(max_retired=1200).jobs)
     loaded = time.perf_counter()

@@ -12,8 +12,8 @@ import math
 import random
 from dataclasses import dataclass
 
+from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.request import DEFAULT_TAGS
 from spalloc_server.core.simulation import TraceJob
 
 __all__ = ["BOARDS", "JOBS", "MIXES", "Trace"]

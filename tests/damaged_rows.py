@@ -13,6 +13,8 @@ TABLES = {
     "jobs": [
         *(
             "owner",
+            "request",
+            "request",
             "args",
             "kwargs",
             "keepalive",
@@ -25,7 +27,10 @@ TABLES = {
         ),
         *("ended_at", "operation", "placements", "board_seconds", "due", *_ALLOCATION),
     ],
-    "history": ["owner", "args", "kwargs", "state", "created_at", "ended_at", "placements", "board_seconds", "boards"],
+    "history": [
+        *("owner", "request", "args", "kwargs", "state", "created_at", "ended_at", "placements", "board_seconds"),
+        "boards",
+    ],
     "releases": ["job_id", "machine", "boards", "frames", "rest_until"],
     "boards": [
         *("machine", "x", "y", "z", "out_of_service", "by", "since", "failures", "reports", "counts_from", "strikes"),
@@ -38,6 +43,9 @@ VALUES = [
     *(None, "", "x", "-1", "1e400", "null", "{}", "[]", "[[]]", '"x"', "[1e200]", "[" * 2000, '{"a":', "é\0"),
     b"\xff\xfe",
     *(-1, 0, 1, 2, 3, 9, 2**31, 2**53 + 1, 2**63 - 1, -(2**63), 1e12 + 1e9, 1e300, -1e300, float("inf"), 0.5),
+    *('{"owner":"o1"}', '{"owner":"o1","boards":1,"board":[0,0,0]}', '{"owner":"o1","boards":-3}'),
+    *('{"owner":"o1","boards":"3"}', '{"owner":"o1","boards":1e300}', '{"owner":"o1","boards":3,"min_ratio":NaN}'),
+    *('{"owner":"o1","boards":3,"max_runtime":-1}', '{"owner":"o2","boards":3,"new":1}'),
     *("[[0, 0, 0]]", "[[9, 9, 9]]", "[[0, 0, 1], [0, 0, 1]]", '[["127.0.0.1", [0], []]]'),
 ]  # fmt: skip
 

@@ -18,6 +18,7 @@ import structlog
 
 from spalloc_server.config import watch as config_watch
 from spalloc_server.errors import ConfigurationError, DamagedStateError, SpallocServerError, StorageError
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.hardware.scp import Command
 from spalloc_server.server import Server
 from spalloc_server.storage.history import read_state
@@ -150,10 +151,10 @@ async def test_the_end_of_a_job_is_acknowledged_to_nobody_before_it_is_stored(
         ends.append(asyncio.create_task(second.call("destroy_job", job_id)))
         await until(lambda: len(server._service.context.waiting) == 2 or any(end.done() for end in ends))
         assert not any(end.done() for end in ends)
-        assert [row.ended_at for row in read_state(place.state).jobs] == [None]
+        assert [row.ended_at for row in read_state(place.state, read_request).jobs] == [None]
         disk.set()
         assert await asyncio.gather(*ends) == [None, None]
-        assert read_state(place.state).jobs == []
+        assert read_state(place.state, read_request).jobs == []
 
 
 async def test_a_silent_job_is_destroyed_and_its_watchers_are_told(place: Place, clients: Clients) -> None:

@@ -30,6 +30,7 @@ from spalloc_server.core.operations import KEPT_FACTS
 from spalloc_server.errors import ConfigurationError, ListenError, SpallocServerError
 from spalloc_server.frontends.operators.service import Operators
 from spalloc_server.frontends.v1.listener import listening_sockets
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
@@ -324,7 +325,9 @@ class Server(InThread):
         if self._cold_start and lock is None and (kept := cold_start(self._state, keep=KEPT_FACTS)):
             log.warning("cold start: old state moved aside", kept_as=str(kept))
         loop = asyncio.get_running_loop()
-        self._journal = SqliteJournal.open(self._state, loop=loop, on_health=self._upkeep.on_health, lock=lock)
+        self._journal = SqliteJournal.open(
+            self._state, read_request=read_request, loop=loop, on_health=self._upkeep.on_health, lock=lock
+        )
 
     def _restore(self) -> None:
         """Bring the core to where it was."""

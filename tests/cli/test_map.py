@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from spalloc_server.cli.map import map as map_command
 from spalloc_server.config.load import load
 from spalloc_server.controller import Changes, Controller, Outcome
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import state_path
 from tests.cli.commands import one_line_of
@@ -22,7 +23,7 @@ def store(config: Path, changes: Changes) -> None:
     """Leave a state as a server with this config file does."""
 
     async def write() -> None:
-        journal = SqliteJournal.open(state_path(config), loop=asyncio.get_running_loop())
+        journal = SqliteJournal.open(state_path(config), read_request=read_request, loop=asyncio.get_running_loop())
         journal.write(changes, lambda error: None)
         await journal.close()
 

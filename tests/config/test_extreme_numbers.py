@@ -16,9 +16,9 @@ from spalloc_server.config.load import load
 from spalloc_server.config.machine import MAX_TRIADS, Machine
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS, Health, Limits, Scheduling
 from spalloc_server.config.settings import Configuration
-from spalloc_server.core.request import parse_keepalive, parse_request
 from spalloc_server.errors import ConfigurationError, RequestError
 from spalloc_server.frontends.operators import messages
+from spalloc_server.frontends.v1.requests import parse_keepalive, parse_request
 from tests.core.house import House
 from tests.core.machines import a_machine
 

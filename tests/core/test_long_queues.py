@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
+from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.config.options import Scheduling
 from spalloc_server.core import deadlines
 from spalloc_server.core.model.allocation import Allocation
@@ -21,7 +22,6 @@ from spalloc_server.core.placement.free_boards import Ground
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.topology import Topology
 from spalloc_server.core.placement.work import STEP
-from spalloc_server.core.request import DEFAULT_TAGS
 from spalloc_server.core.scheduling import backfill as policy_backfill
 from spalloc_server.core.scheduling import scheduler as schedule
 from spalloc_server.core.scheduling.scheduler import Scheduler

@@ -7,11 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from spalloc_server.config.machine import Machine
+from spalloc_server.config.machine import DEFAULT_TAGS, Machine
 from spalloc_server.config.options import Scheduling
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.request import DEFAULT_TAGS
 from spalloc_server.core.scheduling import backfill as policy_backfill
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from tests.core.machines import a_machine

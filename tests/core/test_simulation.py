@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.config.options import Scheduling
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.request import DEFAULT_TAGS
 from spalloc_server.core.scheduling import backfill as policy_backfill
 from spalloc_server.core.simulation import Simulation, TraceJob
 from tests.core.machines import a_machine

@@ -21,6 +21,7 @@ import structlog
 
 from spalloc_server.errors import StorageError, UpgradeError
 from spalloc_server.frontends.operators.messages import socket_path
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.process import upgrade
 from spalloc_server.server import Server
 from spalloc_server.simulator.frame import SimulatedTimings
@@ -211,7 +212,7 @@ async def test_a_stop_that_is_asked_of_the_old_process_during_the_handover_stops
         (place.folder / "go").touch()
         assert await server.serves() != old
         await server.ended()
-        assert [row.job_id for row in read_state(place.state).jobs] == [job_id]
+        assert [row.job_id for row in read_state(place.state, read_request).jobs] == [job_id]
 
 
 async def test_a_second_upgrade_waits_until_the_bmps_are_free_of_the_first_process(

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.journal import Journal, OnHealth
 from spalloc_server.storage.rows import Rows
 from spalloc_server.storage.sqlite import SqliteJournal
@@ -63,7 +64,9 @@ class SqliteBench:
     """The journal on disk."""
 
     def __init__(self, path: Path, on_health: OnHealth | None = None) -> None:
-        self._journal = SqliteJournal.open(path, loop=asyncio.get_running_loop(), on_health=on_health)
+        self._journal = SqliteJournal.open(
+            path, read_request=read_request, loop=asyncio.get_running_loop(), on_health=on_health
+        )
         self.journal: Journal = self._journal
         self._free = threading.Event()
         self._free.set()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 from hypothesis import strategies as st
 
+from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.power import FrameWork
+from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import BoardReport, BoardRow, Changes, JobRow, ReleaseRow
 from spalloc_server.links import Links
 
@@ -34,10 +36,27 @@ _allocations = st.builds(
     boards=st.lists(_boards, max_size=3).map(tuple),
     single=st.booleans(),
 )
+_numbers = st.integers(-MAX_NUMBER, MAX_NUMBER)
+_requests = st.builds(
+    Request,
+    owner=_texts,
+    boards=st.none() | _numbers,
+    triads=st.none() | st.tuples(_numbers, _numbers),
+    board=st.none() | _boards,
+    machine=st.none() | _texts,
+    tags=st.frozensets(_texts, max_size=3),
+    min_ratio=st.floats(0, 1),
+    max_dead_boards=st.none() | _numbers,
+    max_dead_links=st.none() | _numbers,
+    require_torus=st.booleans(),
+    max_runtime=_optional_times,
+    priority=_numbers,
+)
 _jobs = st.builds(
     JobRow,
     job_id=st.integers(1, 6),
     owner=_texts,
+    request=_requests,
     args=st.lists(_json, max_size=2),
     kwargs=st.dictionaries(_texts, _json, max_size=2),
     keepalive=_optional_times,

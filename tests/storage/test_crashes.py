@@ -18,6 +18,7 @@ import pytest
 
 from spalloc_server.core.model.rows import Changes, Snapshot
 from spalloc_server.errors import StorageError
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.sqlite import SqliteJournal
 from tests.storage.disk import Disk, Operation, crash_image
 from tests.storage.journals import stored, written
@@ -32,7 +33,7 @@ FAULTS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_
 
 def open_journal(path: Path) -> SqliteJournal:
     """A journal that moves its log into the database every few commits, so that crashes hit that too."""
-    journal = SqliteJournal.open(path, loop=asyncio.get_running_loop())
+    journal = SqliteJournal.open(path, read_request=read_request, loop=asyncio.get_running_loop())
     journal._connection.execute("PRAGMA wal_autocheckpoint = 8")
     return journal
 

@@ -9,6 +9,7 @@ import pytest
 
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage import history, sqlite
 from spalloc_server.storage.history import read_history
 from spalloc_server.storage.sqlite import SqliteJournal
@@ -17,7 +18,7 @@ from tests.storage.workload import a_job
 
 
 async def a_state(path: Path, ends: dict[int, float | None]) -> SqliteJournal:
-    journal = SqliteJournal.open(path, loop=asyncio.get_running_loop())
+    journal = SqliteJournal.open(path, read_request=read_request, loop=asyncio.get_running_loop())
     await stored(journal, Changes(jobs={job_id: a_job(job_id, ended_at=end) for job_id, end in ends.items()}))
     return journal
 

@@ -12,6 +12,7 @@ import pytest
 
 from spalloc_server.core.model.rows import Changes, Snapshot
 from spalloc_server.errors import StorageError
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.rows import Rows, read_facts
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import connect_to_read
@@ -32,7 +33,7 @@ async def test_batches_that_arrive_during_a_commit_go_together_into_the_next(tmp
 
 
 async def test_queries_on_history_follow_its_index(tmp_path: Path) -> None:
-    journal = SqliteJournal.open(tmp_path / "state.db", loop=asyncio.get_running_loop())
+    journal = SqliteJournal.open(tmp_path / "state.db", read_request=read_request, loop=asyncio.get_running_loop())
     await stored(journal, Changes(jobs={n: a_job(n, ended_at=float(n)) for n in range(1, 50)}))
     connection = journal._connection
     statements: list[str] = []
@@ -52,7 +53,7 @@ async def test_queries_on_history_follow_its_index(tmp_path: Path) -> None:
 async def test_a_mistake_within_a_commit_is_an_error_for_its_callers_and_not_the_end_of_the_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = SqliteJournal.open(tmp_path / "state.db", loop=asyncio.get_running_loop())
+    journal = SqliteJournal.open(tmp_path / "state.db", read_request=read_request, loop=asyncio.get_running_loop())
     with monkeypatch.context() as patch:
         patch.setattr(Rows, "store", lambda *_: 1 / 0)
         (outcome,) = await written(journal, Changes(facts={"a": 1}))
@@ -66,7 +67,7 @@ async def test_a_mistake_within_a_commit_is_an_error_for_its_callers_and_not_the
 def test_a_loop_that_has_gone_does_not_keep_the_writer_from_ending(tmp_path: Path) -> None:
     loop = asyncio.new_event_loop()
     loop.close()
-    journal = SqliteJournal.open(tmp_path / "state.db", loop=loop)
+    journal = SqliteJournal.open(tmp_path / "state.db", read_request=read_request, loop=loop)
     journal.write(Changes(facts={"a": 1}), lambda _: None)
     journal._closing = True
     journal.retry()
@@ -77,7 +78,7 @@ def test_a_loop_that_has_gone_does_not_keep_the_writer_from_ending(tmp_path: Pat
 
 
 async def a_journal_whose_state_another_process_has_migrated(path: Path) -> SqliteJournal:
-    journal = SqliteJournal.open(path, loop=asyncio.get_running_loop())
+    journal = SqliteJournal.open(path, read_request=read_request, loop=asyncio.get_running_loop())
     await stored(journal, Changes(facts={"a": 1}))
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -91,7 +92,7 @@ async def test_a_state_that_a_failed_upgrade_has_migrated_is_set_aside_and_begun
     assert aside == path.with_name("state.db.aside-1")
     await stored(journal, Changes(facts={"b": 1}))
     await journal.close()
-    journal = SqliteJournal.open(path, loop=asyncio.get_running_loop())
+    journal = SqliteJournal.open(path, read_request=read_request, loop=asyncio.get_running_loop())
     assert journal.load(max_retired=0).facts == {"a": 2, "b": 1}
     await journal.close()
     assert names(tmp_path) == {"state.db", "state.db.lock", "state.db.aside-1"}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from spalloc_server.coordinates import WrapAround
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.power import FrameWork
+from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import BoardReport, BoardRow, Changes, JobRow, ReleaseRow, Snapshot
 from spalloc_server.links import Links
 
@@ -17,6 +18,7 @@ def a_job(job_id: int, *, ended_at: float | None = None, owner: str = "ada@examp
     return JobRow(
         job_id=job_id,
         owner=owner,
+        request=Request(owner=owner, boards=boards, tags=frozenset({"default"}), min_ratio=0.333),
         args=[boards],
         kwargs={"tags": ["default"], "min_ratio": 0.333, "max_dead_boards": None, "require_torus": False},
         keepalive=60.0,

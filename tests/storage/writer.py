@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from spalloc_server.errors import StorageError
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.sqlite import SqliteJournal
 from tests.storage.disk import Disk, Operation
 from tests.storage.workload import workload
@@ -24,7 +25,7 @@ from tests.storage.workload import workload
 async def write(path: Path, seed: int, operations: int) -> None:
     """Go on with the workload where the state leaves off, in bursts."""
     with Disk() as disk:
-        journal = SqliteJournal.open(path, loop=asyncio.get_running_loop())
+        journal = SqliteJournal.open(path, read_request=read_request, loop=asyncio.get_running_loop())
         journal._connection.execute("PRAGMA wal_autocheckpoint = 8")
         begun: int = journal.load(max_retired=0).facts.get("batch", 0)
 

@@ -13,6 +13,7 @@ from spalloc_server.config.load import load
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.power import Outcome
 from spalloc_server.core.model.rows import Changes
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.sqlite import SqliteJournal
 from tests.house import Client
 from tests.processes import ServerProcess
@@ -33,7 +34,7 @@ async def fill(hall: Hall, *, live: int, history: int) -> None:
     for switch in core.take_switches():
         core.switched(Outcome(switch.operation))
     core.check()
-    journal = SqliteJournal.open(hall.state, loop=asyncio.get_running_loop())
+    journal = SqliteJournal.open(hall.state, read_request=read_request, loop=asyncio.get_running_loop())
     await stored(journal, core.take_changes())
     yesterday = time.time() - 86400
     for begin in range(1, history + 1, CHUNK):

@@ -19,6 +19,7 @@ from spalloc_server.config.settings import Configuration
 from spalloc_server.config.sources import recorded
 from spalloc_server.controller import Controller
 from spalloc_server.frontends.v1.listener import tls_context
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.state_file import consistent
 
@@ -59,7 +60,7 @@ def _description(machine: Machine) -> str:
 
 def _restored(path: Path, configuration: Configuration) -> Controller:
     core = Controller()
-    state = read_state(path)
+    state = read_state(path, read_request)
     with consistent(path):
         set_aside = core.restore(state, configuration.machines)
     for row in set_aside:

@@ -26,6 +26,7 @@ from spalloc_server.drawing.svg import machine_svg
 from spalloc_server.drawing.terminal import CONDITION_COLOURS, FREE_LETTER, coloured_map, job_letters, plain_map
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.frontends.operators import messages
+from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.state_file import state_path
 
@@ -77,7 +78,7 @@ def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
         if stored is None or not stored.exists():
             raise
         core = Controller()
-        core.restore(read_state(stored))
+        core.restore(read_state(stored, read_request))
         click.echo(f"{exc}; this is what it has stored", err=True)
         return _Look(core.machine_views(), list(core.board_views(machine)), core.job_views())
 

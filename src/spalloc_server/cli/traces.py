@@ -6,11 +6,12 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.request import DEFAULT_TAGS, MAX_TEXT, parse_request
 from spalloc_server.core.simulation import TraceJob
 from spalloc_server.errors import RequestError, SpallocServerError
+from spalloc_server.frontends.v1.requests import MAX_TEXT, parse_request, read_request
 from spalloc_server.storage.history import read_history
 
 __all__ = ["TraceError", "from_history", "from_trace"]
@@ -45,8 +46,7 @@ def from_history(path: Path) -> list[TraceJob]:
         if row.allocation is None or row.allocated_at is None or row.ended_at is None:
             continue  # it never had boards, or lost them and waited for others
         try:
-            highest = row.kwargs.get("priority") or 0
-            request = parse_request(row.args, {**row.kwargs, "owner": row.owner}, max_priority=highest)
+            request = row.request or read_request(row.owner, row.args, row.kwargs)
         except RequestError as error:
             raise TraceError(f"job {row.job_id} in {path}: {error}") from error
         jobs.append(TraceJob(row.created_at, row.ended_at - row.allocated_at, request))

@@ -19,7 +19,7 @@ from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
 from spalloc_server.core.operations import OperableEngine
 from spalloc_server.core.placement.layout import connections, dimensions
-from spalloc_server.core.request import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
+from spalloc_server.frontends.v1.requests import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
 
 __all__ = ["Controller"]
 
@@ -36,7 +36,7 @@ class Controller(OperableEngine):
         """Make a job and start it if it can start; its number.
 
         Args:
-            args: sizes, see `request.parse_request`.
+            args: sizes, see `frontends.v1.requests.parse_request`.
             keepalivehost: the address that the command came from.
             kwargs: `owner`, `keepalive` and the other keywords of the protocol.
 

@@ -231,7 +231,7 @@ class RecoverableEngine(Engine):
             self._wait_for(release, now)
 
     def _restore_job(self, row: JobRow, request: Request, now: float) -> None:
-        job = Job(**msgspec.structs.asdict(row), request=request)
+        job = Job(**{**msgspec.structs.asdict(row), "request": request})
         self._jobs[job.job_id] = job
         self._quotas.add(job)
         job.operation = None

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from spalloc_server.config.machine import Machine
-from spalloc_server.config.options import MAX_NUMBER
+from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
 from spalloc_server.core.boards.records import SERVER, address
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import BoardRow, JobRow, ReleaseRow
-from spalloc_server.core.request import parse_keepalive, parse_request
 from spalloc_server.core.scheduling.prediction import LARGEST
 
 __all__ = ["LATEST", "check_board", "check_ended", "check_job", "check_number", "check_release"]
@@ -42,8 +41,9 @@ def check_job(row: JobRow, machines: Mapping[str, Machine]) -> Request:
     _check_amounts(row)
     if row.ended_at is not None:
         raise ValueError("it has ended, yet it is among those that live")
-    parse_keepalive(row.keepalive)
-    request = parse_request(row.args, {**row.kwargs, "owner": row.owner}, max_priority=MAX_NUMBER)
+    if row.keepalive is not None and not abs(row.keepalive) <= MAX_SECONDS:  # nor is it, where it is not a number
+        raise ValueError(f"its keepalive is {row.keepalive} seconds")
+    request = _check_request(row.request, row.owner)
     if row.state not in _STATES[row.allocation is not None]:
         raise ValueError(f"it is in state {row.state}, and has {'boards' if row.allocation else 'no boards'}")
     if row.allocation is not None:
@@ -85,6 +85,26 @@ def check_board(row: BoardRow) -> None:
         raise ValueError("it is out of service, but not by whom, since when, or why")
     if row.trial_at is not None and row.by != SERVER:
         raise ValueError("it is to be tried, yet an operator has taken it out of service")
+
+
+def _check_request(request: Request | None, owner: str) -> Request:
+    if request is None:
+        raise ValueError("what it asks for is not stored")
+    if request.owner != owner:
+        raise ValueError(f"its owner is {owner!r}, and that of its request {request.owner!r}")
+    if sum(what is not None for what in (request.boards, request.triads, request.board)) != 1:
+        raise ValueError("it asks for none, or for more than one, of boards, triads and one certain board")
+    numbers = [request.boards, *(request.triads or ()), *(request.board or ()), request.priority]
+    numbers += [request.max_dead_boards, request.max_dead_links]
+    if any(number is not None and abs(number) > MAX_NUMBER for number in numbers):
+        raise ValueError(f"a number of its request is not from {-MAX_NUMBER} to {MAX_NUMBER}")
+    if not 0 <= request.min_ratio <= 1:  # nor is it, where it is not a number
+        raise ValueError(f"its least ratio is {request.min_ratio}, and not from 0 to 1")
+    if request.max_runtime is not None and not 0 < request.max_runtime <= MAX_SECONDS:
+        raise ValueError(f"its longest run time is {request.max_runtime} seconds")
+    if (request.machine is not None and request.tags) or (request.require_torus and request.single):
+        raise ValueError("it asks for a machine and for tags, or for one board that is a torus")
+    return request
 
 
 def _check_amounts(row: JobRow) -> None:

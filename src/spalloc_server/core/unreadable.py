@@ -30,8 +30,6 @@ def ended_row(row: UnreadableRow, now: float) -> JobRow:
     return JobRow(
         job_id=row.key[0],
         owner=owner if isinstance(owner, str) else "unknown",
-        args=[],
-        kwargs={},
         keepalive=None,
         keepalivehost=None,
         state=JobState.destroyed,

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from spalloc_server.core.model.rows import JobRow, Snapshot
-from spalloc_server.storage.rows import read_jobs, read_snapshot
+from spalloc_server.storage.rows import ReadRequest, read_jobs, read_snapshot
 from spalloc_server.storage.state_file import connect_to_read, explained
 
 __all__ = ["read_history", "read_state"]
@@ -20,10 +20,13 @@ PAGE = 1000
 """Jobs of the history that are read at once."""
 
 
-def read_state(path: Path) -> Snapshot:
-    """All that a core needs to be where the server is; jobs that have ended are not in it. Raises as `read_history`."""
+def read_state(path: Path, read_request: ReadRequest) -> Snapshot:
+    """All that a core needs to be where the server is; jobs that have ended are not in it. Raises as `read_history`.
+
+    `read_request` is for jobs whose rows lack their requests, see `storage.rows`.
+    """
     with explained(path), closing(connect_to_read(path)) as connection:
-        return read_snapshot(connection)
+        return read_snapshot(connection, read_request)
 
 
 def read_history(path: Path, *, since: float = 0.0, until: float = float("inf")) -> Iterator[JobRow]:

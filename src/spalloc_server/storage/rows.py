@@ -1,8 +1,12 @@
 """How rows become lines of tables, and lines rows again.
 
 Theory of operation. A field of a row is a column of the same name. What is compound (arguments, lists of boards,
-failures) is JSON in one column; an allocation is spread over columns of its own. The lists of columns are derived from
-the structs, so that a new field asks for a migration, and a test compares them with the tables.
+failures, a request) is JSON in one column; an allocation is spread over columns of its own. The lists of columns are
+derived from the structs, so that a new field asks for a migration, and a test compares them with the tables.
+
+A live job always has its request, but a row may lack it: a server older than that column has written the row, after a
+newer one that had brought the state to its schema could not take over. Such a row is read from its arguments, by a
+function that is handed in, since storage knows none of the doors that jobs come through.
 
 Rows are mutable, so they are encoded when they are handed over, in the caller's thread. Nothing that SQLite refuses
 gets past `encode`: one such value would make every later commit fail with it.
@@ -22,20 +26,25 @@ import msgspec
 
 from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import BoardRow, Changes, JobRow, ReleaseRow, Snapshot, UnreadableRow
 from spalloc_server.errors import StorageError
 
-__all__ = ["TABLES", "Line", "Rows", "encode", "highest_id", "read_boards", "read_facts", "read_jobs", "read_snapshot"]
+__all__ = ["TABLES", "Line", "ReadRequest", "Rows"]
+__all__ += ["encode", "highest_id", "read_boards", "read_facts", "read_jobs", "read_snapshot"]
 
 Line: TypeAlias = tuple[str | int | float | None, ...]
 """A line of a table, or the leading columns of one."""
+
+ReadRequest: TypeAlias = Callable[[str, list[Any], dict[str, Any]], Request]
+"""What a job asks for, from its owner, `args` and `kwargs`; raises where they make no sense."""
 
 _Row = TypeVar("_Row", bound=msgspec.Struct)
 _Decoded = TypeVar("_Decoded")
 
 _JOB_FIELDS = tuple(name for name in JobRow.__struct_fields__ if name != "allocation")
 _ALLOCATION_FIELDS = Allocation.__struct_fields__
-_COMPOUND = (list, tuple, dict)
+_COMPOUND = (list, tuple, dict, Request)
 """What is stored as JSON."""
 
 TABLES: dict[str, tuple[str, ...]] = {
@@ -52,7 +61,9 @@ _KEYS = {"jobs": 1, "history": 1, "boards": 4, "releases": 1, "facts": 1}
 
 _JSON = {
     table: [
-        name for name in columns if name in {"args", "boards", "failures", "frames", "kwargs", "reports", "stopped"}
+        name
+        for name in columns
+        if name in {"args", "boards", "failures", "frames", "kwargs", "reports", "request", "stopped"}
     ]
     for table, columns in TABLES.items()
 }
@@ -172,13 +183,16 @@ def read_boards(connection: sqlite3.Connection, unreadable: list[UnreadableRow] 
     return list(_read(connection, "boards", partial(_decode, row=BoardRow), rest, unreadable=unreadable))
 
 
-def read_snapshot(connection: sqlite3.Connection, *, max_retired: int = 0) -> Snapshot:
-    """All but history, of which only the `max_retired` jobs that ended last. What cannot be read is `unreadable`."""
+def read_snapshot(connection: sqlite3.Connection, read_request: ReadRequest, *, max_retired: int = 0) -> Snapshot:
+    """Return all but history, of which only the `max_retired` jobs that ended last.
+
+    What cannot be read is `unreadable`. The request of a live job whose row lacks it is read from its arguments.
+    """
     last = "ORDER BY ended_at DESC, job_id DESC LIMIT ?"
     bad: list[UnreadableRow] = []
     before, connection.text_factory = connection.text_factory, _text
     try:
-        live = list(_read(connection, "jobs", _live_job, unreadable=bad))
+        live = list(_read(connection, "jobs", partial(_live_job, read_request), unreadable=bad))
         retired = list(_read(connection, "history", _job, last, (max_retired,), unreadable=bad))
         releases = partial(_decode, row=ReleaseRow)
         return Snapshot(
@@ -247,13 +261,16 @@ def _readable(table: str, line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _job(line: dict[str, Any]) -> JobRow:
     place = {name: line.pop(name) for name in _ALLOCATION_FIELDS}
+    line["request"] = msgspec.convert(line["request"], Request | None)  # strictly: it has been through no columns
     return _decode({**line, "allocation": None if place["machine"] is None else place}, JobRow)
 
 
-def _live_job(line: dict[str, Any]) -> JobRow:
+def _live_job(read_request: ReadRequest, line: dict[str, Any]) -> JobRow:
     job = _job(line)
     if job.ended_at is not None:
         raise ValueError("it has ended, yet it is among those that live")
+    if job.request is None:
+        job.request = read_request(job.owner, job.args, job.kwargs)
     return job
 
 

@@ -25,7 +25,7 @@ from spalloc_server.core.model.rows import Changes, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.log.logger import get_logger
 from spalloc_server.storage.journal import Committed, Health, OnHealth
-from spalloc_server.storage.rows import Rows, encode, highest_id, read_snapshot
+from spalloc_server.storage.rows import ReadRequest, Rows, encode, highest_id, read_snapshot
 from spalloc_server.storage.state_file import (
     Lock,
     connect,
@@ -65,12 +65,19 @@ class SqliteJournal:
     """The journal on disk (see `Journal`). Construct it with `open`."""
 
     def __init__(
-        self, path: Path, lock: Lock, connection: sqlite3.Connection, loop: asyncio.AbstractEventLoop, health: Health
+        self,
+        path: Path,
+        lock: Lock,
+        connection: sqlite3.Connection,
+        read_request: ReadRequest,
+        loop: asyncio.AbstractEventLoop,
+        health: Health,
     ) -> None:
         self.lock = lock
         """The right to the state, for a process that is to take over."""
         self._path = path
         self._connection = connection
+        self._read_request = read_request
         self._loop = loop
         self._health = health
         self._queue: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
@@ -85,13 +92,19 @@ class SqliteJournal:
         cls,
         path: Path,
         *,
+        read_request: ReadRequest,
         loop: asyncio.AbstractEventLoop,
         on_health: OnHealth | None = None,
         lock: int | None = None,
     ) -> SqliteJournal:
-        """Open the state at `path`, or begin it there; `lock` is a right that was handed over (see `Lock`).
+        """Open the state at `path`, or begin it there. Blocks; from any thread.
 
-        Blocks; from any thread.
+        Args:
+            path: the state file.
+            read_request: for live jobs whose rows lack their requests, see `storage.rows`.
+            loop: where callbacks are called.
+            on_health: is told when commits fail, and when they succeed again.
+            lock: a right that was handed over (see `Lock`).
 
         Raises:
             StateInUseError: another server has it.
@@ -102,7 +115,7 @@ class SqliteJournal:
         path = path.resolve()
         right = Lock(path, file=lock)
         try:
-            journal = cls(path, right, connect(path), loop, Health(loop, on_health))
+            journal = cls(path, right, connect(path, read_request), read_request, loop, Health(loop, on_health))
         except BaseException:
             right.release()
             raise
@@ -117,7 +130,7 @@ class SqliteJournal:
     def load(self, *, max_retired: int) -> Snapshot:
         """See `Journal.load`."""
         with explained(self._path):
-            return read_snapshot(self._connection, max_retired=max_retired)
+            return read_snapshot(self._connection, self._read_request, max_retired=max_retired)
 
     def highest_id(self) -> int:
         """Return the highest number of a job that is stored, history included; 0 for none. Otherwise as `load`."""

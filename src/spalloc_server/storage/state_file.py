@@ -6,7 +6,8 @@ own locks come and go with transactions, and must not be taken by anybody else's
 removed, since two servers could then hold locks on two files of one name.
 
 A file is judged before anything is written to it. Of another program, or of a newer schema: refused, untouched. Then
-migrations bring an older schema up, each in one transaction together with its number (`PRAGMA user_version`). Last,
+migrations bring an older schema up, each in one transaction together with its number (`PRAGMA user_version`). They are
+read when this module is imported: a newer version may be installed in its place while this process runs. Last,
 what a start depends on is checked, at a price that does not grow with history: the tables of live rows, page by page
 (SQLite itself notices a file that was cut short). Reading the live rows, which follows, checks their values. Damage
 further back in history shows when it is met.
@@ -31,7 +32,8 @@ import msgspec
 from spalloc_server.core.boards.records import SERVER
 from spalloc_server.core.model.rows import BoardRow, Changes
 from spalloc_server.errors import DamagedStateError, NewerStateError, SpallocServerError, StateInUseError, StorageError
-from spalloc_server.storage.rows import encode, read_boards, read_facts
+from spalloc_server.storage.row_migrations import ROW_MIGRATIONS
+from spalloc_server.storage.rows import ReadRequest, encode, read_boards, read_facts
 
 __all__ = [
     "Lock",
@@ -59,6 +61,12 @@ LOG_BYTES = 64 * 2**20
 
 PARTS = ("", "-wal", "-shm", "-journal")
 """Endings of the files that a database may consist of."""
+
+_MIGRATIONS = [
+    entry.read_text()
+    for entry in sorted((resources.files(__package__) / "migrations").iterdir(), key=lambda entry: entry.name)
+]
+"""The SQL of every migration; the first brings an empty database to schema 1."""
 
 LIVE_TABLES = ("jobs", "boards", "releases", "facts")
 
@@ -176,8 +184,12 @@ class Lock:
         os.close(self.file)
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, read_request: ReadRequest | None = None) -> sqlite3.Connection:
     """Open the state, new or old, for writing; the caller holds its lock.
+
+    Args:
+        path: the state file.
+        read_request: for the live jobs of an older schema; without it their rows go on to lack what it would read.
 
     Raises:
         NewerStateError: a newer version of this software wrote it; it is untouched.
@@ -191,7 +203,7 @@ def connect(path: Path) -> sqlite3.Connection:
             connect_to_read(path, any_version=True).close()  # judged before anything is written
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            _prepare(connection, path)
+            _prepare(connection, path, read_request)
         except BaseException:
             connection.close()
             raise
@@ -245,7 +257,7 @@ def _create(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, read_request: ReadRequest | None) -> None:
     _judge(connection, path, any_version=True)
     for ending in PARTS:  # a backup that was put in place may be open to everybody
         with suppress(FileNotFoundError, PermissionError):
@@ -255,9 +267,13 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise StorageError(f"{path} is on a file system without shared memory; choose a local one with --state")
     _set_up(connection)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for number, migration in enumerate(_migrations()[version:], version + 1):
+    for number, migration in enumerate(_MIGRATIONS[version:], version + 1):
         try:
-            connection.executescript(f"BEGIN IMMEDIATE; {migration}; PRAGMA user_version = {number}; COMMIT;")
+            connection.executescript(f"BEGIN IMMEDIATE; {migration}")
+            if number in ROW_MIGRATIONS and read_request is not None:
+                ROW_MIGRATIONS[number](connection, read_request)
+            connection.execute(f"PRAGMA user_version = {number}")  # no script: that would commit what is before it
+            connection.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
@@ -272,13 +288,7 @@ def _set_up(connection: sqlite3.Connection) -> None:
 
 def newest_schema() -> int:
     """The number of the schema that this version of the software writes."""
-    return len(_migrations())
-
-
-def _migrations() -> list[str]:
-    """The SQL of every migration; the first brings an empty database to schema 1."""
-    directory = resources.files(__package__) / "migrations"
-    return [entry.read_text() for entry in sorted(directory.iterdir(), key=lambda entry: entry.name)]
+    return len(_MIGRATIONS)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

@@ -15,10 +15,13 @@ Kind: TypeAlias = tuple[object, ...]
 """All of a request that bears on its place, but the number of boards."""
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What a job asks for. Exactly one of `boards`, `triads` and `board` is set.
 
     A request for one board (`boards == 1` or `board`) is a *single*: it gets one board and no rectangle.
+
+    It is stored as JSON, without fields that have their default. So a default never changes, and a new field needs a
+    migration, be it an empty one: an older server must refuse a state whose requests it would not understand.
     """
 
     owner: str

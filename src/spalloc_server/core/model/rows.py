@@ -13,6 +13,7 @@ import msgspec
 from spalloc_server.coordinates import Board
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.power import FrameWork
+from spalloc_server.core.model.request import Request
 
 __all__ = [
     "BoardReport",
@@ -34,10 +35,12 @@ class JobRow(msgspec.Struct, kw_only=True):
 
     job_id: int
     owner: str
-    args: list[Any]
-    """Positional arguments of `create_job`, as they came."""
-    kwargs: dict[str, Any]
-    """Its other keyword arguments, as they came (without owner and keepalive)."""
+    request: Request | None = None
+    """What it asks for. A live job always has one; None where an older version ended the job."""
+    args: list[Any] = []
+    """Positional arguments of v1's `create_job` as they came, which `list_jobs` tells; nothing else reads them."""
+    kwargs: dict[str, Any] = {}
+    """Its other keyword arguments, likewise (without owner and keepalive)."""
     keepalive: float | None
     keepalivehost: str | None
     state: int

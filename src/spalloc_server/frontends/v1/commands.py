@@ -24,9 +24,9 @@ import msgspec
 
 from spalloc_server.config.options import MAX_NUMBER, Access, Limits
 from spalloc_server.controller import Controller
-from spalloc_server.core.request import MAX_TEXT, shown
 from spalloc_server.errors import RequestError
 from spalloc_server.frontends.v1.lines import GarbageError
+from spalloc_server.frontends.v1.requests import MAX_TEXT, shown
 from spalloc_server.frontends.v1.watches import Watches
 from spalloc_server.log.defects import DefectLog
 

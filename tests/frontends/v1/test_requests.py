@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spalloc_server.core.request import parse_keepalive, parse_request, told_of
 from spalloc_server.errors import RequestError
+from spalloc_server.frontends.v1.requests import parse_keepalive, parse_request, told_of
 
 
 @pytest.mark.parametrize(

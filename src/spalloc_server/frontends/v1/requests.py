@@ -1,4 +1,4 @@
-"""From the arguments of `create_job` to a `Request`: parsed and validated once, where they enter.
+"""From v1's arguments of `create_job` to a `Request`: parsed and validated once, where they enter.
 
 Theory of operation. The published clients send clean requests, but people's own scripts have always got away with a
 keepalive that is a string, an owner that is not one, and sizes that end in null; so these are taken. Anything else is
@@ -7,6 +7,9 @@ refused here: it becomes a job that is cancelled at once, the answer that publis
 
 Numbers are bounded here, generously: whole ones to those that every reader of JSON takes exactly, and times to some
 three hundred years. So all that the core works out from them fits into a float and into the journal.
+
+A job is stored with its `Request`. Rows that older versions have written lack it, and have the arguments alone:
+`read_request` is for them.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.core.model.request import Request
 from spalloc_server.errors import RequestError
 
-__all__ = ["DEFAULT_KEEPALIVE", "DEFAULT_TAGS", "KEYWORDS", "MAX_TAGS", "MAX_TEXT"]
-__all__ += ["in_text", "parse_keepalive", "parse_request", "shown", "told_of"]
+__all__ = ["DEFAULT_KEEPALIVE", "KEYWORDS", "MAX_TAGS", "MAX_TEXT"]
+__all__ += ["in_text", "parse_keepalive", "parse_request", "read_request", "shown", "told_of"]
 
 DEFAULT_KEEPALIVE = 60.0
 """Seconds of silence after which a job is destroyed, where its creator names none."""
@@ -80,6 +83,15 @@ def parse_request(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_priorit
         max_runtime=_max_runtime(kwargs.get("max_runtime")),
         priority=_priority(kwargs.get("priority"), max_priority),
     )
+
+
+def read_request(owner: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Request:
+    """Return the request of a job whose row has these arguments, and no request.
+
+    Raises:
+        RequestError: no server can have made a job of them.
+    """
+    return parse_request(args, {**kwargs, "owner": owner}, max_priority=MAX_NUMBER)
 
 
 def told_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
