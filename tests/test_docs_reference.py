@@ -10,12 +10,12 @@ import msgspec
 import pytest
 
 from docs import make_tables
+from spalloc_server.application.views import ServerView, TemperaturesView
 from spalloc_server.config.options import Scheduling
 from spalloc_server.core.model.events import JobEvent
 from spalloc_server.core.model.rows import Note
 from spalloc_server.core.model.views import BoardView, FrameView, JobView, MachineView, SetAsideView
 from spalloc_server.core.simulation import Simulation
-from spalloc_server.frontends.operators.messages import ServerView, TemperaturesView
 from tests.pages import PAGES, SOURCES, cells, page, section, spans, table_rows
 
 # -------------------------------------------------------------------- limits
@@ -33,7 +33,7 @@ def test_every_table_that_comes_from_the_code_is_on_a_page() -> None:
 def test_a_number_in_capitals_is_a_limit_unless_it_is_final() -> None:
     listed = {each.name: make_tables.amount(each) for each in make_tables.limits(SOURCES / "process" / "handover.py")}
     assert listed == {"MAX_BYTES": "1 GiB"}  # and not FORMAT
-    (lines,) = make_tables.limits(SOURCES / "frontends" / "operators" / "messages.py")
+    lines, *_ = make_tables.limits(SOURCES / "application" / "commands.py")
     assert lines == ("MAX_REASON", 1000, "Characters of an operator's reason (else an exception).")
 
 

@@ -144,10 +144,10 @@ async def test_the_end_of_a_job_is_acknowledged_to_nobody_before_it_is_stored(
         first, second = await clients.connect(server), await clients.connect(server)
         job_id = await first.create(3)
         await first.until(job_id, READY)
-        await server._batches.settle()
+        await server._commits.settle()
         disk.clear()
         ends = [asyncio.create_task(first.call("destroy_job", job_id))]
-        await until(lambda: server._batches._unsettled == 1)
+        await until(lambda: len(server._commits._storing) == 1)
         ends.append(asyncio.create_task(second.call("destroy_job", job_id)))
         await until(lambda: len(server._service.context.waiting) == 2 or any(end.done() for end in ends))
         assert not any(end.done() for end in ends)
@@ -414,7 +414,7 @@ async def test_a_second_stop_does_not_wait_for_a_disk_that_hangs(
         client = await clients.connect(server)
         disk.clear()
         create = asyncio.create_task(client.create(3))
-        await until(lambda: server._batches._unsettled == 1)
+        await until(lambda: len(server._commits._storing) == 1)
         server.stop()
         server.stop()
         async with asyncio.timeout(PATIENCE / 2):

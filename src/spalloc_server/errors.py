@@ -2,17 +2,22 @@
 
 `SpallocServerError` is the root. A leaf that stands for a bad value or a bad type is also a `ValueError` or a
 `TypeError`, because the published server raised those and its users' scripts catch them. The text of each is
-written for the person who reads it: what was wrong, and what would be right.
+written for the person who reads it: what was wrong, and what would be right. Programs tell errors apart by `code`.
 """
 
+from typing import ClassVar
+
 __all__ = [
+    "BusyError",
     "ConfigurationError",
     "ConfigurationTypeError",
     "ConfigurationValueError",
     "DamagedStateError",
+    "ForbiddenError",
     "HardwareError",
     "ListenError",
     "NewerStateError",
+    "ReadOnlyError",
     "RequestError",
     "SpallocServerError",
     "StateInUseError",
@@ -23,6 +28,9 @@ __all__ = [
 
 class SpallocServerError(Exception):
     """Root of every error raised on purpose by this package."""
+
+    code: ClassVar[str] = "failed"
+    """Stable name of this kind of error, for programs that are told of it."""
 
 
 class ConfigurationError(SpallocServerError):
@@ -40,9 +48,31 @@ class ConfigurationValueError(ConfigurationError, ValueError):
 class RequestError(SpallocServerError, ValueError):
     """A command asks for something that cannot be understood; it left no trace."""
 
+    code = "bad-request"
+
+
+class ForbiddenError(RequestError):
+    """The caller may not do this; it left no trace."""
+
+    code = "forbidden"
+
+
+class ReadOnlyError(RequestError):
+    """Nothing can be stored at present, so nothing is changed; the command left no trace."""
+
+    code = "read-only"
+
+
+class BusyError(RequestError):
+    """Too much is under way or asked for at present; the command left no trace and may be sent again later."""
+
+    code = "busy"
+
 
 class HardwareError(SpallocServerError):
     """A board management processor did not do what it was told, within its deadline and budget of tries."""
+
+    code = "hardware"
 
 
 class ListenError(SpallocServerError):
@@ -51,6 +81,8 @@ class ListenError(SpallocServerError):
 
 class StorageError(SpallocServerError):
     """The state could not be read from or written to disk."""
+
+    code = "not-stored"
 
 
 class DamagedStateError(StorageError):

@@ -1,7 +1,7 @@
 """The shell that wires the core to the world, and runs it.
 
 Theory of operation. Everything happens in one event loop. Clients' commands, the hardware's answers and the passing of
-time change the core; `Batches` takes the changes, has them stored, and then lets their effects go: this module's
+time change the core; `Commits` takes the changes, has them stored, and then lets their effects go: this module's
 `_act` switches power and tells watchers.
 
 Stopping has two stages. The first finishes what BMPs are doing and says goodbye to clients; jobs keep their boards,
@@ -21,7 +21,9 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from spalloc_server.application.commits import Batches
+from spalloc_server.application.api import About, Application
+from spalloc_server.application.commits import Commits
+from spalloc_server.application.subscriptions import Subscriptions
 from spalloc_server.config.compare import compare, vanishing
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.watch import Source, watch
@@ -151,14 +153,14 @@ class Server(InThread):
             hardware = Hardware(reports.outcome, reports.frame, timings=timings, defects=self.defects)
             self._hardware = await stack.enter_async_context(hardware)
             self._connect_parts(reports)
-            self._batches.stopped = predecessor is not None
+            self._commits.stopped = predecessor is not None
             stack.push_async_callback(self._say_goodbye)
             self._configure(self._configuration)
             if self._cold_start and predecessor is None:
                 self.controller.switch_off_unused()
             self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
             if predecessor is not None:
-                predecessor.claim(self._batches, self._hardware, self._operators)
+                predecessor.claim(self._commits, self._hardware, self._operators)
             await stack.enter_async_context(self._operators)  # before all clients: it may be an emergency
             await self._begin(sockets, address, predecessor)
             systemd.notify("READY=1", f"STATUS=serving at port {self.address[1]}")
@@ -233,10 +235,13 @@ class Server(InThread):
         controller, hardware, defects = self.controller, self._hardware, self.defects
         service = self._service = Service(controller, self._configuration.limits, self._hold, defects=defects)
         self._time = Timekeeper(controller, self._changed, defects)
-        act = Consequences(hardware, service, self._job_log, reports.outcome, defects).act
-        self._batches = Batches(controller, self._journal, settled=self._settled, act=act, defects=defects)
-        where = {"config": self._config, "state": self._state}
-        self._operators = Operators(controller, hardware, service, **where, hold=self._hold, defects=defects)
+        subscriptions = Subscriptions()
+        act = Consequences(hardware, service, subscriptions, self._job_log, reports.outcome, defects).act
+        commits = self._commits = Commits(controller, self._journal, act=act, defects=defects)
+        commits.tell(service.committed)
+        application = Application(controller, hardware, commits, subscriptions, hold=self._hold, defects=defects)
+        self._application, application.about = application, self._about
+        self._operators = Operators(application, state=self._state, complain=service.complain, defects=defects)
 
     def _bind(self, address: tuple[str, int]) -> list[socket.socket]:
         """Sockets that listen there; raises `ListenError`, and the server listens where it did."""
@@ -262,7 +267,7 @@ class Server(InThread):
                 journal=self._journal,
                 service=self._service,
                 operators=self._operators,
-                batches=self._batches,
+                commits=self._commits,
                 hardware=self._hardware,
                 listening=self._listening,
             )
@@ -344,6 +349,8 @@ class Server(InThread):
         self._configuration = configuration
         self._service.configure(configuration.limits, configuration.access)
         self._service.acceptor.tls = self._source.tls
+        self._application.authorisation.access = configuration.access
+        self._application.admission.rate = configuration.limits.commands_per_second
         before, live = self.controller.machines, self.controller.live_jobs()
         self.controller.configure(configuration)
         if ended := sorted(live - self.controller.live_jobs()):
@@ -358,18 +365,17 @@ class Server(InThread):
         if self.controller.defects:
             self.defects.take(self.controller.defects)
         self._time.arm()
-        return self._batches.hold()
+        return self._commits.hold()
 
     def _changed(self) -> None:
         """Something other than a client may have changed the core."""
         self._hold()
 
-    def _settled(self, ticket: int, error: str | None) -> None:
-        self._service.committed(ticket, error)
-        self._operators.committed(ticket, error)
-
     def _refuse(self, reason: str | None) -> None:
-        self._service.context.refusal = reason
+        self._service.context.refusal = self._application.read_only = reason
+
+    def _about(self) -> About:
+        return About(self._config, self._state, self._service.acceptor.address, len(self._service.connections))
 
     # ---------------------------------------------------------------- stopping
 
@@ -377,18 +383,18 @@ class Server(InThread):
         """Finish what is under way, unless there is haste, and disconnect the clients."""
         self._service.acceptor.stop_listening()
         self._time.stop()
-        if self._batches.stopped:
+        if self._commits.stopped:
             return
         systemd.notify("STOPPING=1")
         await hurried(self._part(), self._haste_asked, 0.0)
-        await hurried(self._batches.settle(), self._haste_asked, HASTE_SECONDS)
-        self._batches.stop()  # should the disk go on after all: what follows from it is done at the next start
+        await hurried(self._commits.settle(), self._haste_asked, HASTE_SECONDS)
+        self._commits.stop()  # should the disk go on after all, the next start does what follows
         for connection in tuple(self._service.connections):
             connection.abort()
 
     async def _part(self) -> None:
-        await self._batches.settle()
+        await self._commits.settle()
         if not await self._hardware.drain(DRAIN_SECONDS):
             log.warning("BMPs did not finish in time; their work is taken up again at the next start")
-        await self._batches.settle()
+        await self._commits.settle()
         await self._service.stop()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from spalloc_server.application import commands
 from spalloc_server.cli.simulate import simulate
 from spalloc_server.cli.traces import TraceError, from_trace
 from spalloc_server.config.load import load
@@ -17,7 +18,6 @@ from spalloc_server.config.machine import MAX_TRIADS, Machine
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS, Health, Limits, Scheduling
 from spalloc_server.config.settings import Configuration
 from spalloc_server.errors import ConfigurationError, RequestError
-from spalloc_server.frontends.operators import messages
 from spalloc_server.frontends.v1.requests import parse_keepalive, parse_request
 from tests.core.house import House
 from tests.core.machines import a_machine
@@ -160,4 +160,4 @@ def test_operators_numbers_and_reasons_are_bounded(number: int) -> None:
         {"command": "kill", "job_id": 1, "reason": "y" * 10_000},
     ):
         with pytest.raises(msgspec.ValidationError):
-            msgspec.json.decode(msgspec.json.encode(request), type=messages.AnyRequest)
+            msgspec.json.decode(msgspec.json.encode(request), type=commands.AnyCommand)

@@ -417,7 +417,7 @@ async def test_what_operators_send_during_a_handover_is_done_once(place: Place, 
         assert (status["pid"], status["stopped"]["reason"]) == (new, "smoke")
         assert status["machines"][0]["drained"]["reason"] == "fans"
         # The log is written in the background
-        await until(lambda: sum(event["event"] == "operator" for event in events(place)) == 2)
+        await until(lambda: sum(event["event"] == "command performed" for event in events(place)) == 2)
 
 
 @pytest.mark.parametrize("fault", ["exits instead of being ready", "exits at once"])
@@ -512,11 +512,11 @@ async def test_flash_that_is_being_written_puts_an_upgrade_off(
         monkeypatch.setattr(server._hardware, "write_blacklist", write)
         operator = await operators()
         operator.send(b'{"command": "set blacklist", "machine": "m", "x": 0, "y": 0, "z": 0, "lines": []}\n')
-        await until(lambda: bool(server._operators._writing))
+        await until(lambda: bool(server._application.at_hardware.writing))
         assert "writes to a board's flash" in await failed_upgrade(server)
         operator.close()  # which does not cut it off either
         going.set()
-        await until(lambda: not server._operators._writing)
+        await until(lambda: not server._application.at_hardware.writing)
         assert "has ended" in await failed_upgrade(server)
 
 
@@ -534,7 +534,7 @@ async def test_what_bmps_do_after_a_handover_is_none_of_the_old_processs_busines
             await asyncio.sleep(0)
         assert [entry["event"] for entry in log if "bmp" in entry] == []
         assert (await client.call("get_job_state", job_id))["state"] == POWER
-        server._batches.stop()
+        server._commits.stop()
 
 
 async def test_history_is_left_alone_from_a_handover_on(place: Place) -> None:

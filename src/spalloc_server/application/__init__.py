@@ -1,1 +1,1 @@
-"""What the doors have in common: nothing leaves before its commit."""
+"""What stands behind every door: commands, who may give them, what is done around each, and who hears of it."""

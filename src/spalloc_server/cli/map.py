@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spalloc_server.application import commands
 from spalloc_server.cli.process import count, one_line_errors
 from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server
 from spalloc_server.controller import Controller
@@ -25,7 +26,6 @@ from spalloc_server.drawing.hexagons import MEANINGS, Condition, Size, Tile, col
 from spalloc_server.drawing.svg import machine_svg
 from spalloc_server.drawing.terminal import CONDITION_COLOURS, FREE_LETTER, coloured_map, job_letters, plain_map
 from spalloc_server.errors import SpallocServerError
-from spalloc_server.frontends.operators import messages
 from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.state_file import state_path
@@ -69,9 +69,9 @@ def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
     try:
         server = RunningServer(find_server(state, config), as_json=False)
         return _Look(
-            server.ask(messages.Machines(), list[MachineView]),
-            server.ask(messages.Boards(machine=machine), list[BoardView]),
-            server.ask(messages.Jobs(), list[JobView]),
+            server.ask(commands.Machines(), list[MachineView]),
+            server.ask(commands.Boards(machine=machine), list[BoardView]),
+            server.ask(commands.Jobs(), list[JobView]),
         )
     except NoServerError as exc:
         stored = state or (None if config is None else state_path(config))

@@ -12,13 +12,13 @@ from typing import Any
 
 import click
 
+from spalloc_server.application import commands
+from spalloc_server.application.views import ServerView, TemperaturesView
 from spalloc_server.cli.process import count
 from spalloc_server.cli.running_server import OperatorError, RunningServer, of_a_server
 from spalloc_server.cli.tables import ago, asked, clock, noted, show, show_boards, show_machines, span
 from spalloc_server.core.boards.self_tests import PASSED
 from spalloc_server.core.model.views import BoardView, JobView, MachineView
-from spalloc_server.frontends.operators import messages
-from spalloc_server.frontends.operators.messages import ServerView, TemperaturesView
 
 __all__ = ["blacklist", "board", "boards", "drain", "emergency_stop", "explain", "frame", "job", "jobs", "kill"]
 __all__ += ["machines", "power_cycle", "read_temperatures", "resume", "status", "undrain"]
@@ -31,7 +31,7 @@ __all__ += ["machines", "power_cycle", "read_temperatures", "resume", "status", 
 @of_a_server
 def status(server: RunningServer) -> None:
     """How everything is, at one glance."""
-    view = server.ask(messages.Status(), ServerView)
+    view = server.ask(commands.Status(), ServerView)
     host, port = view.address
     print(f"spalloc_server {view.version}, process {view.pid}, {host or 'all interfaces'} port {port}, {view.config}")
     print(f"running for {span(time.time() - view.started_at)}, {count(view.connections, 'connection')}")
@@ -51,7 +51,7 @@ def status(server: RunningServer) -> None:
 @of_a_server
 def machines(server: RunningServer) -> None:
     """All machines: size, load, and what is not in service."""
-    show_machines(server.ask(messages.Machines(), list[MachineView]))
+    show_machines(server.ask(commands.Machines(), list[MachineView]))
 
 
 @click.command()
@@ -60,7 +60,7 @@ def machines(server: RunningServer) -> None:
 @of_a_server
 def boards(server: RunningServer, machine: str | None, bad: bool) -> None:
     """All boards, or those of MACHINE."""
-    show_boards(server.ask(messages.Boards(machine=machine, bad=bad), list[BoardView]))
+    show_boards(server.ask(commands.Boards(machine=machine, bad=bad), list[BoardView]))
 
 
 @click.command()
@@ -80,7 +80,7 @@ def jobs(server: RunningServer) -> None:
                 ago(job.created_at),
                 job.host,
             )
-            for job in server.ask(messages.Jobs(), list[JobView])
+            for job in server.ask(commands.Jobs(), list[JobView])
         ),
     )
 
@@ -90,7 +90,7 @@ def jobs(server: RunningServer) -> None:
 @of_a_server
 def job(server: RunningServer, job_id: int) -> None:
     """Everything about one job, live or ended lately."""
-    view = server.ask(messages.ShowJob(job_id=job_id), JobView)
+    view = server.ask(commands.ShowJob(job_id=job_id), JobView)
     facts: dict[str, Any] = {
         "job": view.job_id,
         "owner": f"{view.owner}, last from {view.host}" if view.host else view.owner,
@@ -124,7 +124,7 @@ def job(server: RunningServer, job_id: int) -> None:
 @of_a_server
 def explain(server: RunningServer, job_id: int) -> None:
     """Why a job waits, or why it ended."""
-    view = server.ask(messages.ShowJob(job_id=job_id), JobView)
+    view = server.ask(commands.ShowJob(job_id=job_id), JobView)
     print(f"job {job_id} of {view.owner} is {view.state}: {view.reason or 'it waits for nothing'}")
 
 
@@ -137,7 +137,7 @@ def read_temperatures(server: RunningServer, machine: str, cabinet: int | None, 
     """Temperatures, fans and supply of the boards of MACHINE, or of one frame of it."""
     if (cabinet is None) != (frame is None):
         raise OperatorError("give both CABINET and FRAME, or neither")
-    views = server.ask(messages.Temperatures(machine=machine, cabinet=cabinet, frame=frame), list[TemperaturesView])
+    views = server.ask(commands.Temperatures(machine=machine, cabinet=cabinet, frame=frame), list[TemperaturesView])
     show(
         ("board", "c/f/b", "top", "bottom", "external", "fans", "supply", "alarms"),
         (
@@ -167,7 +167,7 @@ _reason = click.option("--reason", required=True, help="Why; shown to operators 
 @of_a_server
 def kill(server: RunningServer, job_id: int, reason: str) -> None:
     """End a job; its user is told the reason and who gave it."""
-    server.ask(messages.Kill(job_id=job_id, reason=reason), type(None))
+    server.ask(commands.Kill(job_id=job_id, reason=reason), type(None))
     print(f"job {job_id} is ended")
 
 
@@ -194,7 +194,7 @@ def board() -> None:
 @of_a_server
 def disable_board(server: RunningServer, machine: str, x: int, y: int, z: int, reason: str) -> None:
     """Give a board to nobody any more; a job that has it keeps it."""
-    show_boards([server.ask(messages.DisableBoard(machine=machine, x=x, y=y, z=z, reason=reason), BoardView)])
+    show_boards([server.ask(commands.DisableBoard(machine=machine, x=x, y=y, z=z, reason=reason), BoardView)])
 
 
 @board.command("enable")
@@ -202,7 +202,7 @@ def disable_board(server: RunningServer, machine: str, x: int, y: int, z: int, r
 @of_a_server
 def enable_board(server: RunningServer, machine: str, x: int, y: int, z: int) -> None:
     """Return a board to service and forget its failures, reports and strikes."""
-    show_boards([server.ask(messages.EnableBoard(machine=machine, x=x, y=y, z=z), BoardView)])
+    show_boards([server.ask(commands.EnableBoard(machine=machine, x=x, y=y, z=z), BoardView)])
 
 
 @click.group()
@@ -216,7 +216,7 @@ def frame() -> None:
 @of_a_server
 def disable_frame(server: RunningServer, machine: str, cabinet: int, frame: int, reason: str) -> None:
     """Give a frame's boards to nobody any more; jobs that have some keep them."""
-    request = messages.DisableFrame(machine=machine, cabinet=cabinet, frame=frame, reason=reason)
+    request = commands.DisableFrame(machine=machine, cabinet=cabinet, frame=frame, reason=reason)
     show_boards(server.ask(request, list[BoardView]))
 
 
@@ -225,7 +225,7 @@ def disable_frame(server: RunningServer, machine: str, cabinet: int, frame: int,
 @of_a_server
 def enable_frame(server: RunningServer, machine: str, cabinet: int, frame: int) -> None:
     """Return a frame to service; boards of it that were disabled one by one stay so."""
-    show_boards(server.ask(messages.EnableFrame(machine=machine, cabinet=cabinet, frame=frame), list[BoardView]))
+    show_boards(server.ask(commands.EnableFrame(machine=machine, cabinet=cabinet, frame=frame), list[BoardView]))
 
 
 @click.command()
@@ -234,7 +234,7 @@ def enable_frame(server: RunningServer, machine: str, cabinet: int, frame: int) 
 @of_a_server
 def drain(server: RunningServer, machine: str, reason: str) -> None:
     """Start no more jobs on MACHINE; those that run go on, others wait."""
-    server.ask(messages.Drain(machine=machine, reason=reason), type(None))
+    server.ask(commands.Drain(machine=machine, reason=reason), type(None))
     print(f"no more jobs start on {machine}, until `spalloc-admin undrain {machine}`")
 
 
@@ -243,7 +243,7 @@ def drain(server: RunningServer, machine: str, reason: str) -> None:
 @of_a_server
 def undrain(server: RunningServer, machine: str) -> None:
     """Start jobs on MACHINE again."""
-    server.ask(messages.Undrain(machine=machine), type(None))
+    server.ask(commands.Undrain(machine=machine), type(None))
     print(f"jobs start on {machine} again")
 
 
@@ -252,7 +252,7 @@ def undrain(server: RunningServer, machine: str) -> None:
 @of_a_server
 def power_cycle(server: RunningServer, machine: str, x: int, y: int, z: int) -> None:
     """Switch a board that nobody has on, verify it, and switch it off; exit status 1 unless it passes."""
-    request = messages.PowerCycle(machine=machine, x=x, y=y, z=z)
+    request = commands.PowerCycle(machine=machine, x=x, y=y, z=z)
     view = server.ask(request, BoardView, good=lambda view: view.last_trial == PASSED)
     show_boards([view])
     print(f"board {x},{y},{z} of {machine}: {view.last_trial}")
@@ -268,7 +268,7 @@ def emergency_stop(server: RunningServer, yes: bool, reason: str) -> None:
     """Switch every board off and start nothing until `resume`. Jobs that use boards end."""
     if not yes:
         raise OperatorError("this ends all jobs that use boards and switches everything off: add --yes to do it")
-    server.ask(messages.EmergencyStop(reason=reason), type(None))
+    server.ask(commands.EmergencyStop(reason=reason), type(None))
     print("every board is being switched off, and none is switched on until `spalloc-admin resume`")
     print("`spalloc-admin status` tells how many are still switching off")
 
@@ -277,7 +277,7 @@ def emergency_stop(server: RunningServer, yes: bool, reason: str) -> None:
 @of_a_server
 def resume(server: RunningServer) -> None:
     """End an emergency stop: jobs that wait may start."""
-    server.ask(messages.Resume(), type(None))
+    server.ask(commands.Resume(), type(None))
     print("jobs start again")
 
 
@@ -291,7 +291,7 @@ def blacklist() -> None:
 @of_a_server
 def show_blacklist(server: RunningServer, machine: str, x: int, y: int, z: int) -> None:
     """Print a board's blacklist, a line a chip."""
-    lines = server.ask(messages.Blacklist(machine=machine, x=x, y=y, z=z), list[str])
+    lines = server.ask(commands.Blacklist(machine=machine, x=x, y=y, z=z), list[str])
     print("\n".join(lines) or "the blacklist is empty: nothing is known to be broken")
 
 
@@ -302,5 +302,5 @@ def show_blacklist(server: RunningServer, machine: str, x: int, y: int, z: int) 
 def set_blacklist(server: RunningServer, machine: str, x: int, y: int, z: int, lines: Iterable[str]) -> None:
     """Write the blacklist in FILE (`-`: standard input) to a board's flash and verify it."""
     text = [line.strip() for line in lines if line.strip()]
-    written = server.ask(messages.SetBlacklist(machine=machine, x=x, y=y, z=z, lines=text), list[str])
+    written = server.ask(commands.SetBlacklist(machine=machine, x=x, y=y, z=z, lines=text), list[str])
     print(f"{count(len(written), 'line')} written to the flash of board {x},{y},{z} of {machine}")

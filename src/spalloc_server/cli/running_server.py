@@ -21,9 +21,10 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from spalloc_server.application.commands import Command
 from spalloc_server.cli.process import one_line_errors
 from spalloc_server.errors import SpallocServerError
-from spalloc_server.frontends.operators.messages import Request, socket_path
+from spalloc_server.frontends.operators.messages import socket_path
 
 __all__ = ["NoServerError", "OperatorError", "RunningServer", "find_server", "of_a_server"]
 
@@ -65,7 +66,7 @@ class RunningServer:
     path: Path
     as_json: bool
 
-    def ask(self, request: Request, kind: type[T], *, good: Callable[[T], bool] = lambda _: True) -> T:
+    def ask(self, request: Command, kind: type[T], *, good: Callable[[T], bool] = lambda _: True) -> T:
         """The reply to `request`; with `--json`, print it and end instead: with status 1 where it is not `good`."""
         reply = self._patiently(request)
         if "exception" in reply:
@@ -76,7 +77,7 @@ class RunningServer:
             raise click.exceptions.Exit(0 if good(answer) else 1)
         return answer
 
-    def _patiently(self, request: Request) -> dict[str, msgspec.Raw]:
+    def _patiently(self, request: Command) -> dict[str, msgspec.Raw]:
         """The reply, which may be an exception; sent again where that may help and does no harm."""
         deadline, again = time.monotonic() + AGAIN_SECONDS, False
         while True:
@@ -89,7 +90,7 @@ class RunningServer:
                     raise
             time.sleep(PAUSE_SECONDS)
 
-    def _exchange(self, request: Request) -> dict[str, msgspec.Raw]:
+    def _exchange(self, request: Command) -> dict[str, msgspec.Raw]:
         with _connected(self.path) as connection:
             connection.settimeout(REPLY_SECONDS)
             try:

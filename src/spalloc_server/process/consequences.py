@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from spalloc_server.application.commits import Effects
+from spalloc_server.application.subscriptions import SERVER, Kind, Subscriptions
 from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
@@ -22,6 +23,9 @@ __all__ = ["Consequences"]
 SWITCH_AGAIN_SECONDS = 10.0
 """From a power-off that could not be begun to the next attempt."""
 
+_STOPPED = "stopped"
+"""The fact that an emergency stop holds."""
+
 
 class Consequences:
     """Does the effects of batches.
@@ -29,6 +33,7 @@ class Consequences:
     Args:
         hardware: switches boards.
         service: has the clients.
+        subscriptions: tell others what has changed.
         job_log: is appended to.
         on_outcome: told the end of what the hardware was not able to begin.
         defects: told what goes wrong that never should.
@@ -38,12 +43,14 @@ class Consequences:
         self,
         hardware: Hardware,
         service: Service,
+        subscriptions: Subscriptions,
         job_log: JobLog,
         on_outcome: Callable[[Outcome], None],
         defects: DefectLog,
     ) -> None:
         self._hardware = hardware
         self._service = service
+        self._subscriptions = subscriptions
         self._job_log = job_log
         self._on_outcome = on_outcome
         self._defects = defects
@@ -55,6 +62,11 @@ class Consequences:
         ended = [row.job_id for row in effects.changes.jobs.values() if row.ended_at is not None]
         with self._defects.contained("clients could not be told of changes"):
             self._service.notify(effects.jobs, effects.machines, ended)
+        with self._defects.contained("subscribers could not be told of changes"):
+            self._subscriptions.publish(Kind.JOB, effects.jobs, ended)
+            self._subscriptions.publish(Kind.MACHINE, effects.machines)
+            if _STOPPED in effects.changes.facts:
+                self._subscriptions.publish(SERVER.kind, ("",))
         with self._defects.contained("the log of jobs failed"):
             self._job_log.append(effects.events)
 

@@ -49,7 +49,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from spalloc_server import __version__
-from spalloc_server.application.commits import Batches
+from spalloc_server.application.commits import Commits
 from spalloc_server.core.model.rows import Snapshot
 from spalloc_server.errors import UpgradeError
 from spalloc_server.frontends.operators.service import Inherited
@@ -212,11 +212,11 @@ class Predecessor:
         os.set_inheritable(int(number), False)
         return cls(Channel(socket.socket(fileno=int(number))))
 
-    def claim(self, batches: Batches, hardware: Hardware, operators: OperatorsService) -> None:
+    def claim(self, commits: Commits, hardware: Hardware, operators: OperatorsService) -> None:
         """Say that this process is ready, and wait for the word. Blocks.
 
         Args:
-            batches: stopped until then.
+            commits: stopped until then.
             hardware: paused until then; at BMPs that are busy, until `await_commands` knows that they are not.
             operators: not entered before.
         """
@@ -227,7 +227,7 @@ class Predecessor:
         except BaseException:
             self._channel.socket.close()  # so that the other process does not wait for the end of this one
             raise
-        batches.stopped = False
+        commits.stopped = False
         operators.inherited = self._operators
         hardware.resume(hardware.frames())
         hardware.pause(self._busy)
@@ -267,7 +267,7 @@ async def pass_on(
     journal: SqliteJournal,
     service: Service,
     operators: OperatorsService,
-    batches: Batches,
+    commits: Commits,
     hardware: Hardware,
     listening: tuple[str, int],
 ) -> Successor:
@@ -278,7 +278,7 @@ async def pass_on(
         journal: where it is kept.
         service: has the clients.
         operators: has the operators.
-        batches: knows what waits for a commit.
+        commits: knows what waits for a commit.
         hardware: has the BMPs.
         listening: (ip, port) as the configuration or the command line has it.
 
@@ -295,7 +295,7 @@ async def pass_on(
             sockets = service.freeze()
             operators.connections.freeze()
             journal.stop_pruning()
-            await _settle(batches, journal)
+            await _settle(commits, journal)
             clients = [(client, export) for client in service.connections if (export := client.export())]
             at_operators = operators.export(wanted=successor.takes_operators)
             takeover = Takeover(
@@ -313,7 +313,7 @@ async def pass_on(
             await _go_on(snapshot, journal, service, operators, sockets)
             raise
     systemd.notify(f"MAINPID={successor.pid}")
-    batches.stop()
+    commits.stop()
     hardware.retire()
     operators.retire()
     service.acceptor.stop_greeting()
@@ -344,14 +344,14 @@ async def _go_on(
         service.thaw()
 
 
-async def _settle(batches: Batches, journal: SqliteJournal) -> None:
+async def _settle(commits: Commits, journal: SqliteJournal) -> None:
     """Wait until nothing waits for a commit; this returns in the very turn of the event loop in which that is so."""
     try:
         async with asyncio.timeout(SETTLE_SECONDS):
             for _ in range(ACCEPTED_TURNS):
                 await asyncio.sleep(0)
-            while not batches.settled():
-                await batches.settle()
+            while not commits.settled():
+                await commits.settle()
     except TimeoutError as exc:
         raise UpgradeError("the disk is too slow at present") from exc
     if journal.error is not None:

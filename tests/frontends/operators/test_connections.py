@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import structlog
 
+from spalloc_server.application import commands
 from spalloc_server.cli.running_server import RunningServer
 from spalloc_server.frontends.operators import connection as connection_module
-from spalloc_server.frontends.operators import messages
 from spalloc_server.frontends.operators.connections import MAX_CONNECTIONS
 from spalloc_server.frontends.operators.messages import socket_path
 from spalloc_server.server import Server
@@ -122,7 +122,7 @@ async def test_who_has_a_request_under_way_makes_room_last_and_the_request_goes_
 ) -> None:
     async with place.serving() as server:
         waiting = await Raw.of(place, stack, TEMPERATURES)
-        while not server._operators._at_hardware:  # noqa: ASYNC110 - it tells nobody
+        while not server._application.at_hardware.waiting:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
         await crowd(place, stack, b"", MAX_CONNECTIONS + 5)
         assert all("does not answer" in view["error"] for view in (await waiting.line())["return"])
@@ -134,10 +134,10 @@ async def test_one_that_makes_room_with_a_request_under_way_is_told_to_look(
     async with place.simulator(), place.serving() as server:
         monkeypatch.setattr(server._hardware, "read_temperatures", lambda *_: asyncio.Event().wait())
         everybody = await crowd(place, stack, TEMPERATURES)
-        while server._operators._at_hardware < MAX_CONNECTIONS:  # noqa: ASYNC110 - it tells nobody
+        while server._application.at_hardware.waiting < MAX_CONNECTIONS:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
         refused = await (await Raw.of(place, stack)).ask({"command": "temperatures", "machine": "m"})
-        assert "32 requests of operators wait for hardware already" in refused["exception"]
+        assert "32 commands wait for hardware already" in refused["exception"]
         await stopped(place, server, stack)
         told = await everybody[0].line()
         assert told == {
@@ -151,9 +151,9 @@ async def test_a_crowd_of_connections_that_come_and_go_keeps_nobody_out(place: P
         flood = [asyncio.create_task(asyncio.to_thread(connect_and_connect, place, ended)) for _ in range(2)]
         admin = RunningServer(socket_path(place.state), as_json=False)
         for _ in range(5):
-            await asyncio.to_thread(admin.ask, messages.EmergencyStop(reason="smoke"), type(None))
+            await asyncio.to_thread(admin.ask, commands.EmergencyStop(reason="smoke"), type(None))
             assert server.controller.stopped is not None
-            await asyncio.to_thread(admin.ask, messages.Resume(), type(None))
+            await asyncio.to_thread(admin.ask, commands.Resume(), type(None))
         ended.set()
         assert sum(await asyncio.gather(*flood)) > MAX_CONNECTIONS
 
@@ -250,7 +250,7 @@ async def test_what_an_operator_asked_for_is_logged_though_the_operator_has_gone
             raw = await Raw.of(place, stack, json.dumps(STOP).encode() + b"\n")
             raw.writer.close()
             async with asyncio.timeout(PATIENCE):
-                while not any(entry["event"] == "operator" for entry in log):  # noqa: ASYNC110 - it tells nobody
+                while not any(entry["event"] == "command performed" for entry in log):  # noqa: ASYNC110 - it tells nobody
                     await asyncio.sleep(0.01)
         assert server.controller.stopped is not None
 

@@ -1,0 +1,67 @@
+"""How often a caller may ask: one budget of rates, whatever door the caller comes by.
+
+Theory of operation. Nothing is refused here: `charge` says for how long the next command of this caller must wait, and
+the door waits, or tells the caller to. Keepalives are counted apart, so that a busy program does not lose its jobs. A
+key (an address, or a verified name) is forgotten once it has earned what it has sent, and not before: else a caller
+could get around the limit by connecting again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import IntEnum
+
+__all__ = ["Admission", "Kind"]
+
+BURST_SECONDS = 2.0
+"""A caller may be ahead of its rate by the commands of so much time."""
+
+SWEEP_KEYS = 1024
+"""Callers whose rates are remembered before those are looked for that can be forgotten."""
+
+
+class Kind(IntEnum):
+    """What is counted apart."""
+
+    KEEPALIVE = 0
+    COMMAND = 1
+
+
+class Admission:
+    """Counts commands.
+
+    Args:
+        rate: commands a second of one caller, on average; 0 for no limit. May be assigned anew.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, rate: float = 0.0, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate = rate
+        self._clock = clock
+        self._due: dict[str, list[float]] = {}
+        """When a caller will have earned its keepalives, and its other commands."""
+        self._sweep_at = SWEEP_KEYS
+
+    def charge(self, key: str, kind: Kind = Kind.COMMAND) -> float:
+        """Count a command; return the seconds to wait before the next one of this caller."""
+        if not self.rate:
+            return 0.0
+        now = self._clock()
+        due = self._due.get(key)
+        if due is None:
+            if len(self._due) >= self._sweep_at:
+                self._sweep(now)
+            due = self._due[key] = [0.0, 0.0]
+        due[kind] = max(due[kind], now) + 1 / self.rate
+        return max(0.0, due[kind] - now - BURST_SECONDS)
+
+    def delay(self, key: str, kind: Kind = Kind.COMMAND) -> float:
+        """Return the seconds that this caller must wait now, without counting anything."""
+        due = self._due.get(key) if self.rate else None
+        return 0.0 if due is None else max(0.0, due[kind] - self._clock() - BURST_SECONDS)
+
+    def _sweep(self, now: float) -> None:
+        """Forget who has earned everything. The more must be kept, the later comes the next sweep."""
+        self._due = {key: due for key, due in self._due.items() if max(due) > now}
+        self._sweep_at = max(SWEEP_KEYS, 2 * len(self._due))

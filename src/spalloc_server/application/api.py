@@ -1,0 +1,192 @@
+"""The application: what stands behind every door.
+
+Theory of operation. A door hands in a `Caller` and a `Command`, and gets an `Answer`. In between the same things happen
+for all doors, in this order:
+
+1. The caller may do it, or `ForbiddenError`.
+2. While nothing can be stored, what changes something is refused (`ReadOnlyError`), unless it makes things safe.
+3. The core does it, and answers or refuses.
+4. The audit logs it, now or when its commit is over.
+5. The answer names the commit that it must wait for.
+
+The door then sends the answer once that commit is durable (`Commits.tell`, or `await commits.durable`). So whatever a
+door tells of a change is on disk.
+
+`perform` is synchronous: nothing comes between its steps. What waits for hardware goes through `ask_hardware`, with the
+same steps around the wait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from spalloc_server import __version__
+from spalloc_server.application import commands
+from spalloc_server.application.admission import Admission
+from spalloc_server.application.at_hardware import AtHardware
+from spalloc_server.application.audit import Audit
+from spalloc_server.application.authorisation import Authorisation
+from spalloc_server.application.caller import Caller
+from spalloc_server.application.commands import Command
+from spalloc_server.application.commits import Commits
+from spalloc_server.application.performing import PERFORM, board_of
+from spalloc_server.application.subscriptions import SERVER, Subscriptions
+from spalloc_server.application.views import ServerView
+from spalloc_server.controller import Controller, steady_time
+from spalloc_server.errors import ForbiddenError, ReadOnlyError, RequestError, SpallocServerError
+from spalloc_server.hardware.switchboard import Hardware
+from spalloc_server.log.defects import DefectLog
+
+__all__ = ["About", "Answer", "Application"]
+
+
+class Answer(NamedTuple):
+    """What a command has come to."""
+
+    value: Any
+    """As the command's docstring says."""
+    commit: int | None
+    """What the answer must wait for; None where it need not wait."""
+
+
+class About(msgspec.Struct):
+    """What a server tells of itself besides what its core knows."""
+
+    config: Path = Path()
+    state: Path = Path()
+    address: tuple[str, int] = ("", 0)
+    connections: int = 0
+
+
+class Application:
+    """Performs commands for all doors.
+
+    Args:
+        core: jobs, machines, queue and leases.
+        hardware: for what is asked of boards directly.
+        commits: make durable what the core changes.
+        subscriptions: are told what has changed, after each commit.
+        hold: names the commit that the last changes belong to; `Commits.hold`, and what a server does besides.
+        defects: knows what went wrong in the server itself.
+    """
+
+    def __init__(
+        self,
+        core: Controller,
+        hardware: Hardware,
+        commits: Commits,
+        subscriptions: Subscriptions,
+        *,
+        hold: Callable[[], int | None] | None = None,
+        defects: DefectLog | None = None,
+    ) -> None:
+        self.commits = commits
+        self.subscriptions = subscriptions
+        self.authorisation = Authorisation(core)
+        self.admission = Admission()
+        self.at_hardware = AtHardware(core, hardware, subscriptions)
+        self._core = core
+        self._hold = hold or commits.hold
+        self.about: Callable[[], About] = About
+        """Tells about the server around this; may be assigned."""
+        self._defects = defects or DefectLog()
+        self._audit = Audit(commits)
+        self._read_only: str | None = None
+        self._started_at = steady_time()
+
+    @property
+    def read_only(self) -> str | None:
+        """Why nothing that changes something is done, if it is not; assigned by who watches over the disk."""
+        return self._read_only
+
+    @read_only.setter
+    def read_only(self, reason: str | None) -> None:
+        self._read_only = reason
+        self.subscriptions.publish(SERVER.kind, ("",))
+
+    def perform(self, caller: Caller, command: Command) -> Answer:
+        """Do what `command` says, for `caller`.
+
+        Raises:
+            RequestError: it is refused; nothing has changed. `ForbiddenError` and `ReadOnlyError` are kinds of it.
+            Exception: a defect. What has changed all the same is stored.
+        """
+        try:
+            self._admit(caller, command)
+            value = self._status() if type(command) is commands.Status else self._do(caller, command)
+        except Exception as error:
+            self._failed(caller, command, error)
+            raise
+        return self._done(caller, command, value)
+
+    async def ask_hardware(self, caller: Caller, command: Command) -> Answer:
+        """Do what `command` says, for `caller`, and wait for the hardware.
+
+        Raises:
+            RequestError: as with `perform`.
+            HardwareError: the hardware does not do it, or not in time.
+            StorageError: a power cycle that has begun could not be stored.
+            Exception: a defect.
+        """
+        begun = False
+        try:
+            self._admit(caller, command)
+            with self.at_hardware.place():
+                if not isinstance(command, commands.PowerCycle):
+                    return self._done(caller, command, await self.at_hardware.perform(command))
+                view = self._core.power_cycle(command.machine, board_of(command))
+                begun = True
+                await self.commits.durable(self._done(caller, command, view).commit)
+                return Answer(await self.at_hardware.power_cycled(command), None)
+        except Exception as error:
+            if not begun:
+                self._failed(caller, command, error)
+            raise
+
+    def _admit(self, caller: Caller, command: Command) -> None:
+        self.authorisation.check(caller, command)
+        if self._read_only is not None and command.changes and not command.even_if_read_only:
+            raise ReadOnlyError(self._read_only)
+
+    def _do(self, caller: Caller, command: Command) -> Any:
+        return PERFORM[type(command)](self._core, caller, command)
+
+    def _done(self, caller: Caller, command: Command, value: Any) -> Answer:
+        commit = self._hold() if command.changes else None
+        if command.audited:
+            self._audit.performed(caller, command, commit)
+        return Answer(value, commit)
+
+    def _failed(self, caller: Caller, command: Command, error: Exception) -> None:
+        if command.changes and not isinstance(error, RequestError):
+            self._hold()
+        if command.audited or isinstance(error, ForbiddenError):
+            refused = isinstance(error, RequestError)
+            told = error if isinstance(error, SpallocServerError) else Exception(f"a defect: {error!r}")
+            self._audit.not_performed(caller, command, told, refused=refused)
+
+    def _status(self) -> ServerView:
+        self._defects.take(self._core.defects)
+        about, jobs = self.about(), Counter(job.state for job in self._core.job_views())
+        return ServerView(
+            version=__version__,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            refusal=self._read_only,
+            stopped=self._core.stopped,
+            jobs=dict(jobs),
+            machines=self._core.machine_views(),
+            defects=self._defects.count,
+            last_defect=self._defects.last,
+            set_aside=self._core.set_aside(),
+            config=str(about.config),
+            state=str(about.state),
+            address=about.address,
+            connections=about.connections,
+        )

@@ -1,0 +1,64 @@
+"""Who asks: the caller of a command, and what callers may be permitted to do.
+
+Theory of operation. A door makes one `Caller` for each connection or session and hands it in with each command. What a
+caller may do is a set of permissions, which its roles give it; the rules that look at more than these are in
+`authorisation`. A name is an identity only where it is *verified*: by the operating system, or by a log-in. Behind a
+reverse proxy every address is the proxy's, so a door that cannot know the caller's address leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+
+__all__ = ["ROLES", "Caller", "Permission", "permissions_of"]
+
+
+class Permission(StrEnum):
+    """What a command takes."""
+
+    LOOK = "look"
+    """See machines, jobs and boards."""
+    USE = "use"
+    """Create jobs, and use the own ones."""
+    OPERATE = "operate"
+    """Change what is in service, and end and switch anybody's jobs."""
+    STOP = "stop"
+    """Switch everything off in an emergency, and go on after it."""
+
+
+_LOOK, _USE, _OPERATE, _STOP = Permission
+
+ROLES: dict[str, frozenset[Permission]] = {
+    "reader": frozenset({_LOOK}),
+    "user": frozenset({_LOOK, _USE}),
+    "operator": frozenset({_LOOK, _USE, _OPERATE}),
+    "admin": frozenset(Permission),
+}
+"""Which permissions each role gives."""
+
+
+def permissions_of(roles: Iterable[str]) -> frozenset[Permission]:
+    """Return what these roles permit together; a role that is not known permits nothing."""
+    return frozenset().union(*(ROLES.get(role, frozenset()) for role in roles))
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who asks something of the server."""
+
+    door: str
+    """How the caller came in: `v1`, or `socket` for the local API socket."""
+    permissions: frozenset[Permission]
+    name: str | None = None
+    """None where nobody has said it; what it is worth, `verified` tells."""
+    address: str | None = None
+    """IP address; None where it is not known, or not the caller's own."""
+    verified: bool = False
+    """Whether the name has been checked."""
+
+    @property
+    def shown(self) -> str:
+        """How texts for people name this caller."""
+        return self.name or self.address or "somebody unknown"

@@ -1,0 +1,105 @@
+"""An application on a core whose journal and hardware are stand-ins, and what can be seen of it from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from spalloc_server.application.api import Application
+from spalloc_server.application.caller import ROLES, Caller
+from spalloc_server.application.commits import Commits, Effects
+from spalloc_server.application.subscriptions import Kind, Subscriptions
+from spalloc_server.config.settings import Configuration
+from spalloc_server.controller import Controller, Outcome
+from spalloc_server.hardware.blacklist import encode
+from spalloc_server.hardware.scp import Adc
+from spalloc_server.hardware.switchboard import Hardware
+from tests.core.machines import a_machine
+from tests.storage.memory_journal import MemoryJournal
+
+PATIENCE = 30.0
+OPERATOR = Caller(door="test", name="eve", verified=True, permissions=ROLES["admin"])
+USER = Caller(door="test", name="ann", verified=True, permissions=ROLES["user"])
+READER = Caller(door="test", name="rob", verified=True, permissions=ROLES["reader"])
+NOBODY = Caller(door="test", address="127.0.0.9", permissions=frozenset())
+
+
+class Flash:
+    """Hardware whose boards are warm, and all have one flash."""
+
+    def __init__(self) -> None:
+        self.lines = ["chip 1 2 dead"]
+        self.going = asyncio.Event()
+        """Reading and writing wait for this."""
+        self.going.set()
+
+    async def ask(self, *_: Any) -> bytes:
+        await self.going.wait()
+        return encode(self.lines)
+
+    async def read_temperatures(self, *_: Any) -> Adc:
+        await self.going.wait()
+        return Adc(top=30.0)
+
+    async def write_blacklist(self, _bmp: str, _board: int, lines: list[str]) -> list[str]:
+        await self.going.wait()
+        self.lines = list(lines)
+        return self.lines
+
+
+class House:
+    """Machine m is free but for job 1; of machine n all is closed. Job 1 is ann's, and ready."""
+
+    def __init__(self) -> None:
+        self.core = Controller()
+        machines = [a_machine("m", 2, 2), a_machine("n", 1, 1, tags=("other",))]
+        self.core.configure(Configuration(machines, seconds_before_free=0.0))
+        self.journal = MemoryJournal(loop=asyncio.get_running_loop())
+        self.flash = Flash()
+        self.subscriptions = Subscriptions()
+        self.commits = Commits(self.core, self.journal, act=self._act)
+        self.application = Application(self.core, cast("Hardware", self.flash), self.commits, self.subscriptions)
+
+    @classmethod
+    async def built(cls) -> House:
+        house = cls()
+        job_id = house.core.create_job(1, owner="ann", keepalive=None, keepalivehost="127.0.0.1")
+        note = {"reason": "repair", "by": "eve"}
+        house.core.disable_board("n", (0, 0, 0), **note)
+        house.core.disable_frame("n", (0, 0), **note)
+        house.core.drain("n", **note)
+        house.commits.hold()
+        await house.rest()
+        assert house.core.job_view(job_id).state == "ready"
+        return house
+
+    def _act(self, effects: Effects) -> None:
+        for switch in effects.switches:
+            self.core.switched(Outcome(switch.operation))
+        self.subscriptions.publish(Kind.JOB, effects.jobs)
+        self.subscriptions.publish(Kind.MACHINE, effects.machines)
+
+    async def rest(self) -> None:
+        """Wait until nothing goes on any more."""
+        async with asyncio.timeout(PATIENCE):
+            while not self.commits.settled():
+                await self.commits.settle()
+
+    def seen(self) -> dict[str, Any]:
+        """All that commands can change; times apart."""
+        self.core.tick()
+        return {
+            "jobs": {view.job_id: (view.state, view.power) for view in self.core.job_views()},
+            "boards": {
+                (view.machine, view.x, view.y, view.z): (
+                    view.out_of_service,
+                    view.last_trial,
+                    len(view.reports),
+                    "in use" if view.state == "in use" else "",
+                )
+                for view in self.core.board_views()
+            },
+            "drained": [view.name for view in self.core.machine_views() if view.drained],
+            "stopped": self.core.stopped is not None,
+            "flash": list(self.flash.lines),
+        }

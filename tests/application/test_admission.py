@@ -1,0 +1,63 @@
+"""One budget of rates a caller."""
+
+from __future__ import annotations
+
+from spalloc_server.application import admission
+from spalloc_server.application.admission import BURST_SECONDS, Admission, Kind
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_without_a_rate_nobody_waits_and_nothing_is_remembered() -> None:
+    counting = Admission(0.0)
+    assert [counting.charge("a") for _ in range(1000)] == [0.0] * 1000
+    assert not counting._due
+
+
+def test_a_caller_may_be_ahead_by_a_burst_and_then_waits_for_its_rate() -> None:
+    clock = Clock()
+    counting = Admission(10.0, clock=clock)
+    delays = [counting.charge("a") for _ in range(int(10 * BURST_SECONDS) + 2)]
+    assert delays[:20] == [0.0] * 20
+    assert [round(delay, 6) for delay in delays[20:]] == [0.1, 0.2]
+    assert counting.delay("a") == delays[-1]
+    assert counting.delay("a") == delays[-1], "to look costs nothing"
+    clock.now += 0.2
+    assert counting.delay("a") <= 1e-9
+    assert round(counting.charge("a"), 6) == 0.1
+
+
+def test_callers_are_counted_apart_and_so_are_keepalives() -> None:
+    counting = Admission(1.0, clock=Clock())
+    for _ in range(10):
+        counting.charge("a")
+    assert counting.charge("a") > 0
+    assert counting.charge("b") == 0
+    assert counting.delay("c") == 0
+    assert counting.charge("a", Kind.KEEPALIVE) == 0
+    for _ in range(10):
+        counting.charge("b", Kind.KEEPALIVE)
+    assert counting.charge("b", Kind.KEEPALIVE) > 0
+    assert counting.charge("b") == 0
+
+
+def test_who_has_earned_what_it_sent_is_forgotten_and_nobody_else_is() -> None:
+    clock = Clock()
+    counting = Admission(1.0, clock=clock)
+    for number in range(admission.SWEEP_KEYS):
+        counting.charge(f"early {number}")
+    for _ in range(10):
+        counting.charge("early 7")
+    clock.now += 5
+    counting.charge("late")
+    assert counting._due.keys() == {"early 7", "late"}
+    assert counting.delay("early 7") > 0
+    for number in range(5 * admission.SWEEP_KEYS):
+        counting.charge(f"many {number}")
+    assert len(counting._due) == 5 * admission.SWEEP_KEYS + 2, "none of these has earned its command"

@@ -1,0 +1,230 @@
+"""Every command by every door: answer, effect and audit, for all callers and while the disk works, refuses or fails."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias, get_args
+
+import msgspec
+import pytest
+import structlog
+
+from spalloc_server.application import commands
+from spalloc_server.application.caller import Caller, Permission
+from spalloc_server.application.commands import AnyCommand, Command
+from spalloc_server.core.model.request import Request
+from spalloc_server.errors import SpallocServerError, StorageError
+from tests.application.house import NOBODY, OPERATOR, READER, USER, House
+
+FULL = "the disk is full"
+A_BOARD: dict[str, Any] = {"machine": "m", "x": 1, "y": 1, "z": 2}
+CLOSED: dict[str, Any] = {"machine": "n", "x": 0, "y": 0, "z": 0}
+FRAME: dict[str, Any] = {"machine": "m", "cabinet": 0, "frame": 0}
+EVERY_COMMAND = [each for group in get_args(AnyCommand) for each in (get_args(group) or (group,))]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command, and what is to come of it where nothing speaks against it."""
+
+    command: Command
+    right: Callable[[Any], bool]
+    """Whether an answer, as JSON has it, is the right one."""
+    changes: tuple[str, ...] = ()
+    """What of `House.seen` changes."""
+    before: Callable[[House], object] = lambda _: None
+
+
+def _null(answer: Any) -> bool:
+    return answer is None
+
+
+EXAMPLES = [
+    Example(commands.CreateJob(request=Request(owner="ann", boards=3)), lambda it: it == 2, ("jobs", "boards")),
+    Example(commands.KeepAlive(job_id=1), _null),
+    Example(commands.GetJobState(job_id=1), lambda it: it["state"] == 3),
+    Example(commands.GetJobMachineInfo(job_id=1), lambda it: it["machine_name"] == "m"),
+    Example(commands.PowerOnJob(job_id=1), _null, ("jobs",), lambda house: house.core.power_off_job_boards(1)),
+    Example(commands.PowerOffJob(job_id=1), _null, ("jobs",)),
+    Example(commands.DestroyJob(job_id=1, reason="done"), _null, ("jobs", "boards")),
+    Example(commands.ListJobs(), lambda it: [job["owner"] for job in it] == ["ann"]),
+    Example(commands.ListMachines(), lambda it: [machine["name"] for machine in it] == ["m", "n"]),
+    Example(commands.BoardPosition(**A_BOARD), lambda it: it == [0, 0, 11]),
+    Example(commands.BoardAtPosition(**FRAME, board=11), lambda it: it == [1, 1, 2]),
+    Example(commands.WhereIs(place={"machine": "m", "x": 1, "y": 1, "z": 2}), lambda it: it["physical"] == [0, 0, 11]),
+    Example(commands.ReportProblem(board_address="spinn-m-1-1-2", description="dead"), _null, ("boards",)),
+    Example(commands.Status(), lambda it: it["jobs"] == {"ready": 1}),
+    Example(commands.Machines(), lambda it: [machine["name"] for machine in it] == ["m", "n"]),
+    Example(commands.Boards(bad=True), lambda it: {board["machine"] for board in it} == {"n"}),
+    Example(commands.Jobs(), lambda it: [job["owner"] for job in it] == ["ann"]),
+    Example(commands.ShowJob(job_id=1), lambda it: it["owner"] == "ann"),
+    Example(commands.Kill(job_id=1, reason="night"), _null, ("jobs", "boards")),
+    Example(
+        commands.DisableBoard(**A_BOARD, reason="smells"), lambda it: it["out_of_service"] == "smells", ("boards",)
+    ),
+    Example(
+        commands.EnableBoard(**CLOSED),
+        lambda it: it["out_of_service"] is None,
+        ("boards",),
+        lambda house: house.core.enable_frame("n", (0, 0)),
+    ),
+    Example(
+        commands.DisableFrame(**FRAME, reason="fans"),
+        lambda it: {board["out_of_service"] for board in it} == {"fans"},
+        ("boards",),
+    ),
+    Example(commands.EnableFrame(machine="n", cabinet=0, frame=0), lambda it: len(it) == 3, ("boards",)),
+    Example(commands.Drain(machine="m", reason="moving"), _null, ("drained",)),
+    Example(commands.Undrain(machine="n"), _null, ("drained",)),
+    Example(commands.EmergencyStop(reason="smoke"), _null, ("jobs", "boards", "stopped")),
+    Example(
+        commands.Resume(), _null, ("stopped",), lambda house: house.core.emergency_stop(reason="smoke", by="somebody")
+    ),
+    Example(commands.PowerCycle(**A_BOARD), lambda it: it["last_trial"] == "passed", ("boards",)),
+    Example(
+        commands.Temperatures(machine="m", cabinet=0, frame=0),
+        lambda it: len(it) == 12 and {board["top"] for board in it} == {30.0},
+    ),
+    Example(commands.Blacklist(**A_BOARD), lambda it: it == ["chip 1 2 dead"]),
+    Example(commands.SetBlacklist(**A_BOARD, lines=["chip 0 0 link 1"]), lambda it: len(it) == 1, ("flash",)),
+]
+BY_NAME = {type(example.command).__name__: example for example in EXAMPLES}
+
+Ask: TypeAlias = Callable[[Caller, Command], Awaitable[Any]]
+"""Asks by a door, and waits for the commit; raises what the caller is told."""
+
+
+class RefusedError(Exception):
+    """What a door says instead of an answer."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@asynccontextmanager
+async def application_door(house: House) -> AsyncIterator[Ask]:
+    """No door at all: what all of them call."""
+
+    async def ask(caller: Caller, command: Command) -> Any:
+        try:
+            perform = house.application.ask_hardware if command.at_hardware else None
+            answer = await perform(caller, command) if perform else house.application.perform(caller, command)
+            await house.commits.durable(answer.commit)
+        except SpallocServerError as exc:
+            raise RefusedError(exc.code, str(exc)) from exc
+        return msgspec.json.decode(msgspec.json.encode(answer.value))
+
+    yield ask
+
+
+DOORS = {"application": application_door}
+
+every_command = pytest.mark.parametrize("example", BY_NAME.values(), ids=BY_NAME.keys())
+every_door = pytest.mark.parametrize("door", DOORS.values(), ids=DOORS.keys())
+Door: TypeAlias = Callable[[House], Any]
+
+
+def audit(log: list[Any]) -> list[tuple[str, str]]:
+    """(event, outcome) of the lines of the audit, which all tell who it was."""
+    lines = [line for line in log if line["event"].startswith("command")]
+    assert all({"by", "door", "address", "command"} <= line.keys() for line in lines)
+    return [(line["event"], line["outcome"]) for line in lines]
+
+
+async def prepared(example: Example) -> tuple[House, dict[str, Any]]:
+    house = await House.built()
+    example.before(house)
+    house.commits.hold()
+    await house.rest()
+    return house, house.seen()
+
+
+def changed(before: dict[str, Any], house: House) -> set[str]:
+    return {name for name, value in house.seen().items() if value != before[name]}
+
+
+def test_every_command_has_an_example_and_says_what_it_must() -> None:
+    assert [type(example.command) for example in EXAMPLES] == EVERY_COMMAND
+    for kind in EVERY_COMMAND:
+        assert kind.audited == (kind.permission in {Permission.OPERATE, Permission.STOP}), kind
+        assert not (kind.even_if_read_only and not kind.changes)
+
+
+@every_door
+@every_command
+async def test_what_is_permitted_is_done_and_answered_once_it_is_stored(door: Door, example: Example) -> None:
+    house, before = await prepared(example)
+    async with door(house) as ask:
+        with structlog.testing.capture_logs() as log:
+            assert example.right(await ask(OPERATOR, example.command))
+    await house.rest()
+    assert changed(before, house) == set(example.changes)
+    outcome = "stored" if example.command.changes else "done"
+    assert audit(log) == ([("command performed", outcome)] if example.command.audited else [])
+
+
+@every_door
+@every_command
+async def test_what_is_not_permitted_leaves_no_trace_but_in_the_audit(door: Door, example: Example) -> None:
+    house, before = await prepared(example)
+    caller = {Permission.LOOK: NOBODY, Permission.USE: READER}.get(example.command.permission, USER)
+    async with door(house) as ask:
+        with structlog.testing.capture_logs() as log, pytest.raises(RefusedError, match="may not do this") as refused:
+            await ask(caller, example.command)
+    assert refused.value.code == "forbidden"
+    await house.rest()
+    assert not changed(before, house)
+    ((event, outcome),) = audit(log)
+    assert event == "command not performed"
+    assert outcome == f"refused: {refused.value}"
+
+
+@every_door
+@every_command
+async def test_while_nothing_can_be_stored_only_what_makes_things_safe_is_changed(door: Door, example: Example) -> None:
+    house, before = await prepared(example)
+    house.application.read_only = FULL
+    command = example.command
+    async with door(house) as ask:
+        with structlog.testing.capture_logs() as log:
+            if not command.changes or command.even_if_read_only:
+                assert example.right(await ask(OPERATOR, command))
+                assert changed(before, house) == set(example.changes)
+                assert len(audit(log)) == command.audited
+                return
+            with pytest.raises(RefusedError, match=FULL) as refused:
+                await ask(OPERATOR, command)
+    assert refused.value.code == "read-only"
+    await house.rest()
+    assert not changed(before, house)
+    assert audit(log) == ([("command not performed", f"refused: {FULL}")] if command.audited else [])
+
+
+def test_what_is_changed_although_nothing_can_be_stored_is_this() -> None:
+    names = {kind.__name__ for kind in EVERY_COMMAND if kind.even_if_read_only}
+    assert names == {"EmergencyStop", "DisableBoard", "DisableFrame", "Drain"}
+
+
+@every_door
+@every_command
+async def test_where_the_commit_fails_caller_and_audit_are_told(door: Door, example: Example) -> None:
+    house, before = await prepared(example)
+    house.journal.failure = StorageError(FULL)
+    async with door(house) as ask:
+        with structlog.testing.capture_logs() as log:
+            if not example.command.changes:
+                assert example.right(await ask(OPERATOR, example.command))
+                assert len(audit(log)) == example.command.audited
+                return
+            with pytest.raises(RefusedError, match=FULL) as refused:
+                await ask(OPERATOR, example.command)
+    assert refused.value.code == "not-stored"
+    if isinstance(example.command, commands.CreateJob):
+        assert set(house.seen()["jobs"]) == {1}, "a job that nobody knows of must not live"
+    elif not isinstance(example.command, commands.PowerCycle):
+        assert changed(before, house) & set(example.changes)
+    if example.command.audited:
+        assert audit(log) == [("command performed but not stored", f"not stored: {FULL}")]
