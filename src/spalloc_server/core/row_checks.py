@@ -94,10 +94,12 @@ def _check_request(request: Request | None, owner: str) -> Request:
         raise ValueError(f"its owner is {owner!r}, and that of its request {request.owner!r}")
     if sum(what is not None for what in (request.boards, request.triads, request.board)) != 1:
         raise ValueError("it asks for none, or for more than one, of boards, triads and one certain board")
-    numbers = [request.boards, *(request.triads or ()), *(request.board or ()), request.priority]
-    numbers += [request.max_dead_boards, request.max_dead_links]
-    if any(number is not None and abs(number) > MAX_NUMBER for number in numbers):
-        raise ValueError(f"a number of its request is not from {-MAX_NUMBER} to {MAX_NUMBER}")
+    sizes = [(request.boards, 1), *((size, 1) for size in request.triads or ())]
+    places = [(place, 0) for place in request.board or ()]
+    counts = [(n, -MAX_NUMBER) for n in (request.max_dead_boards, request.max_dead_links, request.priority)]
+    for number, least in (*sizes, *places, *counts):
+        if number is not None and not least <= number <= MAX_NUMBER:
+            raise ValueError(f"a number of its request is {number}, and not from {least} to {MAX_NUMBER}")
     if not 0 <= request.min_ratio <= 1:  # nor is it, where it is not a number
         raise ValueError(f"its least ratio is {request.min_ratio}, and not from 0 to 1")
     if request.max_runtime is not None and not 0 < request.max_runtime <= MAX_SECONDS:
