@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 import pytest
 
 from spalloc_server.errors import UpgradeError
 from spalloc_server.frontends.v1.connection_state import ConnectionState
+from spalloc_server.frontends.v1.service import Service
+from spalloc_server.process import upgrade
 from spalloc_server.process.handover import FORMAT, Channel, Clients, Go, Operators, Ready, Takeover, Warm
 from spalloc_server.process.upgrade import CHUNK, Predecessor
+from tests.frontends.v1.stand_in import Line, StandIn, request, running
 from tests.house import PATIENCE
 
 
@@ -111,3 +116,39 @@ def test_many_files_and_long_messages_arrive_whole(channels: tuple[Channel, Chan
     assert len(descriptors) == CHUNK
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+class Announcing(StandIn):
+    """Has watchers notified of each job at once."""
+
+    service: Service
+
+    def create_job(self, *args: Any, **kwargs: Any) -> int:
+        job_id = super().create_job(*args, **kwargs)
+        self.service.notify({job_id}, set())
+        return job_id
+
+
+async def test_nobody_is_answered_before_all_connections_are_there(
+    channels: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upgrade, "CHUNK", 1)
+    asks = ConnectionState(unread=request("create_job", owner="me") + b"\n")
+    old, new = channels
+    core = Announcing()
+    async with running(core=core) as run:
+        core.service = run.service
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ends = [(socket.create_connection(server.getsockname()), server.accept()[0]) for _ in range(2)]
+        with tempfile.TemporaryFile() as lock:
+            old.send(Takeover(format=FORMAT, listening=("", 0), clients=2, busy=[]), [lock.fileno()])
+            old.send(Clients(states=[asks, ConnectionState(jobs=None)]), [theirs.fileno() for _, theirs in ends])
+            predecessor = Predecessor(new)
+        os.close(predecessor.lock)
+        for _, theirs in ends:
+            theirs.close()
+        asking, watching = [Line(*await asyncio.open_connection(sock=ours)) for ours, _ in ends]
+        run.lines += [asking, watching]
+        await predecessor.go_on(run.service)
+        assert await asking.receive() == {"return": 1}
+        assert await watching.receive() == {"jobs_changed": [1]}

@@ -144,8 +144,10 @@ class Running:
 
 
 @asynccontextmanager
-async def running(limits: Limits | None = None, clock: Callable[[], float] | None = None) -> AsyncIterator[Running]:
-    core, commits = StandIn(), Commits()
+async def running(
+    limits: Limits | None = None, clock: Callable[[], float] | None = None, core: StandIn | None = None
+) -> AsyncIterator[Running]:
+    core, commits = core or StandIn(), Commits()
     service = Service(core.as_core(), limits or Limits(), commits.hold, clock=clock or time.monotonic)
     sockets = listening_sockets("127.0.0.1", 0)
     service.acceptor.listen(sockets)

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from spalloc_server.config.options import Access, Limits
 from spalloc_server.errors import ListenError
 from spalloc_server.frontends.v1.connection import Connection
+from spalloc_server.frontends.v1.connection_state import ConnectionState
 from spalloc_server.frontends.v1.listener import listening_sockets
 from spalloc_server.frontends.v1.outgoing import PENDING_BYTES
 from tests.frontends.v1.stand_in import Line, Running, request, running
@@ -243,6 +244,13 @@ async def test_a_connection_moves_to_another_service_and_nothing_is_lost() -> No
         assert await line.receive() == await line.receive() == {"return": "1.0.0"}
         new.service.notify({6}, set())
         assert await line.receive() == {"jobs_changed": [6]}
+
+
+async def test_a_connection_that_cannot_be_adopted_does_not_count() -> None:
+    async with running() as run:
+        with socket.socket(type=socket.SOCK_DGRAM) as no_connection, pytest.raises(ValueError, match="Stream Socket"):
+            await run.service.acceptor.adopt(no_connection, ConnectionState())
+        assert run.service.acceptor.counted == 0
 
 
 def test_the_same_port_listens_in_both_families_where_the_computer_has_both() -> None:

@@ -97,7 +97,11 @@ class Acceptor:
         except OSError:  # it has ended meanwhile
             host = port = "unknown"
         connection = self.connection(host, f"{host}:{port}", state)
-        await self._context.loop.connect_accepted_socket(lambda: connection, sock)
+        try:
+            await self._context.loop.connect_accepted_socket(lambda: connection, sock)
+        except BaseException:
+            self._leave(host)
+            raise
 
     def connection(self, host: str, peer: str, state: ConnectionState | None = None) -> Connection:
         """Return a new connection, which counts already, for a transport."""
