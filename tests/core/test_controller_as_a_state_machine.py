@@ -74,6 +74,8 @@ class ControllerMachine(RuleBasedStateMachine):
         self.now = 1000.0
         self.controller = self.new_controller()
         self.waiting: list[Switch] = []
+        self.said: dict[tuple[int, int], Any] = {}
+        """What clients hear of each revision of each job, by the present controller."""
         self.patch = pytest.MonkeyPatch()
 
     def teardown(self) -> None:
@@ -105,8 +107,9 @@ class ControllerMachine(RuleBasedStateMachine):
         except RequestError:
             return multiple()
 
-    @rule(job_id=jobs)
-    def keep_alive(self, job_id: int) -> None:
+    @rule(job_id=jobs, host=st.sampled_from([None, "10.0.0.1", "10.0.0.2"]))
+    def keep_alive(self, job_id: int, host: str | None) -> None:
+        self.controller.job_keepalive(job_id, host)
         before = self.controller.get_job_state(job_id)
         assert before == self.controller.get_job_state(job_id)
 
@@ -186,7 +189,7 @@ class ControllerMachine(RuleBasedStateMachine):
         places = {job_id: self.controller.get_job_machine_info(job_id) for job_id in states}
         before = self.seen_by_operators()
         stored = msgspec.json.decode(msgspec.json.encode(self.controller.snapshot()), type=Snapshot)
-        self.controller, self.waiting = self.new_controller(), []
+        self.controller, self.waiting, self.said = self.new_controller(), [], {}
         self.controller.restore(stored)
         self.controller.check()
         assert self.states() == states
@@ -228,6 +231,13 @@ class ControllerMachine(RuleBasedStateMachine):
         assert self.controller.encoded_jobs(msgspec.json.encode) == [
             msgspec.json.encode(job) for job in self.controller.list_jobs()
         ]
+
+    @invariant()
+    def what_clients_hear_of_a_job_changes_only_with_its_revision(self) -> None:
+        for job_id, revision in self.controller.job_revisions():
+            said = self.controller.describe_job(job_id), self.controller.get_job_state(job_id)
+            assert self.controller.job_revision(job_id) == revision
+            assert self.said.setdefault((job_id, revision), said) == said
 
 
 ControllerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

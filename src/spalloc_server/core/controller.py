@@ -123,6 +123,19 @@ class Controller(OperableEngine):
 
     # ---------------------------------------------------------------- questions
 
+    def job_revisions(self) -> list[tuple[int, int]]:
+        """Return (number, `Job.revision`) of each live job, oldest first: a new one where anything has changed."""
+        return [(job.job_id, job.revision) for job in self._jobs.values()]
+
+    def job_revision(self, job_id: int) -> int | None:
+        """Return the revision of a live job; None where there is none."""
+        job = self._jobs.get(job_id)
+        return None if job is None else job.revision
+
+    def describe_job(self, job_id: int) -> JobDescription:
+        """Return what `list_jobs` says of a live job; `KeyError` where there is none."""
+        return _describe(self._jobs[job_id])
+
     def list_jobs(self) -> list[JobDescription]:
         """All live jobs, oldest first."""
         return [_describe(job) for job in self._jobs.values()]

@@ -67,6 +67,8 @@ class Job(JobRow, kw_only=True):
     """The warning, once it was given."""
     failed_in: frozenset[tuple[str, Frame]] = frozenset()
     """(machine, frame) of boards that have failed it since it was last ready."""
+    revision: int = 0
+    """How often anything that clients are told of it has changed since the server started."""
     listed: bytes | None = None
     """How `list_jobs` tells of it, encoded; None where that must be found out again."""
     told: bytes | None = None
@@ -111,6 +113,7 @@ class Job(JobRow, kw_only=True):
     def forget_encoded(self) -> None:
         """What was told of it is no longer so."""
         self.listed = self.told = None
+        self.revision += 1
 
     def row(self) -> JobRow:
         """A copy of what is stored, which later changes of the job leave alone."""
