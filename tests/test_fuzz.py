@@ -26,12 +26,15 @@ from spalloc_server.config.settings import Configuration, board_locations_from_s
 from spalloc_server.config.toml import read_toml
 from spalloc_server.controller import Controller
 from spalloc_server.errors import ConfigurationError
-from spalloc_server.frontends.v1.commands import Commands, decode
+from spalloc_server.frontends.v1.commands import decode
+from spalloc_server.frontends.v1.door import Request as V1Request
 from spalloc_server.frontends.v1.lines import GarbageError, LineReader
 from spalloc_server.hardware.scp import BadPacket, Request, Response, Version
 from spalloc_server.simulator import datagrams
 from spalloc_server.simulator.boot import BootReceiver, MalformedBoot
 from tests.core.machines import a_machine
+from tests.frontends.v1.test_commands import Client as V1Client
+from tests.frontends.v1.test_commands import a_door
 from tests.simulator.machines import CLIENT, boot_datagrams, machine
 from tests.simulator.machines import Client as BoardClient
 from tests.simulator.test_applications import give_data, load, signal
@@ -105,20 +108,15 @@ def test_lines_are_the_same_however_their_bytes_arrive() -> None:
     fuzz(st.lists(damaged([line[:40] + b"\n" for line in LINES]), max_size=6), check)
 
 
-class Client:
-    host = "127.0.0.1"
-
-
 def test_every_line_is_garbage_or_gets_one_line_of_an_answer() -> None:
     controller = Controller()
     controller.configure(Configuration([a_machine("m", 2, 2)], limits=Limits(queued_jobs=20)))
-    commands: Commands[Client] = Commands(controller, Limits())
-    client = Client()
+    door, client = a_door(controller), V1Client()
 
     def check(line: bytes) -> None:
         garbage, reply = "", b""
         try:
-            reply = commands.execute(client, decode(line))
+            reply, _ = door.answer(client, V1Request(decode(line)))
         except GarbageError as error:
             garbage = error.line
         assert len(garbage) < 1000

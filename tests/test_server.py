@@ -553,7 +553,7 @@ async def test_with_a_disk_that_refuses_reads_go_on_changes_are_refused_and_all_
             assert simulator.boards_on() == on
             disk.fault = lambda _: 0
             async with asyncio.timeout(PATIENCE):
-                while server._service.context.refusal is not None:  # noqa: ASYNC110 - nobody is told
+                while server._application.read_only is not None:  # noqa: ASYNC110 - nobody is told
                     await asyncio.sleep(0.05)
             await client.call("destroy_job", job_id)
             await until(lambda: not simulator.boards_on())

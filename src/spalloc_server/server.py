@@ -233,14 +233,14 @@ class Server(InThread):
     def _connect_parts(self, reports: Reports) -> None:
         """Make what stands around core and hardware, once there are both."""
         controller, hardware, defects = self.controller, self._hardware, self.defects
-        service = self._service = Service(controller, self._configuration.limits, self._hold, defects=defects)
         self._time = Timekeeper(controller, self._changed, defects)
         subscriptions = Subscriptions()
-        act = Consequences(hardware, service, subscriptions, self._job_log, reports.outcome, defects).act
+        act = Consequences(hardware, subscriptions, self._job_log, reports.outcome, defects).act
         commits = self._commits = Commits(controller, self._journal, act=act, defects=defects)
-        commits.tell(service.committed)
         application = Application(controller, hardware, commits, subscriptions, hold=self._hold, defects=defects)
         self._application, application.about = application, self._about
+        service = self._service = Service(application, self._configuration.limits, defects=defects)
+        commits.tell(service.committed)
         self._operators = Operators(application, state=self._state, complain=service.complain, defects=defects)
 
     def _bind(self, address: tuple[str, int]) -> list[socket.socket]:
@@ -372,7 +372,7 @@ class Server(InThread):
         self._hold()
 
     def _refuse(self, reason: str | None) -> None:
-        self._service.context.refusal = self._application.read_only = reason
+        self._application.read_only = reason
 
     def _about(self) -> About:
         return About(self._config, self._state, self._service.acceptor.address, len(self._service.connections))

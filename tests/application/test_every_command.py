@@ -50,6 +50,8 @@ EXAMPLES = [
     Example(commands.PowerOffJob(job_id=1), _null, ("jobs",)),
     Example(commands.DestroyJob(job_id=1, reason="done"), _null, ("jobs", "boards")),
     Example(commands.ListJobs(), lambda it: [job["owner"] for job in it] == ["ann"]),
+    Example(commands.JobRevisions(), lambda it: [job_id for job_id, _ in it] == [1]),
+    Example(commands.DescribeJob(job_id=1), lambda it: it["owner"] == "ann"),
     Example(commands.ListMachines(), lambda it: [machine["name"] for machine in it] == ["m", "n"]),
     Example(commands.BoardPosition(**A_BOARD), lambda it: it == [0, 0, 11]),
     Example(commands.BoardAtPosition(**FRAME, board=11), lambda it: it == [1, 1, 2]),

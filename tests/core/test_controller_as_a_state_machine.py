@@ -224,15 +224,6 @@ class ControllerMachine(RuleBasedStateMachine):
         assert len(boards) == len(set(boards))
 
     @invariant()
-    def encoded_jobs_are_never_out_of_date(self) -> None:
-        for job in self.controller.list_jobs():
-            told = self.controller.encoded_job_state(job.job_id, None, msgspec.json.encode)
-            assert told == msgspec.json.encode(self.controller.get_job_state(job.job_id))
-        assert self.controller.encoded_jobs(msgspec.json.encode) == [
-            msgspec.json.encode(job) for job in self.controller.list_jobs()
-        ]
-
-    @invariant()
     def what_clients_hear_of_a_job_changes_only_with_its_revision(self) -> None:
         for job_id, revision in self.controller.job_revisions():
             said = self.controller.describe_job(job_id), self.controller.get_job_state(job_id)

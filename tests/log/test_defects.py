@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from spalloc_server.application.subscriptions import Subscriptions
 from spalloc_server.controller import Controller
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.core.views import ObservableEngine
 from spalloc_server.errors import StorageError
-from spalloc_server.frontends.v1.commands import Commands
 from spalloc_server.frontends.v1.connection import Connection
 from spalloc_server.frontends.v1.outgoing import Outgoing
-from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.frame import Frame
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log import defects
@@ -140,8 +139,7 @@ async def test_five_hundred_lines_that_meet_a_defect_write_one_traceback(
     place.configure()
     with capture_logs() as lines:
         async with place.simulator(), place.serving() as server:
-            monkeypatch.setattr(Commands, "list_machines", boom)
-            monkeypatch.setitem(server._service.commands._methods, "list_machines", boom)
+            monkeypatch.setattr(Controller, "list_machines", boom)
             client = await Client.connect(server.address)
             for _ in range(500):
                 with pytest.raises(RuntimeError, match="internal error"):
@@ -157,8 +155,8 @@ RAISING: list[tuple[Any, str]] = [
     *((Controller, name) for name in ("tick", "switched", "frame_changed", "wake_at")),
     *((Hardware, name) for name in ("switch", "_on_part", "_conclude")),
     *((Frame, name) for name in ("_switch_on", "_switch_off", "_watch", "greet", "_verify")),
-    (Service, "notify"),
-    (Connection, "tell"),
+    (Subscriptions, "publish"),
+    (Connection, "hear"),
     (Outgoing, "notify"),
     (JobLog, "append"),
     (StallDetector, "beat"),

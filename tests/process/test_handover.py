@@ -16,11 +16,10 @@ import pytest
 
 from spalloc_server.errors import UpgradeError
 from spalloc_server.frontends.v1.connection_state import ConnectionState
-from spalloc_server.frontends.v1.service import Service
 from spalloc_server.process import upgrade
 from spalloc_server.process.handover import FORMAT, Channel, Clients, Go, Operators, Ready, Takeover, Warm
 from spalloc_server.process.upgrade import CHUNK, Predecessor
-from tests.frontends.v1.stand_in import Line, StandIn, request, running
+from tests.frontends.v1.stand_in import Line, Running, StandIn, request, running
 from tests.house import PATIENCE
 
 
@@ -121,11 +120,11 @@ def test_many_files_and_long_messages_arrive_whole(channels: tuple[Channel, Chan
 class Announcing(StandIn):
     """Has watchers notified of each job at once."""
 
-    service: Service
+    run: Running
 
     def create_job(self, *args: Any, **kwargs: Any) -> int:
         job_id = super().create_job(*args, **kwargs)
-        self.service.notify({job_id}, set())
+        self.run.publish({job_id})
         return job_id
 
 
@@ -137,7 +136,7 @@ async def test_nobody_is_answered_before_all_connections_are_there(
     old, new = channels
     core = Announcing()
     async with running(core=core) as run:
-        core.service = run.service
+        core.run = run
         with socket.create_server(("127.0.0.1", 0)) as server:
             ends = [(socket.create_connection(server.getsockname()), server.accept()[0]) for _ in range(2)]
         with tempfile.TemporaryFile() as lock:

@@ -32,7 +32,7 @@ from spalloc_server.application.admission import Admission
 from spalloc_server.application.at_hardware import AtHardware
 from spalloc_server.application.audit import Audit
 from spalloc_server.application.authorisation import Authorisation
-from spalloc_server.application.caller import Caller
+from spalloc_server.application.caller import Caller, Permission
 from spalloc_server.application.commands import Command
 from spalloc_server.application.commits import Commits
 from spalloc_server.application.performing import PERFORM, board_of
@@ -44,6 +44,9 @@ from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.defects import DefectLog
 
 __all__ = ["About", "Answer", "Application"]
+
+
+_USE = Permission.USE  # to look it up in its class takes a while, and `renew` is called often
 
 
 class Answer(NamedTuple):
@@ -124,6 +127,18 @@ class Application:
             self._failed(caller, command, error)
             raise
         return self._done(caller, command, value)
+
+    def renew(self, caller: Caller, job_id: int) -> int | None:
+        """Renew a job's lease, as every command does that names it; return the job's revision, None if it is not live.
+
+        A door that has an answer of this revision need not ask again.
+
+        Raises:
+            ForbiddenError: the caller may not use jobs.
+        """
+        if _USE not in caller.permissions:
+            self.authorisation.check(caller, commands.KeepAlive(job_id=job_id))
+        return self._core.renew(job_id, caller.address)
 
     async def ask_hardware(self, caller: Caller, command: Command) -> Answer:
         """Do what `command` says, for `caller`, and wait for the hardware.

@@ -28,6 +28,8 @@ class Permission(StrEnum):
     STOP = "stop"
     """Switch everything off in an emergency, and go on after it."""
 
+    __hash__ = str.__hash__  # that of an enum is slower, and is asked for with every command
+
 
 _LOOK, _USE, _OPERATE, _STOP = Permission
 

@@ -154,6 +154,18 @@ class ListJobs(Look, frozen=True, tag="list jobs"):
     takes_long = True
 
 
+class JobRevisions(Look, frozen=True, tag="job revisions"):
+    """List of (number, revision) of live jobs, oldest first: another revision where a job's description is another."""
+
+    takes_long = True
+
+
+class DescribeJob(Look, frozen=True, tag="describe job"):
+    """`JobDescription` of a live job, as in `ListJobs`."""
+
+    job_id: Whole
+
+
 class ListMachines(Look, frozen=True, tag="list machines"):
     """List of `MachineDescription`, highest priority first."""
 
@@ -340,6 +352,8 @@ JobCommand: TypeAlias = (
     | PowerOffJob
     | DestroyJob
     | ListJobs
+    | JobRevisions
+    | DescribeJob
     | ListMachines
     | BoardPosition
     | BoardAtPosition

@@ -12,6 +12,7 @@ from typing import Any
 from spalloc_server.application import commands
 from spalloc_server.application.caller import Caller
 from spalloc_server.controller import Controller
+from spalloc_server.core.model.replies import JobDescription
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.views import BoardView
 from spalloc_server.errors import RequestError
@@ -42,6 +43,12 @@ def _in_words(request: Request) -> tuple[list[Any], dict[str, Any]]:
     return list(size) if isinstance(size, tuple) else [size], kwargs
 
 
+def _describe_job(core: Controller, _caller: Caller, command: commands.DescribeJob) -> JobDescription:
+    if core.job_revision(command.job_id) is None:
+        raise RequestError(f"there is no live job {command.job_id}")
+    return core.describe_job(command.job_id)
+
+
 def _boards(core: Controller, _caller: Caller, command: commands.Boards) -> list[BoardView]:
     return [view for view in core.board_views(command.machine) if not command.bad or _is_bad(view)]
 
@@ -66,6 +73,8 @@ PERFORM: Mapping[type[commands.Command], Callable[[Controller, Caller, Any], Any
     commands.PowerOffJob: lambda core, caller, c: core.power_off_job_boards(c.job_id, keepalivehost=caller.address),
     commands.DestroyJob: lambda core, _, c: core.destroy_job(c.job_id, c.reason),
     commands.ListJobs: lambda core, *_: core.list_jobs(),
+    commands.JobRevisions: lambda core, *_: core.job_revisions(),
+    commands.DescribeJob: _describe_job,
     commands.ListMachines: lambda core, *_: core.list_machines(),
     commands.BoardPosition: lambda core, _, c: core.get_board_position(c.machine, c.x, c.y, c.z),
     commands.BoardAtPosition: lambda core, _, c: core.get_board_at_position(c.machine, c.cabinet, c.frame, c.board),

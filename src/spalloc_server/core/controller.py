@@ -7,7 +7,6 @@ and lets whatever can start, start. Naming a job renews its lease. An unknown jo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from spalloc_server.coordinates import Board, Location
@@ -74,6 +73,11 @@ class Controller(OperableEngine):
         """Start the job's lease anew, as every command that names the job does."""
         self._touch(job_id, keepalivehost)
 
+    def renew(self, job_id: int, host: str | None) -> int | None:
+        """Start the job's lease anew; return `Job.revision`, or None where there is no such live job."""
+        job = self._touch(job_id, host)
+        return None if job is None else job.revision
+
     def get_job_state(self, job_id: int, keepalivehost: str | None = None) -> JobStatus:
         """State, power, lease and start of a job; unknown ones and ended ones are told apart."""
         job = self._touch(job_id, keepalivehost)
@@ -81,18 +85,6 @@ class Controller(OperableEngine):
             return _status(job)
         row = self._retired.get(job_id)
         return _UNKNOWN if row is None else JobStatus(JobState.destroyed, reason=row.reason)
-
-    def encoded_job_state(self, job_id: int, keepalivehost: str | None, encode: Callable[[JobStatus], bytes]) -> bytes:
-        """`get_job_state`, encoded by `encode`, which is asked again only when a live job has changed.
-
-        Users' programs ask again and again, far more often than anything changes.
-        """
-        job = self._touch(job_id, keepalivehost)
-        if job is None:
-            return encode(self.get_job_state(job_id))
-        if job.told is None:
-            job.told = encode(_status(job))
-        return job.told
 
     def get_job_machine_info(self, job_id: int, keepalivehost: str | None = None) -> JobMachineInfo:
         """Where the job's boards are, and how to reach them."""
@@ -139,20 +131,6 @@ class Controller(OperableEngine):
     def list_jobs(self) -> list[JobDescription]:
         """All live jobs, oldest first."""
         return [_describe(job) for job in self._jobs.values()]
-
-    def encoded_jobs(self, encode: Callable[[JobDescription], bytes]) -> list[bytes]:
-        """`list_jobs`, each job encoded by `encode`, which is asked again only for jobs that have changed.
-
-        Thousands of jobs are listed by many clients every second, and few of them change meanwhile.
-        """
-        rows = []
-        for job in self._jobs.values():
-            if job.listed is None:
-                with self.defects.contained("the description of a job", job.job_id):
-                    job.listed = encode(_describe(job))
-            if job.listed is not None:
-                rows.append(job.listed)
-        return rows
 
     def created_from(self, job_id: int) -> str | None:
         """The address that created a live job; None where there is no such job, or that is not known."""

@@ -69,10 +69,6 @@ class Job(JobRow, kw_only=True):
     """(machine, frame) of boards that have failed it since it was last ready."""
     revision: int = 0
     """How often anything that clients are told of it has changed since the server started."""
-    listed: bytes | None = None
-    """How `list_jobs` tells of it, encoded; None where that must be found out again."""
-    told: bytes | None = None
-    """How `get_job_state` does, likewise."""
 
     def apply(self, event: Event) -> None:
         """Go where the table says; `KeyError` where it says nothing."""
@@ -112,7 +108,6 @@ class Job(JobRow, kw_only=True):
 
     def forget_encoded(self) -> None:
         """What was told of it is no longer so."""
-        self.listed = self.told = None
         self.revision += 1
 
     def row(self) -> JobRow:

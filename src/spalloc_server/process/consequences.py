@@ -13,7 +13,6 @@ from collections.abc import Callable
 from spalloc_server.application.commits import Effects
 from spalloc_server.application.subscriptions import SERVER, Kind, Subscriptions
 from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
-from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.process.job_log import JobLog
@@ -32,8 +31,7 @@ class Consequences:
 
     Args:
         hardware: switches boards.
-        service: has the clients.
-        subscriptions: tell others what has changed.
+        subscriptions: tell what has changed.
         job_log: is appended to.
         on_outcome: told the end of what the hardware was not able to begin.
         defects: told what goes wrong that never should.
@@ -42,14 +40,12 @@ class Consequences:
     def __init__(
         self,
         hardware: Hardware,
-        service: Service,
         subscriptions: Subscriptions,
         job_log: JobLog,
         on_outcome: Callable[[Outcome], None],
         defects: DefectLog,
     ) -> None:
         self._hardware = hardware
-        self._service = service
         self._subscriptions = subscriptions
         self._job_log = job_log
         self._on_outcome = on_outcome
@@ -60,8 +56,6 @@ class Consequences:
         for switch in effects.switches:
             self._switch(switch)
         ended = [row.job_id for row in effects.changes.jobs.values() if row.ended_at is not None]
-        with self._defects.contained("clients could not be told of changes"):
-            self._service.notify(effects.jobs, effects.machines, ended)
         with self._defects.contained("subscribers could not be told of changes"):
             self._subscriptions.publish(Kind.JOB, effects.jobs, ended)
             self._subscriptions.publish(Kind.MACHINE, effects.machines)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
+from unittest.mock import Mock
 
+from spalloc_server.application.admission import Admission
+from spalloc_server.application.api import Application
+from spalloc_server.application.commits import Commits as RealCommits
+from spalloc_server.application.subscriptions import Kind, Subscriptions
 from spalloc_server.config.options import Access, Limits
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.job_state import JobState
@@ -17,6 +22,7 @@ from spalloc_server.core.model.replies import JobMachineInfo, JobStatus
 from spalloc_server.errors import RequestError
 from spalloc_server.frontends.v1.listener import listening_sockets
 from spalloc_server.frontends.v1.service import Service
+from spalloc_server.hardware.switchboard import Hardware
 
 PATIENCE = 10.0
 """Seconds after which a test gives up waiting; none waits so long."""
@@ -50,20 +56,24 @@ class StandIn:
         known = 1 <= job_id <= len(self.jobs)
         return JobStatus(JobState.queued if known else JobState.unknown)
 
-    def encoded_job_state(self, job_id: int, keepalivehost: str, encode: Callable[[JobStatus], bytes]) -> bytes:
-        return encode(self.get_job_state(job_id, keepalivehost=keepalivehost))
+    def renew(self, job_id: int, host: str | None) -> int | None:
+        self.calls.append(("renew", (job_id, host), {}))
+        return self.job_revision(job_id)
+
+    def job_revision(self, job_id: int) -> int | None:
+        return 0 if 1 <= job_id <= len(self.jobs) else None
+
+    def job_revisions(self) -> list[tuple[int, int]]:
+        return [(number, id(job)) for number, job in enumerate(self.jobs, start=1)]
+
+    def describe_job(self, job_id: int) -> Any:
+        return self.jobs[job_id - 1]
 
     def get_job_machine_info(self, job_id: int, **kwargs: Any) -> JobMachineInfo:
         return JobMachineInfo()
 
-    def list_jobs(self) -> list[Any]:
-        return self.jobs
-
     def created_from(self, job_id: int) -> str | None:
         return self.creators.get(job_id)
-
-    def encoded_jobs(self, encode: Callable[[Any], bytes]) -> list[bytes]:
-        return [encode(job) for job in self.jobs]
 
     def list_machines(self) -> list[Any]:
         msg = "a defect"
@@ -123,6 +133,7 @@ class Running:
     """A service that listens on a port of its own."""
 
     service: Service
+    application: Application
     core: StandIn
     commits: Commits
     port: int
@@ -133,9 +144,15 @@ class Running:
         self.lines.append(line)
         return line
 
+    def publish(self, jobs: Collection[int] = (), machines: Collection[str] = (), ended: Iterable[int] = ()) -> None:
+        """As if a commit had changed these."""
+        self.application.subscriptions.publish(Kind.JOB, jobs, ended)
+        self.application.subscriptions.publish(Kind.MACHINE, machines)
+
     def allow(self, access: Access) -> None:
         """As if the configuration had changed."""
         self.service.configure(self.service.context.limits, access)
+        self.application.authorisation.access = access
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -148,16 +165,25 @@ async def running(
     limits: Limits | None = None, clock: Callable[[], float] | None = None, core: StandIn | None = None
 ) -> AsyncIterator[Running]:
     core, commits = core or StandIn(), Commits()
-    service = Service(core.as_core(), limits or Limits(), commits.hold, clock=clock or time.monotonic)
+    limits, clock = limits or Limits(), clock or time.monotonic
+    application = an_application(core.as_core(), commits.hold)
+    application.admission = Admission(limits.commands_per_second, clock=clock)
+    service = Service(application, limits, clock=clock)
     sockets = listening_sockets("127.0.0.1", 0)
     service.acceptor.listen(sockets)
-    run = Running(service, core, commits, sockets[0].getsockname()[1])
+    run = Running(service, application, core, commits, sockets[0].getsockname()[1])
     try:
         yield run
     finally:
         for line in run.lines:
             await line.close()
         await service.stop()
+
+
+def an_application(core: Controller, hold: Callable[[], int | None] = lambda: None) -> Application:
+    """What performs commands on `core`; there is neither hardware nor a journal."""
+    commits = Mock(spec=RealCommits)
+    return Application(core, cast("Hardware", None), commits, Subscriptions(), hold=hold)
 
 
 def request(command: str, *args: Any, **kwargs: Any) -> bytes:

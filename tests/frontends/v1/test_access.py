@@ -119,7 +119,7 @@ async def test_a_client_with_tls_hears_of_changes_while_it_says_nothing(certific
         run.lines.append(line)
         await line.ask("notify_job")
         for job_id in range(5):
-            run.service.notify({job_id}, set())
+            run.publish({job_id})
             assert await line.receive() == {"jobs_changed": [job_id]}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -11,30 +11,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from spalloc_server.application.subscriptions import Kind
 from spalloc_server.config.machine import Machine
-from spalloc_server.config.options import Limits
 from spalloc_server.controller import Controller
-from spalloc_server.frontends.v1.commands import COMMANDS, PROTOCOL_VERSION, Call, Commands, decode
+from spalloc_server.frontends.v1.commands import COMMANDS, Call, decode
+from spalloc_server.frontends.v1.door import Door, Request, caller_at
 from spalloc_server.frontends.v1.lines import GarbageError
-from tests.frontends.v1.stand_in import StandIn, request
+from spalloc_server.frontends.v1.replies import PROTOCOL_VERSION
+from spalloc_server.log.defects import DefectLog
+from tests.frontends.v1.stand_in import StandIn, an_application, request
 
 
-@dataclass(eq=False)
-class Caller:
-    host: str = "10.1.2.3"
+class Client:
+    def __init__(self) -> None:
+        self.caller = caller_at("10.1.2.3")
+
+    def hear(self, kind: Kind, names: Collection[Any]) -> None:
+        """Nobody tells it anything."""
+
+
+def a_door(core: Controller, most_watched: int = 1024) -> Door:
+    return Door(an_application(core), most_watched, DefectLog())
 
 
 class Bench:
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, most_watched: int = 1024) -> None:
         self.core = StandIn()
-        self.commands: Commands[Caller] = Commands(self.core.as_core(), limits or Limits())
-        self.caller = Caller()
+        self.door = a_door(self.core.as_core(), most_watched)
+        self.client = Client()
 
     def ask(self, command: str, /, *args: Any, **kwargs: Any) -> Any:
         return self.send(request(command, *args, **kwargs))
 
     def send(self, line: bytes) -> Any:
-        return json.loads(self.commands.execute(self.caller, decode(line)))
+        return json.loads(self.door.answer(self.client, Request(decode(line)))[0])
 
 
 HOST = {"keepalivehost": "10.1.2.3"}
@@ -43,7 +53,6 @@ HOST = {"keepalivehost": "10.1.2.3"}
 @pytest.mark.parametrize(
     ("command", "args", "kwargs"),
     [
-        ("job_keepalive", (3,), HOST),
         ("power_on_job_boards", (3,), HOST),
         ("power_off_job_boards", (3,), HOST),
         ("destroy_job", (3, "done"), {}),
@@ -67,7 +76,13 @@ def test_to_watch_a_job_by_name_keeps_it_alive() -> None:
     bench = Bench()
     bench.ask("notify_job", 3)
     bench.ask("notify_job")
-    assert bench.core.calls == [("job_keepalive", (3,), HOST)]
+    assert bench.core.calls == [("renew", (3, "10.1.2.3"), {})]
+
+
+def test_a_keepalive_renews_its_job_by_position_or_by_name() -> None:
+    bench = Bench()
+    assert bench.ask("job_keepalive", 3) == bench.ask("job_keepalive", job_id=3) == {"return": None}
+    assert bench.core.calls == [("renew", (3, "10.1.2.3"), {})] * 2
 
 
 def test_destroy_job_takes_its_reason_by_name_behind_a_positional_id() -> None:
@@ -83,7 +98,7 @@ def test_a_long_reason_is_shortened_and_a_long_name_is_no_machine() -> None:
     bench.ask("get_board_position", "x" * 1000, 0, 0, 0)
     bench.ask("notify_machine", "x" * 1000)
     assert [call[1] for call in bench.core.calls] == [(3, "x" * 256), ("", 0, 0, 0)]
-    assert bench.commands.watched_machines.watched(bench.caller) == {""}
+    assert bench.door.watched(bench.client) == ([], [""])
 
 
 def test_args_and_kwargs_may_be_absent() -> None:
@@ -98,8 +113,9 @@ def test_the_version_suits_every_published_client() -> None:
 
 def test_a_job_is_created_with_its_arguments_as_they_came_and_the_address_of_its_creator() -> None:
     bench = Bench()
-    assert bench.ask("create_job", 4, "5", owner="me", tags=["a"], keepalivehost="forged") == {"return": 1}
-    assert bench.core.calls == [("create_job", (4, "5"), {"owner": "me", "tags": ["a"], **HOST})]
+    assert bench.ask("create_job", 4, 5.0, owner="me", tags=["a"], keepalivehost="forged") == {"return": 1}
+    arguments = {"owner": "me", "tags": ["a"], "keepalive": 60.0, **HOST}
+    assert bench.core.calls == [("create_job", (4, 5.0), arguments)]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +155,7 @@ def test_a_keyword_named_client_is_ignored(keyword: Any) -> None:
 def test_what_is_no_whole_number_is_no_job(number: Any, meant: int) -> None:
     bench = Bench()
     assert bench.ask("get_job_state", number)["return"]["state"] == 0
-    assert bench.core.calls == [("get_job_state", (meant,), HOST)]
+    assert bench.core.calls == [("renew", (meant, "10.1.2.3"), {}), ("get_job_state", (meant,), HOST)]
 
 
 @pytest.mark.parametrize("name", [1, None, ["m"], {}])
@@ -174,7 +190,7 @@ def test_arguments_that_do_not_fit_are_told_what_would(
 
 
 def test_a_refused_request_is_answered_with_its_reason() -> None:
-    assert Bench().ask("create_job", 1) == {"exception": "owner must be specified for all jobs"}
+    assert Bench().ask("create_job", 1)["exception"].startswith("owner must be specified for all jobs")
 
 
 def test_a_defect_of_the_server_is_logged_and_its_client_told_no_details() -> None:
@@ -191,19 +207,19 @@ def test_arguments_too_deep_to_be_worked_with_are_refused() -> None:
     depth: list[Any] = []
     for _ in range(100_000):
         depth = [depth]
-    bench.core.jobs.append(depth)
+    bench.core.result = depth
     with capture_logs() as logs:
-        assert "too deeply" in bench.ask("list_jobs")["exception"]
+        assert "too deeply" in bench.ask("get_board_position", "m", 0, 0, 0)["exception"]
     assert logs == []
 
 
 def test_watching_beyond_the_limit_is_refused_but_watching_all_is_not() -> None:
-    bench = Bench(Limits(watches_per_connection=2))
+    bench = Bench(most_watched=2)
     assert bench.ask("notify_job", 1) == bench.ask("notify_machine", "m") == {"return": None}
     assert "most that one may" in bench.ask("notify_job", 2)["exception"]
     assert bench.ask("notify_job", 1) == {"return": None}
     assert bench.ask("notify_job") == {"return": None}
-    assert bench.commands.watched_jobs.watched(bench.caller) is None
+    assert bench.door.watched(bench.client) == (None, ["m"])
 
 
 GARBAGE = [
@@ -250,7 +266,7 @@ names = st.sampled_from(["job_id", "machine_name", "x", "y", "z", "machine", "ch
 
 @settings(max_examples=100)
 @given(
-    command=st.sampled_from(COMMANDS),
+    command=st.sampled_from(list(COMMANDS)),
     args=st.lists(json_values, max_size=5),
     kwargs=st.dictionaries(names | st.text(max_size=5), json_values, max_size=4),
 )
@@ -260,7 +276,7 @@ def test_every_request_has_one_reply_and_only_known_defects_are_logged(
     bench = Bench()
     line = json.dumps({"command": command, "args": args, "kwargs": kwargs}).encode()
     with capture_logs() as logs:
-        reply = bench.commands.execute(bench.caller, decode(line))
+        reply, _ = bench.door.answer(bench.client, Request(decode(line)))
     assert reply.endswith(b"}\n")
     assert reply.count(b"\n") == 1
     assert set(json.loads(reply)) in ({"return"}, {"exception"})
@@ -284,10 +300,10 @@ def test_no_request_makes_the_core_fail(
     controller = Controller()
     controller.machines = {"m": Machine.single_board("m", bmp_ip="127.0.0.1", spinnaker_ip="127.0.0.2")}
     controller.create_job(owner="me")
-    commands: Commands[Caller] = Commands(controller, Limits())
+    door = a_door(controller)
     with capture_logs() as logs:
         for call in (Call(command, args, kwargs), Call("where_is", [], place)):
-            assert set(json.loads(commands.execute(Caller(), call))) in ({"return"}, {"exception"})
+            assert set(json.loads(door.answer(Client(), Request(call))[0])) in ({"return"}, {"exception"})
     assert logs == []
 
 

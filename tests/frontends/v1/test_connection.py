@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from spalloc_server.application.admission import Admission
 from spalloc_server.config.options import Limits
-from spalloc_server.frontends.v1.commands import CHANGING
 from spalloc_server.frontends.v1.connection import TURN_COMMANDS, Connection
 from spalloc_server.frontends.v1.listener import RECEIVE_BYTES
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.frontends.v1.turns import TURN_SECONDS
-from tests.frontends.v1.stand_in import Commits, StandIn, request, running
+from tests.frontends.v1.stand_in import StandIn, an_application, request, running
 
 VERSION = {"return": "1.0.0"}
 
@@ -50,7 +50,7 @@ async def test_blank_lines_are_skipped() -> None:
 async def test_commands_carry_the_address_of_their_sender() -> None:
     async with running() as run:
         await (await run.connect()).ask("job_keepalive", 3)
-        assert run.core.calls == [("job_keepalive", (3,), {"keepalivehost": "127.0.0.1"})]
+        assert run.core.calls == [("renew", (3, "127.0.0.1"), {})]
 
 
 @pytest.mark.parametrize(
@@ -170,11 +170,12 @@ async def test_a_commit_that_fails_is_told_to_those_who_changed_something_and_to
 async def test_changes_can_be_refused_for_a_time_while_questions_are_answered() -> None:
     async with running() as run:
         line = await run.connect()
-        run.service.context.refusal = "the disk is full"
-        for command in sorted(CHANGING):
-            assert await line.ask(command, 1, owner="me") == {"exception": "the disk is full"}
+        run.application.read_only = "the disk is full"
+        assert await line.ask("create_job", owner="me") == {"exception": "the disk is full"}
+        for command in ("destroy_job", "power_on_job_boards", "power_off_job_boards", "report_problem"):
+            assert await line.ask(command, 1) == {"exception": "the disk is full"}
         assert await line.ask("version") == VERSION
-        run.service.context.refusal = None
+        run.application.read_only = None
         assert await line.ask("create_job", owner="me") == {"return": 1}
         assert [call[0] for call in run.core.calls] == ["create_job"]
 
@@ -244,7 +245,7 @@ class Slow(StandIn):
 
 async def test_one_client_has_no_more_than_its_turn_however_many_commands_it_sends() -> None:
     core, wire = Slow(clock := FakeClock()), Wire()
-    connection = connected(wire, Service(core.as_core(), Limits(), Commits().hold, clock=clock))
+    connection = connected(wire, Service(an_application(core.as_core()), Limits(), clock=clock))
     connection.data_received((request("destroy_job", 1) + b"\n") * 5)
     called = [len(core.calls)]
     for _ in range(4):
@@ -260,7 +261,7 @@ async def test_others_have_their_turn_while_one_client_asks_for_much() -> None:
         await modest.ask("version")
         await greedy.send(*[request("job_keepalive", 1)] * 5000)
         await modest.ask("job_keepalive", 2)
-        before = [call[1] for call in run.core.calls].index((2,))
+        before = [call[1] for call in run.core.calls].index((2, "127.0.0.1"))
         assert before < 5000
         assert [await greedy.receive() for _ in range(5000)] == [{"return": None}] * 5000
 
@@ -272,7 +273,7 @@ async def test_commands_over_the_rate_wait_and_keepalives_are_counted_apart() ->
         await line.send(*[request("version")] * 30)
         assert [await line.receive() for _ in range(21)] == [VERSION] * 21  # two seconds' worth, and the one too many
         [busy] = [each for each in run.service.connections if each._delay is not None]
-        assert run.service.context.rates.charge("127.0.0.1", "version") == pytest.approx(0.2)
+        assert run.application.admission.delay("127.0.0.1") == pytest.approx(0.1)
         assert not busy._transport.is_reading()
         for _ in range(2):  # the first would be answered anyway, and only the second wait
             assert await keepalive.ask("job_keepalive", 1) == {"return": None}
@@ -284,13 +285,25 @@ async def test_commands_over_the_rate_wait_and_keepalives_are_counted_apart() ->
 async def test_the_end_of_a_turn_does_not_end_the_wait_for_the_rate() -> None:
     rate = TURN_COMMANDS / 2 - 0.4  # the last command of the first turn is the first that has to be waited for
     limits, wire = Limits(commands_per_second=rate), Wire()
-    connection = connected(wire, Service(StandIn().as_core(), limits, Commits().hold, clock=FakeClock()))
+    application = an_application(StandIn().as_core())
+    application.admission = Admission(rate, clock=FakeClock())
+    connection = connected(wire, Service(application, limits, clock=FakeClock()))
     connection.data_received((request("version") + b"\n") * (TURN_COMMANDS + 1))
     for _ in range(3):
         await asyncio.sleep(0)
     assert wire.sent.count(b"\n") == TURN_COMMANDS
     assert connection._delay is not None
     connection.connection_lost(None)
+
+
+async def test_reconnecting_is_no_way_around_the_rate() -> None:
+    async with running(Limits(commands_per_second=10.0), FakeClock()) as run:
+        line = await run.connect()
+        for _ in range(25):
+            assert await line.ask("version") == VERSION
+        await line.close()
+        await run.until(lambda: not run.service.connections)
+        assert run.application.admission.delay("127.0.0.1") == pytest.approx(0.5)
 
 
 @settings(max_examples=25, deadline=None)
@@ -303,7 +316,7 @@ def test_replies_do_not_depend_on_how_the_bytes_arrive(data: st.DataObject) -> N
 
     async def replies(chunks: list[bytes]) -> list[Any]:
         wire = Wire()
-        connection = connected(wire, Service(StandIn().as_core(), Limits(), Commits().hold, clock=FakeClock()))
+        connection = connected(wire, Service(an_application(StandIn().as_core()), Limits(), clock=FakeClock()))
         for chunk in chunks:
             connection.data_received(chunk)
             await asyncio.sleep(0)
@@ -320,7 +333,7 @@ def test_replies_do_not_depend_on_how_the_bytes_arrive(data: st.DataObject) -> N
 def test_garbage_never_raises(chunks: list[bytes]) -> None:
     async def feed() -> Wire:
         wire = Wire()
-        connection = connected(wire, Service(StandIn().as_core(), Limits(line_bytes=100), Commits().hold))
+        connection = connected(wire, Service(an_application(StandIn().as_core()), Limits(line_bytes=100)))
         for chunk in chunks:
             if not wire.is_closing():
                 connection.data_received(chunk)

@@ -9,6 +9,7 @@ import socket
 import pytest
 from structlog.testing import capture_logs
 
+from spalloc_server.application.subscriptions import Kind
 from spalloc_server.config.options import Access, Limits
 from spalloc_server.errors import ListenError
 from spalloc_server.frontends.v1.connection import Connection
@@ -30,9 +31,9 @@ async def test_watchers_hear_of_what_they_watch_and_of_nothing_else() -> None:
         one = await watcher(run, "notify_job", 2)
         machines = await watcher(run, "notify_machine")
         machine = await watcher(run, "notify_machine", "a")
-        run.service.notify({3, 2, 1}, {"b"})
+        run.publish({3, 2, 1}, {"b"})
         await run.until(lambda: not any(each.outgoing._notifying for each in run.service.connections))
-        run.service.notify(set(), {"a"})
+        run.publish(set(), {"a"})
         assert await everything.receive() == {"jobs_changed": [1, 2, 3]}
         assert await one.receive() == {"jobs_changed": [2]}
         assert await machines.receive() == {"machines_changed": ["b"]}
@@ -45,10 +46,10 @@ async def test_jobs_that_have_ended_are_told_of_and_then_count_no_longer_as_watc
         line = await watcher(run, "notify_job", 1)
         await line.ask("notify_job", 2)
         assert "exception" in await line.ask("notify_job", 3)
-        run.service.notify({1, 2}, set(), [1])
+        run.publish({1, 2}, set(), [1])
         assert await line.receive() == {"jobs_changed": [1, 2]}
         assert await line.ask("notify_job", 3) == {"return": None}
-        run.service.notify({1, 2, 3}, set())
+        run.publish({1, 2, 3}, set())
         assert await line.receive() == {"jobs_changed": [2, 3]}
 
 
@@ -58,7 +59,7 @@ async def test_a_client_that_stops_watching_hears_no_more() -> None:
         await line.ask("notify_machine")
         await line.ask("no_notify_job", 2)
         await line.ask("no_notify_machine")
-        run.service.notify({2}, {"a"})
+        run.publish({2}, {"a"})
         assert await line.ask("version") == {"return": "1.0.0"}
 
 
@@ -66,15 +67,15 @@ async def test_stopping_to_watch_one_of_all_changes_nothing() -> None:
     async with running() as run:
         line = await watcher(run)
         await line.ask("no_notify_job", 2)
-        run.service.notify({2}, set())
+        run.publish({2}, set())
         assert await line.receive() == {"jobs_changed": [2]}
 
 
 async def test_changes_that_come_before_a_watcher_is_told_are_merged() -> None:
     async with running() as run:
         line = await watcher(run)
-        run.service.notify({1}, set())
-        run.service.notify({2}, set())
+        run.publish({1}, set())
+        run.publish({2}, set())
         assert await line.receive() == {"jobs_changed": [1, 2]}
 
 
@@ -96,7 +97,7 @@ async def test_notifications_of_a_slow_reader_are_merged_and_none_is_lost() -> N
     async with running() as run:
         line = await stuffed(run)
         for job_id in range(1, 1001):
-            run.service.notify({job_id, 1 + job_id % 7}, {"m"})
+            run.publish({job_id, 1 + job_id % 7}, {"m"})
         async with asyncio.timeout(10):
             await line.reader.readexactly(STUFFING)
         assert await line.receive() == {"jobs_changed": list(range(1, 1001))}
@@ -107,12 +108,12 @@ async def test_a_slow_reader_over_the_bound_is_disconnected_and_the_log_says_so(
     async with running(Limits(write_buffer_bytes=10 * PENDING_BYTES)) as run:
         await stuffed(run)
         with capture_logs() as logs:
-            run.service.notify(set(range(10)), set())
+            run.publish(set(range(10)), set())
             assert logs == []
-            run.service.notify({10}, set())
+            run.publish({10}, set())
             await run.until(lambda: not run.service.connections)
         assert "write_buffer_bytes" in logs[0]["reason"]
-        assert not list(run.service.commands.watched_jobs.affected({1}))
+        assert not run.application.subscriptions._kinds[Kind.JOB].of_all
 
 
 async def test_a_client_that_reads_nothing_of_a_long_reply_is_disconnected_but_a_slow_one_is_not() -> None:
@@ -181,7 +182,7 @@ async def test_changes_that_a_client_does_not_hear_of_count_as_unread() -> None:
     async with running() as run:
         await stuffed(run)
         before = run.service.context.backlog.bytes
-        run.service.notify(range(100), set())
+        run.publish(range(100), set())
         await run.until(lambda: run.service.context.backlog.bytes == before + 100 * PENDING_BYTES)
         assert run.service.context.backlog.bytes == before + 100 * PENDING_BYTES
 
@@ -212,7 +213,7 @@ async def test_limits_may_be_assigned_anew() -> None:
 async def test_stopping_sends_what_is_on_its_way_and_disconnects() -> None:
     async with running() as run:
         lines = [await watcher(run) for _ in range(3)]
-        run.service.notify({1}, set())
+        run.publish({1}, set())
         await run.service.stop()
         assert not run.service.connections
         assert [await line.receive_all() for line in lines] == [[{"jobs_changed": [1]}]] * 3
@@ -227,7 +228,7 @@ async def test_a_connection_moves_to_another_service_and_nothing_is_lost() -> No
         [connection] = old.service.connections
         await old.until(lambda: not connection._receiving)
         line.writer.write(b'{"command": ')
-        old.service.notify({5}, {"unwatched"})
+        old.publish({5}, {"unwatched"})
         exported = connection.export()
         assert exported is not None
         descriptor, state = exported
@@ -242,7 +243,7 @@ async def test_a_connection_moves_to_another_service_and_nothing_is_lost() -> No
             await line.reader.readexactly(STUFFING)
         assert await line.receive() == {"jobs_changed": [5]}
         assert await line.receive() == await line.receive() == {"return": "1.0.0"}
-        new.service.notify({6}, set())
+        new.publish({6}, set())
         assert await line.receive() == {"jobs_changed": [6]}
 
 

@@ -61,7 +61,7 @@ class Acceptor:
         self.stop_listening()
         self._listener = Listener(sockets, self._accept)
         host, port = self._listener.address
-        if not is_loopback(host) and not self._context.commands.access.clients:
+        if not is_loopback(host) and not self._context.access.clients:
             log.warning(
                 "every computer that can reach this one may use the machines: list the networks that may as "
                 "`clients` of `[access]`, or listen at 127.0.0.1 only",
@@ -169,4 +169,4 @@ class Acceptor:
             self._listener.resume()
 
     def _may_connect(self, host: str) -> bool:
-        return self._context.commands.access.may_connect(host)
+        return self._context.access.may_connect(host)

@@ -1,13 +1,11 @@
-"""The commands of the v1 protocol: from one line to one reply.
+"""The commands of the v1 protocol: from one line to what it asks for.
 
-Theory of operation. A line is decoded into a `Call` in one step that checks its shape. The command's method is called
-with the arguments as they came, by position or by name, so the methods' signatures are the protocol. The core answers
-with structs whose fields bear the protocol's names, so its results are encoded as they are.
+Theory of operation. A line is decoded into a `Call` in one step that checks its shape. Each command of the protocol has
+a function here; its signature is the protocol, and it is called with the arguments as they came, by position or by
+name. It returns a `Command` for the application, or what the door does itself: a `Watch`, or the `Version`.
 
-Three things can go wrong, and they are kept apart. A line that is no request at all raises `GarbageError`: its sender
-is disconnected. A request that is refused, or whose arguments do not fit, is answered with an `exception` that the user
-can act on. A defect of this server is put on record (`defects`) and answered with an `exception`; the connection
-survives.
+Two things can go wrong, and they are kept apart. A line that is no request at all raises `GarbageError`: its sender is
+disconnected. Arguments that do not fit raise `RequestError`, which is answered with a text that the user can act on.
 
 A value that is not of its argument's kind names nothing (no job, no machine, no board), and is answered like any
 other unknown name: with nulls, not with an exception, because the oldest clients wait for ever when they get one.
@@ -16,54 +14,34 @@ other unknown name: with nulls, not with an exception, because the oldest client
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, TypeAlias
 
 import msgspec
 
-from spalloc_server.config.options import MAX_NUMBER, Access, Limits
-from spalloc_server.controller import Controller
+from spalloc_server.application import commands
+from spalloc_server.application.commands import Command
+from spalloc_server.application.subscriptions import Key, Kind
+from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.errors import RequestError
 from spalloc_server.frontends.v1.lines import GarbageError
-from spalloc_server.frontends.v1.requests import MAX_TEXT, shown
-from spalloc_server.frontends.v1.watches import Watches
-from spalloc_server.log.defects import DefectLog
-
-__all__ = ["CHANGING", "COMMANDS", "PROTOCOL_VERSION", "Call", "Client", "Commands"]
-__all__ += ["decode", "exception_reply", "notification"]
-
-PROTOCOL_VERSION = "1.0.0"
-"""Reply of `version`. Every published client checks it before anything else: it must be three plain integers, and no
-range that all of them accept is wider than [0.4.0, 2.0.0). The version of this package is told by `--version`."""
-
-CHANGING = frozenset({"create_job", "power_on_job_boards", "power_off_job_boards", "destroy_job", "report_problem"})
-"""Commands whose replies must not leave before their changes are durable."""
-
-COMMANDS = (
-    *("version", "create_job", "job_keepalive", "get_job_state", "get_job_machine_info"),
-    *("power_on_job_boards", "power_off_job_boards", "destroy_job"),
-    *("notify_job", "no_notify_job", "notify_machine", "no_notify_machine"),
-    *("list_jobs", "list_machines", "get_board_position", "get_board_at_position", "where_is"),
-    "report_problem",
+from spalloc_server.frontends.v1.requests import (
+    DEFAULT_KEEPALIVE,
+    MAX_TEXT,
+    parse_keepalive,
+    parse_request,
+    shown,
+    told_of,
 )
-"""All of the protocol."""
+
+__all__ = ["COMMANDS", "Asked", "Call", "Version", "Watch", "decode", "read"]
 
 NO_DESCRIPTION = "It doesn't work and I don't know why."
 """What a report says without words of its own, as the Java server has it."""
 
 NOTHING: Final = -1
 """A number that no job and no board has."""
-
-C = TypeVar("C", bound="Client")
-K = TypeVar("K", bound=Hashable)
-
-
-class Client(Hashable, Protocol):
-    """What a command knows of who sent it."""
-
-    host: str
-    """IP address."""
 
 
 class Call(msgspec.Struct):
@@ -74,35 +52,183 @@ class Call(msgspec.Struct):
     kwargs: dict[str, Any] = {}
 
 
-class _Return(msgspec.Struct):
-    value: Any = msgspec.field(name="return")
+class Version(msgspec.Struct, frozen=True):
+    """What is the protocol?"""
+
+    changes: ClassVar[bool] = False
 
 
-class _Exception(msgspec.Struct):
-    text: str = msgspec.field(name="exception")
+class Watch(msgspec.Struct, frozen=True):
+    """Notify this client of changes, or no longer."""
 
+    changes: ClassVar[bool] = False
+
+    key: Key
+    on: bool
+
+
+Asked: TypeAlias = Command | Version | Watch
+"""What a line asks for."""
 
 _decode = msgspec.json.Decoder(Call).decode
-_encode = msgspec.json.Encoder().encode
-_RETURN_NULL = b'{"return":null}\n'
-
-
-def exception_reply(text: str) -> bytes:
-    """The line that tells a client that its command failed."""
-    return _encode(_Exception(text)) + b"\n"
-
-
-def notification(kind: str, changed: list[Any]) -> bytes:
-    """The line that tells a client what changed; `kind` is jobs_changed or machines_changed."""
-    return _encode({kind: changed}) + b"\n"
 
 
 def decode(line: bytes | bytearray) -> Call:
-    """The request in `line`; `GarbageError` where it holds none."""
+    """The request in `line`.
+
+    Raises:
+        GarbageError: it holds none, or there is no such command.
+    """
     try:
-        return _decode(line)
+        call = _decode(line)
     except (ValueError, RecursionError) as exc:  # what msgspec raises: bad JSON, bad UTF-8, bad shape, too deep
         raise GarbageError(f"not a request: {exc}", line) from exc
+    if call.command not in COMMANDS:
+        raise GarbageError("unknown command", call.command.encode())
+    return call
+
+
+def read(call: Call) -> Asked:
+    """Return what a call asks for.
+
+    Raises:
+        RequestError: its arguments do not fit.
+        Exception: a defect.
+    """
+    if call.kwargs:
+        call.kwargs.pop("client", None)  # the published servers' own first parameter: some scripts send it
+    try:
+        return COMMANDS[call.command](*call.args, **call.kwargs)
+    except RecursionError as exc:
+        raise RequestError(f"{call.command}: the arguments are nested too deeply") from exc
+    except TypeError as exc:
+        # Only now is it worth the time to tell arguments that do not fit from a defect of the server.
+        if misfit := _misfit(call):
+            raise RequestError(misfit) from exc
+        raise
+
+
+# -------------------------------------------------------------------- the protocol
+
+
+def version() -> Version:
+    """Tell what the protocol is, in the terms of published clients."""
+    return Version()
+
+
+def create_job(*args: Any, **kwargs: Any) -> Command:
+    """Queue a job; its id."""
+    kwargs.pop("keepalivehost", None)  # which the server itself knows
+    request = parse_request(args, kwargs, max_priority=MAX_NUMBER)  # the server knows what is too high
+    keepalive = parse_keepalive(kwargs.get("keepalive", DEFAULT_KEEPALIVE))
+    as_it_came = told_of(args, kwargs)
+    return commands.CreateJob(request=request, keepalive=keepalive, args=as_it_came[0], kwargs=as_it_came[1])
+
+
+def job_keepalive(job_id: Any) -> Command:
+    """Keep a job alive."""
+    return commands.KeepAlive(job_id=whole(job_id))
+
+
+def get_job_state(job_id: Any) -> Command:
+    """Tell how a job does, and keep it alive."""
+    return commands.GetJobState(job_id=whole(job_id))
+
+
+def get_job_machine_info(job_id: Any) -> Command:
+    """Tell which boards a job has and how to reach them, and keep it alive."""
+    return commands.GetJobMachineInfo(job_id=whole(job_id))
+
+
+def power_on_job_boards(job_id: Any) -> Command:
+    """Switch a job's boards on, or reset them, and keep it alive."""
+    return commands.PowerOnJob(job_id=whole(job_id))
+
+
+def power_off_job_boards(job_id: Any) -> Command:
+    """Switch a job's boards off, and keep it alive."""
+    return commands.PowerOffJob(job_id=whole(job_id))
+
+
+def destroy_job(job_id: Any, reason: Any = None) -> Command:
+    """End a job."""
+    # Shortened, not refused: who does not need boards any more shall be able to give them back
+    words = reason[:MAX_TEXT] if isinstance(reason, str) else None if reason is None else shown(reason)
+    return commands.DestroyJob(job_id=whole(job_id), reason=words)
+
+
+def notify_job(job_id: Any = None) -> Watch:
+    """Notify this client when a job changes, and keep it alive; any job, where none is named."""
+    return Watch(Key(Kind.JOB, None if job_id is None else whole(job_id)), on=True)
+
+
+def no_notify_job(job_id: Any = None) -> Watch:
+    """Undo `notify_job`; all of them, where no job is named."""
+    return Watch(Key(Kind.JOB, None if job_id is None else whole(job_id)), on=False)
+
+
+def notify_machine(machine_name: Any = None) -> Watch:
+    """Notify this client when a machine changes; any machine, where none is named."""
+    return Watch(Key(Kind.MACHINE, None if machine_name is None else text(machine_name)), on=True)
+
+
+def no_notify_machine(machine_name: Any = None) -> Watch:
+    """Undo `notify_machine`; all of them, where no machine is named."""
+    return Watch(Key(Kind.MACHINE, None if machine_name is None else text(machine_name)), on=False)
+
+
+def list_jobs() -> Command:
+    """List live jobs, the oldest first."""
+    return commands.ListJobs()
+
+
+def list_machines() -> Command:
+    """List machines, the one of highest priority first."""
+    return commands.ListMachines()
+
+
+def get_board_position(machine_name: Any, x: Any, y: Any, z: Any) -> Command:
+    """Tell where the board (x, y, z) is: (cabinet, frame, board)."""
+    return commands.BoardPosition(machine=text(machine_name), x=whole(x), y=whole(y), z=whole(z))
+
+
+def get_board_at_position(machine_name: Any, x: Any, y: Any, z: Any) -> Command:
+    """Tell which board (x, y, z) is at a place; here x, y, z are cabinet, frame, board."""
+    return commands.BoardAtPosition(machine=text(machine_name), cabinet=whole(x), frame=whole(y), board=whole(z))
+
+
+def where_is(**place: Any) -> Command:
+    """Tell everything about the place of a board or chip."""
+    for name, value in place.items():
+        if name == "machine":
+            place[name] = text(value)
+        else:
+            place[name] = chip(value, name) if name in ("chip_x", "chip_y") else whole(value)
+    return commands.WhereIs(place=place)
+
+
+def report_problem(address: Any, x: Any = None, y: Any = None, p: Any = None, description: Any = None) -> Command:
+    """Say that the board at `address`, or its chip (x, y), or core p of that, does not work; operators will see."""
+    words = (description.strip() if isinstance(description, str) else "") or NO_DESCRIPTION
+    if x is not None and y is not None:
+        core = "" if p is None else f"core {whole(p)} of "
+        words += f" (at {core}chip ({whole(x)}, {whole(y)}))"
+    return commands.ReportProblem(board_address=text(address), description=words)
+
+
+COMMANDS: Mapping[str, Callable[..., Asked]] = {
+    each.__name__: each
+    for each in (
+        *(version, create_job, job_keepalive, get_job_state, get_job_machine_info),
+        *(power_on_job_boards, power_off_job_boards, destroy_job),
+        *(notify_job, no_notify_job, notify_machine, no_notify_machine),
+        *(list_jobs, list_machines, get_board_position, get_board_at_position, where_is, report_problem),
+    )
+}
+"""All of the protocol."""
+
+
+# -------------------------------------------------------------------- arguments
 
 
 def whole(value: Any) -> int:
@@ -129,183 +255,6 @@ def chip(value: Any, name: str) -> int:
     return number
 
 
-class Commands(Generic[C]):
-    """Executes commands for any number of clients, and keeps what they watch.
-
-    The public methods named in `COMMANDS` are the commands; each is given the client and the request's arguments.
-    """
-
-    def __init__(self, core: Controller, limits: Limits, defects: DefectLog | None = None) -> None:
-        self.limits = limits
-        self._defects = defects or DefectLog()
-        self.access = Access()
-        self.watched_jobs: Watches[C, int] = Watches()
-        self.watched_machines: Watches[C, str] = Watches()
-        self._core = core
-        self._methods: dict[str, Callable[..., Any]] = {name: getattr(self, name) for name in COMMANDS}
-
-    def execute(self, client: C, call: Call) -> bytes:
-        """The line that answers `call`.
-
-        Raises:
-            GarbageError: there is no such command.
-        """
-        method = self._methods.get(call.command)
-        if method is None:
-            raise GarbageError("unknown command", call.command.encode())
-        if call.kwargs:
-            call.kwargs.pop("client", None)  # the published servers' own first parameter: some scripts send it
-        try:
-            value = method(client, *call.args, **call.kwargs)
-            if type(value) is bytes:  # encoded already
-                return b'{"return":' + value + b"}\n"
-            return _RETURN_NULL if value is None else _encode(_Return(value)) + b"\n"
-        except RequestError as exc:
-            return exception_reply(str(exc))
-        except RecursionError:
-            return exception_reply(f"{call.command}: the arguments are nested too deeply")
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the client is told
-            # Only now is it worth the time to tell arguments that do not fit from a defect of the server.
-            if isinstance(exc, TypeError) and (misfit := _misfit(call)):
-                return exception_reply(misfit)
-            self._defects.note("command failed", exc, command=call.command, peer=client.host)
-            return exception_reply(f"{call.command}: internal error of the server; its log tells more")
-
-    def forget(self, client: C) -> None:
-        """Remove all that `client` watches."""
-        self.watched_jobs.forget(client)
-        self.watched_machines.forget(client)
-
-    def watched(self, client: C) -> tuple[list[int] | None, list[str] | None]:
-        """(jobs, machines) that `client` watches; None for all."""
-        jobs, machines = self.watched_jobs.watched(client), self.watched_machines.watched(client)
-        return None if jobs is None else sorted(jobs), None if machines is None else sorted(machines)
-
-    def watch(self, client: C, jobs: list[int] | None, machines: list[str] | None) -> None:
-        """Let `client` watch `jobs` and `machines`; None for all."""
-        for job_id in (None,) if jobs is None else jobs:
-            self.watched_jobs.watch(client, job_id)
-        for name in (None,) if machines is None else machines:
-            self.watched_machines.watch(client, name)
-
-    def version(self, _client: C, /) -> str:
-        """Tell what the protocol is, in the terms of published clients."""
-        return PROTOCOL_VERSION
-
-    def create_job(self, client: C, /, *args: Any, **kwargs: Any) -> int:
-        """Queue a job; its id."""
-        kwargs["keepalivehost"] = client.host
-        return self._core.create_job(*args, **kwargs)
-
-    def job_keepalive(self, client: C, /, job_id: Any) -> None:
-        """Keep a job alive."""
-        self._core.job_keepalive(whole(job_id), keepalivehost=client.host)
-
-    def get_job_state(self, client: C, /, job_id: Any) -> Any:
-        """Tell how a job does, and keep it alive."""
-        return self._core.encoded_job_state(whole(job_id), client.host, _encode)
-
-    def get_job_machine_info(self, client: C, /, job_id: Any) -> Any:
-        """Tell which boards a job has and how to reach them, and keep it alive."""
-        return self._core.get_job_machine_info(whole(job_id), keepalivehost=client.host)
-
-    def power_on_job_boards(self, client: C, /, job_id: Any) -> None:
-        """Switch a job's boards on, or reset them, and keep it alive."""
-        self._authorise(client, job_id)
-        self._core.power_on_job_boards(whole(job_id), keepalivehost=client.host)
-
-    def power_off_job_boards(self, client: C, /, job_id: Any) -> None:
-        """Switch a job's boards off, and keep it alive."""
-        self._authorise(client, job_id)
-        self._core.power_off_job_boards(whole(job_id), keepalivehost=client.host)
-
-    def destroy_job(self, client: C, /, job_id: Any, reason: Any = None) -> None:
-        """End a job."""
-        self._authorise(client, job_id)
-        # Shortened, not refused: who does not need boards any more shall be able to give them back
-        self._core.destroy_job(whole(job_id), None if reason is None else _words(reason))
-
-    def list_jobs(self, _client: C, /) -> Any:
-        """List live jobs, the oldest first."""
-        return b"[" + b",".join(self._core.encoded_jobs(_encode)) + b"]"
-
-    def list_machines(self, _client: C, /) -> Any:
-        """List machines, the one of highest priority first."""
-        return self._core.list_machines()
-
-    def get_board_position(self, _client: C, /, machine_name: Any, x: Any, y: Any, z: Any) -> Any:
-        """Tell where the board (x, y, z) is: (cabinet, frame, board)."""
-        return self._core.get_board_position(text(machine_name), whole(x), whole(y), whole(z))
-
-    def get_board_at_position(self, _client: C, /, machine_name: Any, x: Any, y: Any, z: Any) -> Any:
-        """Tell which board (x, y, z) is at a place; here x, y, z are cabinet, frame, board."""
-        return self._core.get_board_at_position(text(machine_name), whole(x), whole(y), whole(z))
-
-    def where_is(self, _client: C, /, **place: Any) -> Any:
-        """Tell everything about the place of a board or chip."""
-        for name, value in place.items():
-            if name == "machine":
-                place[name] = text(value)
-            else:
-                place[name] = chip(value, name) if name in ("chip_x", "chip_y") else whole(value)
-        return self._core.where_is(**place)
-
-    def report_problem(
-        self, client: C, /, address: Any, x: Any = None, y: Any = None, p: Any = None, description: Any = None
-    ) -> None:
-        """Say that the board at `address`, or its chip (x, y), or core p of that, does not work; operators will see."""
-        words = (description.strip() if isinstance(description, str) else "") or NO_DESCRIPTION
-        if x is not None and y is not None:
-            core = "" if p is None else f"core {whole(p)} of "
-            words += f" (at {core}chip ({whole(x)}, {whole(y)}))"
-        self._core.report_problem(text(address), words, reporter=client.host)
-
-    def notify_job(self, client: C, /, job_id: Any = None) -> None:
-        """Tell this client when a job changes, and keep it alive; any job, where none is named."""
-        if job_id is not None:
-            self.job_keepalive(client, job_id)
-        self._watch(client, self.watched_jobs, None if job_id is None else whole(job_id))
-
-    def no_notify_job(self, client: C, /, job_id: Any = None) -> None:
-        """Undo `notify_job`; all of them, where no job is named."""
-        self.watched_jobs.unwatch(client, None if job_id is None else whole(job_id))
-
-    def notify_machine(self, client: C, /, machine_name: Any = None) -> None:
-        """Tell this client when a machine changes; any machine, where none is named."""
-        self._watch(client, self.watched_machines, None if machine_name is None else text(machine_name))
-
-    def no_notify_machine(self, client: C, /, machine_name: Any = None) -> None:
-        """Undo `notify_machine`; all of them, where no machine is named."""
-        self.watched_machines.unwatch(client, None if machine_name is None else text(machine_name))
-
-    def _authorise(self, client: C, job_id: Any) -> None:
-        """Refuse to change jobs that another address created, where that is restricted."""
-        if not self.access.managers or self.access.may_manage(client.host):
-            return
-        creator = self._core.created_from(whole(job_id))
-        if creator is not None and creator != client.host:
-            raise RequestError(
-                f"job {whole(job_id)} was created from {creator}: only from there, and from the networks that the "
-                "server's `access.managers` lists, may it be ended or switched"
-            )
-
-    def _watch(self, client: C, watches: Watches[C, K], key: K | None) -> None:
-        most = self.limits.watches_per_connection
-        watched = watches.watched(client)
-        both = len(self.watched_jobs.watched(client) or ()) + len(self.watched_machines.watched(client) or ())
-        if key is not None and watched is not None and key not in watched and both >= most:
-            raise RequestError(
-                f"this connection watches {most} jobs and machines, the most that one may: "
-                "watch all at once by giving null, or stop watching those that have ended"
-            )
-        watches.watch(client, key)
-
-
-def _words(value: Any) -> str:
-    """A reason as it is kept, whatever was given for one."""
-    return value[:MAX_TEXT] if isinstance(value, str) else shown(value)
-
-
 def _misfit(call: Call) -> str | None:
     """In what the arguments of `call` do not fit its command; None where they do."""
     usage, names = _usage(call.command)
@@ -319,7 +268,8 @@ def _misfit(call: Call) -> str | None:
 @cache
 def _usage(command: str) -> tuple[inspect.Signature, str]:
     """What a command is given, and the same in words."""
-    signature = inspect.signature(getattr(Commands, command))
-    parameters = list(signature.parameters.values())[2:]  # without those that the server gives
-    names = ", ".join(str(parameter.replace(annotation=inspect.Parameter.empty)) for parameter in parameters)
-    return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty), names
+    signature = inspect.signature(COMMANDS[command])
+    names = ", ".join(
+        str(parameter.replace(annotation=inspect.Parameter.empty)) for parameter in signature.parameters.values()
+    )
+    return signature.replace(return_annotation=inspect.Signature.empty), names

@@ -13,12 +13,14 @@ more, and then no more either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import cast
+from collections.abc import Callable, Collection
+from typing import Any, cast
 
-from spalloc_server.frontends.v1.commands import CHANGING, Call, decode, exception_reply
+from spalloc_server.application.subscriptions import Kind
+from spalloc_server.frontends.v1.commands import Call, decode
 from spalloc_server.frontends.v1.connection_state import ConnectionState
 from spalloc_server.frontends.v1.context import Context
+from spalloc_server.frontends.v1.door import Request, caller_at
 from spalloc_server.frontends.v1.lines import GarbageError, LineReader
 from spalloc_server.frontends.v1.listener import set_options
 from spalloc_server.frontends.v1.outgoing import TURN_BYTES, Outgoing
@@ -61,12 +63,12 @@ class Connection(asyncio.Protocol):
         lost: Callable[[Connection], None],
         state: ConnectionState | None = None,
     ) -> None:
-        self.host, self.peer = host, peer
+        self.host, self.peer, self.caller = host, peer, caller_at(host)
         self._context = context
         self._opened, self._lost = opened, lost
         self._adopted = state
         self._lines = LineReader(context.limits.line_bytes)
-        self._asked, self._call = b"", Call("")
+        self._asked, self._request = b"", Request(Call(""))
         """The last line, unless it changed something, and what it asks for: programs ask the same again and again."""
         self._receiving = True
         self._encrypted = False
@@ -128,23 +130,23 @@ class Connection(asyncio.Protocol):
             if handle is not None:
                 handle.cancel()
         self.outgoing.lose()
-        self._context.commands.forget(self)
+        self._context.door.forget(self)
         self._lost(self)
 
     # -- the service calls these
 
-    def tell(self, *, jobs: Iterable[int] = (), machines: Iterable[str] = ()) -> None:
+    def hear(self, kind: Kind, names: Collection[Any]) -> None:
         """Notify the client, when it is its turn, that these have changed."""
-        self.outgoing.tell(jobs, machines)
+        self.outgoing.hear(kind, names)
 
-    def release(self, ticket: int, error: bytes | None) -> None:
-        """Send the replies that waited for the commit of `ticket`, or of an earlier one, and go on answering.
+    def release(self, commit: int, error: bytes | None) -> None:
+        """Send the replies that waited for `commit`, or for an earlier one, and go on answering.
 
         Args:
-            ticket: the commit that has ended.
+            commit: the one that is over.
             error: the line that takes their place where it failed.
         """
-        self.outgoing.release(ticket, error)
+        self.outgoing.release(commit, error)
         if self._ended or not self._receiving:
             self._take_turn()
 
@@ -175,7 +177,7 @@ class Connection(asyncio.Protocol):
         assert not outgoing.held, "replies wait for a commit"
         if outgoing.closed or self._linger is not None or self._encrypted:
             return None
-        jobs, machines = self._context.commands.watched(self)
+        jobs, machines = self._context.door.watched(self)
         return self._transport.get_extra_info("socket").fileno(), ConnectionState(
             unread=self._lines.unread,
             unsent=outgoing.unsent,
@@ -230,38 +232,26 @@ class Connection(asyncio.Protocol):
         """Answer a line; whether the next one may be answered in this turn."""
         context, outgoing = self._context, self.outgoing
         if line != self._asked:
-            self._call = decode(line)
+            self._request = Request(decode(line))
             self._asked = line
-        call = self._call
-        changing = call.command in CHANGING
-        if changing:
-            self._change(call)
-            self._asked, size = b"", 0
-        else:
-            reply = context.commands.execute(self, call)
-            size = len(reply)
+        request = self._request
+        reply, commit = context.door.answer(self, request)
+        if commit is None:
             outgoing.reply(reply)
-        if context.rates.rate and (delay := context.rates.charge(self.host, call.command)):
+        else:
+            outgoing.hold(commit, reply)
+            context.waiting.append((commit, self))
+        changes = request.asks is not None and request.asks.changes
+        if changes:
+            self._asked = b""
+        if context.limits.commands_per_second and (delay := context.door.charge(self, request)):
             self._delay = context.loop.call_later(delay, self._answer_lines)
             return False
-        took_long = (changing or size > CHEAP_BYTES) and context.turns.ended()
+        took_long = (changes or len(reply) > CHEAP_BYTES) and context.turns.ended()
         if outgoing.size > TURN_BYTES or (took_long and not (self._encrypted and self._ended)):
             self._take_turn(again=True)
             return False
         return not (outgoing.held and outgoing.full)
-
-    def _change(self, call: Call) -> None:
-        """Answer a command that changes something, once that is stored."""
-        context = self._context
-        if context.refusal:
-            self.outgoing.reply(exception_reply(context.refusal))
-            return
-        reply, ticket = context.commands.execute(self, call), context.hold()
-        if ticket is None:
-            self.outgoing.reply(reply)
-        else:
-            self.outgoing.hold(ticket, reply)
-            context.waiting.append((ticket, self))
 
     def _receive(self, on: bool) -> None:
         if on != self._receiving and not self._ended and not self.outgoing.closed:
@@ -283,7 +273,8 @@ class Connection(asyncio.Protocol):
         self._lines.receive(state.unread)
         if state.unsent:
             self.outgoing.reply(state.unsent)
-        self._context.commands.watch(self, state.jobs, state.machines)
+        self._context.door.watch(self, Kind.JOB, state.jobs)
+        self._context.door.watch(self, Kind.MACHINE, state.machines)
         self.outgoing.changed_jobs.update(state.changed_jobs)
         self.outgoing.changed_machines.update(state.changed_machines)
         self.outgoing.notify()

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
+from typing import Any
 
-from spalloc_server.frontends.v1.commands import notification
+from spalloc_server.application.subscriptions import Kind
 from spalloc_server.frontends.v1.context import Context
+from spalloc_server.frontends.v1.replies import notification
 
 __all__ = ["PENDING_BYTES", "TURN_BYTES", "Outgoing"]
 
@@ -55,7 +57,7 @@ class Outgoing:
         self.writable = True
         """Whether the client has read all that was written."""
         self.held: deque[tuple[int, bytes]] = deque()
-        """Replies that wait for a commit (its ticket), or behind one that does (0)."""
+        """(commit, reply) of replies that wait for a commit, or behind one that does (0)."""
         self.size = 0
         """Bytes that wait for the transport."""
         self.changed_jobs: set[int] = set()
@@ -95,19 +97,19 @@ class Outgoing:
             self._out.append(line)
             self.size += len(line)
 
-    def hold(self, ticket: int, line: bytes) -> None:
-        """Send `line` once the commit of `ticket` has ended."""
-        self.held.append((ticket, line))
+    def hold(self, commit: int, line: bytes) -> None:
+        """Send `line` once `commit` is over."""
+        self.held.append((commit, line))
         self._held_bytes += len(line)
 
-    def release(self, ticket: int, error: bytes | None) -> None:
-        """Send the replies that waited for the commit of `ticket`, or of an earlier one, or behind them.
+    def release(self, commit: int, error: bytes | None) -> None:
+        """Send the replies that waited for `commit`, for an earlier one, or behind them.
 
         Args:
-            ticket: the commit that has ended.
+            commit: the one that is over.
             error: the line that takes their place where it failed.
         """
-        while self.held and self.held[0][0] <= ticket:
+        while self.held and self.held[0][0] <= commit:
             waited_for, line = self.held.popleft()
             self._held_bytes -= len(line)
             self._send(error if error and waited_for else line)
@@ -121,10 +123,9 @@ class Outgoing:
         if self.held or self._kept or not self.writable:
             self._keep()
 
-    def tell(self, jobs: Iterable[int], machines: Iterable[str]) -> None:
+    def hear(self, kind: Kind, names: Collection[Any]) -> None:
         """Notify the client, when it is its turn, that these have changed."""
-        self.changed_jobs.update(jobs)
-        self.changed_machines.update(machines)
+        (self.changed_jobs if kind is Kind.JOB else self.changed_machines).update(names)
         if not self._notifying:
             self._notifying = True
             self._context.turns.more(self._notify)

@@ -1,13 +1,12 @@
 """The v1 service: its parts, wired, and what the server tells them.
 
-Theory of operation. *Nothing leaves before its commit.* After each command that may have changed something the
-connection asks `hold()` for the number of the commit that will make it durable, its *ticket* (None: nothing to wait
-for). Tickets rise. Its reply, and all replies behind it, wait in the connection until the server says
-`committed(ticket)`, which ends the wait for that ticket and all before it. `Context.waiting` has who waits for which
-ticket, so a commit costs as much as it has replies. After a commit the server also tells what has changed (`notify`).
+Theory of operation. *Nothing leaves before its commit.* The answer to each command names the commit that it must wait
+for, if any. The reply, and all replies behind it, wait in the connection until the server says `committed(commit)`,
+which ends the wait for that commit and all before it. `Context.waiting` has who waits for which commit, so one costs as
+much as it has replies.
 
-Clients are told of changes when it is their turn (`turns`); changes that come meanwhile are merged into what is still
-to be told. So a change that a thousand clients watch stalls nobody.
+Clients hear of changes (`Connection.hear`) after a commit, and are notified when it is their turn (`turns`); changes
+that come meanwhile are merged. So a change that a thousand clients watch stalls nobody.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 
+from spalloc_server.application.api import Application
 from spalloc_server.config.options import Access, Limits
-from spalloc_server.controller import Controller
 from spalloc_server.frontends.v1.acceptor import Acceptor
 from spalloc_server.frontends.v1.backlog import Backlog
-from spalloc_server.frontends.v1.commands import Commands, exception_reply
-from spalloc_server.frontends.v1.context import Context, Peer
-from spalloc_server.frontends.v1.rates import Rates
+from spalloc_server.frontends.v1.context import Context
+from spalloc_server.frontends.v1.door import Door
+from spalloc_server.frontends.v1.replies import exception_reply
 from spalloc_server.frontends.v1.turns import Turns
 from spalloc_server.log.complaints import Complaints
 from spalloc_server.log.defects import DefectLog
@@ -35,32 +34,27 @@ class Service:
     """Serves clients of the v1 protocol.
 
     Args:
-        core: executes the commands.
-        limits: what clients may take; may be assigned anew.
-        hold: gives the ticket of the commit that the last command's changes belong to, or None if it made none.
+        application: performs commands.
+        limits: what clients may take.
         clock: seconds, monotonic.
         defects: told what of this service itself goes wrong.
     """
 
     def __init__(
         self,
-        core: Controller,
+        application: Application,
         limits: Limits,
-        hold: Callable[[], int | None],
         *,
         clock: Callable[[], float] = time.monotonic,
         defects: DefectLog | None = None,
     ) -> None:
         defects, loop, complaints = defects or DefectLog(), asyncio.get_running_loop(), Complaints(clock)
-        self.commands: Commands[Peer] = Commands(core, limits, defects)
         self.turns = Turns(loop, clock)
         self.context = Context(
-            commands=self.commands,
+            door=Door(application, limits.watches_per_connection, defects),
             limits=limits,
-            hold=hold,
             loop=loop,
             turns=self.turns,
-            rates=Rates(limits.commands_per_second, clock),
             backlog=Backlog(limits.unsent_bytes, complaints, clock),
             complaints=complaints,
             defects=defects,
@@ -72,10 +66,9 @@ class Service:
 
     def configure(self, limits: Limits, access: Access) -> None:
         """Heed new settings. Those who may not connect any more are disconnected."""
-        self.context.limits = self.commands.limits = limits
-        self.context.rates.rate = limits.commands_per_second
+        self.context.limits, self.context.access = limits, access
+        self.context.door.most_watched = limits.watches_per_connection
         self.context.backlog.bound = limits.unsent_bytes
-        self.commands.access = access
         self.acceptor.judge_again()
 
     def freeze(self) -> list[socket.socket]:
@@ -95,34 +88,17 @@ class Service:
         for connection in self.connections:
             connection.thaw()
 
-    def committed(self, ticket: int, error: str | None = None) -> None:
-        """Send the replies that waited for `ticket` and earlier ones.
-
-        To be called after `hold` has returned the ticket, never from inside it.
+    def committed(self, commit: int, error: str | None = None) -> None:
+        """Send the replies that waited for `commit` and earlier ones.
 
         Args:
-            ticket: the commit that has ended.
+            commit: the one that is over.
             error: why it failed; the clients are told instead of what they were going to hear.
         """
         waiting = self.context.waiting
         line = None if error is None else exception_reply(f"The server could not store this: {error}")
-        while waiting and waiting[0][0] <= ticket:
-            waiting.popleft()[1].release(ticket, line)
-
-    def notify(self, jobs: Collection[int], machines: Collection[str], ended: Iterable[int] = ()) -> None:
-        """Tell everybody who watches `jobs` and `machines` that they changed.
-
-        Args:
-            jobs: numbers of the jobs.
-            machines: names of the machines.
-            ended: those of the jobs that will not change again, so that nobody need watch them any longer.
-        """
-        commands = self.commands
-        for client, job_ids in commands.watched_jobs.affected(jobs):
-            client.tell(jobs=job_ids)
-        commands.watched_jobs.drop(ended)
-        for client, names in commands.watched_machines.affected(machines):
-            client.tell(machines=names)
+        while waiting and waiting[0][0] <= commit:
+            waiting.popleft()[1].release(commit, line)
 
     async def stop(self) -> None:
         """Disconnect all clients, once they have taken what was sent; takes at most `LINGER_SECONDS`.
