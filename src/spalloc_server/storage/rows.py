@@ -61,13 +61,11 @@ _KEYS = {"jobs": 1, "history": 1, "boards": 4, "releases": 1, "facts": 1}
 
 _JSON = {
     table: [
-        name
-        for name in columns
-        if name in {"args", "boards", "failures", "frames", "kwargs", "reports", "request", "stopped"}
+        name for name in columns if name in {"args", "boards", "failures", "frames", "kwargs", "reports", "stopped"}
     ]
     for table, columns in TABLES.items()
 }
-"""Which columns are JSON."""
+"""Which columns are JSON of plain values. A request is read as what it is, and strictly."""
 
 _ENDED = TABLES["jobs"].index("ended_at")
 
@@ -261,7 +259,8 @@ def _readable(table: str, line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _job(line: dict[str, Any]) -> JobRow:
     place = {name: line.pop(name) for name in _ALLOCATION_FIELDS}
-    line["request"] = msgspec.convert(line["request"], Request | None)  # strictly: it has been through no columns
+    if line["request"] is not None:
+        line["request"] = _parse(line["request"], Request)
     return _decode({**line, "allocation": None if place["machine"] is None else place}, JobRow)
 
 
@@ -293,7 +292,7 @@ def _decode(line: Mapping[str, Any], row: type[_Row]) -> _Row:
     return msgspec.convert(line, row, strict=False)
 
 
-def _parse(text: Any) -> Any:
+def _parse(text: Any, kind: Any = Any) -> Any:
     if not isinstance(text, str):
         raise msgspec.ValidationError(f"{text!r} is not JSON text")
-    return msgspec.json.decode(text)
+    return msgspec.json.decode(text, type=kind)
