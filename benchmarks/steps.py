@@ -18,7 +18,7 @@ from spalloc_server.cli.serve import GARBAGE_THRESHOLDS
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import Limits
 from spalloc_server.config.settings import Configuration
-from spalloc_server.core.controller import Controller
+from spalloc_server.controller import Controller
 from spalloc_server.core.model.power import Outcome
 
 __all__ = ["inputs"]

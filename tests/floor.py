@@ -14,9 +14,9 @@ from typing import Any
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.settings import Configuration
+from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board, board_down_link
 from spalloc_server.core.boards.records import address
-from spalloc_server.core.controller import Controller
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import Outcome, Switch
 from spalloc_server.hardware.switchboard import Hardware

@@ -12,8 +12,8 @@ from typing import Any
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import Scheduling
 from spalloc_server.config.settings import Configuration
+from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board, BoardLink
-from spalloc_server.core.controller import Controller
 from spalloc_server.core.model.power import Outcome, Switch
 from tests.scamp_rule import Job, working_links
 

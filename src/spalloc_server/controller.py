@@ -1,9 +1,8 @@
 """The server's core as a library: jobs, machines, queue and leases without any I/O.
 
-Theory of operation. `Controller` is `core.controller.Controller` with a clock. Commands are method calls; what the
-world must do is fetched with `take_changes`, `take_switches`, `changed_jobs` and `changed_machines`, and what the world
-answers is told with `switched` and `frame_changed`; `tick` tells that time has passed. A program
-with hardware of its own needs no more than this:
+Theory of operation. `Controller` is the core's parts behind one object. Commands are method calls; what the
+world must do is fetched with `take`, and what the world answers is told with `switched` and `frame_changed`; `tick`
+tells that time has passed. A program with hardware of its own needs no more than this:
 
     controller = Controller()
     controller.machines = {"desk": Machine.single_board("desk", bmp_ip="10.0.0.1", spinnaker_ip="10.0.0.2")}
@@ -14,24 +13,41 @@ with hardware of its own needs no more than this:
     assert controller.get_job_state(job_id).state == JobState.ready
 
 A controller can be pickled by the program that embeds it, or stopped with `snapshot` and brought back with `restore`.
+Nothing is decided here: see `core.commands`, `core.operations`, `core.views`, `core.engine` and `core.restore`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
-from spalloc_server.core import controller as core
+from spalloc_server.config.machine import Frame, Machine
+from spalloc_server.config.settings import Configuration
+from spalloc_server.coordinates import Board, Location
+from spalloc_server.core import commands, operations, queries, transitions, views
+from spalloc_server.core import restore as restoring
+from spalloc_server.core.check import check
+from spalloc_server.core.defects import Defects
+from spalloc_server.core.engine import Engine
+from spalloc_server.core.model.effects import Effects
+from spalloc_server.core.model.events import JobEvent
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import BoardFailure, FrameWork, Outcome, Switch
-from spalloc_server.core.model.replies import JobMachineInfo, JobStatus
-from spalloc_server.core.model.rows import Changes, Snapshot
+from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
+from spalloc_server.core.model.rows import Changes, Note, Snapshot
+from spalloc_server.core.model.views import BoardView, JobView, MachineView, SetAsideView
+from spalloc_server.core.state import State
 from spalloc_server.errors import RequestError
+from spalloc_server.frontends.v1.requests import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
 
 __all__ = [
     "BoardFailure",
     "Changes",
     "Controller",
+    "Effects",
     "FrameWork",
     "JobMachineInfo",
     "JobState",
@@ -54,8 +70,10 @@ def steady_time() -> float:
     return _ANCHOR + time.monotonic()
 
 
-class Controller(core.Controller):
-    """The core with the system's clock; all else is `core.controller.Controller`.
+class Controller:
+    """Jobs, machines, queue and leases of one server: commands in, effects out. It does no I/O.
+
+    A command that raises has changed nothing.
 
     Args:
         max_retired_jobs: ended jobs that are remembered.
@@ -72,6 +90,281 @@ class Controller(core.Controller):
         seconds_before_free: float = 30.0,
         clock: Callable[[], float] = steady_time,
     ) -> None:
-        super().__init__(
-            clock=clock, max_retired_jobs=max_retired_jobs, next_id=next_id, seconds_before_free=seconds_before_free
+        configuration = Configuration(max_retired_jobs=max_retired_jobs, seconds_before_free=seconds_before_free)
+        self.state = State(clock, configuration, next_id)
+        self.engine = Engine(self.state)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on where a pickled controller left off; leases start afresh, as after `restore`."""
+        self.__dict__.update(state)
+        now = self.state.clock()
+        for job in self.state.jobs.values():
+            transitions.begin_lease(self.state, job, now)
+
+    # ---------------------------------------------------------------- commands on jobs
+
+    def create_job(self, /, *args: Any, keepalivehost: str | None = None, **kwargs: Any) -> int:
+        """Make a job and start it if it can start; its number.
+
+        Args:
+            args: sizes, see `frontends.v1.requests.parse_request`.
+            keepalivehost: the address that the command came from.
+            kwargs: `owner`, `keepalive` and the other keywords of the protocol.
+
+        Raises:
+            RequestError: the arguments make no sense, or there are too many jobs. Nothing has changed.
+        """
+        request = parse_request(args, kwargs, max_priority=self.state.configuration.scheduling.max_priority)
+        keepalive = parse_keepalive(kwargs.get("keepalive", DEFAULT_KEEPALIVE))
+        listed_args, listed_kwargs = told_of(args, kwargs)
+        return commands.create_job(
+            self.engine, request, keepalive=keepalive, host=keepalivehost, args=listed_args, kwargs=listed_kwargs
         )
+
+    def job_keepalive(self, job_id: int, keepalivehost: str | None = None) -> None:
+        """Start the job's lease anew, as every command that names the job does."""
+        transitions.touch(self.state, job_id, keepalivehost)
+
+    def renew(self, job_id: int, host: str | None) -> int | None:
+        """Start the job's lease anew; return `Job.revision`, or None where there is no such live job."""
+        job = transitions.touch(self.state, job_id, host)
+        return None if job is None else job.revision
+
+    def get_job_state(self, job_id: int, keepalivehost: str | None = None) -> JobStatus:
+        """State, power, lease and start of a job; unknown ones and ended ones are told apart."""
+        transitions.touch(self.state, job_id, keepalivehost)
+        return views.job_status(self.state, job_id)
+
+    def get_job_machine_info(self, job_id: int, keepalivehost: str | None = None) -> JobMachineInfo:
+        """Where the job's boards are, and how to reach them."""
+        return views.machine_info(self.state, transitions.touch(self.state, job_id, keepalivehost))
+
+    def power_on_job_boards(self, job_id: int, keepalivehost: str | None = None) -> None:
+        """Switch the job's boards on; those that are on are reset."""
+        commands.switch_power(self.engine, job_id, keepalivehost, on=True)
+
+    def power_off_job_boards(self, job_id: int, keepalivehost: str | None = None) -> None:
+        """Switch the job's boards off; the job keeps them."""
+        commands.switch_power(self.engine, job_id, keepalivehost, on=False)
+
+    def destroy_job(self, job_id: int, reason: str | None = None) -> None:
+        """End the job; its boards are switched off and go back."""
+        commands.destroy_job(self.engine, job_id, reason)
+
+    def report_problem(self, host: str, text: str, *, reporter: str) -> None:
+        """A user says that the board at this address does not work; see `core.commands.report_problem`."""
+        commands.report_problem(self.engine, host, text, reporter=reporter)
+
+    # ---------------------------------------------------------------- questions of users
+
+    def list_jobs(self) -> list[JobDescription]:
+        """All live jobs, oldest first."""
+        return [views.describe(job) for job in self.state.jobs.values()]
+
+    def job_revisions(self) -> list[tuple[int, int]]:
+        """Return (number, `Job.revision`) of each live job, oldest first: a new one where anything has changed."""
+        return [(job.job_id, job.revision) for job in self.state.jobs.values()]
+
+    def job_revision(self, job_id: int) -> int | None:
+        """Return the revision of a live job; None where there is none."""
+        job = self.state.jobs.get(job_id)
+        return None if job is None else job.revision
+
+    def describe_job(self, job_id: int) -> JobDescription:
+        """Return what `list_jobs` says of a live job; `KeyError` where there is none."""
+        return views.describe(self.state.jobs[job_id])
+
+    def created_from(self, job_id: int) -> str | None:
+        """The address that created a live job; None where there is no such job, or that is not known."""
+        job = self.state.jobs.get(job_id)
+        return None if job is None else job.created_from
+
+    def list_machines(self) -> list[MachineDescription]:
+        """All machines, highest priority first."""
+        return views.list_machines(self.state)
+
+    def get_board_position(self, machine_name: str, x: int, y: int, z: int) -> Location | None:
+        """(cabinet, frame, board) of a board, or None where there is none."""
+        return queries.board_position(self.state.machines.get(machine_name), (x, y, z))
+
+    def get_board_at_position(self, machine_name: str, x: int, y: int, z: int) -> Board | None:
+        """(x, y, z) of the board at cabinet x, frame y, board z, or None where there is none."""
+        return queries.board_at_position(self.state.machines.get(machine_name), (x, y, z))
+
+    def where_is(self, /, **place: Any) -> WhereIs | None:
+        """One place in every kind of coordinates; `core.queries.where_is` tells the forms."""
+        return views.where_is(self.state, place)
+
+    # ---------------------------------------------------------------- what operators see
+
+    @property
+    def stopped(self) -> Note | None:
+        """The emergency stop that holds, if any."""
+        return self.state.closures.stopped
+
+    def machine_views(self) -> list[MachineView]:
+        """All machines, highest priority first."""
+        return views.machine_views(self.state)
+
+    def board_views(self, machine: str | None = None) -> list[BoardView]:
+        """The boards of a machine, or of all; `RequestError` where there is no such machine."""
+        return views.board_views(self.state, machine)
+
+    def board_view(self, machine: str, board: Board) -> BoardView:
+        """One board; `RequestError` where there is no such board."""
+        return views.board_view(self.state, machine, board)
+
+    def live_jobs(self) -> set[int]:
+        """Numbers of the live jobs."""
+        return set(self.state.jobs)
+
+    def job_views(self) -> list[JobView]:
+        """All live jobs, oldest first."""
+        return views.job_views(self.state)
+
+    def job_view(self, job_id: int) -> JobView:
+        """One job, live or ended; where it waits, with the reason why. `RequestError` where none is remembered."""
+        return views.job_view(self.state, job_id)
+
+    def set_aside(self) -> list[SetAsideView]:
+        """Stored rows that made no sense at a start, in order of table and key."""
+        return views.set_aside(self.state)
+
+    # ---------------------------------------------------------------- what operators do: see `core.operations`
+
+    def disable_board(self, machine: str, board: Board, *, reason: str, by: str) -> BoardView:
+        """Take a board out of service; a job that has it keeps it."""
+        return operations.disable_board(self.engine, machine, board, reason=reason, by=by)
+
+    def enable_board(self, machine: str, board: Board) -> BoardView:
+        """Return a board to service and forget its failures, reports and strikes; its frame is another matter."""
+        return operations.enable_board(self.engine, machine, board)
+
+    def disable_frame(self, machine: str, frame: Frame, *, reason: str, by: str) -> list[BoardView]:
+        """Take all boards of a frame out of service; jobs that have some keep them."""
+        return operations.disable_frame(self.engine, machine, frame, reason=reason, by=by)
+
+    def enable_frame(self, machine: str, frame: Frame) -> list[BoardView]:
+        """Return a frame to service; what speaks against single boards of it stays."""
+        return operations.enable_frame(self.engine, machine, frame)
+
+    def power_cycle(self, machine: str, board: Board) -> BoardView:
+        """Try a board that nobody has: on, verify, off. It goes on record like any trial."""
+        return operations.power_cycle(self.engine, machine, board)
+
+    def drain(self, machine: str, *, reason: str, by: str) -> None:
+        """Start no more jobs on a machine; those that run there go on, others may wait for it."""
+        operations.drain(self.engine, machine, reason=reason, by=by)
+
+    def undrain(self, machine: str) -> None:
+        """Start jobs on a machine again; also on one that has gone, should it come back."""
+        operations.undrain(self.engine, machine)
+
+    def kill(self, job_id: int, *, reason: str, by: str) -> None:
+        """End a job; its user is told by whom and why."""
+        operations.kill(self.engine, job_id, reason=reason, by=by)
+
+    def emergency_stop(self, *, reason: str, by: str) -> None:
+        """Switch everything off, and nothing on, until `resume`."""
+        operations.emergency_stop(self.engine, reason=reason, by=by)
+
+    def resume(self) -> None:
+        """The emergency is over: jobs that wait may start."""
+        operations.resume(self.engine)
+
+    def switch_off_unused(self) -> None:
+        """Switch off what nobody has, for a start that knows of no jobs: others may have left boards on."""
+        operations.switch_off_unused(self.engine)
+
+    # ---------------------------------------------------------------- what the world tells
+
+    @property
+    def machines(self) -> Mapping[str, Machine]:
+        """Machines by name, highest priority first. Assign to it to `configure` other machines alone."""
+        return MappingProxyType(self.state.machines)
+
+    @machines.setter
+    def machines(self, machines: Mapping[str, Machine]) -> None:
+        self.configure(dataclasses.replace(self.state.configuration, machines=list(machines.values())))
+
+    def configure(self, configuration: Configuration) -> None:
+        """Apply a configuration as one step; what is running on machines that stay is left alone."""
+        self.engine.configure(configuration)
+
+    def switched(self, outcome: Outcome) -> None:
+        """A power operation is over."""
+        self.engine.switched(outcome)
+
+    def frame_changed(self, bmp: str, reason: str | None) -> None:
+        """A frame's BMP has fallen silent, for this reason, or answers again (None); jobs follow at the next `tick`."""
+        self.engine.frame_changed(bmp, reason)
+
+    def tick(self, expire_before: float | None = None) -> None:
+        """Time has passed: end rests and expired leases, and start what can start. See `Engine.tick`."""
+        self.engine.tick(expire_before)
+
+    def wake_at(self) -> float | None:
+        """Return when `tick` should be called even if nothing else happens (leases apart); None for no such time."""
+        return self.engine.wake_at()
+
+    # ---------------------------------------------------------------- what the world must do
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to fetch."""
+        return self.state.outbox.has_changes()
+
+    @property
+    def next_id(self) -> int:
+        """Number of the next job."""
+        return self.state.next_id
+
+    @property
+    def defects(self) -> Defects:
+        """What has gone wrong in the core itself."""
+        return self.state.defects
+
+    def take(self) -> Effects:
+        """Return all that there is to do since the last call: rows to store first, and then what follows from them."""
+        return self.state.outbox.take()
+
+    def take_changes(self) -> Changes:
+        """Rows to store that changed since the last call; storing them makes the state last."""
+        return self.state.outbox.take_changes()
+
+    def take_switches(self) -> list[Switch]:
+        """Power operations to start since the last call, in order; only after their changes are stored."""
+        taken, self.state.outbox.switches = self.state.outbox.switches, []
+        return taken
+
+    def take_events(self) -> list[JobEvent]:
+        """What has happened to jobs since the last call, in order; the latest `core.outbox.MAX_EVENTS` of it."""
+        taken = list(self.state.outbox.events)
+        self.state.outbox.events.clear()
+        return taken
+
+    def take_changed_jobs(self) -> set[int]:
+        """Jobs whose state changed since the last call."""
+        taken, self.state.outbox.changed_jobs = self.state.outbox.changed_jobs, set()
+        return taken
+
+    def take_changed_machines(self) -> set[str]:
+        """Machines that changed, or on which boards were given or freed, since the last call."""
+        taken, self.state.outbox.changed_machines = self.state.outbox.changed_machines, set()
+        return taken
+
+    # ---------------------------------------------------------------- stop and go on
+
+    def snapshot(self) -> Snapshot:
+        """Everything that `restore` needs."""
+        return restoring.snapshot(self.state)
+
+    def restore(
+        self, snapshot: Snapshot, configured: Iterable[Machine] = (), *, highest_id: int = 0
+    ) -> list[SetAsideView]:
+        """Go on where another left off; see `core.restore.restore`."""
+        return restoring.restore(self.engine, snapshot, configured, highest_id=highest_id)
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        check(self.state)

@@ -28,7 +28,7 @@ from spalloc_server.config.compare import compare, vanishing
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.watch import Source, watch
 from spalloc_server.controller import Controller
-from spalloc_server.core.operations import KEPT_FACTS
+from spalloc_server.core.closures import KEPT_FACTS
 from spalloc_server.errors import ConfigurationError, ListenError, SpallocServerError
 from spalloc_server.frontends.operators.service import Operators
 from spalloc_server.frontends.v1.listener import listening_sockets

@@ -121,7 +121,7 @@ async def test_a_job_is_created_with_all_that_its_request_says(
     house: House, request_: Request, told: tuple[list[int], str | None]
 ) -> None:
     answer = house.application.perform(USER, commands.CreateJob(request=request_, keepalive=None))
-    job = house.core._jobs[answer.value]
+    job = house.core.state.jobs[answer.value]
     assert (job.request, job.keepalive) == (request_, None)
     view = house.core.job_view(answer.value)
     assert (view.args, view.kwargs.get("machine")) == told

@@ -7,7 +7,7 @@ from typing import Any
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.settings import Configuration
-from spalloc_server.core.controller import Controller
+from spalloc_server.controller import Controller
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
 
@@ -75,8 +75,8 @@ class House:
     def after(self, seconds: float) -> None:
         """Let time pass, in a shell that has fetched all that had changed before."""
         self.controller.take_changes()
-        self.controller.changed_jobs.clear()
-        self.controller.changed_machines.clear()
+        self.controller.take_changed_jobs()
+        self.controller.take_changed_machines()
         self.clock.now += seconds
         self.controller.tick()
         self.controller.check()

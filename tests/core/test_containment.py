@@ -11,7 +11,7 @@ import pytest
 
 from spalloc_server.config.options import Health, Scheduling
 from spalloc_server.config.settings import Configuration
-from spalloc_server.core import engine
+from spalloc_server.core import engine, transitions
 from spalloc_server.core.boards import power
 from spalloc_server.core.boards.power import Power
 from spalloc_server.core.boards.records import BoardRecords
@@ -33,20 +33,24 @@ from spalloc_server.core.scheduling.fifo import FirstComeFirstServed
 from spalloc_server.core.scheduling.prediction import Past
 from spalloc_server.core.scheduling.queue import Book
 from spalloc_server.core.scheduling.scheduler import Scheduler
-from spalloc_server.core.transitions import Transitions
 from tests.core.house import House
 from tests.core.machines import a_machine
 
 SEAMS: list[tuple[Any, str]] = [
     (owner, name)
     for owner in (
-        *(Transitions, Scheduler, Book, Backfill, FirstComeFirstServed, Occupancy, Power, BoardRecords, Trials),
+        *(Scheduler, Book, Backfill, FirstComeFirstServed, Occupancy, Power, BoardRecords, Trials),
         *(Deadlines, Quotas, Past, Job),
     )
     for name, function in vars(owner).items()
-    if callable(function) and name not in {"__init__", "__post_init__", "check", "_changed_jobs"}
+    if callable(function) and name not in {"__init__", "__post_init__", "check"}
     if not name.startswith("__")
 ] + [
+    *(
+        (transitions, name)
+        for name, function in vars(transitions).items()
+        if getattr(function, "__module__", "") == transitions.__name__
+    ),
     *((policy_backfill, name) for name in ("soonest", "releases", "all_free")),
     *((occupancy, name) for name in ("place", "fits")),
     (placement, "_part"),
@@ -230,8 +234,6 @@ ENTRIES: list[Callable[[Story], None]] = [
 
 @pytest.mark.parametrize("seam", SEAMS, ids=named)
 def test_nothing_that_the_world_tells_raises_whatever_is_broken(seam: tuple[Any, str]) -> None:
-    if seam[0] is Transitions and seam[1] in {"take_changes", "take_switches", "take_events"}:
-        return
     saboteur = Saboteur(*seam, always=True)
     with saboteur.at_work():
         story = Story(saboteur, "backfill")
@@ -289,7 +291,7 @@ def test_a_refused_request_leaves_nothing_behind_whatever_part_refuses_it(monkey
     core.take_changes()
     for part, name in (
         *((Scheduler, "refusal"), (Scheduler, "submit"), (Book, "join"), (Book, "_line_in")),
-        *((Quotas, "add"), (Deadlines, "add"), (Transitions, "_changed"), (Past, "predict")),
+        *((Quotas, "add"), (Deadlines, "add"), (transitions, "job_event"), (Past, "predict")),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(part, name, _raise)

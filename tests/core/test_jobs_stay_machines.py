@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.settings import Configuration
+from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board, BoardLink, WrapAround
-from spalloc_server.core.controller import Controller
 from spalloc_server.links import Links
 from tests.core.machines import a_machine
 from tests.worlds import World

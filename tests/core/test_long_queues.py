@@ -230,7 +230,7 @@ def test_a_reload_looks_at_a_bounded_number_of_jobs_at_a_time_and_in_the_end_at_
     sizes = {
         house.create(boards, keepalive=None, max_dead_boards=0): boards for boards in rng.choices((6, 30, 48), k=300)
     }
-    before = [job.job_id for job in house.controller._scheduler._book.line]
+    before = [job.job_id for job in house.controller.state.scheduler._book.line]
     monkeypatch.setattr(schedule, "STEP", 60)
     house.configure(a_machine("m", 4, 4, dead_boards=[(0, 0, 0)]), a_machine("n", 4, 4, dead_boards=[(0, 0, 0)]))
     ended = [sum(house.state(job_id) == JobState.destroyed for job_id in sizes)]
@@ -241,7 +241,7 @@ def test_a_reload_looks_at_a_bounded_number_of_jobs_at_a_time_and_in_the_end_at_
     assert len(ended) > 10
     hopeless = {job_id for job_id, boards in sizes.items() if boards == 48}
     assert ended[-1] == len(hopeless)
-    line = [job.job_id for job in house.controller._scheduler._book.line]
+    line = [job.job_id for job in house.controller.state.scheduler._book.line]
     assert line == [job_id for job_id in before if job_id not in hopeless]
 
 
@@ -252,7 +252,7 @@ def test_the_sizes_that_work_are_looked_for_once_a_kind_and_within_the_step(
     house = House(a_machine("m", 4, 4))
     house.create(48, keepalive=None)
     jobs = [house.create(36 - number % kinds, keepalive=None, max_dead_boards=0, min_ratio=1) for number in range(24)]
-    work = house.controller._scheduler._book.work
+    work = house.controller.state.scheduler._book.work
     looked_for: list[int] = []
 
     def at_great_cost(kind: Request, _ground: Ground) -> None:
@@ -274,7 +274,7 @@ def test_a_job_that_is_possible_again_before_it_was_ended_goes_on_waiting(monkey
     house = House(a_machine("m", 4, 4))
     house.create(48, keepalive=None)
     jobs = [house.create(36 - number, keepalive=None, max_dead_boards=0, min_ratio=1) for number in range(9)]
-    work = house.controller._scheduler._book.work
+    work = house.controller.state.scheduler._book.work
 
     def at_great_cost(_kind: Request, _ground: Ground) -> None:
         work.left -= STEP
@@ -306,7 +306,12 @@ def test_jobs_come_go_and_learn_while_a_reload_is_still_looking_at_the_queue(mon
     for _ in range(100):
         house.after(0)
     assert [job.job_id for job in house.controller.list_jobs() if job.boards] == [jobs[1]]
-    assert [job.job_id for job in house.controller._scheduler._book.line] == [*jobs[2:20], *jobs[21:39], late, jobs[20]]
+    assert [job.job_id for job in house.controller.state.scheduler._book.line] == [
+        *jobs[2:20],
+        *jobs[21:39],
+        late,
+        jobs[20],
+    ]
 
 
 def test_why_a_job_waits_can_be_told_while_a_reload_is_still_looking_at_the_queue(
@@ -337,7 +342,7 @@ def test_a_frame_that_fails_costs_no_more_on_a_larger_machine(monkeypatch: pytes
         with (
             counted(monkeypatch, Topology, "__init__") as topologies,
             counted(monkeypatch, Occupancy, "place") as places,
-            counted(monkeypatch, type(house.controller._boards), "out_of_service") as asked,
+            counted(monkeypatch, type(house.controller.state.boards), "out_of_service") as asked,
         ):
             for bmp in machine.bmp_ips.values():
                 house.controller.frame_changed(bmp, "silent")
@@ -358,7 +363,7 @@ def test_leases_of_thousands_of_jobs_that_run_out_at_once_end_them_in_steps() ->
     left = []
     house.controller.tick()
     left.append(len(house.controller.list_jobs()))
-    while house.controller._leases.behind:
+    while house.controller.state.leases.behind:
         assert house.controller.wake_at() == house.clock.now
         house.controller.tick(0.0)
         left.append(len(house.controller.list_jobs()))
@@ -375,7 +380,7 @@ def test_many_leases_that_have_been_renewed_are_put_back_in_steps(monkeypatch: p
         house.controller.job_keepalive(job_id)
     house.clock.now += 2
     ticks = 0
-    while not ticks or house.controller._leases.behind:
+    while not ticks or house.controller.state.leases.behind:
         house.controller.tick()
         ticks += 1
     assert ticks == 3

@@ -9,7 +9,7 @@ import pytest
 
 from spalloc_server.config.options import Health
 from spalloc_server.config.settings import Configuration
-from spalloc_server.core.controller import Controller
+from spalloc_server.controller import Controller
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import BoardFailure, Outcome
 from spalloc_server.core.model.rows import Note, Snapshot

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spalloc_server.config.settings import Configuration
-from spalloc_server.core.controller import Controller
+from spalloc_server.controller import Controller
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import Snapshot
 from spalloc_server.core.scheduling import prediction as runtime

@@ -10,7 +10,7 @@ import pytest
 
 from spalloc_server.config.options import Scheduling
 from spalloc_server.config.settings import Configuration
-from spalloc_server.core.controller import Controller
+from spalloc_server.controller import Controller
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.rows import Snapshot
 from spalloc_server.core.scheduling.reservation import Reservation
@@ -21,7 +21,7 @@ OWNERS = [f"owner {number}" for number in range(20)]
 
 
 def queue(house: House) -> list[int]:
-    return [job.job_id for job in house.controller._scheduler._book.line]
+    return [job.job_id for job in house.controller.state.scheduler._book.line]
 
 
 def restart(house: House, *, forget_due: bool = False, **settings: Any) -> None:
@@ -97,7 +97,7 @@ def test_another_policy_has_another_order_at_once() -> None:
 
 
 def next_up(house: House, job_id: int) -> Reservation:
-    reservation = house.controller._scheduler._policy.reservation(job_id)
+    reservation = house.controller.state.scheduler._policy.reservation(job_id)
     assert reservation is not None
     return reservation
 
@@ -119,7 +119,7 @@ def test_who_has_been_next_for_long_is_so_after_a_reload_but_not_on_boards_that_
     held = house.boards(first)
     house.configure(a_machine("m", 2, 2, dead_boards=held))
     assert next_up(house, waiting).since == since
-    torus = house.controller._scheduler._book.machines["m"].torus
+    torus = house.controller.state.scheduler._book.machines["m"].torus
     assert not held & set(torus.boards(next_up(house, waiting).boards))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from spalloc_server.config.options import Limits
 from spalloc_server.config.settings import Configuration
-from spalloc_server.core.controller import Controller
+from spalloc_server.controller import Controller
 from spalloc_server.errors import RequestError
 from tests.core.machines import a_machine
 

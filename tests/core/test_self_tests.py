@@ -10,8 +10,8 @@ import pytest
 
 from spalloc_server.config.options import Health, Scheduling
 from spalloc_server.config.settings import Configuration
+from spalloc_server.controller import Controller
 from spalloc_server.core.boards.records import COUNTED_SECONDS
-from spalloc_server.core.controller import Controller
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import BoardFailure, Outcome
 from spalloc_server.core.model.rows import BoardRow, Snapshot
@@ -98,7 +98,7 @@ def test_watchers_hear_of_a_trial_that_begins() -> None:
     house = a_house()
     quarantined(house, 0)
     house.after(100)
-    assert house.controller.changed_machines == {"m"}
+    assert house.controller.take_changed_machines() == {"m"}
 
 
 def test_failing_a_trial_is_a_strike_and_three_strikes_need_an_operator() -> None:

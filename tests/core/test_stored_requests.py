@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.config.settings import Configuration
-from spalloc_server.core.controller import Controller
+from spalloc_server.controller import Controller
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import Snapshot

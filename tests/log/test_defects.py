@@ -15,7 +15,6 @@ from spalloc_server.application.subscriptions import Subscriptions
 from spalloc_server.controller import Controller
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.model.rows import Changes
-from spalloc_server.core.views import ObservableEngine
 from spalloc_server.errors import StorageError
 from spalloc_server.frontends.v1.connection import Connection
 from spalloc_server.frontends.v1.outgoing import Outgoing
@@ -163,7 +162,7 @@ RAISING: list[tuple[Any, str]] = [
     (upkeep.Upkeep, "look"),
     (timekeeper.Timekeeper, "_tick"),
     (SqliteJournal, "prune"),
-    (ObservableEngine, "machine_views"),
+    (Controller, "machine_views"),
 ]
 """What a server of several clients calls all the time."""
 

@@ -18,13 +18,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from spalloc_server.controller import Controller
-from spalloc_server.core.model.events import JobEvent
-from spalloc_server.core.model.power import Switch
+from spalloc_server.controller import Controller, Effects
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
 from spalloc_server.log.defects import DefectLog
@@ -45,20 +42,6 @@ ENDED = "the server has ended before it was stored"
 
 OnOutcome: TypeAlias = Callable[[str | None], None]
 """Called with why a commit could not be stored, or None where it was."""
-
-
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """What follows from a batch, to be done once it is durable."""
-
-    changes: Changes
-    switches: list[Switch]
-    jobs: set[int]
-    """Jobs whose watchers are to be told."""
-    machines: set[str]
-    """Machines whose watchers are to be told."""
-    events: list[JobEvent]
-    """What happened to jobs, for those who keep a log of it."""
 
 
 class Commits:
@@ -116,13 +99,7 @@ class Commits:
         if not self._controller.changed or self.stopped:
             return
         self._number += 1
-        effects = Effects(
-            self._controller.take_changes(),
-            self._controller.take_switches(),
-            self._controller.changed_jobs,
-            self._controller.changed_machines,
-            self._controller.take_events(),
-        )
+        effects = self._controller.take()
         self._idle.clear()
         self._storing[self._number] = effects
         if self._controller.stopped is not None:

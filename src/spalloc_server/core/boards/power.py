@@ -21,31 +21,50 @@ from spalloc_server.core.boards.records import address
 from spalloc_server.core.job import Job
 from spalloc_server.core.model.power import Switch
 from spalloc_server.core.model.rows import ReleaseRow
+from spalloc_server.core.outbox import Outbox
 from spalloc_server.core.placement.layout import frame_work, stopped_links
+from spalloc_server.core.undo import Undo
 
 __all__ = ["Power"]
 
 
 class Power:
-    """Numbers operations, remembers what each is for, and collects them for the hardware."""
+    """Numbers operations, remembers what each is for, and leaves them in the outbox for the hardware."""
 
-    def __init__(self) -> None:
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
         self._last_operation = 0
         self._job_of: dict[int, int] = {}
         self._releases: dict[int, ReleaseRow] = {}
         self._rests: list[tuple[float, int]] = []
-        self._switches: list[Switch] = []
-        self._changed: set[int] = set()
 
     def switch(self, job: Job, machine: Machine, *, on: bool) -> None:
         """Switch all of a job's boards; supersedes what is under way for the job."""
         assert job.allocation is not None
-        self.forget(job)
         boards = job.allocation.boards
         stopped = stopped_links(machine, boards, job.allocation.stopped or ()) if on else ()
-        job.operation, job.power = self._new_operation(), on
+        frames = frame_work(machine, boards, stopped)
+        self.forget(job)
+        job.operation = self._last_operation = self._last_operation + 1
+        job.power = on
         self._job_of[job.operation] = job.job_id
-        self._switches.append(Switch(job.operation, job.job_id, on, frame_work(machine, boards, stopped)))
+        self._outbox.switches.append(Switch(job.operation, job.job_id, on, frames))
+
+    def note_before(self, undo: Undo, job: Job | None = None) -> None:
+        """Have all operations forgotten that are begun from now on, and that of a job under way again."""
+        if job is not None and job.operation is not None:
+            undo.entries(job.operation, self._job_of)
+        undo.call(self._take_back, self._last_operation)
+
+    def _take_back(self, last: int) -> None:
+        """Forget the operations after this one."""
+        switches = self._outbox.switches
+        while switches and switches[-1].operation > last:
+            operation = switches.pop().operation
+            self._job_of.pop(operation, None)
+            if self._releases.pop(operation, None):
+                del self._outbox.releases[operation]
+        self._last_operation = last
 
     def forget(self, job: Job) -> None:
         """The outcome of the job's operation no longer matters."""
@@ -59,10 +78,10 @@ class Power:
 
     def try_board(self, machine: Machine, board: Board) -> int:
         """Switch on a board that no job has, with all its links stopped; the operation."""
-        operation = self._new_operation()
         frames = frame_work(machine, [board], stopped_links(machine, [board]))
-        self._switches.append(Switch(operation, job_id=0, on=True, frames=frames))
-        return operation
+        self._last_operation += 1
+        self._outbox.switches.append(Switch(self._last_operation, job_id=0, on=True, frames=frames))
+        return self._last_operation
 
     def release(self, job_id: int, machine: Machine, boards: Iterable[Board], *, held: bool = True) -> None:
         """Switch boards off, for good as far as the job is concerned that had them.
@@ -86,12 +105,13 @@ class Power:
 
     def restore(self, row: ReleaseRow, now: float) -> bool:
         """Go on with a release of an earlier run of the server; False where its rest is over and the row goes."""
-        self._changed.add(row.release_id)
+        self._outbox.releases[row.release_id] = row
         if row.rest_until is None:
             self._drive(row)
         elif row.rest_until > now:
             self._rest(row)
         else:
+            self._outbox.releases[row.release_id] = None
             return False
         return True
 
@@ -108,7 +128,7 @@ class Power:
         row = self._releases.get(operation)
         if row is None or row.rest_until is not None:
             return None
-        self._changed.add(operation)
+        self._outbox.releases[operation] = None if rest_until is None else row
         if rest_until is None:
             del self._releases[operation]
         else:
@@ -121,7 +141,7 @@ class Power:
         for row in self._releases.values():
             if row.machine == name:
                 row.boards = []
-                self._changed.add(row.release_id)
+                self._outbox.releases[row.release_id] = row
 
     def machine_came(self, machine: Machine) -> Iterator[ReleaseRow]:
         """Releases of boards that were of no machine, and are of this new one: it must wait for them."""
@@ -132,7 +152,7 @@ class Power:
                 row.boards = [boards.pop(place) for place in places if place in boards]
                 if row.boards:
                     row.machine = machine.name
-                    self._changed.add(row.release_id)
+                    self._outbox.releases[row.release_id] = row
                     yield row
 
     def end_rests(self, now: float) -> None:
@@ -140,12 +160,7 @@ class Power:
         while self._rests and self._rests[0][0] <= now:
             release_id = heapq.heappop(self._rests)[1]
             if self._releases.pop(release_id, None) is not None:
-                self._changed.add(release_id)
-
-    @property
-    def changed(self) -> bool:
-        """Whether there is anything to take."""
-        return bool(self._changed or self._switches)
+                self._outbox.releases[release_id] = None
 
     def held(self) -> Iterable[tuple[str, Board, int]]:
         """(machine, board, job) of every board whose power-off is not confirmed."""
@@ -158,17 +173,6 @@ class Power:
         """Copies of all releases."""
         return [copy(row) for row in self._releases.values()]
 
-    def take_changes(self) -> dict[int, ReleaseRow | None]:
-        """Releases that changed since the last call; None for those that are over."""
-        changes = {release_id: copy(self._releases.get(release_id)) for release_id in self._changed}
-        self._changed.clear()
-        return changes
-
-    def take_switches(self) -> list[Switch]:
-        """What the hardware has to do since the last call, in order."""
-        switches, self._switches = self._switches, []
-        return switches
-
     def operations(self) -> dict[int, int]:
         """{operation under way: its job}."""
         return dict(self._job_of)
@@ -178,9 +182,8 @@ class Power:
         return self._last_operation
 
     def _drive(self, row: ReleaseRow) -> None:
-        self._releases[row.release_id] = row
-        self._changed.add(row.release_id)
-        self._switches.append(Switch(row.release_id, row.job_id, on=False, frames=row.frames))
+        self._releases[row.release_id] = self._outbox.releases[row.release_id] = row
+        self._outbox.switches.append(Switch(row.release_id, row.job_id, on=False, frames=row.frames))
 
     def _rest(self, row: ReleaseRow) -> None:
         assert row.rest_until is not None

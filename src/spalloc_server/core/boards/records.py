@@ -19,14 +19,14 @@ from copy import copy
 from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.config.options import Health
 from spalloc_server.coordinates import Board
+from spalloc_server.core.closures import Closures
 from spalloc_server.core.model.power import BoardFailure
-from spalloc_server.core.model.rows import BoardReport, BoardRow, Note
+from spalloc_server.core.model.rows import SERVER, BoardReport, BoardRow, Note
+from spalloc_server.core.outbox import Outbox
 from spalloc_server.core.scheduling.scheduler import Scheduler
+from spalloc_server.core.undo import Undo
 
 __all__ = ["COUNTED_SECONDS", "REPORTS", "SERVER", "BoardKey", "BoardRecords", "address"]
-
-SERVER = "server"
-"""Who takes boards out of service that failed; anybody else is an operator."""
 
 REMEMBERED = 20
 """Failures, and reports, that are remembered of a board: the latest."""
@@ -42,29 +42,29 @@ BoardKey = tuple[str, int, int, int]
 
 
 class BoardRecords:
-    """Records of boards and frames, and the silence of frames."""
+    """Records of boards, and the silence of frames. Each change of a record is made as a whole, or not at all."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, closures: Closures, outbox: Outbox) -> None:
         self.health = Health()
         """What is done about boards that fail."""
         self.silent: dict[str, str] = {}
         """BMPs that do not answer, or do not do as they are told, and why that is believed."""
-        self.frames: dict[tuple[str, Frame], Note] = {}
-        """(machine, frame): frames that operators have taken out of service. After a change, `apply` it."""
         self.trial_at: dict[BoardKey, float] = {}
         """Boards in quarantine, and when they may be tried."""
         self._scheduler = scheduler
+        self._closures = closures
+        self._outbox = outbox
         self._frames: dict[str, list[tuple[Machine, Frame]]] = {}
         """By BMP, its frames."""
         self._rows: dict[BoardKey, BoardRow] = {}
-        self._changed: set[BoardKey] = set()
 
     def set_machines(self, machines: Iterable[Machine]) -> None:
         """Take over a configuration's machines; `apply` to each what is recorded of it."""
-        self._frames = {}
+        frames: dict[str, list[tuple[Machine, Frame]]] = {}
         for machine in machines:
             for frame in machine.frames:
-                self._frames.setdefault(machine.bmp_ips[frame], []).append((machine, frame))
+                frames.setdefault(machine.bmp_ips[frame], []).append((machine, frame))
+        self._frames = frames
 
     def restore(self, row: BoardRow) -> None:
         """Take over a record from an earlier run of the server; `apply` it to its machine afterwards."""
@@ -80,7 +80,7 @@ class BoardRecords:
         if row is not None and row.out_of_service is not None:
             return row.out_of_service
         cabinet, frame, _ = machine.board_locations[board]
-        if note := self.frames.get((machine.name, (cabinet, frame))):
+        if note := self._closures.frames.get((machine.name, (cabinet, frame))):
             return note.reason
         return self.silent.get(machine.bmp_ips[cabinet, frame])
 
@@ -172,28 +172,14 @@ class BoardRecords:
 
     def enable(self, machine: Machine, board: Board) -> None:
         """Forget all that speaks against a board itself."""
-        key = (machine.name, *board)
-        if self._rows.pop(key, None) is not None:
-            self.trial_at.pop(key, None)
-            self._changed.add(key)
-            self.apply(machine, [board])
+        if (machine.name, *board) in self._rows:
+            self._set((machine.name, *board), None, machine)
 
     # ---------------------------------------------------------------- rows
 
     def rows(self) -> list[BoardRow]:
         """Copies of all records."""
         return [copy(row) for row in self._rows.values()]
-
-    @property
-    def changed(self) -> bool:
-        """Whether there are changes to take."""
-        return bool(self._changed)
-
-    def take_changes(self) -> dict[BoardKey, BoardRow | None]:
-        """Records that changed since the last call; None for those that are gone."""
-        changes = {key: copy(self._rows.get(key)) for key in self._changed}
-        self._changed.clear()
-        return changes
 
     def check(self, machines: Iterable[Machine]) -> None:
         """Assert every invariant."""
@@ -215,20 +201,33 @@ class BoardRecords:
         row.trial_at = None if last else now + self.health.quarantine_seconds
 
     def _row(self, machine: Machine, board: Board) -> BoardRow:
-        """The record of a board, to be changed; then `_keep` it."""
+        """Return the record of a board, to be changed; then `_keep` it."""
         x, y, z = board
-        return self._rows.get((machine.name, x, y, z)) or BoardRow(machine=machine.name, x=x, y=y, z=z)
+        return copy(self._rows.get((machine.name, x, y, z))) or BoardRow(machine=machine.name, x=x, y=y, z=z)
 
     def _keep(self, row: BoardRow, machine: Machine | None = None) -> None:
-        key = (row.machine, row.x, row.y, row.z)
-        self._rows[key] = row
-        self._changed.add(key)
-        if row.trial_at is None:
-            self.trial_at.pop(key, None)
-        else:
-            self.trial_at[key] = row.trial_at
-        if machine is not None:
-            self.apply(machine, [key[1:]])
+        self._set((row.machine, row.x, row.y, row.z), row, machine)
+
+    def _set(self, key: BoardKey, row: BoardRow | None, machine: Machine | None) -> None:
+        with Undo() as undo:
+            if machine is not None:
+                undo.call(self.apply, machine, [key[1:]])
+            self.note_before(key, undo)
+            self._outbox.boards[key] = row
+            if row is None:
+                del self._rows[key]
+            else:
+                self._rows[key] = row
+            if row is None or row.trial_at is None:
+                self.trial_at.pop(key, None)
+            else:
+                self.trial_at[key] = row.trial_at
+            if machine is not None:
+                self.apply(machine, [key[1:]])
+
+    def note_before(self, key: BoardKey, undo: Undo) -> None:
+        """Have the record of a board put back as it is now; then `apply` it."""
+        undo.entries(key, self._rows, self.trial_at, self._outbox.boards)
 
 
 def address(machine: Machine, board: Board) -> tuple[str, int]:

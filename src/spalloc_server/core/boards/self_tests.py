@@ -15,15 +15,17 @@ only the release is stored, as all are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.boards.power import Power
 from spalloc_server.core.boards.records import BoardKey, BoardRecords, address
+from spalloc_server.core.closures import Closures
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.model.power import NO_JOB, BoardFailure
 from spalloc_server.core.scheduling.scheduler import Scheduler
+from spalloc_server.core.undo import Undo
 
 __all__ = ["PASSED", "Trials"]
 
@@ -34,25 +36,24 @@ PASSED = "passed"
 class Trials:
     """Which boards are due, and which are being tried."""
 
-    def __init__(self, scheduler: Scheduler, power: Power, boards: BoardRecords, defects: Defects) -> None:
+    def __init__(
+        self, scheduler: Scheduler, power: Power, boards: BoardRecords, closures: Closures, defects: Defects
+    ) -> None:
         self._scheduler = scheduler
         self._power = power
         self._boards = boards
+        self._closures = closures
         self._defects = defects
         self._failed: set[BoardKey] = set()
         """Boards that could not be tried, because of a defect; they stay in quarantine."""
         self._under_way: dict[int, tuple[Machine, Board]] = {}
         self._first: float | None = None
-        self.paused = False
-        """No trial begins by itself."""
-        self.drained: Collection[str] = ()
-        """Machines on which no trial begins by itself."""
         self.verdicts: dict[BoardKey, str] = {}
         """What came of each board's last trial, in words, since the server started."""
 
     def begin_due(self, machines: Mapping[str, Machine], now: float) -> Iterator[str]:
         """Begin the trials that are due and possible; the names of their machines. To be called at every change."""
-        if self.paused:
+        if self._closures.stopped is not None:
             self._first = None
             return
         later = [time for time in self._boards.trial_at.values() if time > now]
@@ -90,10 +91,13 @@ class Trials:
         return None
 
     def begin(self, machine: Machine, board: Board) -> None:
-        """Begin to try a board, which must be `possible`."""
-        self.verdicts.pop((machine.name, *board), None)
-        self._scheduler.hold(machine.name, [board], NO_JOB)
-        self._under_way[self._power.try_board(machine, board)] = machine, board
+        """Begin to try a board, which must be `possible`; as a whole, or not at all."""
+        with Undo() as undo:
+            self._power.note_before(undo)
+            operation = self._power.try_board(machine, board)
+            self._scheduler.hold(machine.name, [board], NO_JOB)
+            self.verdicts.pop((machine.name, *board), None)
+            self._under_way[operation] = machine, board
 
     def ended(self, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> Machine | None:
         """The machine whose board has been tried by this operation; None where it was no trial."""
@@ -131,8 +135,8 @@ class Trials:
     def _closed(self, machine: Machine, board: Board) -> bool:
         """Whether an operator has closed more than the board itself, which is in quarantine."""
         place = machine.board_locations.get(board)
-        frame_is_closed = place is not None and (machine.name, place[:2]) in self._boards.frames
-        return frame_is_closed or machine.name in self.drained
+        frame_is_closed = place is not None and (machine.name, place[:2]) in self._closures.frames
+        return frame_is_closed or machine.name in self._closures.drained
 
     def held(self) -> Iterator[tuple[str, Board, int]]:
         """(machine, board, `NO_JOB`) of every board that is being tried."""

@@ -16,6 +16,7 @@ from spalloc_server.core.model.power import FrameWork
 from spalloc_server.core.model.request import Request
 
 __all__ = [
+    "SERVER",
     "BoardReport",
     "BoardRow",
     "Changes",
@@ -25,6 +26,9 @@ __all__ = [
     "Snapshot",
     "UnreadableRow",
 ]
+
+SERVER = "server"
+"""Who takes boards out of service that failed; anybody else is an operator."""
 
 
 class JobRow(msgspec.Struct, kw_only=True):

@@ -181,14 +181,15 @@ class Occupancy:
         if not changed:
             return False
         if out:
-            self.out.update(changed)
             planes = self.torus.planes(changed)
             self._live, self.free = without(self._live, planes), without(self.free, planes)
+            self.out.update(changed)
         else:
-            self.out.difference_update(changed)
             working = [board for board in changed if board not in self.machine.dead_boards]
-            self._live = union(self._live, self.torus.planes(working))
-            self._set_free(board for board in working if board not in self.holders and board not in self.resting)
+            idle = [board for board in working if board not in self.holders and board not in self.resting]
+            live, free = union(self._live, self.torus.planes(working)), union(self.free, self.torus.planes(idle))
+            self._live, self.free = live, free
+            self.out.difference_update(changed)
         self._topology = None
         self._grounds, self._serves_now = {}, {}
         return True
@@ -208,12 +209,13 @@ class Occupancy:
         return ground
 
     def hold(self, boards: Collection[Board], job_id: int) -> None:
-        """Give boards to a job."""
+        """Give boards to a job; all of them, or none."""
         for board in boards:
             assert board not in self.holders, f"board {board} of {self.machine.name} is held already"
+        self.free = without(self.free, self.torus.planes(boards))
+        for board in boards:
             self.holders[board] = job_id
             self.resting.pop(board, None)
-        self.free = without(self.free, self.torus.planes(boards))
 
     def hold_again(self, boards: Collection[Board], job_id: int) -> None:
         """Boards that are held for one job are held for another from now on."""

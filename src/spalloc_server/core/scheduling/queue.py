@@ -153,7 +153,8 @@ class Book:
         self._line_in(job)
 
     def _put_lines_aside(self) -> None:
-        self._unjudged.update({(self._generation, names): line for names, line in self._lines.items()})
+        aside = {(self._generation, names): line for names, line in self._lines.items()}
+        self._unjudged = {**self._unjudged, **aside}
         self._lines, self._hopeless = {}, deque()
         self._generation += 1
 

@@ -74,7 +74,8 @@ class Scheduler:
     def set_machines(self, machines: Mapping[str, Machine]) -> None:
         """Take over a configuration's machines, in order of priority.
 
-        A machine that is the same hardware as before keeps who has its boards. No job runs on one that goes.
+        A machine that is the same hardware as before keeps who has its boards. Jobs that run on one that goes must be
+        ended before the next `run`.
         """
         before = self._book.machines
         if list(machines.items()) == [(name, occupancy.machine) for name, occupancy in before.items()]:
@@ -87,12 +88,13 @@ class Scheduler:
             else:
                 occupancy = Occupancy(machine, self._book.min_fill, self._book.work)
             after[name] = occupancy
-        for running in self._book.running.values():
-            name = running.allocation.machine
-            assert after.get(name) is before[name], f"machine {name} goes while job {running.job_id} runs on it"
         self._book.set_machines(after)
         self._policy.places_changed()
         self._close()
+
+    def settings(self) -> list[Any]:
+        """Return the objects whose attributes `set_policy`, `set_machines` and `close` replace, and never mutate."""
+        return [self, self._policy, self._book, self._book.past, *self._book.machines.values()]
 
     def refusal(self, request: Request) -> str | None:
         """Why no machine could ever serve a request, in words for its owner; None where one could."""

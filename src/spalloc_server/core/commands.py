@@ -1,0 +1,165 @@
+"""What users command: jobs, their power, and reports of boards that do not work.
+
+Theory of operation. Functions over an `Engine`. Each reads the clock, changes the state as a whole or not at all
+(`undo`), and lets whatever can start, start. An unknown job is never an error, because published clients hang or die on
+errors they do not expect. Naming a job renews its lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Any
+
+from spalloc_server.core import transitions
+from spalloc_server.core.engine import NO_MACHINES, Engine
+from spalloc_server.core.job import Event, Job
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.power import NO_JOB
+from spalloc_server.core.model.request import Request
+from spalloc_server.core.model.rows import BoardReport
+from spalloc_server.core.state import State
+from spalloc_server.core.undo import Undo
+
+__all__ = ["MAX_REPORT", "create_job", "destroy_job", "report_problem", "switch_power"]
+
+MAX_REPORT = 500
+"""Characters of a report that are kept."""
+
+
+def create_job(
+    engine: Engine,
+    request: Request,
+    *,
+    keepalive: float | None,
+    host: str | None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> int:
+    """Make a job and start it if it can start; its number.
+
+    Args:
+        engine: the core.
+        request: what is asked for.
+        keepalive: seconds that it lives without being named; None where it never expires.
+        host: the address that the command came from.
+        args: the positional arguments, as `list_jobs` has them.
+        kwargs: the other arguments, likewise.
+
+    Raises:
+        RequestError: there are too many jobs.
+    """
+    state, now = engine.state, engine.state.clock()
+    state.quotas.admit(request.owner, host, state.scheduler.queued)
+    refusal = state.scheduler.refusal(request)
+    job = Job(
+        job_id=state.next_id,
+        owner=request.owner,
+        args=list(args),
+        kwargs=dict(kwargs or {}),
+        keepalive=keepalive,
+        keepalivehost=host,
+        state=JobState.queued,
+        power=None,
+        created_at=now,
+        created_from=host,
+        deadline=None if keepalive is None else now + keepalive,
+        request=request,
+    )
+    if refusal is None:
+        _admit(state, job, now)
+        engine.follow(now)
+    else:
+        _refuse(state, job, f"{NO_MACHINES} {refusal}", now)
+        with engine.contained("jobs that have ended and are not remembered any longer"):
+            transitions.forget_retired(state)
+    return job.job_id
+
+
+def switch_power(engine: Engine, job_id: int, host: str | None, *, on: bool) -> None:
+    """Switch a job's boards on (those that are on are reset), or off; the job keeps them."""
+    state = engine.state
+    job = state.jobs.get(job_id)
+    if job is None:
+        return
+    with Undo() as undo:
+        undo.call(_put_back, job, copy(job))
+        state.power.note_before(undo, job)
+        transitions.touch(state, job_id, host)
+        if job.allocation is not None:
+            job.apply(Event.asked)
+            state.power.switch(job, state.machines[job.allocation.machine], on=on)
+            transitions.changed(state, job, "power", state.clock())
+
+
+def destroy_job(engine: Engine, job_id: int, reason: str | None = None) -> None:
+    """End a job, whatever becomes of that; its boards are switched off and go back."""
+    job = engine.state.jobs.get(job_id)
+    if job is None:
+        return
+    now = engine.state.clock()
+    text = None if reason is None else str(reason)
+    engine.finish(job, text if job.allocation else f"Cancelled: {text or ''}", now)
+    engine.follow(now)
+
+
+def report_problem(engine: Engine, host: str, text: str, *, reporter: str) -> None:
+    """A user says that the board at this address does not work; unknown addresses are no error.
+
+    Args:
+        engine: the core.
+        host: address of the board, as `get_job_machine_info` gives it.
+        text: what does not work.
+        reporter: address that the report comes from.
+    """
+    state, now = engine.state, engine.state.clock()
+    machines = state.machines.values()
+    found = [(each, board) for each in machines for board in each.live_boards if each.spinnaker_ips[board] == host]
+    with Undo() as undo:
+        for machine, board in found:
+            job = state.jobs.get(state.scheduler.holder(machine.name, board) or NO_JOB)
+            report = BoardReport(now, None if job is None else job.owner, reporter, text[:MAX_REPORT])
+            undo.call(state.boards.apply, machine, [board])
+            state.boards.note_before((machine.name, *board), undo)
+            state.boards.reported(machine, board, report)
+        names = [machine.name for machine, _ in found]
+        state.outbox.changed_machines.update(names)
+    engine.follow(now)
+
+
+# From the last call of each of these on, nothing can raise any more
+
+
+def _admit(state: State, job: Job, now: float) -> None:
+    """Take a new job into every part; or, where one of them raises, into none."""
+    created = transitions.job_event(job, "created", now)
+    job.due = state.scheduler.submit(job.job_id, job.request, now)
+    try:
+        state.quotas.add(job)
+        state.leases.add(job)
+    except BaseException:
+        state.scheduler.forget(job.job_id)
+        state.quotas.recount(state.jobs.values())
+        raise
+    state.jobs[job.job_id] = state.outbox.jobs[job.job_id] = job
+    state.outbox.events.append(created)
+    state.outbox.changed_jobs.add(job.job_id)
+    state.next_id += 1
+    state.facts["next_id"] = state.outbox.facts["next_id"] = state.next_id
+
+
+def _refuse(state: State, job: Job, reason: str, now: float) -> None:
+    """End a new job at once, which no machine could ever serve."""
+    created = transitions.job_event(job, "created", now)
+    job.state, job.reason, job.ended_at = JobState.destroyed, reason, now
+    ended, row = transitions.job_event(job, "destroyed", now), job.row()
+    state.retired[job.job_id] = state.outbox.jobs[job.job_id] = row
+    state.outbox.events.extend((created, ended))
+    state.outbox.changed_jobs.add(job.job_id)
+    state.next_id += 1
+    state.facts["next_id"] = state.outbox.facts["next_id"] = state.next_id
+
+
+def _put_back(job: Job, before: Job) -> None:
+    for name in job.__struct_fields__:
+        setattr(job, name, getattr(before, name))

@@ -1,0 +1,70 @@
+"""What the world must do about what the core has done, until a shell fetches it.
+
+Theory of operation. Whoever changes something notes it here: rows to store, power to switch, watchers to tell, events
+for a log of jobs. A shell fetches all of it at once with `take`, stores the changes, and only then acts on the rest.
+A row is noted as it is, and copied when it is taken; so what changes often is stored once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from copy import copy
+from typing import Any
+
+from spalloc_server.core.defects import Defects
+from spalloc_server.core.job import Job
+from spalloc_server.core.model.effects import Effects
+from spalloc_server.core.model.events import JobEvent
+from spalloc_server.core.model.power import Switch
+from spalloc_server.core.model.rows import BoardRow, Changes, JobRow, ReleaseRow
+
+__all__ = ["Outbox"]
+
+MAX_EVENTS = 100_000
+"""Events that are kept for a shell that does not fetch them; the latest."""
+
+
+class Outbox:
+    """What has changed since it was last taken. None stands for a row that goes."""
+
+    def __init__(self, defects: Defects) -> None:
+        self._defects = defects
+        self.jobs: dict[int, Job | JobRow] = {}
+        self.boards: dict[Any, BoardRow | None] = {}
+        self.releases: dict[Any, ReleaseRow | None] = {}
+        self.facts: dict[str, Any] = {}
+        self.switches: list[Switch] = []
+        self.changed_jobs: set[int] = set()
+        """Jobs of which watchers are to be told."""
+        self.changed_machines: set[str] = set()
+        """Machines that changed, or on which boards were given or freed."""
+        self.events: deque[JobEvent] = deque(maxlen=MAX_EVENTS)
+
+    def has_changes(self) -> bool:
+        """Return whether there is anything to take."""
+        rows = self.jobs or self.boards or self.releases or self.facts
+        return bool(rows or self.switches or self.changed_jobs or self.changed_machines)
+
+    def take(self) -> Effects:
+        """Return all that there is, and forget it."""
+        effects = Effects(
+            self.take_changes(), self.switches, self.changed_jobs, self.changed_machines, list(self.events)
+        )
+        self.switches, self.changed_jobs, self.changed_machines = [], set(), set()
+        self.events.clear()
+        return effects
+
+    def take_changes(self) -> Changes:
+        """Return the rows to store, and forget them alone. A row that cannot be made costs itself."""
+        jobs = {}
+        for job_id, job in self.jobs.items():
+            with self._defects.contained("the row of a job", job_id):
+                jobs[job_id] = job.row() if isinstance(job, Job) else job
+        changes = Changes(
+            jobs=jobs,
+            boards={key: copy(row) for key, row in self.boards.items()},
+            releases={key: copy(row) for key, row in self.releases.items()},
+            facts=self.facts,
+        )
+        self.jobs, self.boards, self.releases, self.facts = {}, {}, {}, {}
+        return changes
