@@ -61,6 +61,7 @@ def test_a_machine_replaces_the_default_tag() -> None:
         ((1.5,), {"owner": "me"}, "whole number"),
         (("many",), {"owner": "me"}, "whole number, not 'many'"),
         (("4",), {"owner": "me"}, "whole number"),
+        ((2**53 + 1,), {"owner": "me"}, f"whole number from {-(2**53)} to {2**53}, not {2**53 + 1}"),
         ((), {"owner": "me", "machine": []}, "machine's name"),
         ((), {"owner": "me", "tags": [3]}, "a tag must be a string"),
         ((float("inf"),), {"owner": "me"}, "whole number"),

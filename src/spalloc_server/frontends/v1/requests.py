@@ -207,7 +207,7 @@ def _whole_number(value: Any, name: str) -> int:
     number = _number(value, name, "a whole number")
     if not number.is_integer():
         raise RequestError(f"{name} must be a whole number, not {shown(value)}")
-    if abs(number) > MAX_NUMBER:
+    if abs(value) > MAX_NUMBER:  # not `number`, which is rounded
         raise RequestError(f"{name} must be a whole number from {-MAX_NUMBER} to {MAX_NUMBER}, not {shown(value)}")
     return int(value)
 
