@@ -574,8 +574,8 @@ SPOILS = {
     "UPDATE jobs SET args = '[\"x\"]'": ("", True),  # which only `list_jobs` tells
     "UPDATE jobs SET request = NULL": ("", True),
     "UPDATE jobs SET request = NULL, args = '[\"x\"]'": ("jobs/1", False),
-    "UPDATE jobs SET request = '{\"owner\":\"me\"}'": ("jobs/1", False),
-    "UPDATE jobs SET request = '{\"owner\":\"me\",\"boards\":\"3\"}'": ("jobs/1", False),
+    'UPDATE jobs SET request = \'{"owner":"me"}\'': ("jobs/1", False),
+    'UPDATE jobs SET request = \'{"owner":"me","boards":"3"}\'': ("jobs/1", False),
     "UPDATE jobs SET machine = 'elsewhere'": ("jobs/1", False),
     "UPDATE jobs SET boards = '[[9, 9, 0]]'": ("jobs/1", False),
     "UPDATE jobs SET boards = '[[0, '": ("jobs/1", False),

@@ -50,7 +50,9 @@ def test_sizes_that_are_merely_too_large_make_a_job_that_is_cancelled(sizes: tup
 
 
 @pytest.mark.parametrize(
-    "number", [1e200, -1e200, 2.0**60, 10**40, -(10**40), 10**400, 10**5000, math.inf, math.nan], ids=range(9)
+    "number",
+    [MAX_NUMBER + 1, -MAX_NUMBER - 1, 1e200, -1e200, 2.0**60, 10**40, -(10**40), 10**400, 10**5000, math.inf, math.nan],
+    ids=range(11),
 )
 @pytest.mark.parametrize("where", ["size", "max_dead_boards", "max_dead_links", "priority"])
 def test_absurd_numbers_are_refused_with_a_short_text(number: Any, where: str) -> None:

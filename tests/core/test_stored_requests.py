@@ -134,7 +134,8 @@ def test_the_request_of_a_job_that_has_ended_goes_into_history(stored: Snapshot)
 
 # ----------------------------------------------------------------------------------------- whatever v1's arguments are
 
-_numbers = st.none() | st.integers(-2, 30) | st.integers() | st.floats() | st.booleans()
+_edges = st.sampled_from([sign * (MAX_NUMBER + more) for sign in (1, -1) for more in (-1, 0, 1, 2)])
+_numbers = st.none() | st.integers(-2, 30) | st.integers() | st.floats() | st.booleans() | _edges
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 _arguments: st.SearchStrategy[tuple[list[Any], dict[str, Any]]] = st.tuples(
     st.lists(_numbers, max_size=3),
