@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from itertools import islice
+from operator import attrgetter
 from typing import TypeVar
 
 from spalloc_server.config.machine import Machine
@@ -41,6 +42,8 @@ from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Running, Turn, Wa
 __all__ = ["Book", "allows", "first_come"]
 
 K = TypeVar("K")
+
+_turn = attrgetter("turn")
 
 THOUGHT_OF_AGAIN = 32
 """An owner's first waiting jobs whose predictions change when a job of the owner has ended; others are not next."""
@@ -83,7 +86,8 @@ class Book:
         """Least share of its rectangle that a job's boards fill."""
         self.tried: Waiting | None = None
         """The job that is looked at; to be blamed for what that raises."""
-        self._started: list[tuple[int, Allocation]] = []
+        self.started: list[tuple[int, Allocation]] = []
+        """Jobs that were started, and have not been told to the scheduler's caller."""
         self._hopeless: deque[Waiting] = deque()
         self._turn_of: Callable[[Book, Waiting], Turn] = first_come
 
@@ -148,7 +152,7 @@ class Book:
         job.kind = self.kind(job.request)
         job.machines = self.suitable(job.request, job.kind)
         if job.generation < self._turns_since:
-            self._take_turn(job)
+            job.turn = self._turn_now(job)
         job.generation = self._generation
         self._line_in(job)
 
@@ -206,7 +210,7 @@ class Book:
         self._joined[job.job_id] = None
         if job.avoid:
             self.avoiding[job.job_id] = job
-        self._take_turn(job, None if self.past.counted(job.request.owner, job.since) else due)
+        job.turn = self._turn_now(job, None if self.past.counted(job.request.owner, job.since) else due)
         job.generation = self._generation
         self._line_in(job)
 
@@ -237,15 +241,22 @@ class Book:
         self.past.learn(job.request, len(job.allocation.boards), now - job.started_at, now)
         for job_id in list(islice(self._owned.get(job.request.owner, ()), THOUGHT_OF_AGAIN)):
             waiting = self.waiting[job_id]
-            self._unqueue(waiting)
-            self._take_turn(waiting)
-            self._line_in(waiting)
+            line, turn = self._line_of(waiting), self._turn_now(waiting)
+            # From here on nothing can raise: a job that waits is always in a line
+            del line[bisect_left(line, waiting.turn, key=_turn)]
+            waiting.turn = turn
+            insort(line, waiting, key=_turn)
             self._joined[job_id] = None  # it may go before some who have been tried since
 
-    def _take_turn(self, job: Waiting, due: float | None = None) -> None:
+    def _turn_now(self, job: Waiting, due: float | None = None) -> Turn:
         job.predicted = self.past.predict(job.request)
         priority, when, number = self._turn_of(self, job)
-        job.turn = priority, when if due is None else due, number
+        return priority, when if due is None else due, number
+
+    def _line_of(self, job: Waiting) -> list[Waiting]:
+        if job.generation == self._generation:
+            return self._lines[job.machines]
+        return self._unjudged[job.generation, job.machines]
 
     def _line_in(self, job: Waiting) -> None:
         if job.generation == self._generation:
@@ -297,17 +308,12 @@ class Book:
         self.work.started(len(allocation.boards))
         self.leave(job.job_id)
         self.run(job.job_id, job.request, allocation, now)
-        self._started.append((job.job_id, allocation))
+        self.started.append((job.job_id, allocation))
         return allocation
 
     def blamed(self) -> int:
         """Return the job that was looked at when something raised; `NO_JOB` where it was none."""
         return NO_JOB if self.tried is None else self.tried.job_id
-
-    def take_started(self) -> list[tuple[int, Allocation]]:
-        """Return the jobs that were started since the last call."""
-        started, self._started = self._started, []
-        return started
 
     def run(self, job_id: int, request: Request, allocation: Allocation, since: float) -> None:
         """Note that a job has had its boards since then."""
@@ -375,10 +381,6 @@ def allows(request: Request, machine: Machine) -> bool:
 def first_come(book: Book, job: Waiting) -> Turn:  # noqa: ARG001 - as other policies' turns
     """Turn by priority and age alone."""
     return -job.request.priority, job.since, job.job_id
-
-
-def _turn(job: Waiting) -> Turn:
-    return job.turn
 
 
 def _first_turn(line: tuple[object, list[Waiting]]) -> Turn:

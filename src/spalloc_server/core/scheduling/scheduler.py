@@ -241,7 +241,8 @@ class Scheduler:
                     break
         else:
             self._changed = True
-        return self._book.take_started()
+        started, self._book.started = self._book.started, []
+        return started
 
     def take_failures(self) -> list[tuple[str, Exception, int]]:
         """Return what `run` has met since the last call: (what was done, what it raised, the job or `NO_JOB`)."""
