@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from typing import get_args
 
 import msgspec
 import pytest
 
 from docs import make_tables
+from spalloc_server import errors
+from spalloc_server.application.caller import ROLES
+from spalloc_server.application.commands import AnyCommand
 from spalloc_server.application.views import ServerView, TemperaturesView
 from spalloc_server.config.options import Scheduling
 from spalloc_server.core.model.events import JobEvent
@@ -121,6 +125,32 @@ def test_the_reference_names_the_values_of_every_event() -> None:
     for text, (_, listed) in listed_events().items():
         assert values[text] - {"**"} <= set(spans(listed)), text
         assert "**" in values[text] or values[text] == set(spans(listed)), text
+
+
+# -------------------------------------------------------------------- the local API socket
+
+
+def test_the_reference_lists_every_command_with_the_permission_that_it_takes() -> None:
+    listed = {
+        command: spans(row[1])
+        for row in table_rows(section(page("reference/local-api.md"), "## Commands").partition("| command |")[2])
+        for command in spans(row[0])
+    }
+    assert listed == {kind.__struct_config__.tag: [kind.permission] for kind in get_args(AnyCommand)}
+
+
+def test_the_reference_lists_the_permissions_of_every_role() -> None:
+    roles = section(page("reference/local-api.md"), "## Commands").partition("| command |")[0]
+    listed = {spans(row[0])[0]: set(spans(row[1])) for row in table_rows(roles)}
+    assert listed == ROLES
+
+
+def test_the_reference_lists_the_code_of_every_error_that_a_request_can_meet() -> None:
+    listed = cells(section(page("reference/local-api.md"), "## Lines").partition("| code |")[2])
+    codes = {each.code for each in vars(errors).values() if isinstance(each, type) and hasattr(each, "code")}
+    source = (SOURCES / "frontends" / "operators").glob("*.py")
+    codes |= {code for path in source for code in re.findall(r'code="([a-z-]+)"', path.read_text())} - {"protocol"}
+    assert set(listed) == codes
 
 
 # -------------------------------------------------------------------- what programs read

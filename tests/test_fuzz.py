@@ -6,6 +6,7 @@ kind is tried for 10 s, and `make fuzz` tries more, for `FUZZ_SECONDS`. What was
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 import tempfile
@@ -18,6 +19,7 @@ from typing import TypeVar
 
 import msgspec
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,12 +28,15 @@ from spalloc_server.config.settings import Configuration, board_locations_from_s
 from spalloc_server.config.toml import read_toml
 from spalloc_server.controller import Controller
 from spalloc_server.errors import ConfigurationError
+from spalloc_server.frontends.operators.protocol import socket_path
+from spalloc_server.frontends.operators.service import Operators
 from spalloc_server.frontends.v1.commands import decode
 from spalloc_server.frontends.v1.door import Request as V1Request
 from spalloc_server.frontends.v1.lines import GarbageError, LineReader
 from spalloc_server.hardware.scp import BadPacket, Request, Response, Version
 from spalloc_server.simulator import datagrams
 from spalloc_server.simulator.boot import BootReceiver, MalformedBoot
+from tests.application.house import House
 from tests.core.machines import a_machine
 from tests.frontends.v1.test_commands import Client as V1Client
 from tests.frontends.v1.test_commands import a_door
@@ -131,6 +136,48 @@ def test_every_line_is_garbage_or_gets_one_line_of_an_answer() -> None:
         msgspec.json.encode(changes)
 
     fuzz(damaged(LINES), check)
+
+
+REQUESTS = [
+    b'{"hello": {"protocol": 1, "version": "1.4", "program": "spalloc-admin"}}\n',
+    b'{"id": 1, "command": {"command": "kill", "job_id": 7, "reason": "night"}}\n',
+    b'{"id":2,"command":{"command":"subscribe","keys":["job/8","machines"]},"for":{"name":"ann","roles":["user"]}}\n',
+    b'{"id": 3, "command": {"command": "create job", "request": {"owner": "me", "triads": [1, 1]}, "keepalive": 9}}\n',
+    b'{"id": 4, "command": {"command": "wait", "key": "jobs", "since": 0, "seconds": 0}}\n',
+    b'{"id": 5, "command": {"command": "where is", "place": {"machine": "m", "chip_x": 1, "chip_y": 2}}}\n',
+]
+
+
+async def _said_to_the_socket(house: House, folder: str, requests: bytes) -> list[dict[str, object]]:
+    """What the local API socket answers to this, the end of the connection behind it."""
+    state = Path(folder) / "state"
+    async with Operators(house.application, state=state, complain=lambda *_, **__: None):
+        reader, writer = await asyncio.open_unix_connection(socket_path(state), limit=2**24)
+        writer.write(requests)
+        writer.write_eof()
+        said = await reader.read()
+        writer.close()
+    return [msgspec.json.decode(line) for line in said.splitlines()]
+
+
+def test_whatever_comes_to_the_local_socket_is_answered_or_ends_the_connection_with_a_word() -> None:
+    with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
+        house = runner.run(House.built())
+
+        def check(lines: list[bytes]) -> None:
+            requests = b"".join(lines)
+            with structlog.testing.capture_logs() as log:
+                said = runner.run(_said_to_the_socket(house, folder, requests))
+            assert all(line.keys() & {"hello", "return", "error", "exception", "changed"} for line in said)
+            assert not [line for line in log if line["event"] == "an operator's request failed"]
+            answered = sum("id" in line for line in said)
+            assert answered <= requests.count(b"\n")
+            if answered < requests.count(b"\n") - 1:
+                assert "exception" in said[-1]
+            house.core.check()
+
+        fuzz(st.lists(damaged(REQUESTS), max_size=5).map(lambda lines: [*REQUESTS[:1], *lines]), check)
+        fuzz(st.lists(damaged(REQUESTS), max_size=3), check)
 
 
 @pytest.mark.parametrize(

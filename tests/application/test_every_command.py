@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias, get_args
 
 import msgspec
@@ -12,17 +14,20 @@ import pytest
 import structlog
 
 from spalloc_server.application import commands
-from spalloc_server.application.caller import Caller, Permission
+from spalloc_server.application.caller import ROLES, Caller, Permission
 from spalloc_server.application.commands import AnyCommand, Command
 from spalloc_server.core.model.request import Request
 from spalloc_server.errors import SpallocServerError, StorageError
+from spalloc_server.frontends.operators.protocol import socket_path
+from spalloc_server.frontends.operators.service import Operators
 from tests.application.house import NOBODY, OPERATOR, READER, USER, House
+from tests.frontends.operators.speaking import Operator
 
 FULL = "the disk is full"
 A_BOARD: dict[str, Any] = {"machine": "m", "x": 1, "y": 1, "z": 2}
 CLOSED: dict[str, Any] = {"machine": "n", "x": 0, "y": 0, "z": 0}
 FRAME: dict[str, Any] = {"machine": "m", "cabinet": 0, "frame": 0}
-EVERY_COMMAND = [each for group in get_args(AnyCommand) for each in (get_args(group) or (group,))]
+EVERY_COMMAND = list(get_args(AnyCommand))
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,27 @@ async def application_door(house: House) -> AsyncIterator[Ask]:
     yield ask
 
 
-DOORS = {"application": application_door}
+@asynccontextmanager
+async def socket_door(house: House) -> AsyncIterator[Ask]:
+    """The local API socket, where a program asks for the caller."""
+    with TemporaryDirectory() as folder:
+        state = Path(folder) / "state"
+        async with Operators(house.application, state=state, complain=lambda *_, **__: None):
+            operator = await Operator.at(socket_path(state))
+
+            async def ask(caller: Caller, command: Command) -> Any:
+                roles = [role for role, permitted in ROLES.items() if permitted == caller.permissions]
+                names = {"name": caller.name, "address": caller.address, "verified": caller.verified}
+                reply = await operator.say(msgspec.to_builtins(command), **{"for": {**names, "roles": roles}})
+                if "error" in reply:
+                    raise RefusedError(reply["error"]["code"], reply["error"]["text"])
+                return reply["return"]
+
+            yield ask
+            operator.close()
+
+
+DOORS = {"application": application_door, "socket": socket_door}
 
 every_command = pytest.mark.parametrize("example", BY_NAME.values(), ids=BY_NAME.keys())
 every_door = pytest.mark.parametrize("door", DOORS.values(), ids=DOORS.keys())

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from spalloc_server.cli import running_server
 from spalloc_server.cli.admin import main
 from spalloc_server.controller import BoardFailure, Outcome
-from spalloc_server.frontends.operators.messages import socket_path
+from spalloc_server.frontends.operators.protocol import socket_path
 from spalloc_server.server import Server
 from tests.house import Client, Place
 
@@ -225,13 +225,17 @@ class Replies:
         self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert b"hello" in await reader.readline()
         self.requests.append(await reader.readline())
         writer.write(self._replies.pop(0))
         writer.close()
 
 
+HELLO = b'{"hello": {"protocol": 1, "version": "1", "program": "spalloc_server"}}\n'
 AGAIN = b'{"exception": "the server was upgraded: send it again", "again": true}\n'
-DONE = b'{"return": null}\n'
+BUSY = HELLO + b'{"id": 1, "error": {"code": "busy", "text": "not now", "again": true}}\n'
+OTHERS = HELLO + b'{"changed": ["jobs"]}\n{"id": 7, "error": {"code": "x", "text": "y"}}\n{"id": 2, "return": 1}\n'
+DONE = OTHERS + HELLO + b'{"id": 1, "return": null}\n'
 
 
 @pytest.mark.parametrize(
@@ -241,6 +245,7 @@ DONE = b'{"return": null}\n'
         (("emergency-stop", "--yes"), [AGAIN, b"", AGAIN, DONE]),
         (("resume",), [AGAIN, AGAIN, DONE]),
         (("kill", 7, "--reason", "night"), [AGAIN, DONE]),
+        (("kill", 7, "--reason", "night"), [BUSY, AGAIN, BUSY, DONE]),
         (("drain", "m"), [b"", DONE]),
     ],
 )
@@ -271,4 +276,23 @@ async def test_a_last_word_is_read_though_the_connection_is_closed(place: Place)
     last = b'{"exception": "enough"}\n'
     async with Replies(socket_path(place.state), last) as server:
         assert "enough" in await complaint(place, "resume")
+    assert len(server.requests) == 1
+
+
+async def test_why_a_request_was_not_done_is_told(place: Place) -> None:
+    refused = HELLO + b'{"id": 1, "error": {"code": "bad-request", "text": "there is no live job 7", "again": false}}\n'
+    async with Replies(socket_path(place.state), refused):
+        assert "there is no live job 7" in await complaint(place, "kill", 7, "--reason", "night")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b'{"exception": "Object missing required field `command`"}\n', "the server is older than this spalloc-admin"),
+        (b'{"exception": "speaks version 2", "code": "protocol"}\n', "speaks version 2"),
+    ],
+)
+async def test_a_server_of_another_version_is_told_apart(place: Place, said: bytes, told: str) -> None:
+    async with Replies(socket_path(place.state), said) as server:
+        assert told in await complaint(place, "status")
     assert len(server.requests) == 1

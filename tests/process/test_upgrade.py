@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import signal
 import socket
@@ -13,20 +12,21 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from unittest.mock import Mock
 
 import pytest
 import structlog
 
 from spalloc_server.errors import StorageError, UpgradeError
-from spalloc_server.frontends.operators.messages import socket_path
+from spalloc_server.frontends.operators.protocol import socket_path
 from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.process import upgrade
 from spalloc_server.server import Server
 from spalloc_server.simulator.frame import SimulatedTimings
 from spalloc_server.storage.history import read_state
-from tests.house import PATIENCE, Client, Place
+from tests.frontends.operators.speaking import Operator, line_of
+from tests.house import Client, Place
 from tests.processes import ServerProcess, events, running
 from tests.test_server import DESTROYED, POWER, READY, Clients, until
 from tests.torture.halls import Hall
@@ -333,31 +333,6 @@ async def test_a_state_that_cannot_be_had_back_does_not_leave_the_old_process_de
 # -------------------------------------------------------------------- operators
 
 
-class Operator:
-    """A connection to the operators' socket."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    @classmethod
-    async def connect(cls, place: Place) -> Operator:
-        return cls(*await asyncio.open_unix_connection(socket_path(place.state), limit=2**24))
-
-    def send(self, data: bytes) -> None:
-        self._writer.write(data)
-
-    async def line(self) -> dict[str, Any]:
-        async with asyncio.timeout(PATIENCE):
-            return dict(json.loads(await self._reader.readline()))
-
-    async def ask(self, command: str, **fields: Any) -> Any:
-        self.send(json.dumps({"command": command, **fields}).encode() + b"\n")
-        return (await self.line())["return"]
-
-    def close(self) -> None:
-        self._writer.close()
-
-
 @pytest.fixture
 async def operators(place: Place) -> AsyncIterator[Callable[[], Awaitable[Operator]]]:
     made: list[Operator] = []
@@ -372,7 +347,8 @@ async def operators(place: Place) -> AsyncIterator[Callable[[], Awaitable[Operat
 
 
 Connect: TypeAlias = Callable[[], Awaitable[Operator]]
-STOP = b'{"command": "emergency-stop", "reason": "smoke"}\n'
+STOP = line_of({"command": "emergency-stop", "reason": "smoke"})
+DONE = {"id": 1, "return": None}
 
 
 @pytest.mark.parametrize("power_s", [0.0, 3.0], ids=["", "while the old process waits for a BMP"])
@@ -395,7 +371,7 @@ async def test_what_operators_send_over_connections_from_before_an_upgrade_is_do
                 assert (await operator.ask("status"))["pid"] == server.pid
         async with asyncio.timeout(1):
             half.send(STOP[20:])
-            assert await half.line() == {"return": None}
+            assert await half.line() == DONE
         assert (await (await operators()).ask("status"))["stopped"]["reason"] == "smoke"
         assert (await client.call("get_job_state", job_id))["state"] in (POWER, DESTROYED)
         await until(lambda: not simulator.boards_on())
@@ -409,15 +385,43 @@ async def test_what_operators_send_during_a_handover_is_done_once(place: Place, 
         await told_while_it_waits(place, server, "waits before it is ready")
         operator.send(STOP)
         newcomer = await operators()
-        newcomer.send(b'{"command": "drain", "machine": "m", "reason": "fans"}\n')
+        newcomer.send(line_of({"command": "drain", "machine": "m", "reason": "fans"}))
         (place.folder / "go").touch()
         new = await server.serves()
-        assert [await operator.line(), await newcomer.line()] == [{"return": None}, {"return": None}]
+        assert [await operator.line(), await newcomer.line()] == [DONE, DONE]
         status = await operator.ask("status")
         assert (status["pid"], status["stopped"]["reason"]) == (new, "smoke")
         assert status["machines"][0]["drained"]["reason"] == "fans"
         # The log is written in the background
         await until(lambda: sum(event["event"] == "command performed" for event in events(place)) == 2)
+
+
+async def test_what_is_subscribed_to_and_waited_for_goes_on_in_the_new_process(
+    place: Place, operators: Connect
+) -> None:
+    async with place.simulator(), running(place) as server:
+        watching, waiting = await operators(), await operators()
+        await watching.ask("subscribe", keys=["machines", "server", "job/7"])
+        revisions = await waiting.ask("subscribe", keys=["machines"])
+        waiting.send(line_of({"command": "wait", "key": "machines", "since": revisions["machines"]}))
+        await upgraded(server)
+        assert (await waiting.reply(1))["return"] != revisions["machines"], "another process, another revision"
+        assert (await watching.reply(0))["return"].keys() == {"machines", "server", "job/7"}
+        await (await operators()).ask("emergency-stop", reason="smoke")
+        while not {"machine/m", "server"} <= set(watching.changed):
+            await watching.ask("status")
+
+
+async def test_what_an_older_program_had_sent_before_an_upgrade_is_refused_with_a_word(
+    place: Place, operators: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.simulator(), running(place) as server:
+        old = await Operator.connect(place, b'{"command": "sta')
+        await (await operators()).ask("status")
+        await upgraded(server)
+        old.send(b'tus"}\n')
+        assert "Use the spalloc-admin of spalloc-server" in (await old.line())["exception"]
+        old.close()
 
 
 @pytest.mark.parametrize("fault", ["exits instead of being ready", "exits at once"])
@@ -467,12 +471,13 @@ async def test_a_look_at_hardware_that_an_upgrade_interrupts_is_taken_by_the_new
         client = await clients.connect(server)
         await client.create(1)
         await until(lambda: simulator.counters.commands["POWER"] == 1)
-        looking.send(b'{"command": "temperatures", "machine": "m"}\n')
-        cycling.send(b'{"command": "power-cycle", "machine": "m", "x": 3, "y": 1, "z": 2}\n')
+        looking.send(line_of({"command": "temperatures", "machine": "m"}))
+        cycling.send(line_of({"command": "power-cycle", "machine": "m", "x": 3, "y": 1, "z": 2}))
         assert (await (await operators()).ask("status"))["pid"] == server.pid
         await upgraded(server)
         told = await cycling.line()
-        assert told == {"exception": "the server was upgraded while this was under way: look what has become of it"}
+        text = "the server was upgraded while this was under way: look what has become of it"
+        assert told == {"id": 1, "error": {"code": "outcome-unknown", "text": text, "again": False}}
         views = (await looking.line())["return"]
         assert [view["error"] for view in views] == [None] * 24
         assert simulator.counters.overlaps == 0
@@ -511,7 +516,7 @@ async def test_flash_that_is_being_written_puts_an_upgrade_off(
         monkeypatch.setattr(upgrade, "Successor", Helpless)
         monkeypatch.setattr(server._hardware, "write_blacklist", write)
         operator = await operators()
-        operator.send(b'{"command": "set blacklist", "machine": "m", "x": 0, "y": 0, "z": 0, "lines": []}\n')
+        operator.send(line_of({"command": "set blacklist", "machine": "m", "x": 0, "y": 0, "z": 0, "lines": []}))
         await until(lambda: bool(server._application.at_hardware.writing))
         assert "writes to a board's flash" in await failed_upgrade(server)
         operator.close()  # which does not cut it off either

@@ -1,6 +1,6 @@
 """The running server that an operator's command is about: which one it is, and one request to it.
 
-Theory of operation. A server listens to operators at a socket beside its state (`frontends.operators.messages`).
+Theory of operation. A server listens to operators at a socket beside its state (`frontends.operators.protocol`).
 `--state` or `--config` tell which server is meant; without either it is the one that runs in this folder.
 
 Where the connection is lost, as when the server is upgraded at that moment, the request is sent again for some seconds:
@@ -21,10 +21,11 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from spalloc_server import __version__
 from spalloc_server.application.commands import Command
 from spalloc_server.cli.process import one_line_errors
 from spalloc_server.errors import SpallocServerError
-from spalloc_server.frontends.operators.messages import socket_path
+from spalloc_server.frontends.operators.protocol import PROTOCOL, Hello, socket_path
 
 __all__ = ["NoServerError", "OperatorError", "RunningServer", "find_server", "of_a_server"]
 
@@ -38,6 +39,9 @@ AGAIN_SECONDS = 10.0
 
 PAUSE_SECONDS = 0.1
 """From one attempt to send a request to the next."""
+
+_OLDER = "Object missing required field `command`"
+"""What a server says to a hello that is older than this protocol."""
 
 PATH = click.Path(path_type=Path)
 T = TypeVar("T")
@@ -59,6 +63,22 @@ class _BusyError(OperatorError):
     """The server did nothing of it, for the moment."""
 
 
+class _Error(msgspec.Struct):
+    text: str
+    again: bool = False
+
+
+class _Said(msgspec.Struct):
+    """A line of the server, see `frontends.operators.protocol`."""
+
+    id: int | None = None
+    reply: msgspec.Raw = msgspec.field(name="return", default=msgspec.Raw())
+    error: _Error | None = None
+    exception: str | None = None
+    code: str | None = None
+    again: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class RunningServer:
     """A running server, as these commands reach it."""
@@ -69,16 +89,14 @@ class RunningServer:
     def ask(self, request: Command, kind: type[T], *, good: Callable[[T], bool] = lambda _: True) -> T:
         """The reply to `request`; with `--json`, print it and end instead: with status 1 where it is not `good`."""
         reply = self._patiently(request)
-        if "exception" in reply:
-            raise OperatorError(msgspec.json.decode(reply["exception"], type=str))
-        answer = msgspec.json.decode(reply["return"], type=kind)
+        answer = msgspec.json.decode(reply, type=kind)
         if self.as_json:
-            click.echo(msgspec.json.format(bytes(reply["return"])).decode())
+            click.echo(msgspec.json.format(bytes(reply)).decode())
             raise click.exceptions.Exit(0 if good(answer) else 1)
         return answer
 
-    def _patiently(self, request: Command) -> dict[str, msgspec.Raw]:
-        """The reply, which may be an exception; sent again where that may help and does no harm."""
+    def _patiently(self, request: Command) -> msgspec.Raw:
+        """Return the reply to a request, which is sent again where that may help and does no harm."""
         deadline, again = time.monotonic() + AGAIN_SECONDS, False
         while True:
             try:
@@ -90,24 +108,44 @@ class RunningServer:
                     raise
             time.sleep(PAUSE_SECONDS)
 
-    def _exchange(self, request: Command) -> dict[str, msgspec.Raw]:
+    def _exchange(self, request: Command) -> msgspec.Raw:
         with _connected(self.path) as connection:
             connection.settimeout(REPLY_SECONDS)
             try:
                 with suppress(ConnectionError):  # there may be a last word all the same
-                    connection.sendall(msgspec.json.encode(request) + b"\n")
+                    connection.sendall(_hello() + msgspec.json.encode({"id": 1, "command": request}) + b"\n")
                 with connection.makefile("rb") as lines:
-                    line = lines.readline()
+                    for line in lines:
+                        if (reply := _reply_in(line)) is not None:
+                            return reply
             except TimeoutError as exc:
                 raise OperatorError(f"the server did not answer within {REPLY_SECONDS:.0f} s") from exc
             except OSError as exc:
                 raise _LostError(f"the connection to the server is lost: {exc}") from exc
-        if not line.endswith(b"\n"):
-            raise _LostError("the server has ended")
-        reply = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-        if "again" in reply:
-            raise _BusyError(msgspec.json.decode(reply["exception"], type=str))
-        return reply
+        raise _LostError("the server has ended")
+
+
+def _hello() -> bytes:
+    return (
+        msgspec.json.encode({"hello": Hello(protocol=PROTOCOL, version=__version__, program="spalloc-admin")}) + b"\n"
+    )
+
+
+def _reply_in(line: bytes) -> msgspec.Raw | None:
+    """Return the reply to the request in a line of the server; None where it is something else."""
+    if not line.endswith(b"\n"):
+        raise _LostError("the server has ended")
+    said = msgspec.json.decode(line, type=_Said)
+    if said.exception is not None:
+        if said.again:
+            raise _BusyError(said.exception)
+        if said.code is None and said.exception.startswith(_OLDER):
+            told = "the server is older than this spalloc-admin and does not understand it: use the one that was "
+            raise OperatorError(told + "installed with the server, or install the server anew and upgrade it")
+        raise OperatorError(said.exception)
+    if said.error is not None and said.id == 1:
+        raise _BusyError(said.error.text) if said.error.again else OperatorError(said.error.text)
+    return said.reply if said.id == 1 and said.reply else None
 
 
 def of_a_server(function: Callable[..., None]) -> Callable[..., None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import resource
 import signal
 import socket
@@ -20,13 +19,15 @@ from spalloc_server.application import commands
 from spalloc_server.cli.running_server import RunningServer
 from spalloc_server.frontends.operators import connection as connection_module
 from spalloc_server.frontends.operators.connections import MAX_CONNECTIONS
-from spalloc_server.frontends.operators.messages import socket_path
+from spalloc_server.frontends.operators.protocol import socket_path
 from spalloc_server.server import Server
+from tests.frontends.operators.speaking import HELLO, Operator, line_of, lines_of
 from tests.frontends.operators.test_service import A_BOARD
 from tests.house import PATIENCE, Client, Place
 from tests.processes import ServerProcess, running
 
 STOP = {"command": "emergency-stop", "reason": "smoke"}
+STOPS = HELLO + line_of(STOP)
 ROOM = "closed to make room for another"
 
 
@@ -43,50 +44,35 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-class Raw:
-    """A connection that does what it is told, and nothing else."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    @classmethod
-    async def of(cls, place: Place, stack: AsyncExitStack, sent: bytes = b"") -> Raw:
-        raw = cls(*await asyncio.open_unix_connection(socket_path(place.state), limit=2**24))
-        stack.callback(raw.writer.close)
-        raw.writer.write(sent)
-        return raw
-
-    async def line(self) -> dict[str, Any]:
-        async with asyncio.timeout(PATIENCE):
-            return dict(json.loads(await self.reader.readline()))
-
-    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        self.writer.write(json.dumps(request).encode() + b"\n")
-        return await self.line()
-
-
-async def crowd(place: Place, stack: AsyncExitStack, sent: bytes, number: int = MAX_CONNECTIONS) -> list[Raw]:
+async def crowd(
+    place: Place, stack: AsyncExitStack, sent: bytes = HELLO, number: int = MAX_CONNECTIONS
+) -> list[Operator]:
     """So many connections that have sent this much."""
-    return [await Raw.of(place, stack, sent) for _ in range(number)]
+    return [await Operator.among(place, stack, sent) for _ in range(number)]
 
 
 async def stopped(place: Place, server: Server, stack: AsyncExitStack) -> None:
     """An emergency stop gets through, in a second."""
     async with asyncio.timeout(1):
-        assert await (await Raw.of(place, stack)).ask(STOP) == {"return": None}
+        assert await (await Operator.among(place, stack)).say(STOP) == {"return": None}
     assert server.controller.stopped is not None
 
 
-TEMPERATURES = b'{"command": "temperatures", "machine": "m"}\n'
+TEMPERATURES = {"command": "temperatures", "machine": "m"}
+BOARDS = {"command": "boards"}
+CYCLE = {"command": "power-cycle", **A_BOARD}
 CROWDS = {
     "idle": b"",
     "half a line": b'{"command": "sta',
     "a line that has no end": b"x" * 100_000,
     "nonsense": b"\n\n\0\n",
-    "replies that nobody reads": b'{"command": "boards"}\n' * 2000,
-    "temperatures of a frame that says nothing": TEMPERATURES,
-    "power cycles that wait for their turn": json.dumps({"command": "power-cycle", **A_BOARD}).encode() + b"\n",
-    "temperatures, again and again": TEMPERATURES * 1000,
+    "half a request": HELLO + b'{"id": 1, "comm',
+    "replies that nobody reads": HELLO + lines_of(BOARDS, 2000),
+    "temperatures of a frame that says nothing": HELLO + line_of(TEMPERATURES),
+    "power cycles that wait for their turn": HELLO + line_of(CYCLE),
+    "temperatures, again and again": HELLO + lines_of(TEMPERATURES, 1000),
+    "waiting for changes": HELLO + lines_of({"command": "wait", "key": "job/7", "since": 0}, 1000),
+    "subscribed to everything": HELLO + line_of({"command": "subscribe", "keys": ["jobs", "machines", "server"]}),
 }
 
 
@@ -104,27 +90,27 @@ async def test_who_has_been_idle_for_longest_makes_room_and_is_told_to_send_it_a
     place: Place, stack: AsyncExitStack
 ) -> None:
     async with place.simulator(), place.serving():
-        first, *others = await crowd(place, stack, b"")
+        first, *others = await crowd(place, stack)
         for raw in (first, *others):
-            await raw.ask({"command": "machines"})
-        await others[0].ask({"command": "machines"})
-        await first.ask({"command": "machines"})
-        newcomer = await Raw.of(place, stack)
+            await raw.say({"command": "machines"})
+        await others[0].say({"command": "machines"})
+        await first.say({"command": "machines"})
+        newcomer = await Operator.among(place, stack)
         told = await others[1].line()
         assert ROOM in told["exception"]
         assert told["again"] is True
         for raw in (newcomer, first, others[0], others[-1]):
-            assert "return" in await raw.ask({"command": "machines"})
+            assert "return" in await raw.say({"command": "machines"})
 
 
 async def test_who_has_a_request_under_way_makes_room_last_and_the_request_goes_on(
     place: Place, stack: AsyncExitStack
 ) -> None:
     async with place.serving() as server:
-        waiting = await Raw.of(place, stack, TEMPERATURES)
+        waiting = await Operator.among(place, stack, HELLO + line_of(TEMPERATURES))
         while not server._application.at_hardware.waiting:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
-        await crowd(place, stack, b"", MAX_CONNECTIONS + 5)
+        await crowd(place, stack, HELLO, MAX_CONNECTIONS + 5)
         assert all("does not answer" in view["error"] for view in (await waiting.line())["return"])
 
 
@@ -133,16 +119,17 @@ async def test_one_that_makes_room_with_a_request_under_way_is_told_to_look(
 ) -> None:
     async with place.simulator(), place.serving() as server:
         monkeypatch.setattr(server._hardware, "read_temperatures", lambda *_: asyncio.Event().wait())
-        everybody = await crowd(place, stack, TEMPERATURES)
+        everybody = await crowd(place, stack, HELLO + line_of(TEMPERATURES))
         while server._application.at_hardware.waiting < MAX_CONNECTIONS:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
-        refused = await (await Raw.of(place, stack)).ask({"command": "temperatures", "machine": "m"})
-        assert "32 commands wait for hardware already" in refused["exception"]
+        refused = await (await Operator.among(place, stack)).say(TEMPERATURES)
+        assert "32 commands wait for hardware already" in refused["error"]["text"]
+        assert (refused["error"]["code"], refused["error"]["again"]) == ("busy", True)
         await stopped(place, server, stack)
         told = await everybody[0].line()
-        assert told == {
-            "exception": f"this connection was {ROOM}, as 32 were open: look what has become of the request"
-        }
+        text = f"this connection was {ROOM}, as 32 were open while this was under way: look what has become of it"
+        assert told == {"id": 1, "error": {"code": "outcome-unknown", "text": text, "again": False}}
+        assert ROOM in (await everybody[0].line())["exception"]
 
 
 async def test_a_crowd_of_connections_that_come_and_go_keeps_nobody_out(place: Place) -> None:
@@ -189,7 +176,7 @@ async def test_views_of_everything_do_not_keep_an_emergency_stop_waiting(
             return views(machine)
 
         monkeypatch.setattr(server.controller, "board_views", slow)
-        await crowd(place, stack, b'{"command": "boards"}\n' * 50, MAX_CONNECTIONS - 1)
+        await crowd(place, stack, HELLO + lines_of(BOARDS, 50), MAX_CONNECTIONS - 1)
         before = asked
         await stopped(place, server, stack)
         assert asked - before < 100, "of 1550"
@@ -197,10 +184,11 @@ async def test_views_of_everything_do_not_keep_an_emergency_stop_waiting(
 
 async def test_a_client_that_sends_its_end_first_is_answered_all_the_same(place: Place, stack: AsyncExitStack) -> None:
     async with place.simulator(), place.serving() as server:
-        raw = await Raw.of(place, stack, b'{"command": "machines"}\n' + json.dumps(STOP).encode() + b"\nhalf a li")
+        sent = line_of({"command": "machines"}, 1) + line_of(STOP, 2) + b"half a li"
+        raw = await Operator.among(place, stack, HELLO + sent)
         raw.writer.write_eof()
-        assert "return" in await raw.line()
-        assert await raw.line() == {"return": None}
+        replies = [await raw.line(), await raw.line()]
+        assert {reply["id"]: reply["return"] is None for reply in replies} == {1: False, 2: True}
         assert await raw.reader.read() == b""
         assert server.controller.stopped is not None
 
@@ -210,19 +198,19 @@ async def test_a_line_that_is_too_long_is_refused_with_a_word(
 ) -> None:
     monkeypatch.setattr(connection_module, "MAX_LINE", 1000)
     async with place.simulator(), place.serving():
-        for sent in (b"x" * 1001, b"x" * 1001 + b"\n"):
-            raw = await Raw.of(place, stack, sent)
+        for sent in (b"x" * 1001, b"x" * 1001 + b"\n", HELLO + b"x" * 1001):
+            raw = await Operator.among(place, stack, sent)
             assert await raw.line() == {"exception": "a request is longer than 1000 bytes"}
             assert await raw.reader.read() == b""
 
 
-@pytest.mark.parametrize("sent", [b"", b"half a li"])
+@pytest.mark.parametrize("sent", [b"", b"half a li", HELLO, HELLO + b"half a li"])
 async def test_a_connection_that_sends_no_request_is_closed_with_a_word(
     place: Place, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     monkeypatch.setattr(connection_module, "IDLE_SECONDS", 0.2)
     async with place.simulator(), place.serving():
-        raw = await Raw.of(place, stack, sent)
+        raw = await Operator.among(place, stack, sent)
         assert "no whole request came" in (await raw.line())["exception"]
         assert await raw.reader.read() == b""
 
@@ -232,9 +220,9 @@ async def test_a_connection_that_reads_nothing_is_closed(
 ) -> None:
     monkeypatch.setattr(connection_module, "UNREAD_SECONDS", 0.05)
     async with place.simulator(), place.serving() as server:
-        raw = await Raw.of(place, stack)
+        raw = await Operator.among(place, stack)
         raw.reader._transport.pause_reading()  # type: ignore[attr-defined]
-        raw.writer.write(b'{"command": "boards"}\n' * 2000)
+        raw.send(lines_of(BOARDS, 2000))
         async with asyncio.timeout(PATIENCE):
             while not server._operators.connections._open:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.01)
@@ -247,7 +235,7 @@ async def test_what_an_operator_asked_for_is_logged_though_the_operator_has_gone
 ) -> None:
     async with place.simulator(), place.serving() as server:
         with structlog.testing.capture_logs() as log:
-            raw = await Raw.of(place, stack, json.dumps(STOP).encode() + b"\n")
+            raw = await Operator.among(place, stack, STOPS)
             raw.writer.close()
             async with asyncio.timeout(PATIENCE):
                 while not any(entry["event"] == "command performed" for entry in log):  # noqa: ASYNC110 - it tells nobody
@@ -269,9 +257,9 @@ async def test_clients_leave_operators_the_last_file_descriptors(place: Place, s
         for client in everybody:
             stack.push_async_callback(client.close)
         assert await everybody[0].call("version") == "1.0.0"
-        for raw in await crowd(place, stack, b"", MAX_CONNECTIONS):
-            assert "return" in await raw.ask({"command": "machines"})
-        assert await (await Raw.of(place, stack)).ask(STOP) == {"return": None}
+        for raw in await crowd(place, stack, HELLO, MAX_CONNECTIONS):
+            assert "return" in await raw.say({"command": "machines"})
+        assert await (await Operator.among(place, stack)).say(STOP) == {"return": None}
 
 
 async def test_without_any_file_descriptor_operators_get_through_one_after_the_other(
@@ -281,15 +269,15 @@ async def test_without_any_file_descriptor_operators_get_through_one_after_the_o
         open_ones = numbers(server)
         first_gap = next(number for number in range(1000) if number not in open_ones)
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (first_gap, first_gap))
-        one = await Raw.of(place, stack)
-        assert "return" in await one.ask({"command": "machines"})
-        other = await Raw.of(place, stack)
-        assert await other.ask(STOP) == {"return": None}
+        one = await Operator.among(place, stack)
+        assert "return" in await one.say({"command": "machines"})
+        other = await Operator.among(place, stack)
+        assert await other.say(STOP) == {"return": None}
         assert ROOM in (await one.line())["exception"]
         other.writer.close()
         for _ in range(3):
-            raw = await Raw.of(place, stack)
-            assert (await raw.ask({"command": "status"}))["return"]["stopped"]["reason"] == "smoke"
+            raw = await Operator.among(place, stack)
+            assert (await raw.ask("status"))["stopped"]["reason"] == "smoke"
             raw.writer.close()
         server.signal(signal.SIGTERM)
         await server.ended()

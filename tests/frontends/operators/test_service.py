@@ -4,62 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json
 import socket
 import stat
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from spalloc_server.frontends.operators.messages import socket_path
+from spalloc_server.frontends.operators.protocol import socket_path
 from spalloc_server.hardware.scp import Adc, Command, ResponseCode
 from spalloc_server.server import Server
+from tests.frontends.operators.speaking import Operator
 from tests.house import PATIENCE, Client, Place
 
 QUEUED, POWER, READY, DESTROYED = 1, 2, 3, 4
 ME = getpass.getuser()
 A_BOARD = {"machine": "m", "x": 0, "y": 0, "z": 0}
-
-
-class Operator:
-    """One connection to a server's socket."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    @classmethod
-    @asynccontextmanager
-    async def of(cls, place: Place) -> AsyncIterator[Operator]:
-        reader, writer = await asyncio.open_unix_connection(socket_path(place.state), limit=2**24)
-        try:
-            yield cls(reader, writer)
-        finally:
-            writer.close()
-            await writer.wait_closed()
-
-    async def say(self, line: bytes) -> Any:
-        self._writer.write(line + b"\n")
-        async with asyncio.timeout(PATIENCE):
-            return json.loads(await self._reader.readline())
-
-    async def ask(self, command: str, **fields: Any) -> Any:
-        answer = await self.say(json.dumps({"command": command, **fields}).encode())
-        if "exception" in answer:
-            raise RuntimeError(answer["exception"])
-        return answer["return"]
-
-    async def machine(self, wanted: Callable[[Any], bool]) -> Any:
-        """The one machine, once it is as wanted."""
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                (machine,) = await self.ask("machines")
-                if wanted(machine):
-                    return machine
-                await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -110,15 +73,17 @@ async def test_status_tells_how_everything_is(place: Place) -> None:
 
 async def test_what_is_wrong_with_a_request_is_told_and_the_next_one_is_served(place: Place) -> None:
     async with place.simulator(), place.serving(), Operator.of(place) as operator:
-        wrong = {
-            b"what?": "JSON is malformed",
-            b'{"command": "dance"}': "Invalid value 'dance'",
-            b'{"command": "kill", "job_id": "x", "reason": "y"}': "Expected `int`",
-            b'{"command": "kill", "job_id": 77, "reason": "y"}': "there is no live job 77",
-            b'{"command": "drain", "machine": "q", "reason": "y"}': "there is no machine 'q'",
-        }
-        for line, told in wrong.items():
-            assert told in (await operator.say(line))["exception"]
+        wrong: list[tuple[dict[str, Any], str]] = [
+            ({}, "missing required field `command`"),
+            ({"command": "dance"}, "Invalid value 'dance'"),
+            ({"command": "kill", "job_id": "x", "reason": "y"}, "Expected `int`"),
+            ({"command": "kill", "job_id": 77, "reason": "y"}, "there is no live job 77"),
+            ({"command": "drain", "machine": "q", "reason": "y"}, "there is no machine 'q'"),
+        ]
+        for command, told in wrong:
+            error = (await operator.say(command))["error"]
+            assert told in error["text"]
+            assert (error["code"], error["again"]) == ("bad-request", False)
         assert await operator.ask("jobs") == []
 
 

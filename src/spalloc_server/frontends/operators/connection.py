@@ -1,39 +1,51 @@
-"""One operator's connection.
+"""One connection to the local API socket.
 
-Theory of operation. It answers one request after the other, and reads no more while its replies are not read. One that
-sends no whole request for long, or reads no reply, is closed, with a last word where it reads that.
+Theory of operation. After the hellos, requests are begun in the order in which they come, up to `MAX_UNDER_WAY` at the
+same time, and answered as soon as each is ready. While replies are not read, no further request is begun. Changes that
+the client has subscribed to are merged into a set until it reads them; where that grows too long, the names in it give
+way to "anything of this kind". A client that neither sends a whole request nor waits for anything, or that reads
+nothing, is closed after a while, with a last word where it reads that.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol, cast
 
-import msgspec
-
+from spalloc_server.application.subscriptions import Key, Kind, Name, Subscriptions
+from spalloc_server.frontends.operators.protocol import (
+    change,
+    error,
+    greeting,
+    last_word,
+    stranger,
+    subscribing,
+    text_of,
+)
 from spalloc_server.log.logger import get_logger
 
-__all__ = ["Connection", "Home", "refusal"]
+__all__ = ["Connection", "Home"]
 
 MAX_LINE = 2**20
-"""Bytes of an operator's request."""
+"""Bytes of a request."""
+
+MAX_UNDER_WAY = 32
+"""Requests of one connection that are under way at the same time; the next one waits."""
+
+MAX_CHANGED = 10_000
+"""Names of what has changed that are kept for a client that does not read."""
 
 IDLE_SECONDS = 600.0
-"""An operator's connection that sends no whole request for so long is closed."""
+"""A connection that sends no whole request for so long is closed, unless it waits for something."""
 
 UNREAD_SECONDS = 30.0
-"""An operator's connection that reads nothing of a reply for so long is closed."""
+"""A connection that reads nothing of a reply for so long is closed."""
 
 LINGER_SECONDS = 1.0
-"""Time for an operator to take the last word before the connection is closed."""
+"""Time to take the last word before a connection is closed."""
 
 log = get_logger(__name__)
-
-
-def refusal(why: str, *, again: bool = False) -> bytes:
-    """A reply that says what was wrong; with `again`, that nothing was done and the request may be sent again."""
-    return msgspec.json.encode({"exception": why, **({"again": True} if again else {})})
 
 
 class Home(Protocol):
@@ -42,6 +54,7 @@ class Home(Protocol):
     frozen: bool
     """Whether requests wait."""
     loop: asyncio.AbstractEventLoop
+    subscriptions: Subscriptions
 
     def begin(self, connection: Connection, line: bytes) -> None:
         """Have a request answered, by `reply`."""
@@ -57,18 +70,33 @@ class Home(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Answers one operator's requests, in order."""
+    """Answers one client's requests.
 
-    def __init__(self, home: Home, by: str, unread: bytes) -> None:
-        self.by = by
+    Args:
+        home: what it is one of.
+        user: the name of the user at the other end, as the operating system knows it.
+        trusted: whether this user may ask for others.
+        unread: what another process has received of it and not answered.
+    """
+
+    def __init__(self, home: Home, user: str, trusted: bool, unread: bytes) -> None:
+        self.user, self.trusted = user, trusted
         self.since = home.loop.time()
         """When it was accepted, sent its last request, or got its last reply."""
-        self.request: bytes | None = None
-        """What is under way."""
+        self.under_way: dict[int, bytes] = {}
+        """The lines of requests that have no reply yet."""
+        self.can_take = asyncio.Event()
+        """Set while the client has read everything, or is gone."""
+        self.can_take.set()
+        self._hello: bytes | None = None
+        self._changed: set[Key] = set()
+        self._telling = False
+        self._going_on = False
+        """Whether the next request is begun in the next turn."""
         self._home = home
         self._unread = bytearray(unread)
         self._transport: asyncio.Transport | None = None
-        self._writable = self._reading = True
+        self._reading = True
         self._ended = False
         self._idle = self._stall = home.loop.call_later(IDLE_SECONDS, self._look_whether_idle)
 
@@ -77,10 +105,23 @@ class Connection(asyncio.Protocol):
         """Whether it can be closed."""
         return self._transport is not None
 
+    @property
+    def keys(self) -> list[Key]:
+        """What it has subscribed to."""
+        names = {kind: self._home.subscriptions.subscribed(self, kind) for kind in Kind}
+        return [
+            Key(kind, name) for kind, of_kind in names.items() for name in ((None,) if of_kind is None else of_kind)
+        ]
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for replies or changes."""
+        return bool(self.under_way or self.keys)
+
     # -- the transport calls these
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to serve the operator."""
+        """Begin to serve the client."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=0)
         if self._home.admits(self):
@@ -89,7 +130,7 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Answer what has arrived, now or when what came before is answered."""
+        """Answer what has arrived, now or when there is room for more requests."""
         self._unread += data
         self.go_on()
         self._read(len(self._unread) <= MAX_LINE)
@@ -101,59 +142,67 @@ class Connection(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        """The operator does not read."""
-        self._writable = False
+        """The client does not read."""
+        self.can_take.clear()
         self._stall = self._home.loop.call_later(UNREAD_SECONDS, self.abort)
 
     def resume_writing(self) -> None:
-        """The operator has read everything."""
-        self._writable = True
+        """The client has read everything."""
+        self.can_take.set()
         self._stall.cancel()
+        self._tell()
         self.go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the operator; a request that is under way goes on."""
+        """Forget the client; requests that are under way go on."""
         self._leave()
+        self.can_take.set()
         self._home.loop.call_soon(self._home.closed)
         if exc is not None:
             log.info("an operator's connection is lost", error=str(exc))
 
-    # -- its home calls these
+    # -- its home and its requests call these
 
     def go_on(self) -> None:
-        """Begin the next request, unless one is under way, or replies wait to be read."""
-        transport = self._transport
-        if transport is None or transport.is_closing() or self._home.frozen or self.request is not None:
-            return
-        if not self._writable:
-            return
-        line, newline, rest = self._unread.partition(b"\n")
-        if len(line) > MAX_LINE:
-            self.dismiss(refusal(f"a request is longer than {MAX_LINE} bytes"))
-        elif newline:
-            self._unread = rest
-            self.request, self.since = bytes(line), self._home.loop.time()
-            self._read(True)
-            self._home.begin(self, self.request)
-        elif self._ended:
-            transport.close()
+        """Begin the next request, and more in later turns: as many as may be under way, as long as replies are read."""
+        greeted = self._hello is not None
+        if not self._going_on:
+            self._begin_request()
+        if not greeted and self._hello is not None:
+            self._write(greeting())  # last: it fails where the client has gone, whose requests are done all the same
 
-    def reply(self, reply: bytes) -> None:
-        """Send the reply to the request that was under way, and go on."""
-        self.request, self.since = None, self._home.loop.time()
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(reply + b"\n")
+    def thaw(self) -> None:
+        """Go on after requests had to wait."""
+        self._tell()
+        self.go_on()
+
+    def answer(self, number: int, reply: bytes) -> None:
+        """Send the reply to a request that was under way, and go on."""
+        if self.under_way.pop(number, None) is not None:
+            self.since = self._home.loop.time()
+            self._write(reply)
             self.go_on()
 
+    def hear(self, kind: Kind, names: Collection[Name]) -> None:
+        """Tell the client soon that these have changed, if it reads; else when it does."""
+        if (everything := Key(kind)) in self._changed:
+            return
+        self._changed.update(Key(kind, name) for name in names)
+        if len(self._changed) > MAX_CHANGED:
+            self._changed = {each for each in self._changed if each.kind is not kind} | {everything}
+        if not self._telling:
+            self._telling = True
+            self._home.loop.call_soon(self._tell)
+
     def dismiss(self, word: bytes | None = None) -> None:
-        """Close the connection, with a last word if the operator reads it at once."""
+        """Close the connection, with a last word if the client reads it at once."""
         self._leave()
         transport = self._transport
-        if transport is None or not self._writable:
+        if transport is None or not self.can_take.is_set():
             self.abort()
         else:
             if word is not None:
-                transport.write(word + b"\n")
+                transport.write(word)
             transport.close()
             self._home.loop.call_later(LINGER_SECONDS, transport.abort)
 
@@ -163,11 +212,13 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    # -- handing over
+
     def can_leave(self, repeatable: Callable[[bytes], bool]) -> bool:
         """Whether another process can go on with it."""
         transport = self._transport
-        whole = transport is not None and self._writable and not transport.is_closing()
-        return whole and (self.request is None or repeatable(self.request))
+        whole = transport is not None and self.can_take.is_set() and not transport.is_closing()
+        return whole and all(map(repeatable, self.under_way.values()))
 
     def fileno(self) -> int:
         """Of its socket."""
@@ -175,8 +226,65 @@ class Connection(asyncio.Protocol):
         return int(self._transport.get_extra_info("socket").fileno())
 
     def unanswered(self) -> bytes:
-        """What was received and not answered, the request included that is under way."""
-        return (b"" if self.request is None else self.request + b"\n") + bytes(self._unread)
+        """All that the next process must read to go on: what was received and not answered, behind what was said first.
+
+        That is the hello, what is subscribed to, and requests that are under way.
+        """
+        first = [] if self._hello is None else [self._hello]
+        if keys := self.keys:
+            first.append(subscribing(keys))
+        return b"".join(line + b"\n" for line in (*first, *self.under_way.values())) + bytes(self._unread)
+
+    def part(self, why: str) -> None:
+        """Close the connection, and say why; of requests that are under way, that they may be done."""
+        told = f"{why} while this was under way: look what has become of it"
+        words = [error(number, told, code="outcome-unknown") for number in self.under_way]
+        self.dismiss(b"".join(words) + last_word(f"{why}: send it again", again=True))
+
+    # -- helpers
+
+    def _begin_request(self) -> None:
+        """Begin one request; the next one follows in the next turn of the event loop, when others have had theirs."""
+        self._going_on = False
+        while self._serves() and len(self.under_way) < MAX_UNDER_WAY:
+            line, newline, rest = self._unread.partition(b"\n")
+            if len(line) > MAX_LINE:
+                self.dismiss(last_word(f"a request is longer than {MAX_LINE} bytes"))
+            elif newline:
+                self._unread = rest
+                self.since = self._home.loop.time()
+                self._read(True)
+                if self._hello is not None:
+                    self._home.begin(self, bytes(line))
+                    self._going_on = True
+                    self._home.loop.call_soon(self._begin_request)
+                    return
+                self._greet(bytes(line))
+            else:
+                if self._ended and not self.under_way and self._transport is not None:
+                    self._transport.close()
+                return
+
+    def _greet(self, line: bytes) -> None:
+        if (wrong := stranger(line)) is not None:
+            self.dismiss(last_word(wrong, code="protocol"))
+        else:
+            self._hello = line
+
+    def _serves(self) -> bool:
+        transport = self._transport
+        live = transport is not None and not transport.is_closing()
+        return live and not self._home.frozen and self.can_take.is_set()
+
+    def _tell(self) -> None:
+        self._telling = False
+        if self._changed and self.can_take.is_set() and not self._home.frozen:
+            keys, self._changed = self._changed, set()
+            self._write(change(sorted(map(text_of, keys))))
+
+    def _write(self, line: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(line)
 
     def _read(self, on: bool) -> None:
         if self._transport is not None and not self._transport.is_closing() and on != self._reading:
@@ -189,13 +297,14 @@ class Connection(asyncio.Protocol):
     def _leave(self) -> None:
         self._idle.cancel()
         self._stall.cancel()
+        self._home.subscriptions.forget(self)
         self._home.forget(self)
 
     def _look_whether_idle(self) -> None:
         now = self._home.loop.time()
-        if self.request is None and now - self.since >= IDLE_SECONDS:
+        if not self.waits and now - self.since >= IDLE_SECONDS:
             why = f"this connection was closed: no whole request came for {IDLE_SECONDS:.0f} s; send it again"
-            self.dismiss(refusal(why, again=True))
+            self.dismiss(last_word(why, again=True))
         else:
-            due = IDLE_SECONDS if self.request is not None else self.since + IDLE_SECONDS - now
+            due = IDLE_SECONDS if self.waits else self.since + IDLE_SECONDS - now
             self._idle = self._home.loop.call_later(due, self._look_whether_idle)

@@ -1,11 +1,11 @@
-"""Operators' connections: there is always room for one more, and none is lost at an upgrade.
+"""Connections to the local API socket: there is always room for one more, and none is lost at an upgrade.
 
 Theory of operation. Whoever may connect may stop everything in an emergency, so no other connection can keep one out:
-who comes when `MAX_CONNECTIONS` are open takes the place of the one that has been idle for longest, or, where all have
-a request under way, of the one that has waited for longest. Few are accepted in one turn of the event loop, so that
+who comes when `MAX_CONNECTIONS` are open takes the place of the one that has been idle for longest, or, where all wait
+for a reply or a change, of the one that has waited for longest. Few are accepted in one turn of the event loop, so that
 what they have sent is read before others come. Clients never get the process's last file descriptors
 (`frontends.v1.listener`); where there are none all the same, a connection gives up its own, or else a spare one is
-used. A connection that is closed for another is told so first. Its request, if it has one, goes on.
+used. A connection that is closed for another is told so first. Its requests, if it has any, go on.
 
 At an upgrade the listening socket and the connections go to the new process, with what was received and not answered.
 Requests that may be repeated go along; of others that are under way, the operator is told that the outcome is unknown.
@@ -22,7 +22,8 @@ import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from spalloc_server.frontends.operators.connection import Connection, refusal
+from spalloc_server.application.subscriptions import Subscriptions
+from spalloc_server.frontends.operators.connection import Connection
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["Connections"]
@@ -48,14 +49,16 @@ class Connections:
     """Accepts operators in the running event loop, and answers them.
 
     Args:
-        answer: gives the reply to a request of a user; never raises.
-        repeatable: whether a request may be done twice.
+        answer: answers a line, in a task of its own; never raises.
+        subscriptions: tell of changes.
+        repeatable: whether the request in a line may be done twice.
         complain: logs a warning, unless there are too many.
     """
 
     def __init__(
         self,
-        answer: Callable[[bytes, str], Awaitable[bytes]],
+        answer: Callable[[Connection, bytes], Awaitable[None] | None],
+        subscriptions: Subscriptions,
         *,
         repeatable: Callable[[bytes], bool],
         complain: Callable[..., None],
@@ -64,11 +67,12 @@ class Connections:
         """Whether requests wait, so that connections can be handed over."""
         self.loop = asyncio.get_running_loop()
         self.complain = complain
+        self.subscriptions = subscriptions
         self._answer = answer
         self._repeatable = repeatable
         self._open: dict[Connection, None] = {}
         self._leaving: list[Connection] = []
-        self._requests: set[asyncio.Task[None]] = set()
+        self._requests: set[asyncio.Future[None]] = set()
         self._arrivals: set[asyncio.Task[None]] = set()
         self._listening: socket.socket | None = None
         self._spare: int | None = None
@@ -100,7 +104,7 @@ class Connections:
         self._leaving.clear()
         self._watch()
         for connection in tuple(self._open):
-            connection.go_on()
+            connection.thaw()
 
     def export(self) -> tuple[list[int], list[bytes]] | None:
         """Descriptors of the listening socket and the connections, and what each of these has sent; while frozen.
@@ -119,11 +123,7 @@ class Connections:
         for connection in self._leaving:
             connection.abort()
         for connection in tuple(self._open):
-            if connection.request is None:
-                connection.dismiss(refusal("the server was upgraded: send it again", again=True))
-            else:
-                told = "the server was upgraded while this was under way: look what has become of it"
-                connection.dismiss(refusal(told))
+            connection.part("the server was upgraded")
         self.close()
 
     def close(self) -> None:
@@ -144,9 +144,10 @@ class Connections:
 
     def begin(self, connection: Connection, line: bytes) -> None:
         """Have a request answered."""
-        task = self.loop.create_task(self._serve(connection, line))
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
+        if (answering := self._answer(connection, line)) is not None:
+            task = asyncio.ensure_future(answering)
+            self._requests.add(task)
+            task.add_done_callback(self._requests.discard)
 
     def admits(self, connection: Connection) -> bool:
         """Whether a connection that has just been made is still wanted."""
@@ -198,7 +199,8 @@ class Connections:
         return listening.accept()[0]  # now: later, the descriptor could have gone to a BMP's socket
 
     def _admit(self, sock: socket.socket, unread: bytes = b"") -> None:
-        connection = Connection(self, _user(sock), unread)
+        uid = _uid(sock)
+        connection = Connection(self, _name(uid), uid in {0, os.getuid()}, unread)
         self._open[connection] = None
         if len(self._open) > MAX_CONNECTIONS:
             self._make_room()
@@ -211,12 +213,9 @@ class Connections:
         connected = [each for each in self._open if each.connected]
         if not connected:
             return False
-        spared = min(connected, key=lambda each: (each.request is not None, each.since))
-        self.complain("an operator's connection is closed to make room for another", by=spared.by)
-        busy = spared.request is not None
-        told = "look what has become of the request" if busy else "send it again"
-        why = f"this connection was closed to make room for another, as {MAX_CONNECTIONS} were open: {told}"
-        spared.dismiss(refusal(why, again=not busy))
+        spared = min(connected, key=lambda each: (each.waits, each.since))
+        self.complain("an operator's connection is closed to make room for another", by=spared.user)
+        spared.part(f"this connection was closed to make room for another, as {MAX_CONNECTIONS} were open")
         return True
 
     async def _connect(self, connection: Connection, sock: socket.socket) -> None:
@@ -227,16 +226,17 @@ class Connections:
             self.forget(connection)
             sock.close()
 
-    async def _serve(self, connection: Connection, line: bytes) -> None:
-        connection.reply(await self._answer(line, connection.by))
+
+def _uid(sock: socket.socket) -> int:
+    """Return the number of the user at the other end; of the server's own, where the system does not tell."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return os.getuid()
+    credentials = struct.Struct("3i")
+    _, uid, _ = credentials.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
+    return int(uid)
 
 
-def _user(sock: socket.socket) -> str:
-    """The name of the user at the other end; of the server's own, where the system does not tell."""
-    uid = os.getuid()
-    if hasattr(socket, "SO_PEERCRED"):
-        credentials = struct.Struct("3i")
-        _, uid, _ = credentials.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
+def _name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -1,11 +1,12 @@
-"""The server's ear for operators: a Unix socket, a request a line, a reply a line.
+"""The local API socket: what asks the server from this computer, operators with `spalloc-admin` above all.
 
-Theory of operation. `connections` accepts operators and gives their requests to this module, one at a time from each.
-What changes anything is answered once its commit is durable, as with clients. Requests that need hardware
-(temperatures, a power cycle) wait for it with a deadline, while other operators' connections go on. Requests for a view
-of everything are answered one in each turn of the event loop, since they may take long: whoever would change something
-goes in between. The socket admits only the server's own user and root, and its path ends with the server; one that a
-crash left behind is replaced. At an upgrade the socket goes to the new process as it is, so somebody always listens.
+Theory of operation. `connections` accepts clients and gives their lines to this module, which performs what they ask
+and answers once that is durable. Who asks is known from the operating system; the server's own user, and root, may ask
+for others, too. What takes long to answer is answered one in each turn of the event loop, so that whoever would change
+something goes in between, and not before the client has read its earlier replies.
+
+The socket admits only the server's own user and root, and its path ends with the server; one that a crash left behind
+is replaced. At an upgrade the socket goes to the new process as it is, so somebody always listens.
 """
 
 from __future__ import annotations
@@ -14,28 +15,46 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import msgspec
 
+from spalloc_server import __version__
+from spalloc_server.application.admission import Kind
 from spalloc_server.application.api import Answer, Application
-from spalloc_server.application.caller import ROLES, Caller
-from spalloc_server.application.commands import AnyCommand, Command
-from spalloc_server.errors import BusyError, SpallocServerError, UpgradeError
-from spalloc_server.frontends.operators.connection import refusal
+from spalloc_server.application.caller import ROLES, Caller, permissions_of
+from spalloc_server.application.commands import Command, KeepAlive
+from spalloc_server.errors import BusyError, ForbiddenError, RequestError, SpallocServerError, UpgradeError
+from spalloc_server.frontends.operators.connection import Connection
 from spalloc_server.frontends.operators.connections import Connections
-from spalloc_server.frontends.operators.messages import socket_path
+from spalloc_server.frontends.operators.protocol import (
+    MAX_KEYS,
+    AnyRequest,
+    Behalf,
+    Request,
+    Subscribe,
+    Unsubscribe,
+    Wait,
+    answer,
+    error,
+    key_in,
+    last_word,
+    socket_path,
+)
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["Operators"]
 
-_decode = msgspec.json.Decoder(AnyCommand).decode
-_encode = msgspec.json.Encoder().encode
+DOOR = "socket"
+UNCLEAR = RequestError.code
+
+_request_in = msgspec.json.Decoder(Request).decode
+_command_in = msgspec.json.Decoder(AnyRequest).decode
 
 Inherited: TypeAlias = tuple[socket.socket, list[tuple[socket.socket, bytes]]]
 """A listening socket, and connections with what each of them had sent."""
@@ -68,7 +87,9 @@ class Operators:
         """The listening socket and the connections of another process, to go on with when entered."""
         self._inode = 0
         self._view = asyncio.Lock()
-        self.connections = Connections(self._reply, repeatable=_is_repeatable, complain=complain)
+        self.connections = Connections(
+            self._begin, application.subscriptions, repeatable=_is_repeatable, complain=complain
+        )
         """Of operators; for an upgrade, which hands them over."""
 
     async def __aenter__(self) -> Self:
@@ -107,37 +128,97 @@ class Operators:
         self._inode = 0
         self.connections.retire()
 
-    async def _reply(self, line: bytes, by: str) -> bytes:
-        try:
-            command = _decode(line)
-            caller = Caller(door="socket", name=by, verified=True, permissions=ROLES["admin"])
-            answer = await self._in_turn(caller, command)
-            await self._application.commits.durable(answer.commit)
-            return _encode({"return": answer.value})
-        except BusyError as exc:
-            return refusal(str(exc), again=True)
-        except (SpallocServerError, msgspec.ValidationError, msgspec.DecodeError) as exc:
-            return refusal(str(exc))
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the operator is told, and others are served
-            self._defects.note("an operator's request failed", exc, by=by)
-            return refusal("internal error of the server; its log tells more")
+    # -- answering
 
-    async def _in_turn(self, caller: Caller, command: Command) -> Answer:
-        """The answer, when it is the turn of this kind of command; what is done at once goes first."""
+    def _begin(self, connection: Connection, line: bytes) -> Coroutine[Any, Any, None] | None:
+        """Give what answers a line; None where it is no request, which ends the connection."""
+        try:
+            request = _request_in(line)
+        except (msgspec.MsgspecError, RecursionError) as exc:
+            connection.dismiss(last_word(f"this is no request: {exc}"))
+            return None
+        if request.id in connection.under_way:
+            connection.dismiss(last_word(f"request {request.id} is under way: a new one must have another number"))
+            return None
+        connection.under_way[request.id] = line
+        return self._answer(connection, request)
+
+    async def _answer(self, connection: Connection, request: Request) -> None:
+        number = request.id
+        try:
+            reply = answer(number, await self._value(connection, request))
+        except BusyError as exc:
+            reply = error(number, exc, again=True)
+        except SpallocServerError as exc:
+            reply = error(number, exc)
+        except (msgspec.MsgspecError, RecursionError) as exc:
+            reply = error(number, f"version {__version__} of the server does not understand this: {exc}", code=UNCLEAR)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the operator is told, and others are served
+            self._defects.note("an operator's request failed", exc, by=connection.user)
+            reply = error(number, "internal error of the server; its log tells more", code="internal")
+        connection.answer(number, reply)
+
+    async def _value(self, connection: Connection, request: Request) -> Any:
+        """Return what a request is answered with, once it is durable."""
+        command = _command_in(request.command)
+        match command:
+            case Subscribe():
+                return self._subscribe(connection, command)
+            case Unsubscribe():
+                for key in map(key_in, command.keys):
+                    self._application.subscriptions.unsubscribe(connection, key)
+                return None
+            case Wait():
+                return await self._application.subscriptions.wait(key_in(command.key), command.since, command.seconds)
+        result = await self._in_turn(self._caller(connection, request.behalf, command), connection, command)
+        await self._application.commits.durable(result.commit)
+        return result.value
+
+    def _subscribe(self, connection: Connection, command: Subscribe) -> dict[str, int]:
+        subscriptions, keys = self._application.subscriptions, {text: key_in(text) for text in command.keys}
+        if len(connection.keys) + len(keys) > MAX_KEYS:
+            raise RequestError(f"one connection may subscribe to at most {MAX_KEYS} keys: `jobs` stands for all jobs")
+        for key in keys.values():
+            subscriptions.subscribe(connection, key)
+        return {text: subscriptions.revision(key) for text, key in keys.items()}
+
+    def _caller(self, connection: Connection, behalf: Behalf | None, command: Command) -> Caller:
+        """Return who asks: the user at the other end, or whoever that asks for, within the budget of that one."""
+        if behalf is None:
+            return Caller(door=DOOR, name=connection.user, verified=True, permissions=ROLES["admin"])
+        if not connection.trusted:
+            raise ForbiddenError(f"{connection.user} may not ask for others: the server's own user and root may")
+        if unknown := set(behalf.roles) - ROLES.keys():
+            raise RequestError(f"there is no role {min(unknown)!r}; there are {', '.join(ROLES)}")
+        identity = behalf.name if behalf.verified else behalf.address
+        admission, kind = self._application.admission, Kind(type(command) is not KeepAlive)
+        if identity is not None:
+            if (seconds := admission.delay(identity, kind)) > 0:
+                raise BusyError(f"{identity} asks for too much at once: try again in {seconds:.1f} s")
+            admission.charge(identity, kind)
+        permissions = permissions_of(behalf.roles)
+        return Caller(
+            door=DOOR, name=behalf.name, address=behalf.address, verified=behalf.verified, permissions=permissions
+        )
+
+    async def _in_turn(self, caller: Caller, connection: Connection, command: Command) -> Answer:
+        """Perform a command when it is the turn of its kind; what is done at once goes first."""
         if command.at_hardware:
             return await self._application.ask_hardware(caller, command)
-        if not command.takes_long:
-            return self._application.perform(caller, command)
-        async with self._view:
-            await asyncio.sleep(0)
-            return self._application.perform(caller, command)
+        while command.takes_long:
+            await connection.can_take.wait()  # else replies would pile up that nobody reads
+            async with self._view:
+                await asyncio.sleep(0)
+                if connection.can_take.is_set():
+                    return self._application.perform(caller, command)
+        return self._application.perform(caller, command)
 
 
 def _is_repeatable(line: bytes) -> bool:
-    """Whether the request may be done twice."""
+    """Whether the request in this line may be done twice."""
     try:
-        return _decode(line).repeatable
-    except msgspec.MsgspecError:
+        return getattr(_command_in(_request_in(line).command), "repeatable", True)
+    except (msgspec.MsgspecError, RecursionError):
         return True  # it does nothing
 
 
