@@ -4,8 +4,8 @@ The boards here are lamps: they go on and off in a set. Time is a number, which 
 it with `python examples/embedded_controller.py`.
 """
 
-from spalloc_server.config.machine import Machine
 from spalloc_server.controller import BoardFailure, Controller, JobState, Outcome, Switch
+from spalloc_server.machine import Machine
 
 
 class Clock:

@@ -19,8 +19,8 @@ from tests.sinks import Sink
 
 ROOT = Path(__file__).parents[1]
 
-PATIENCE = 30.0
-"""Seconds after which a test that waits for something has failed."""
+PATIENCE = 60.0
+"""Seconds after which a test that waits for something has failed: also where ten programs share two cores."""
 
 HASTE = Timings(reply_s=0.05, poll_s=0.005, power_reply_s=1.0, probe_first_s=0.05, probe_longest_s=0.2)
 """Simulated BMPs answer at once."""

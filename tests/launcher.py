@@ -2,8 +2,8 @@
 
 Prints a line of JSON whenever it serves: its process number and its address. A successor (see `upgrade`) fails in the
 way that the file `fault` beside CONFIG names, if there is one, or waits: it makes a file `waits` and goes on when there
-is one `go`. WARM_SECONDS and HANDOVER_SECONDS in the environment change what `upgrade` has by these names, and
-WATCH_SECONDS what `config_watch` has.
+is one `go`. WARM_SECONDS and HANDOVER_SECONDS of `upgrade` are what the environment has by these names, or else so long
+that a busy computer fails no upgrade; WATCH_SECONDS of `config_watch` is what the environment has.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def main() -> None:
     fault = config.with_name("fault")
     if upgrade.VARIABLE in os.environ and fault.exists() and (how := fault.read_text()):
         fail(how)
-    for name in {"WARM_SECONDS", "HANDOVER_SECONDS"} & os.environ.keys():
-        setattr(upgrade, name, float(os.environ[name]))
+    for name in ("WARM_SECONDS", "HANDOVER_SECONDS"):
+        setattr(upgrade, name, float(os.environ.get(name, PATIENCE / 2)))
     config_watch.WATCH_SECONDS = float(os.environ.get("WATCH_SECONDS", config_watch.WATCH_SECONDS))
     announce = serve._ready
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import as_in_a_terminal
+from tests.house import PATIENCE
 from tests.pages import ROOT
 
 STAND_IN = f"""#!{sys.executable} -IS
@@ -79,7 +80,7 @@ def make(checkout: Path, target: str = "demo", **environment: str) -> subprocess
         text=True,
         start_new_session=True,
         preexec_fn=as_in_a_terminal,
-        timeout=30,
+        timeout=PATIENCE,
     )
 
 

@@ -73,6 +73,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     going.set()
 
 
+@pytest.mark.quick
 async def test_a_job_gets_boards_that_are_on_and_fenced_off_and_gives_them_back(place: Place, clients: Clients) -> None:
     async with place.simulator() as simulator, place.serving() as server:
         client = await clients.connect(server)

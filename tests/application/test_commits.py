@@ -15,6 +15,7 @@ from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.journal import Committed
 from tests.core.machines import a_machine
+from tests.house import PATIENCE
 from tests.storage.memory_journal import MemoryJournal
 
 
@@ -152,7 +153,7 @@ async def test_power_offs_of_an_emergency_stop_do_not_wait_for_a_disk_that_hangs
     house.commits.flush()
     house.controller.emergency_stop(reason="smoke", by="eve")
     house.commits.flush()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not house.log:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
     assert running in {job_id for _, job_id in house.log}
@@ -258,7 +259,7 @@ async def test_whatever_the_journal_raises_each_commit_comes_to_an_end(
     job_id = house.controller.create_job(owner="me")
     waiting = asyncio.create_task(house.commits.durable(house.commits.hold()))
     with structlog.testing.capture_logs() as log:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await asyncio.wait([waiting])
             while not house.commits.settled():
                 await house.commits.settle()

@@ -13,9 +13,11 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
+from tests.house import PATIENCE
+
 __all__ = ["as_in_a_terminal", "await_caught", "catches", "one_line_of", "running"]
 
-STOP_SECONDS = 20
+STOP_SECONDS = PATIENCE
 BIN = Path(sys.executable).parent
 
 

@@ -12,6 +12,7 @@ import pytest
 from spalloc_server.cli import client
 from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.controller import JobState
+from tests.house import PATIENCE
 
 
 @asynccontextmanager
@@ -31,7 +32,7 @@ async def answering(*script: str | None) -> AsyncIterator[tuple[Client, list[str
         over.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server, asyncio.timeout(10):
+    async with server, asyncio.timeout(PATIENCE):
         async with Client.connect(*server.sockets[0].getsockname()) as connected:
             yield connected, asked
         await over.wait()

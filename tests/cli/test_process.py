@@ -11,6 +11,7 @@ import pytest
 
 from spalloc_server.cli.process import count, on_stop_signals, one_line_errors, run
 from spalloc_server.errors import ListenError, SpallocServerError
+from tests.house import PATIENCE
 
 
 def test_an_error_becomes_one_line_and_exit_status_1(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,7 +50,7 @@ def test_signals_are_heeded_with_and_without_uvloop(uvloop: bool, monkeypatch: p
         on_stop_signals(lambda: signals.put_nowait("stop"))
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(os.getpid(), number)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 assert await signals.get() == "stop"
 
     run("program", main())

@@ -15,6 +15,7 @@ from spalloc_server import __version__
 from spalloc_server.cli.serve import main
 from spalloc_server.storage.state_file import Lock
 from tests.cli.commands import STOP_SECONDS, one_line_of, running
+from tests.house import PATIENCE
 
 
 def logged(process: subprocess.Popen[str], event: str) -> dict[str, object]:
@@ -99,7 +100,7 @@ def test_it_serves_reloads_and_stops_gracefully(config: Path, tmp_path: Path) ->
         serving = logged(process, "serving")
         assert (serving["machines"], serving["boards"]) == ("frame (24 boards)", 24)
         port = int(str(serving["address"]).removeprefix("127.0.0.1:"))
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as client, client.makefile("rw") as lines:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client, client.makefile("rw") as lines:
             lines.write('{"command": "create_job", "kwargs": {"owner": "me"}}\n')
             lines.flush()
             assert json.loads(lines.readline()) == {"return": 1}

@@ -17,6 +17,7 @@ from spalloc_server.cli.simulate_hardware import simulate_hardware
 from spalloc_server.hardware.scp import SCP_PORT, Command, Request, Response, Version
 from spalloc_server.simulator.boot import BOOT_PORT
 from tests.hardware.addresses import loopback_hosts
+from tests.house import PATIENCE
 from tests.simulator.machines import boot_datagrams
 
 CONFIG = """
@@ -64,7 +65,7 @@ def test_it_serves_with_faults_until_it_is_stopped(tmp_path: Path, stop: signal.
         assert process.stdout.readline() == "simulated: 1 board in 1 frame; ctrl+c stops\n"
         version = version_of(host)
         process.send_signal(stop)
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=PATIENCE)
     assert version.version == (1, 33, 0)
     assert output == "stopped after 1 datagrams, 0 of them while a BMP was busy\n"
     assert (process.returncode, errors) == (0, "")
@@ -111,7 +112,7 @@ def test_boards_that_are_switched_on_boot_without_a_server(tmp_path: Path) -> No
                 with contextlib.suppress(TimeoutError):
                     answer = client.recv(512)
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=PATIENCE)
     assert answer.endswith(b"SC&MP/SpiNNaker\x004.0.0\x00")
     assert (process.returncode, errors) == (0, "")
     assert re.search(r"boards: 1 boot, 1 spoilt image, \d+ datagrams?, 1 that made no sense\n", output)

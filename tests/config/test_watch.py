@@ -12,6 +12,7 @@ from spalloc_server.config import watch as config_watch
 from spalloc_server.config.sources import Look, Looks, look
 from spalloc_server.config.watch import LOOKS, LOOKS_IF_SHORTER, Settling, Source, watch
 from spalloc_server.errors import ConfigurationError
+from tests.house import PATIENCE
 
 CONFIG, WIRING = Path("/etc/hall.toml"), Path("/etc/wiring.csv")
 TOML = '[[machine]]\nform = "standard_ips"\nname = "m"\nboard_locations = "wiring.csv"\n'
@@ -151,7 +152,7 @@ async def test_a_watch_tells_of_each_change_once(folder: Path, monkeypatch: pyte
     watching = asyncio.create_task(watch(source, changed))
     for number in range(1, 4):
         (folder / "wiring.csv").write_text(ROWS + "\n" * number)
-        await asyncio.wait_for(told.wait(), 30)
+        await asyncio.wait_for(told.wait(), PATIENCE)
         told.clear()
         assert reads == number
     watching.cancel()
@@ -172,7 +173,7 @@ async def test_a_file_system_that_hangs_keeps_nobody_else_waiting(
 
     monkeypatch.setattr(source, "look", hanging)
     watching = asyncio.create_task(watch(source, lambda: None))
-    await asyncio.wait_for(looking.wait(), 30)
+    await asyncio.wait_for(looking.wait(), PATIENCE)
     watching.cancel()
     await asyncio.wait([watching])
     assert watching.cancelled()

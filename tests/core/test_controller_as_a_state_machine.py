@@ -232,4 +232,4 @@ class ControllerMachine(RuleBasedStateMachine):
 
 
 ControllerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-TestController = ControllerMachine.TestCase
+TestController = pytest.mark.slow(ControllerMachine.TestCase)

@@ -38,6 +38,7 @@ def test_patterns_leave_so_many_boards_free(pattern: str, boards: int) -> None:
     assert Input("", a_machine(20, 20), Request(owner="me", boards=3), pattern).ground().size == boards
 
 
+@pytest.mark.slow
 def test_dead_boards_are_never_free() -> None:
     for given in (*found_slow(), *islice(grid(20, every=400), 15)):
         ground = given.ground()
@@ -83,6 +84,7 @@ def test_one_board_is_a_number_that_works() -> None:
     assert nearest_size(request, Ground(topology, topology.live)) == 1
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_blocks_is_bounded_and_comes_out_the_same() -> None:
     torus = Torus(100, 100)
     windows = Windows(torus, torus.wide.ones)
@@ -100,6 +102,7 @@ def test_what_is_kept_of_blocks_is_bounded_and_comes_out_the_same() -> None:
     assert [windows.knows(80, 82, 80 * 82 + more) for more in (0, 1)] == [False, True]
 
 
+@pytest.mark.slow
 def test_the_shapes_that_many_requests_allow_take_little_memory() -> None:
     shapes_for.cache_clear()
     tracemalloc.start()

@@ -356,6 +356,7 @@ def test_a_frame_that_fails_costs_no_more_on_a_larger_machine(monkeypatch: pytes
         house.controller.check()
 
 
+@pytest.mark.slow
 def test_leases_of_thousands_of_jobs_that_run_out_at_once_end_them_in_steps() -> None:
     house = House(a_machine("m", 1, 1))
     jobs = [house.create(3, keepalive=10) for _ in range(2 * deadlines.MAX_PASSED + 50)]

@@ -25,6 +25,7 @@ def owners(facts: dict[str, Any]) -> set[str]:
     return {name for name in facts if name.startswith("owner/")}
 
 
+@pytest.mark.slow
 def test_of_twice_as_many_owners_those_are_kept_whose_jobs_ended_last_and_a_start_takes_back_only_those() -> None:
     past = Past(half_life=1000.0)
     facts: dict[str, Any] = {}

@@ -101,6 +101,7 @@ def test_backfill_makes_a_busy_machine_wait_less_than_first_come_first_served() 
 
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 1000), boards=st.sampled_from([24, 36, 48]))
+@pytest.mark.slow
 def test_a_large_job_among_endless_small_ones_starts_within_the_bound_that_is_promised(seed: int, boards: int) -> None:
     """The small ones run far longer than their owners' last jobs let expect, so that every prediction is wrong."""
     rng = random.Random(seed)

@@ -250,6 +250,21 @@ async def test_links_that_cannot_be_stopped_fail_their_board(bench: Bench) -> No
     assert bench.frame().stopped_links() == {(3, Links.east)}
 
 
+@on_bench()
+async def test_a_link_that_is_acknowledged_but_not_stopped_is_stopped_once_more(bench: Bench) -> None:
+    bench.frame().refuse(ResponseCode.OK, command=Command.FPGA_WRITE, board=4, times=1)  # answered, and not done
+    assert (await bench.outcome(bench.switch([3, 4], stopped=[(4, Links.west)]))).failures == ()
+    assert bench.frame().stopped_links() == {(4, Links.west)}
+
+
+@on_bench()
+async def test_a_link_that_is_acknowledged_and_never_stopped_fails_its_board(bench: Bench) -> None:
+    bench.frame().refuse(ResponseCode.OK, command=Command.FPGA_WRITE, board=4)
+    outcome = await bench.outcome(bench.switch([3, 4], stopped=[(3, Links.east), (4, Links.west)]))
+    assert reasons(outcome.failures) == {4: "link west cannot be stopped: its register keeps reading 0"}
+    assert bench.frame().stopped_links() == {(3, Links.east)}
+
+
 def old_frames() -> dict[str, SimulatedFrame]:
     frame = SimulatedFrame()
     for board in frame.boards.values():
@@ -291,6 +306,7 @@ async def test_a_power_off_is_not_taken_up_by_one_that_another_jobs_power_on_com
     assert bench.power_masks() == [("on", 0b10), ("off", 0b10), ("on", 0b10), ("off", 0b10)]
 
 
+@pytest.mark.slow
 @on_bench(
     frames=lambda: {host: SimulatedFrame(timings=REAL_TIMINGS) for host in "abc"},
     network=Network(loss=0.2, duplicate=0.05, reorder=0.1, delay=0.002),

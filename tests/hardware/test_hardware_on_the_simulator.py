@@ -17,6 +17,7 @@ from spalloc_server.links import Links
 from spalloc_server.simulator.faults import Faults, Network
 from spalloc_server.simulator.simulator import Simulator
 from tests.hardware.addresses import loopback_hosts
+from tests.house import PATIENCE
 
 QUICK = Timings(
     reply_s=0.02,
@@ -84,6 +85,7 @@ def run(new_loop: Callable[[], asyncio.AbstractEventLoop], body: Coroutine[Any, 
         runner.run(body)
 
 
+@pytest.mark.slow
 async def test_on_a_bad_network_all_jobs_run_in_isolation_and_no_power_command_acts_twice() -> None:
     hosts = loopback_hosts(4)
     faults = Faults(seed=5, network=Network(loss=0.2, duplicate=0.05, reorder=0.1, delay=0.001, reorder_delay=0.005))
@@ -143,12 +145,14 @@ async def test_a_port_that_nobody_listens_on_is_a_silent_bmp() -> None:
 
 
 async def test_the_first_datagram_leaves_within_5_ms() -> None:
-    hosts = loopback_hosts(8)
+    hosts = loopback_hosts(50)
     driver = Driver()
-    waits = []
+    waits = [PATIENCE]
     async with Simulator({host: range(24) for host in hosts}) as simulator, driver.hardware:
         for host in hosts:
             before = time.monotonic()
             await succeeds(driver.switch([FrameWork(host, (1,))], job=1, on=True))
             waits.append(simulator.frames[host].commands[0][0] - before)
+            if min(waits) < 0.005:  # other programs may have the computer for longer than that, but not each time
+                break
     assert min(waits) < 0.005

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from spalloc_server.process.loop_lag import BEAT_SECONDS, LOG_SECONDS, STALL_SECONDS, StallDetector
+from tests.house import PATIENCE
 
 
 class Clock:
@@ -65,7 +66,7 @@ async def test_a_callback_that_takes_its_time_is_noticed() -> None:
     watching = asyncio.create_task(detector.run())
     await asyncio.sleep(0)
     time.sleep(BEAT_SECONDS + 1.5 * STALL_SECONDS)  # noqa: ASYNC251 - this is what is to be noticed
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not detector.count:  # noqa: ASYNC110 - the detector has no event for this
             await asyncio.sleep(0)
     watching.cancel()

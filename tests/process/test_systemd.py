@@ -89,15 +89,18 @@ def fill(manager: Manager) -> int:
     raise AssertionError("it takes everything")
 
 
-def test_a_socket_that_is_full_costs_no_time_and_no_message_but_the_watchdogs(manager: Manager) -> None:
+def test_a_socket_that_is_full_costs_no_time_and_no_message_but_the_watchdogs(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "SEND_SECONDS", PATIENCE)
     full = fill(manager)
-    before = time.thread_time(), time.monotonic()
+    begun = time.monotonic()
     systemd.notify("WATCHDOG=1")
     for number in range(5):
         systemd.notify("RELOADING=1", f"MONOTONIC_USEC={number}")
         systemd.notify("WATCHDOG=1")
         systemd.notify("READY=1")
-    assert time.monotonic() - before[1] < systemd.SEND_SECONDS / 2
+    assert time.monotonic() - begun < systemd.SEND_SECONDS / 2
     assert [manager.told() for _ in range(full)] == [["FILL=1"]] * full
     told = [line for _ in range(11) for line in manager.told() if not line.startswith("MONOTONIC")]
     assert told == ["WATCHDOG=1", *["RELOADING=1", "READY=1"] * 5]
@@ -130,7 +133,7 @@ def test_a_manager_that_goes_while_messages_wait_is_forgotten(manager: Manager) 
 async def test_an_upgrade_waits_until_systemd_knows_the_new_process(tmp_path: Path, manager: Manager) -> None:
     place = Place(tmp_path)
     place.configure()
-    async with place.simulator(), running(place, WARM_SECONDS="25") as server:
+    async with place.simulator(), running(place) as server:
         await asyncio.to_thread(until_told, manager, "READY=1")
         fill(manager)
         server.signal(signal.SIGUSR2)

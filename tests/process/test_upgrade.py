@@ -367,9 +367,9 @@ async def test_what_operators_send_over_connections_from_before_an_upgrade_is_do
         await until(lambda: simulator.counters.commands["POWER"] == 1)
         await upgraded(server)
         for operator in old:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(PATIENCE):
                 assert (await operator.ask("status"))["pid"] == server.pid
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE):
             half.send(STOP[20:])
             assert await half.line() == DONE
         assert (await (await operators()).ask("status"))["stopped"]["reason"] == "smoke"

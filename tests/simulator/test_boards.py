@@ -22,10 +22,10 @@ from spalloc_server.simulator.boot import BOOT_PORT
 from spalloc_server.simulator.faults import BoardFault, ChipFault, CoreFault, Faults, Network, read_faults
 from spalloc_server.simulator.simulator import Simulator, SimulatorError
 from tests.hardware.addresses import loopback_hosts
+from tests.house import PATIENCE
 from tests.simulator.machines import boot_datagrams
 
 TRIAD = [(0, 0, 0), (0, 0, 1), (0, 0, 2)]
-PATIENCE = 10.0
 
 
 class Place:

@@ -15,6 +15,7 @@ from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.journal import Journal, OnHealth
 from spalloc_server.storage.rows import Rows
 from spalloc_server.storage.sqlite import SqliteJournal
+from tests.house import PATIENCE
 from tests.storage.memory_journal import MemoryJournal
 
 
@@ -105,7 +106,7 @@ async def written(journal: Journal, *batches: Changes) -> list[StorageError | No
     futures: list[asyncio.Future[StorageError | None]] = [loop.create_future() for _ in batches]
     for batch, future in zip(batches, futures, strict=True):
         journal.write(batch, future.set_result)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         return list(await asyncio.gather(*futures))
 
 
@@ -122,5 +123,5 @@ async def pruned(journal: SqliteJournal, before: float) -> None:
 
     journal._prune_step = watched  # type: ignore[method-assign]
     journal.prune(before)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await done.wait()

@@ -23,9 +23,7 @@ from spalloc_server.errors import RequestError
 from spalloc_server.frontends.v1.listener import listening_sockets
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
-
-PATIENCE = 10.0
-"""Seconds after which a test gives up waiting; none waits so long."""
+from tests.house import PATIENCE
 
 
 class StandIn:

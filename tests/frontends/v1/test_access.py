@@ -20,6 +20,7 @@ from spalloc_server.errors import ConfigurationError, ConfigurationValueError
 from spalloc_server.frontends.v1 import listener
 from spalloc_server.frontends.v1.listener import Listener, listening_sockets, tls_context
 from tests.frontends.v1.stand_in import Line, request, running
+from tests.house import PATIENCE
 
 ELSEWHERE = "192.0.2.0/24"
 """A network that no test is in."""
@@ -181,7 +182,7 @@ async def test_accepting_resumes_when_a_handshake_has_failed(certificate: Path) 
         await bad.send(request("version"))
         await bad.reader.read()
         trusting = ssl.create_default_context(cafile=certificate / "cert.pem")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             line = Line(*await asyncio.open_connection("127.0.0.1", run.port, ssl=trusting))
         run.lines.append(line)
         assert await line.ask("version") == {"return": "1.0.0"}
@@ -254,7 +255,7 @@ async def test_where_the_system_has_no_file_descriptors_accepting_is_tried_again
     with capture_logs() as lines:
         listening = Listener([sock], lambda client, _: accepted.append(client))
         with socket.create_connection(listening.address):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while not accepted:  # noqa: ASYNC110 - there is no event for this
                     await asyncio.sleep(0)
     listening.close()

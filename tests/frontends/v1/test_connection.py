@@ -20,6 +20,7 @@ from spalloc_server.frontends.v1.listener import RECEIVE_BYTES
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.frontends.v1.turns import TURN_SECONDS
 from tests.frontends.v1.stand_in import StandIn, an_application, request, running
+from tests.house import PATIENCE
 
 VERSION = {"return": "1.0.0"}
 
@@ -208,11 +209,12 @@ async def test_a_client_that_does_not_read_its_replies_is_not_read_either() -> N
         run.core.jobs = []
         run.core.jobs, replies = ["small"], 0
         while replies < asked:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 replies += (await line.reader.read(1 << 20)).count(b"\n")
         assert await line.ask("version") == VERSION
 
 
+@pytest.mark.slow
 async def test_a_connection_that_stands_in_line_receives_no_more_than_once() -> None:
     async with running() as run:
         line = await run.connect()

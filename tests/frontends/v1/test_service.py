@@ -17,6 +17,7 @@ from spalloc_server.frontends.v1.connection_state import ConnectionState
 from spalloc_server.frontends.v1.listener import listening_sockets
 from spalloc_server.frontends.v1.outgoing import PENDING_BYTES
 from tests.frontends.v1.stand_in import Line, Running, request, running
+from tests.house import PATIENCE
 
 
 async def watcher(run: Running, command: str = "notify_job", *args: object) -> Line:
@@ -98,7 +99,7 @@ async def test_notifications_of_a_slow_reader_are_merged_and_none_is_lost() -> N
         line = await stuffed(run)
         for job_id in range(1, 1001):
             run.publish({job_id, 1 + job_id % 7}, {"m"})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await line.reader.readexactly(STUFFING)
         assert await line.receive() == {"jobs_changed": list(range(1, 1001))}
         assert await line.ask("version") == {"return": "1.0.0"}
@@ -155,7 +156,7 @@ async def test_of_all_who_do_not_read_the_one_who_keeps_most_for_longest_is_disc
         assert logs[0]["peer"] == large.peer
         assert run.service.connections == {small, fresh}
         assert run.service.context.backlog.bytes <= 35_000_000
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await line.reader.readexactly(14_000_000)
         assert (await line.reader.readline()).endswith(b'"]}\n')
         assert await line.ask("version") == {"return": "1.0.0"}
@@ -239,7 +240,7 @@ async def test_a_connection_moves_to_another_service_and_nothing_is_lost() -> No
         connection.abort()
         await new.service.acceptor.adopt(sock, state)
         line.writer.write(b'"version"}\n')
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await line.reader.readexactly(STUFFING)
         assert await line.receive() == {"jobs_changed": [5]}
         assert await line.receive() == await line.receive() == {"return": "1.0.0"}
