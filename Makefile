@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 DEV := $(VENV)/.dev
 DOCS := $(VENV)/.docs
+DIST := $(VENV)/.dist
+MUTANTS := $(VENV)/.mutants
 UNFINISHED := $(VENV)/.unfinished
 # Whether an earlier make has finished the environment; it is made anew where not.
 WHOLE := $(shell test -e $(PACKAGE) && test ! -e $(UNFINISHED) && test -x $(BIN)/python && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs conformance torture fuzz bench clean
+.PHONY: help demo test test-quick lint format docs dist conformance torture fuzz mutants bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,7 +33,7 @@ $(PACKAGE): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; say which with: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	@echo "Installing into $(VENV), once ..."
-	@test "$(WHOLE)" = yes || { rm -f $(PACKAGE) $(DEV) $(DOCS) && $(PYTHON) -m venv --clear $(VENV); }
+	@test "$(WHOLE)" = yes || { rm -f $(PACKAGE) $(DEV) $(DOCS) $(DIST) $(MUTANTS) && $(PYTHON) -m venv --clear $(VENV); }
 	@$(call install,--upgrade "pip>=25.1")
 	@$(call install,--editable .)
 	@touch $@
@@ -46,6 +48,16 @@ $(DOCS): $(PACKAGE)
 	@$(call install,--group docs)
 	@touch $@
 
+$(DIST): $(DEV)
+	@echo "Installing what builds distributions, once ..."
+	@$(call install,--group dist)
+	@touch $@
+
+$(MUTANTS): $(DEV)
+	@echo "Installing what makes mutants, once ..."
+	@$(call install,--group mutants)
+	@touch $@
+
 demo: $(PACKAGE) ## a simulated million-core machine and the server, ready for real clients
 	@$(BIN)/spalloc-admin demo $(ARGS)
 
@@ -53,6 +65,9 @@ test: $(DEV) ## the test suite, with coverage; where CI is set, with 10 s of fuz
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-$${CI:+10}} $(BIN)/python -m pytest -n 2 --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --fail-under=90
 	@$(BIN)/coverage report --include='*/core/*' --fail-under=95
+
+test-quick: $(DEV) ## half a minute of tests: the rooms that start no processes, and one server from end to end
+	@$(BIN)/python -m pytest --quick -n 2 -q $(ARGS)
 
 lint: $(DEV) ## formatting, lint, types, layering, tables of the documentation
 	@$(BIN)/ruff format --check .
@@ -71,6 +86,11 @@ docs: $(DOCS) ## the documentation, in docs/_build/index.html
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky docs docs/_build
 	@echo "docs/_build/index.html is built"
 
+dist: $(DIST) ## wheel and sdist in dist, each tried in an environment of its own
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist .
+	@$(BIN)/python -m pytest tests/distribution --run-distribution -m distribution -q --timeout 1800 $(ARGS)
+
 conformance: $(DEV) ## the published clients and server, each in an environment of its own
 	@$(BIN)/python -m pytest tests/conformance --run-conformance -m conformance -n 2 --timeout 1800 $(ARGS)
 
@@ -79,6 +99,9 @@ torture: $(DEV) ## kill -9, faults and load: long, bounded, reproducible by seed
 
 fuzz: $(DEV) ## damaged input of every kind, each for FUZZ_SECONDS (60)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/python -m pytest tests/test_fuzz.py --timeout 3600 $(ARGS)
+
+mutants: $(MUTANTS) ## how many small changes of core, application and hardware the tests notice: SEED=n, 20 minutes
+	@$(BIN)/python tools/mutants.py --seed $(or $(SEED),1) $(ARGS)
 
 bench: $(DEV) ## the benchmarks, side by side with the published server
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import tomllib
 from dataclasses import fields
 from functools import cache
@@ -193,3 +195,24 @@ def test_names_and_pages_in_docstrings_exist(path: Path) -> None:
             assert name in SETTINGS or any(resolved(each) is not None for each in (*names, name)), name
         for name in re.findall(r"\bdocs/[\w./-]+\w", text):
             assert (ROOT / name).exists(), name
+
+
+# -------------------------------------------------------------------- what pages have a user create
+
+
+def test_git_ignores_what_the_pages_have_a_user_create_in_the_checkout(tmp_path: Path) -> None:
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "--quiet", "."], cwd=tmp_path, check=True)
+    created = set[str]()
+    for path in PAGES:
+        for line in re.findall(r"^ +(\S.*)$", path.read_text(), re.MULTILINE):
+            created |= set(re.findall(r"-m venv ([\w.]+)", line))
+            created |= set(re.findall(r"(?:^|> |--svg |-config |_server )([a-z][\w-]*\.(?:toml|csv|svg))\b", line))
+    assert {"spalloc", "hall.toml", "desk.toml", "hall.svg"} <= created
+    for name in created:
+        (tmp_path / name).touch() if "." in name else (tmp_path / name / "bin").mkdir(parents=True)
+        (tmp_path / f".{name}.state.db-wal").touch()
+    (tmp_path / "spalloc" / "bin" / "python").touch()
+    status = ["git", "status", "--porcelain", "--untracked-files=all"]
+    told = subprocess.run(status, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert told.stdout == "?? .gitignore\n"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import SOURCES, module_name
+from tests.conftest import QUICK_ROOMS
+from tests.pages import ROOT, SOURCES, module_name
 
 MODULE_LINES = 400
 BODY_LINES = 40
@@ -26,3 +27,11 @@ def bodies(path: Path) -> Iterator[tuple[str, int]]:
 def test_modules_and_functions_are_no_longer_than_a_reader_likes(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MODULE_LINES
     assert {name: lines for name, lines in bodies(path) if lines > BODY_LINES} == {}
+
+
+def test_the_folders_of_tests_are_the_rooms_of_the_code() -> None:
+    rooms = {path.parent.relative_to(SOURCES).parts[0] for path in SOURCES.glob("*/**/*.py")}
+    kinds = {"conformance", "distribution", "torture"}
+    folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/test_*.py")}
+    assert folders == rooms | kinds
+    assert set(QUICK_ROOMS) <= rooms
