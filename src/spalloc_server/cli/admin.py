@@ -7,6 +7,7 @@ from importlib import import_module
 import click
 
 from spalloc_server import __version__
+from spalloc_server.cli import signals
 
 __all__ = ["main"]
 
@@ -59,6 +60,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from spalloc_server.cli import start
-
-    start.admin()
+    signals.hold_interrupt()()
+    main()

@@ -116,6 +116,7 @@ def _ready(server: Server) -> None:
 
 
 if __name__ == "__main__":
-    from spalloc_server.cli import start
+    from spalloc_server.cli import signals
 
-    start.serve()
+    signals.hold()
+    main()
