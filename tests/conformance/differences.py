@@ -28,6 +28,7 @@ EXPIRED = "Job timed out."
 IMPOSSIBLE = "Cancelled: No suitable machines available."
 PLACES = {"where_is", "get_board_position", "get_board_at_position"}
 SUBJECTS = {"machine", "machine_name", "job_id"}
+LARGEST = 2**53
 LIFE = {QUEUED, POWER, READY}
 
 ACCEPTED = {
@@ -45,6 +46,7 @@ ACCEPTED = {
     "cancelled or destroyed": "`Cancelled:` tells that a job was queued; that depends on which boards others got",
     "board outside the machine": "7.0.0 wraps x and y, and takes a z that is none for 0; ours finds no such board",
     "coordinates that are no integers": "7.0.0 raises, takes or ignores them, as Python's operators happen to do",
+    "numbers that are too large": "ours refuses whole numbers beyond 2**53, which readers of JSON round",
     "lists that name nothing": "a list or an object names no job or machine; 7.0.0 raises, mostly",
     "number of a job that is no integer": "7.0.0 finds the job 1 by `true`, and gives 1.0 back where asked by it",
 }
@@ -120,7 +122,9 @@ class Judge:
 
     def _one_raises(self, step: Step, theirs: Reply, ours: Reply) -> None:
         values = [*step.args, *step.names.values()]
-        if step.command == "create_job":
+        if "exception" in ours and any(isinstance(value, int) and abs(value) > LARGEST for value in values):
+            self._accept("numbers that are too large")
+        elif step.command == "create_job":
             name = "refused, not cancelled" if "exception" in ours else "taken, not refused"
             self._need(not step.is_sound(), name, "only one of them refuses a sound request")
         elif step.command in PLACES:
