@@ -26,7 +26,7 @@ from spalloc_server.server import Server
 from spalloc_server.simulator.frame import SimulatedTimings
 from spalloc_server.storage.history import read_state
 from tests.frontends.operators.speaking import Operator, line_of
-from tests.house import Client, Place
+from tests.house import PATIENCE, Client, Place
 from tests.processes import ServerProcess, events, running
 from tests.test_server import DESTROYED, POWER, READY, Clients, until
 from tests.torture.halls import Hall
