@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -37,6 +37,7 @@ from spalloc_server.core.model.events import JobEvent
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import BoardFailure, FrameWork, Outcome, Switch
 from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
+from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import Changes, Note, Snapshot
 from spalloc_server.core.model.views import BoardView, JobView, MachineView, SetAsideView
 from spalloc_server.core.state import State
@@ -116,10 +117,18 @@ class Controller:
         """
         request = parse_request(args, kwargs, max_priority=self.state.configuration.scheduling.max_priority)
         keepalive = parse_keepalive(kwargs.get("keepalive", DEFAULT_KEEPALIVE))
-        listed_args, listed_kwargs = told_of(args, kwargs)
-        return commands.create_job(
-            self.engine, request, keepalive=keepalive, host=keepalivehost, args=listed_args, kwargs=listed_kwargs
-        )
+        return self.submit(request, keepalive, keepalivehost, *told_of(args, kwargs))
+
+    def submit(
+        self,
+        request: Request,
+        keepalive: float | None,
+        host: str | None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Make a job of a request that has been checked; see `core.commands.create_job`."""
+        return commands.create_job(self.engine, request, keepalive=keepalive, host=host, args=args, kwargs=kwargs)
 
     def job_keepalive(self, job_id: int, keepalivehost: str | None = None) -> None:
         """Start the job's lease anew, as every command that names the job does."""

@@ -122,8 +122,8 @@ class Announcing(StandIn):
 
     run: Running
 
-    def create_job(self, *args: Any, **kwargs: Any) -> int:
-        job_id = super().create_job(*args, **kwargs)
+    def submit(self, *args: Any) -> int:
+        job_id = super().submit(*args)
         self.run.publish({job_id})
         return job_id
 

@@ -101,7 +101,7 @@ class CreateJob(Command, frozen=True, tag="create job"):
     keepalive: Keepalive | None = DEFAULT_KEEPALIVE
     """Seconds; None for a job that never expires."""
     args: list[Any] | None = None
-    """The request in the words of v1's `create_job`, which `list_jobs` tells; None where it came in other words."""
+    """The request in the words of v1's `create_job`, which has checked it, for its `list_jobs`; None by other doors."""
     kwargs: dict[str, Any] = {}
 
 

@@ -26,8 +26,10 @@ def board_of(command: commands.OfBoard) -> tuple[int, int, int]:
 
 
 def _create(core: Controller, caller: Caller, command: commands.CreateJob) -> int:
-    args, kwargs = (command.args, command.kwargs) if command.args is not None else _in_words(command.request)
-    kwargs = {**kwargs, "owner": command.request.owner, "keepalive": command.keepalive}
+    if command.args is not None:  # v1 has checked it
+        return core.submit(command.request, command.keepalive, caller.address, command.args, command.kwargs)
+    args, kwargs = _in_words(command.request)
+    kwargs |= {"owner": command.request.owner, "keepalive": command.keepalive}
     return core.create_job(*args, keepalivehost=caller.address, **kwargs)
 
 

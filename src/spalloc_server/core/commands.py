@@ -20,6 +20,7 @@ from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import BoardReport
 from spalloc_server.core.state import State
 from spalloc_server.core.undo import Undo
+from spalloc_server.errors import RequestError
 
 __all__ = ["MAX_REPORT", "create_job", "destroy_job", "report_problem", "switch_power"]
 
@@ -47,9 +48,11 @@ def create_job(
         kwargs: the other arguments, likewise.
 
     Raises:
-        RequestError: there are too many jobs.
+        RequestError: there are too many jobs, or its priority is too high.
     """
     state, now = engine.state, engine.state.clock()
+    if request.priority > (highest := state.configuration.scheduling.max_priority):
+        raise RequestError(f"priority {request.priority} is more than this server allows: at most {highest}")
     state.quotas.admit(request.owner, host, state.scheduler.queued)
     refusal = state.scheduler.refusal(request)
     job = Job(

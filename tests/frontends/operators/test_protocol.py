@@ -167,6 +167,28 @@ async def test_a_program_asks_for_others_who_are_permitted_what_their_roles_say(
     assert await operator.say(destroy, **{"for": ANN}) == {"return": None}
 
 
+async def test_what_v1_has_checked_is_not_taken_from_others(door: Door) -> None:
+    create = {"command": "create job", "request": {"owner": "ann", "boards": 1}, "args": [10**300]}
+    assert "only clients of v1 give `args`" in (await (await door.connect()).say(create))["error"]["text"]
+    assert set(door.house.seen()["jobs"]) == {1}
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ({"boards": 2, "priority": 7}, "priority 7 is more than this server allows"),
+        ({"boards": 2, "max_runtime": -1}, "max_runtime must be more than 0 seconds"),
+        ({"boards": 1, "require_torus": True}, "a single board cannot be a torus"),
+        ({"boards": 2, "tags": [str(tag) for tag in range(99)]}, "99 tags given: name at most 16"),
+        ({"boards": 2**60}, "size must be a whole number from"),
+    ],
+)
+async def test_a_request_is_checked_whoever_sends_it(door: Door, request_: dict[str, Any], told: str) -> None:
+    reply = await (await door.connect()).say({"command": "create job", "request": {"owner": "ann", **request_}})
+    assert told in reply["error"]["text"]
+    assert reply["error"]["code"] == "bad-request"
+
+
 async def test_a_role_that_there_is_not_is_an_error(door: Door) -> None:
     reply = await (await door.connect()).say({"command": "jobs"}, **{"for": {"name": "ann", "roles": ["king"]}})
     assert "there is no role 'king'; there are reader, user, operator, admin" in reply["error"]["text"]

@@ -19,7 +19,7 @@ from spalloc_server.config.options import Access, Limits
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.replies import JobMachineInfo, JobStatus
-from spalloc_server.errors import RequestError
+from spalloc_server.core.model.request import Request
 from spalloc_server.frontends.v1.listener import listening_sockets
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
@@ -42,11 +42,11 @@ class StandIn:
 
         return command
 
-    def create_job(self, *args: Any, **kwargs: Any) -> int:
-        if "owner" not in kwargs:
-            raise RequestError("owner must be specified for all jobs")
-        self.calls.append(("create_job", args, kwargs))
-        self.jobs.append(kwargs["owner"])
+    def submit(
+        self, request: Request, keepalive: float | None, host: str | None, args: list[Any], kwargs: dict[str, Any]
+    ) -> int:
+        self.calls.append(("submit", (request, keepalive, host, args, kwargs), {}))
+        self.jobs.append(request.owner)
         return len(self.jobs)
 
     def get_job_state(self, job_id: int, **kwargs: Any) -> JobStatus:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from spalloc_server.application.subscriptions import Kind
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import Controller
+from spalloc_server.core.model.request import Request as WhatIsAsked
 from spalloc_server.frontends.v1.commands import COMMANDS, Call, decode
 from spalloc_server.frontends.v1.door import Door, Request, caller_at
 from spalloc_server.frontends.v1.lines import GarbageError
@@ -114,8 +115,8 @@ def test_the_version_suits_every_published_client() -> None:
 def test_a_job_is_created_with_its_arguments_as_they_came_and_the_address_of_its_creator() -> None:
     bench = Bench()
     assert bench.ask("create_job", 4, 5.0, owner="me", tags=["a"], keepalivehost="forged") == {"return": 1}
-    arguments = {"owner": "me", "tags": ["a"], "keepalive": 60.0, **HOST}
-    assert bench.core.calls == [("create_job", (4, 5.0), arguments)]
+    request = WhatIsAsked(owner="me", triads=(4, 5), tags=frozenset({"a"}))
+    assert bench.core.calls == [("submit", (request, 60.0, "10.1.2.3", [4, 5.0], {"tags": ["a"]}), {})]
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ async def test_changes_can_be_refused_for_a_time_while_questions_are_answered() 
         assert await line.ask("version") == VERSION
         run.application.read_only = None
         assert await line.ask("create_job", owner="me") == {"return": 1}
-        assert [call[0] for call in run.core.calls] == ["create_job"]
+        assert [call[0] for call in run.core.calls] == ["submit"]
 
 
 async def test_no_more_is_read_while_too_many_replies_wait_for_commits() -> None:

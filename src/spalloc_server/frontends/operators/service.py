@@ -27,7 +27,7 @@ from spalloc_server import __version__
 from spalloc_server.application.admission import Kind
 from spalloc_server.application.api import Answer, Application
 from spalloc_server.application.caller import ROLES, Caller, permissions_of
-from spalloc_server.application.commands import Command, KeepAlive
+from spalloc_server.application.commands import Command, CreateJob, KeepAlive
 from spalloc_server.errors import BusyError, ForbiddenError, RequestError, SpallocServerError, UpgradeError
 from spalloc_server.frontends.operators.connection import Connection
 from spalloc_server.frontends.operators.connections import Connections
@@ -170,6 +170,8 @@ class Operators:
                 return None
             case Wait():
                 return await self._application.subscriptions.wait(key_in(command.key), command.since, command.seconds)
+        if isinstance(command, CreateJob) and command.args is not None:
+            raise RequestError("only clients of v1 give `args`: say in `request` what the job is to get")
         result = await self._in_turn(self._caller(connection, request.behalf, command), connection, command)
         await self._application.commits.durable(result.commit)
         return result.value
