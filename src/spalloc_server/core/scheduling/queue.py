@@ -1,8 +1,7 @@
 """What a policy reads and writes: machines and their boards, who waits and who runs.
 
 Theory of operation. A `Book` is the scheduler's state without any idea of who should go next. It knows on which
-machines a request could ever be served, tries to place a job now, and starts it. A policy decides whom to try, in
-which order and under which conditions.
+machines a request could ever be served, tries to place a job now, and starts it. A policy says whom to try, and when.
 
 Those who wait stand in one line for each set of machines that could serve them. So whoever looks for candidates for
 some machines pays nothing for all who wait for others.
