@@ -216,15 +216,15 @@ def covers(node: ast.stmt, line: int) -> bool:
     return node.lineno <= line <= (node.end_lineno or 0)
 
 
-def measured(copy: Path) -> Tests:
-    """Run the tests of all rooms once, and return which lines each of them executes.
+def measured(copy: Path, rooms: set[str]) -> Tests:
+    """Run the tests of these rooms, and of those around them, once, and return which lines each of them executes.
 
     Raises:
         SystemExit: a test fails without any change.
     """
     config = copy / "coverage-of-tests.ini"
     config.write_text("[run]\nrelative_files = true\nsource = src/spalloc_server\n")
-    folders = sorted({folder for rooms in ROOMS.values() for folder in chain(*rooms)})
+    folders = sorted({folder for room in rooms for folder in chain(*ROOMS[room])})
     options = ("--cov", f"--cov-config={config}", "--cov-context=test", "--cov-report=", "--durations=0", "-vv")
     command = [sys.executable, *PYTEST, "-n", str(PROCESSES), "--durations-min=0", *options, *folders]
     ran = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, check=False)
@@ -322,8 +322,8 @@ def main() -> int:
         copies = [Path(folder) / str(number) for number in range(PROCESSES)]
         for copy in copies:
             shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
-        tests = measured(copies[0])
-        print(f"{len(tests.seconds)} tests of the rooms pass", flush=True)
+        tests = measured(copies[0], {place.room for place in places})
+        print(f"{len(tests.seconds)} tests of these rooms pass", flush=True)
         survivors, count = [], 0
         for mutant, survived in tried(copies, places[: options.most], tests, until):
             count += 1
