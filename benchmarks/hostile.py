@@ -18,7 +18,7 @@ from unittest import mock
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.topology import Topology
 from spalloc_server.core.placement.torus import Block, Planes, Torus
 from spalloc_server.links import Links
@@ -74,13 +74,13 @@ class Input:
     request: Request
     pattern: str = "empty"
 
-    def ground(self) -> Ground:
+    def free_boards(self) -> FreeBoards:
         """The boards that are free; nothing is known of them yet."""
         machine = self.machine
         free = PATTERNS[self.pattern](machine.width, machine.height)
         torus = Torus(machine.width, machine.height)
         topology = Topology(torus, machine.dead_boards, machine.dead_links)
-        return Ground(topology, torus.planes(board for board in machine.live_boards if free(board)))
+        return FreeBoards(topology, torus.planes(board for board in machine.live_boards if free(board)))
 
 
 def found_slow() -> Iterator[Input]:

@@ -25,7 +25,7 @@ from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.placement import search as placement
 from spalloc_server.core.placement.effort import Effort
-from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place
 from spalloc_server.core.placement.shapes import Shape, shapes_for, wanted_boards
@@ -41,23 +41,23 @@ first_with_enough = placement._with_enough  # noqa: SLF001 - what is tried is an
 choose_single = placement._single  # noqa: SLF001
 
 
-def most_snug(request: Request, ground: Ground, shape: Shape, effort: Effort) -> Iterator[Place]:
+def most_snug(request: Request, free_boards: FreeBoards, shape: Shape, effort: Effort) -> Iterator[Place]:
     """The place of a shape that the fewest free boards are next to."""
 
     def free_around(place: Place) -> int:
         start = place[1]
-        _, around, *_ = (*ground.topology.layers(start, ground.topology.live), start)
-        return count(overlap(without(around, start), ground.free))
+        _, around, *_ = (*free_boards.topology.layers(start, free_boards.topology.live), start)
+        return count(overlap(without(around, start), free_boards.free))
 
-    if places := list(islice(first_with_enough(request, ground, shape, effort), LOOKED_AT)):
+    if places := list(islice(first_with_enough(request, free_boards, shape, effort), LOOKED_AT)):
         yield min(places, key=free_around)
 
 
-def whole_triads(request: Request, ground: Ground, _effort: Effort) -> Place | None:
+def whole_triads(request: Request, free_boards: FreeBoards, _effort: Effort) -> Place | None:
     """The first rectangle of free triads, and all boards of it."""
-    torus = ground.torus
-    free = ground.free[0] & ground.free[1] & ground.free[2]
-    what = wanted_boards(request), torus.width, torus.height, request.min_ratio, ground.topology.min_fill
+    torus = free_boards.torus
+    free = free_boards.free[0] & free_boards.free[1] & free_boards.free[2]
+    what = wanted_boards(request), torus.width, torus.height, request.min_ratio, free_boards.topology.min_fill
     for width, height in shapes_for(*what):
         if at := torus.full & ~torus.touching(torus.full ^ free, width, height):
             x, y = (lowest := next(origins(at))) % torus.width, lowest // torus.width
@@ -71,11 +71,11 @@ def whole_triads(request: Request, ground: Ground, _effort: Effort) -> Place | N
     return None
 
 
-def first_single(request: Request, ground: Ground) -> Place | None:
+def first_single(request: Request, free_boards: FreeBoards) -> Place | None:
     """A single board from the first triad that has one, broken into or not."""
-    free, torus = ground.free, ground.torus
+    free, torus = free_boards.free, free_boards.torus
     if request.board is not None:
-        return choose_single(request, ground)
+        return choose_single(request, free_boards)
     for at in origins(free[0] | free[1] | free[2]):
         x, y = at % torus.width, at // torus.width
         z = next(z for z, plane in enumerate(free) if plane >> at & 1)

@@ -106,12 +106,14 @@ def placements(on: Machine, rounds: int) -> list[float]:
     seconds = []
     for _ in range(rounds):
         hall.settle(1)
-        machine = hall.scheduler._book.machines["m"]  # noqa: SLF001 - what is timed is behind the scheduler
+        machine = hall.scheduler._queue.machines["m"]  # noqa: SLF001 - what is timed is behind the scheduler
         sizes = [size for size in SIZES if size <= hall.boards // 4]
         request = Request(owner="me", boards=hall.random.choice(sizes), tags=DEFAULT_TAGS)
-        ground = type(machine.ground)(machine.ground.topology, machine.ground.free)  # nothing remembered
+        free_boards = type(machine.free_boards)(
+            machine.free_boards.topology, machine.free_boards.free
+        )  # nothing remembered
         begin = time.process_time()
-        place(request, ground)
+        place(request, free_boards)
         seconds.append(time.process_time() - begin)
     return seconds
 
@@ -138,9 +140,9 @@ def seconds_of(given: Input, bar: float) -> float:
     """Seconds for one placement: the least of three, where the first is over the bar."""
     least = math.inf
     for _ in range(TIMES):
-        ground = given.ground()
+        free_boards = given.free_boards()
         begin = time.process_time()
-        place(given.request, ground)
+        place(given.request, free_boards)
         least = min(least, time.process_time() - begin)
         if least <= bar or least > HOPELESS * bar:
             break

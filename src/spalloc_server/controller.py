@@ -258,7 +258,7 @@ class Controller:
         return operations.enable_frame(self.engine, machine, frame)
 
     def power_cycle(self, machine: str, board: Board) -> BoardView:
-        """Try a board that nobody has: on, verify, off. It goes on record like any trial."""
+        """Try a board that nobody has: on, verify, off. It goes on record like any self-test."""
         return operations.power_cycle(self.engine, machine, board)
 
     def drain(self, machine: str, *, reason: str, by: str) -> None:

@@ -40,11 +40,11 @@ from spalloc_server.log.defects import DefectLog
 from spalloc_server.log.logger import get_logger
 from spalloc_server.process import systemd
 from spalloc_server.process.consequences import Consequences
-from spalloc_server.process.expiry import Timekeeper, hurried
+from spalloc_server.process.expiry import Expiry, hurried
 from spalloc_server.process.hardware_reports import Reports
 from spalloc_server.process.in_thread import InThread
 from spalloc_server.process.job_log import JobLog
-from spalloc_server.process.journal_maintenance import Upkeep
+from spalloc_server.process.journal_maintenance import JournalMaintenance
 from spalloc_server.process.loop_lag import StallDetector
 from spalloc_server.process.upgrade import Predecessor, pass_on
 from spalloc_server.storage.sqlite import SqliteJournal
@@ -115,7 +115,7 @@ class Server(InThread):
         self._serves = False
         self._asked_early: list[Callable[[], None]] = []
         """What is to be done as soon as it serves."""
-        self._upkeep = Upkeep(self._refuse)
+        self._care = JournalMaintenance(self._refuse)
         self.defects = DefectLog()
         """What went wrong in the server itself."""
         self.controller = Controller()
@@ -233,7 +233,7 @@ class Server(InThread):
     def _connect_parts(self, reports: Reports) -> None:
         """Make what stands around core and hardware, once there are both."""
         controller, hardware, defects = self.controller, self._hardware, self.defects
-        self._time = Timekeeper(controller, self._changed, defects)
+        self._time = Expiry(controller, self._changed, defects)
         subscriptions = Subscriptions()
         act = Consequences(hardware, subscriptions, self._job_log, reports.outcome, defects).act
         commits = self._commits = Commits(controller, self._journal, act=act, defects=defects)
@@ -296,7 +296,7 @@ class Server(InThread):
             "leases": lambda: self._time.judge_leases(
                 lambda: self._configuration.timeout_check_interval, self._service.turns.pass_through
             ),
-            "care of the journal": lambda: self._upkeep.run(self._journal, lambda: self._configuration.history_days),
+            "care of the journal": lambda: self._care.run(self._journal, lambda: self._configuration.history_days),
             "systemd's watchdog": systemd.feed_watchdog,
             "stalls": self.stalls.run,
         }
@@ -331,7 +331,7 @@ class Server(InThread):
             log.warning("cold start: old state moved aside", kept_as=str(kept))
         loop = asyncio.get_running_loop()
         self._journal = SqliteJournal.open(
-            self._state, read_request=read_request, loop=loop, on_health=self._upkeep.on_health, lock=lock
+            self._state, read_request=read_request, loop=loop, on_health=self._care.on_health, lock=lock
         )
 
     def _restore(self) -> None:

@@ -15,7 +15,7 @@ from spalloc_server.core import engine, transitions
 from spalloc_server.core.boards import power
 from spalloc_server.core.boards.power import Power
 from spalloc_server.core.boards.records import BoardRecords
-from spalloc_server.core.boards.self_tests import Trials
+from spalloc_server.core.boards.self_tests import SelfTests
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.job import Job
 from spalloc_server.core.model.job_state import JobState
@@ -25,13 +25,12 @@ from spalloc_server.core.placement import search as placement
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.quotas import Quotas
 from spalloc_server.core.scheduling import backfill as policy_backfill
-from spalloc_server.core.scheduling import queue as book
+from spalloc_server.core.scheduling import queue, waiting
 from spalloc_server.core.scheduling import scheduler as schedule
-from spalloc_server.core.scheduling import waiting
 from spalloc_server.core.scheduling.backfill import Backfill
 from spalloc_server.core.scheduling.fifo import FirstComeFirstServed
 from spalloc_server.core.scheduling.prediction import Past
-from spalloc_server.core.scheduling.queue import Book
+from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from tests.core.house import House
 from tests.core.machines import a_machine
@@ -39,7 +38,7 @@ from tests.core.machines import a_machine
 SEAMS: list[tuple[Any, str]] = [
     (owner, name)
     for owner in (
-        *(Scheduler, Book, Backfill, FirstComeFirstServed, Occupancy, Power, BoardRecords, Trials),
+        *(Scheduler, Queue, Backfill, FirstComeFirstServed, Occupancy, Power, BoardRecords, SelfTests),
         *(Deadlines, Quotas, Past, Job),
     )
     for name, function in vars(owner).items()
@@ -57,7 +56,7 @@ SEAMS: list[tuple[Any, str]] = [
     *((power, name) for name in ("frame_work", "stopped_links")),
     (layout, "board_down_link"),
     (waiting, "predicted_end"),
-    (book, "kind_of"),
+    (queue, "kind_of"),
 ]
 """Every method of the parts of the core, and the functions that they call at their seams."""
 
@@ -290,7 +289,7 @@ def test_a_refused_request_leaves_nothing_behind_whatever_part_refuses_it(monkey
     core = house.controller
     core.take_changes()
     for part, name in (
-        *((Scheduler, "refusal"), (Scheduler, "submit"), (Book, "join"), (Book, "_line_in")),
+        *((Scheduler, "refusal"), (Scheduler, "submit"), (Queue, "join"), (Queue, "_line_in")),
         *((Quotas, "add"), (Deadlines, "add"), (transitions, "job_event"), (Past, "predict")),
     ):
         with monkeypatch.context() as patch:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.hostile import PATTERNS, Input, a_machine, counting_floods, found_slow, grid
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.placement.effort import Effort, allowance
-from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.search import nearest_size, place
 from spalloc_server.core.placement.shapes import shapes_for
 from spalloc_server.core.placement.topology import Topology
@@ -35,14 +35,14 @@ def test_floods_and_their_layers_are_counted_and_only_meanwhile() -> None:
     [("empty", 1200), ("checkerboard", 600), ("board by board", 600), ("comb", 630), ("serpentine", 3 * 199)],
 )
 def test_patterns_leave_so_many_boards_free(pattern: str, boards: int) -> None:
-    assert Input("", a_machine(20, 20), Request(owner="me", boards=3), pattern).ground().size == boards
+    assert Input("", a_machine(20, 20), Request(owner="me", boards=3), pattern).free_boards().size == boards
 
 
 @pytest.mark.slow
 def test_dead_boards_are_never_free() -> None:
     for given in (*found_slow(), *islice(grid(20, every=400), 15)):
-        ground = given.ground()
-        assert not {*ground.torus.boards(ground.free)} & given.machine.dead_boards
+        free_boards = given.free_boards()
+        assert not {*free_boards.torus.boards(free_boards.free)} & given.machine.dead_boards
 
 
 def test_the_grid_has_every_pattern_with_every_number_of_dead_boards() -> None:
@@ -56,10 +56,10 @@ SEARCHES = 3
 
 @pytest.mark.parametrize("given", [*found_slow(), *grid(20, every=397)], ids=lambda given: given.name)
 def test_no_search_floods_for_more_than_its_allowance(given: Input) -> None:
-    ground = given.ground()
+    free_boards = given.free_boards()
     with counting_floods() as counted:
-        place(given.request, ground)
-    assert counted.layers <= SEARCHES * allowance(ground.torus.size)
+        place(given.request, free_boards)
+    assert counted.layers <= SEARCHES * allowance(free_boards.torus.size)
 
 
 @pytest.mark.parametrize("what", [{}, {"min_ratio": 0.5, "max_dead_links": 0}, {"require_torus": True}])
@@ -68,20 +68,20 @@ def test_a_number_of_boards_that_works_is_looked_for_at_the_cost_of_some_searche
     boards = [(x, y, z) for x in range(20) for y in range(20) for z in range(3)]
     topology = Topology(Torus(20, 20), random.sample(boards, 540), ())
     with counting_floods() as counted:
-        nearest_size(Request(owner="me", boards=495, max_dead_boards=1, **what), Ground(topology, topology.live))
+        nearest_size(Request(owner="me", boards=495, max_dead_boards=1, **what), FreeBoards(topology, topology.live))
     assert counted.layers <= (1 + 1 + SEARCHES) * allowance(400), "what is allowed, and a last search beyond it"
 
 
 def test_the_number_of_boards_that_works_may_be_far_from_what_was_asked_for() -> None:
     topology = Topology(Torus(5, 2), (), ())
     square = Request(owner="me", boards=26, min_ratio=1.0)
-    assert nearest_size(square, Ground(topology, topology.live)) == 12
+    assert nearest_size(square, FreeBoards(topology, topology.live)) == 12
 
 
 def test_one_board_is_a_number_that_works() -> None:
     topology = Topology(Torus(1, 1), [(0, 0, 2)], ())
     request = Request(owner="me", boards=2, max_dead_boards=0)
-    assert nearest_size(request, Ground(topology, topology.live)) == 1
+    assert nearest_size(request, FreeBoards(topology, topology.live)) == 1
 
 
 @pytest.mark.slow

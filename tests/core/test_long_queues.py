@@ -18,7 +18,7 @@ from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import NO_JOB
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.placement import occupancy
-from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.topology import Topology
 from spalloc_server.core.placement.work import STEP
@@ -113,7 +113,7 @@ def test_a_min_ratio_for_each_of_ten_thousand_jobs_makes_no_more_kinds_than_ther
     queue = Queue(20, 20)
     random_ratio = random.Random(1).random
     kinds = {
-        queue.scheduler._book.kind(Request(owner="me", boards=12, min_ratio=random_ratio())) for _ in range(10_000)
+        queue.scheduler._queue.kind(Request(owner="me", boards=12, min_ratio=random_ratio())) for _ in range(10_000)
     }
     assert len(kinds) == 128  # the fractions from 1/20 to 1/1 with denominators up to 20, of which there are so many
 
@@ -133,8 +133,8 @@ def test_a_min_ratio_for_each_of_ten_thousand_jobs_makes_no_more_kinds_than_ther
 def test_requests_are_of_one_kind_where_they_come_to_the_same_and_only_there(
     asked: dict[str, Any], same: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    book = Queue(4, 4).scheduler._book
-    kinds = [book.kind(Request(**{"owner": "me", "boards": 12, **what})) for what in (asked, same, other)]
+    queue = Queue(4, 4).scheduler._queue
+    kinds = [queue.kind(Request(**{"owner": "me", "boards": 12, **what})) for what in (asked, same, other)]
     assert kinds[0] == kinds[1] != kinds[2]
 
 
@@ -230,7 +230,7 @@ def test_a_reload_looks_at_a_bounded_number_of_jobs_at_a_time_and_in_the_end_at_
     sizes = {
         house.create(boards, keepalive=None, max_dead_boards=0): boards for boards in rng.choices((6, 30, 48), k=300)
     }
-    before = [job.job_id for job in house.controller.state.scheduler._book.line]
+    before = [job.job_id for job in house.controller.state.scheduler._queue.line]
     monkeypatch.setattr(schedule, "STEP", 60)
     house.configure(a_machine("m", 4, 4, dead_boards=[(0, 0, 0)]), a_machine("n", 4, 4, dead_boards=[(0, 0, 0)]))
     ended = [sum(house.state(job_id) == JobState.destroyed for job_id in sizes)]
@@ -241,7 +241,7 @@ def test_a_reload_looks_at_a_bounded_number_of_jobs_at_a_time_and_in_the_end_at_
     assert len(ended) > 10
     hopeless = {job_id for job_id, boards in sizes.items() if boards == 48}
     assert ended[-1] == len(hopeless)
-    line = [job.job_id for job in house.controller.state.scheduler._book.line]
+    line = [job.job_id for job in house.controller.state.scheduler._queue.line]
     assert line == [job_id for job_id in before if job_id not in hopeless]
 
 
@@ -252,10 +252,10 @@ def test_the_sizes_that_work_are_looked_for_once_a_kind_and_within_the_step(
     house = House(a_machine("m", 4, 4))
     house.create(48, keepalive=None)
     jobs = [house.create(36 - number % kinds, keepalive=None, max_dead_boards=0, min_ratio=1) for number in range(24)]
-    work = house.controller.state.scheduler._book.work
+    work = house.controller.state.scheduler._queue.work
     looked_for: list[int] = []
 
-    def at_great_cost(kind: Request, _ground: Ground) -> None:
+    def at_great_cost(kind: Request, _free_boards: FreeBoards) -> None:
         looked_for.append(kind.asked)
         work.left -= STEP
 
@@ -274,9 +274,9 @@ def test_a_job_that_is_possible_again_before_it_was_ended_goes_on_waiting(monkey
     house = House(a_machine("m", 4, 4))
     house.create(48, keepalive=None)
     jobs = [house.create(36 - number, keepalive=None, max_dead_boards=0, min_ratio=1) for number in range(9)]
-    work = house.controller.state.scheduler._book.work
+    work = house.controller.state.scheduler._queue.work
 
-    def at_great_cost(_kind: Request, _ground: Ground) -> None:
+    def at_great_cost(_kind: Request, _free_boards: FreeBoards) -> None:
         work.left -= STEP
 
     with monkeypatch.context() as patch:
@@ -306,7 +306,7 @@ def test_jobs_come_go_and_learn_while_a_reload_is_still_looking_at_the_queue(mon
     for _ in range(100):
         house.after(0)
     assert [job.job_id for job in house.controller.list_jobs() if job.boards] == [jobs[1]]
-    assert [job.job_id for job in house.controller.state.scheduler._book.line] == [
+    assert [job.job_id for job in house.controller.state.scheduler._queue.line] == [
         *jobs[2:20],
         *jobs[21:39],
         late,

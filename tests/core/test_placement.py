@@ -34,7 +34,7 @@ def a_request(**what: object) -> Request:
 def placed(machine: Machine, request: Request, busy: Collection[Board] = ()) -> tuple[Block, tuple[Board, ...]] | None:
     occupancy = Occupancy(machine, FILL)
     occupancy.hold([board for board in busy if board not in machine.dead_boards], 1)
-    found = place(request, occupancy.ground)
+    found = place(request, occupancy.free_boards)
     return found and (found[0], occupancy.torus.boards(found[1]))
 
 

@@ -21,7 +21,7 @@ OWNERS = [f"owner {number}" for number in range(20)]
 
 
 def queue(house: House) -> list[int]:
-    return [job.job_id for job in house.controller.state.scheduler._book.line]
+    return [job.job_id for job in house.controller.state.scheduler._queue.line]
 
 
 def restart(house: House, *, forget_due: bool = False, **settings: Any) -> None:
@@ -119,7 +119,7 @@ def test_who_has_been_next_for_long_is_so_after_a_reload_but_not_on_boards_that_
     held = house.boards(first)
     house.configure(a_machine("m", 2, 2, dead_boards=held))
     assert next_up(house, waiting).since == since
-    torus = house.controller.state.scheduler._book.machines["m"].torus
+    torus = house.controller.state.scheduler._queue.machines["m"].torus
     assert not held & set(torus.boards(next_up(house, waiting).boards))
 
 

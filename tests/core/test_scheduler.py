@@ -96,7 +96,7 @@ def test_nobodys_share_is_more_than_all_there_is() -> None:
     hall.teach("rare", 48, HOUR)
     hall.now += 10 * HOUR
     hall.teach("other", 3, 1.0)
-    past = hall.scheduler._book.past
+    past = hall.scheduler._queue.past
     for at in (0.0, HOUR, hall.now):
         assert all(0 <= past.share(owner, at) <= 1 for owner in ("rare", "other", "nobody"))
 
@@ -232,7 +232,7 @@ def test_of_boards_that_come_free_at_nearly_the_same_time_the_most_compact_are_r
     region = hall.scheduler.explain(waiting, hall.now).waits_for
     assert region is not None
     assert (region.width, region.height) == (4, 4)
-    last = max(hall.scheduler._book.running[job_id].predicted_end(hall.now) for job_id in holders(hall, region))
+    last = max(hall.scheduler._queue.running[job_id].predicted_end(hall.now) for job_id in holders(hall, region))
     assert hall.predicted_start(waiting) == pytest.approx(last)
 
 

@@ -22,8 +22,7 @@ from spalloc_server.hardware.frame import Frame
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log import defects
 from spalloc_server.log.defects import DefectLog
-from spalloc_server.process import expiry as timekeeper
-from spalloc_server.process import journal_maintenance as upkeep
+from spalloc_server.process import expiry, journal_maintenance
 from spalloc_server.process.job_log import JobLog
 from spalloc_server.process.loop_lag import StallDetector
 from spalloc_server.storage.sqlite import SqliteJournal
@@ -159,8 +158,8 @@ RAISING: list[tuple[Any, str]] = [
     (Outgoing, "notify"),
     (JobLog, "append"),
     (StallDetector, "beat"),
-    (upkeep.Upkeep, "look"),
-    (timekeeper.Timekeeper, "_tick"),
+    (journal_maintenance.JournalMaintenance, "look"),
+    (expiry.Expiry, "_tick"),
     (SqliteJournal, "prune"),
     (Controller, "machine_views"),
 ]
@@ -172,7 +171,7 @@ async def test_whatever_raises_the_server_lives_and_serves_as_soon_as_it_raises_
     seam: tuple[Any, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(defects, "RESTART_SECONDS", 0.02)
-    monkeypatch.setattr(timekeeper, "DEFECT_PAUSE", 0.02)
+    monkeypatch.setattr(expiry, "DEFECT_PAUSE", 0.02)
     monkeypatch.setattr("spalloc_server.process.consequences.SWITCH_AGAIN_SECONDS", 0.02)
     place = Place(tmp_path)
     place.configure()

@@ -8,7 +8,12 @@ import structlog
 
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
-from spalloc_server.process.journal_maintenance import COMPLAIN_SECONDS, PRUNE_SECONDS, RETRY_SECONDS, Upkeep
+from spalloc_server.process.journal_maintenance import (
+    COMPLAIN_SECONDS,
+    PRUNE_SECONDS,
+    RETRY_SECONDS,
+    JournalMaintenance,
+)
 from tests.storage.memory_journal import MemoryJournal
 from tests.storage.workload import a_job
 
@@ -23,8 +28,8 @@ class Clock:
 async def test_while_the_disk_refuses_so_does_the_server_and_the_log_says_so_once_a_minute() -> None:
     clock = Clock()
     refusals: list[str | None] = []
-    upkeep = Upkeep(refusals.append, clock=clock)
-    journal = MemoryJournal(loop=asyncio.get_running_loop(), on_health=upkeep.on_health)
+    maintenance = JournalMaintenance(refusals.append, clock=clock)
+    journal = MemoryJournal(loop=asyncio.get_running_loop(), on_health=maintenance.on_health)
     journal.failure = StorageError("the disk is full")
     seconds = 5 * COMPLAIN_SECONDS
     with structlog.testing.capture_logs() as log:
@@ -32,11 +37,11 @@ async def test_while_the_disk_refuses_so_does_the_server_and_the_log_says_so_onc
         for _ in range(int(seconds / RETRY_SECONDS)):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            upkeep.look(journal, history_days=1)
+            maintenance.look(journal, history_days=1)
             clock.now += RETRY_SECONDS
         assert journal.error is not None
         journal.failure = None
-        upkeep.look(journal, history_days=1)
+        maintenance.look(journal, history_days=1)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert journal.load(max_retired=0).facts == {"a": 1}
@@ -48,7 +53,7 @@ async def test_while_the_disk_refuses_so_does_the_server_and_the_log_says_so_onc
 
 async def test_old_history_goes_once_an_hour() -> None:
     clock = Clock()
-    upkeep = Upkeep(lambda _: None, clock=clock)
+    maintenance = JournalMaintenance(lambda _: None, clock=clock)
     journal = MemoryJournal(loop=asyncio.get_running_loop())
     day = 86400
     jobs = {number: a_job(number, ended_at=clock.now - age) for number, age in ((1, 3 * day), (2, day + 60), (3, 0))}
@@ -58,10 +63,10 @@ async def test_old_history_goes_once_an_hour() -> None:
     def remembered() -> list[int]:
         return [row.job_id for row in journal.load(max_retired=10).jobs]
 
-    upkeep.look(journal, history_days=2)
+    maintenance.look(journal, history_days=2)
     assert remembered() == [2, 3]
-    upkeep.look(journal, history_days=1)
+    maintenance.look(journal, history_days=1)
     assert remembered() == [2, 3]
     clock.now += PRUNE_SECONDS
-    upkeep.look(journal, history_days=1)
+    maintenance.look(journal, history_days=1)
     assert remembered() == [3]

@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from spalloc_server.frontends.v1 import turns
-from spalloc_server.process import expiry as timekeeper
+from spalloc_server.process import expiry
 from tests.house import Client, Place
 
 KEEPALIVE = 0.4
@@ -46,7 +46,7 @@ def keeping_alive(address: tuple[str, int], job_id: int) -> Iterator[None]:
 def test_keepalives_that_arrive_while_the_loop_stands_still_count(
     new_loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timekeeper, "READ_GRACE", 0.0)  # as if the loop stood still for all of it too
+    monkeypatch.setattr(expiry, "READ_GRACE", 0.0)  # as if the loop stood still for all of it too
     place = Place(tmp_path)
     place.configure()
 
@@ -75,7 +75,7 @@ CROWD_STALL = 2.5
 def test_keepalives_of_clients_that_stand_in_line_count(
     new_loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timekeeper, "READ_GRACE", 0.0)
+    monkeypatch.setattr(expiry, "READ_GRACE", 0.0)
     monkeypatch.setattr(turns, "TURN_SECONDS", -1.0)  # one client a turn, as if each took long
     place = Place(tmp_path)
     place.configure()

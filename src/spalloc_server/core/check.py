@@ -24,7 +24,7 @@ def check(state: State) -> None:
 
 
 def _check_jobs_and_boards(state: State) -> None:
-    held = {(machine, board): job_id for machine, board, job_id in (*state.power.held(), *state.trials.held())}
+    held = {(machine, board): job_id for machine, board, job_id in (*state.power.held(), *state.self_tests.held())}
     for job in state.jobs.values():
         assert job.state in {JobState.queued, JobState.power, JobState.ready}
         assert (job.state == JobState.queued) == (job.allocation is None), f"job {job.job_id} is queued with boards"

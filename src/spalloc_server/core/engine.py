@@ -71,7 +71,7 @@ class Engine:
             self._take_over(configuration, machines)
         for name in gone:
             with self.contained("what was under way on a machine that has gone"):
-                state.trials.break_off(name)
+                state.self_tests.break_off(name)
             with self.contained("boards on their way back to a machine that has gone"):
                 state.power.machine_gone(name)
         for job in doomed:
@@ -116,7 +116,7 @@ class Engine:
         with self.contained("the outcome of a power operation", job):
             if job is not None:
                 transitions.job_switched(state, job, failures, now)
-            elif machine := state.trials.ended(outcome.operation, failures, now):
+            elif machine := state.self_tests.ended(outcome.operation, failures, now):
                 state.outbox.changed_machines.add(machine.name)
             else:
                 transitions.boards_released(state, outcome.operation, failures, now)
@@ -155,7 +155,7 @@ class Engine:
         state = self.state
         if state.leases.behind:
             return state.clock()
-        times = (state.scheduler.wake_at(), state.run_times.first(), state.trials.first(), state.reclaim_at)
+        times = (state.scheduler.wake_at(), state.run_times.first(), state.self_tests.first(), state.reclaim_at)
         return min((time for time in times if time is not None), default=None)
 
     # ---------------------------------------------------------------- what follows
@@ -177,8 +177,8 @@ class Engine:
             for doing, error, culprit in state.scheduler.take_failures():
                 with self.contained(doing, state.jobs.get(culprit)):
                     raise error
-        with self.contained("trials of boards"):
-            state.outbox.changed_machines.update(state.trials.begin_due(state.machines, now))
+        with self.contained("self-tests of boards"):
+            state.outbox.changed_machines.update(state.self_tests.begin_due(state.machines, now))
 
     def finish(self, job: Job, reason: str | None, now: float) -> None:
         """End a job, whatever becomes of that."""
@@ -237,7 +237,7 @@ class Engine:
     def _held_for_nobody(self, machine: Machine, holder: int) -> list[Board]:
         """Boards that are held for a job that does not have them, and that are not on their way back either."""
         state = self.state
-        held = {board for name, board, _ in (*state.power.held(), *state.trials.held()) if name == machine.name}
+        held = {board for name, board, _ in (*state.power.held(), *state.self_tests.held()) if name == machine.name}
         for job in state.jobs.values():
             if job.allocation is not None and job.allocation.machine == machine.name:
                 held.update(job.allocation.boards)

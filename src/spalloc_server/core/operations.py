@@ -53,17 +53,17 @@ def enable_frame(engine: Engine, machine: str, frame: Frame) -> list[BoardView]:
 
 
 def power_cycle(engine: Engine, machine: str, board: Board) -> BoardView:
-    """Try a board that nobody has: on, verify, off. It goes on record like any trial."""
+    """Try a board that nobody has: on, verify, off. It goes on record like any self-test."""
     state, now = engine.state, engine.state.clock()
     there = _machine_of_live(state, machine, board)
     if state.closures.stopped is not None:
         raise RequestError("nothing is switched on until the emergency stop is over: `resume`")
-    obstacle = state.trials.possible(there, board, now)
+    obstacle = state.self_tests.possible(there, board, now)
     if obstacle is not None:
         raise RequestError(f"board {board} of {machine} cannot be power-cycled now: {obstacle}")
     view = views.board_view(state, machine, board)
     view.state, view.last_trial, view.rests_until = views.ON_TRIAL, None, None
-    state.trials.begin(there, board)
+    state.self_tests.begin(there, board)
     state.outbox.changed_machines.add(machine)
     engine.follow(now)
     return view
@@ -100,8 +100,8 @@ def emergency_stop(engine: Engine, *, reason: str, by: str) -> None:
     text = f"Emergency stop by {by}: {reason}"
     jobs = list(state.jobs.values())
     _set_stopped(state, Note(reason, by, now))
-    with engine.contained("trials that are broken off"):
-        state.trials.break_off()
+    with engine.contained("self-tests that are broken off"):
+        state.self_tests.break_off()
     for job in jobs:
         with engine.contained("the emergency stop of a job", job):
             if job.ready_at is not None:

@@ -2,8 +2,8 @@
 
 Theory of operation. `State` holds the parts and does nothing. A `Job` knows its own life (`job`), the `Scheduler` who
 waits and which boards are whose, `Power` which operations are under way and which boards are on their way back,
-`BoardRecords` which boards are not to be used, `Trials` which of them are being tried again, `Deadlines` whose lease or
-run time is over, `Closures` what operators have closed. What the world must do about it piles up in the `Outbox`.
+`BoardRecords` which boards are not to be used, `SelfTests` which of them are being tried again, `Deadlines` whose lease
+or run time is over, `Closures` what operators have closed. What the world must do about it piles up in the `Outbox`.
 
 What can happen to it is in `transitions`, what the world tells in `engine`, what users and operators command in
 `commands` and `operations`; `views` tells of it, `restore` brings it back, `check` asserts that it agrees with itself.
@@ -19,7 +19,7 @@ from spalloc_server.config.machine import Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.core.boards.power import Power
 from spalloc_server.core.boards.records import BoardRecords
-from spalloc_server.core.boards.self_tests import Trials
+from spalloc_server.core.boards.self_tests import SelfTests
 from spalloc_server.core.closures import Closures
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.defects import Defects
@@ -60,7 +60,7 @@ class State:
         self.scheduler = Scheduler()
         self.power = Power(self.outbox)
         self.boards = BoardRecords(self.scheduler, self.closures, self.outbox)
-        self.trials = Trials(self.scheduler, self.power, self.boards, self.closures, self.defects)
+        self.self_tests = SelfTests(self.scheduler, self.power, self.boards, self.closures, self.defects)
         self.quotas = Quotas()
         self.leases = Deadlines(self.jobs, attrgetter("deadline"))
         self.run_times = Deadlines(self.jobs, attrgetter("bound"))

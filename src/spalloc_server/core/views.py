@@ -204,7 +204,7 @@ def _board_state(state: State, machine: Machine, board: Board) -> str:
         job = state.jobs.get(job_id)
         if job is not None and job.allocation is not None and board in job.allocation.boards:
             return "in use"
-        return ON_TRIAL if state.trials.tries(machine, board) else "switching off"
+        return ON_TRIAL if state.self_tests.tries(machine, board) else "switching off"
     if state.boards.out_of_service(machine, board) is not None:
         return "out of service"
     return "free" if state.scheduler.rests_until(machine.name, board) is None else "resting"
@@ -222,7 +222,7 @@ def _board_view(state: State, machine: Machine, board: Board) -> BoardView:
     view.rests_until = state.scheduler.rests_until(machine.name, board)
     view.out_of_service = state.boards.out_of_service(machine, board)
     row = state.boards.row(machine, board) or BoardRow(machine=machine.name, x=x, y=y, z=z)
-    view.last_trial = state.trials.verdicts.get((machine.name, x, y, z))
+    view.last_trial = state.self_tests.verdicts.get((machine.name, x, y, z))
     view.trial_at, view.strikes, view.failures, view.reports = row.trial_at, row.strikes, row.failures, row.reports
     cabinet, frame, _ = machine.board_locations[board]
     note = state.closures.frames.get((machine.name, (cabinet, frame)))

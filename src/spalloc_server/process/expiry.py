@@ -1,8 +1,8 @@
 """When it is time for what: the core's turns when something can happen by itself, and ends that must not be waited for.
 
-Theory of operation. A timer is set for the next rest, run time or trial that ends. Leases are judged in two steps, so
-that a client is never punished for what the server has not read yet: at the first, the time is noted; by the second, a
-moment later, every command that had arrived by then has been read and counted.
+Theory of operation. A timer is set for the next rest or run time that ends, and the next self-test. Leases are judged
+in two steps, so that a client is never punished for what the server has not read yet: at the first, the time is noted;
+by the second, a moment later, every command that had arrived by then has been read and counted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from spalloc_server.controller import Controller, steady_time
 from spalloc_server.log.defects import DefectLog
 
-__all__ = ["Timekeeper", "hurried"]
+__all__ = ["Expiry", "hurried"]
 
 READ_GRACE = 0.1
 """Seconds between noting that leases have run out and ending their jobs, in which commands that wait are read."""
@@ -42,7 +42,7 @@ async def hurried(work: Coroutine[Any, Any, None], haste: asyncio.Event, seconds
             raise result
 
 
-class Timekeeper:
+class Expiry:
     """Calls a core's `tick`, and then `changed`."""
 
     def __init__(self, controller: Controller, changed: Callable[[], None], defects: DefectLog | None = None) -> None:

@@ -14,7 +14,7 @@ from spalloc_server.errors import StorageError
 from spalloc_server.log.logger import get_logger
 from spalloc_server.storage.journal import Journal
 
-__all__ = ["Upkeep"]
+__all__ = ["JournalMaintenance"]
 
 RETRY_SECONDS = 1.0
 """Between attempts to write while the disk refuses."""
@@ -28,7 +28,7 @@ PRUNE_SECONDS = 3600.0
 log = get_logger(__name__)
 
 
-class Upkeep:
+class JournalMaintenance:
     """Looks after a journal.
 
     Args:

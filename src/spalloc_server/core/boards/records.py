@@ -1,12 +1,12 @@
 """Which boards may be given to jobs, and what is remembered of those that may not.
 
 Theory of operation. A board is in service when nothing speaks against it, which may be any of four things. It has
-failed, or its users have reported it: then it is in *quarantine*, and is tried again later (`trials`), until it has
+failed, or its users have reported it: then it is in *quarantine*, and is tried again later (`self_tests`), until it has
 been there too often. An operator says so, of the board or of its whole frame. Or its frame's BMP does not answer, or
 does not do as it is told. All but the last are records that outlive a restart; the last ends with the trouble.
 
-A quarantine is a *strike*, and so is a trial that fails. A board that passes its trial comes back with a clean slate,
-that is, earlier failures and reports count no longer; yet they and the strikes are remembered. After
+A quarantine is a *strike*, and so is a self-test that fails. A board that passes its self-test comes back with a clean
+slate, that is, earlier failures and reports count no longer; yet they and the strikes are remembered. After
 `Health.strikes` of them only an operator brings it back, and thereby wipes everything. An operator's word overrides
 the server's, never the other way round.
 """
@@ -148,7 +148,7 @@ class BoardRecords:
         self._keep(row, machine)
 
     def tried(self, machine: Machine, board: Board, reason: str | None, now: float) -> None:
-        """A trial is over: the board works (None), or does not for this reason."""
+        """A self-test is over: the board works (None), or does not for this reason."""
         row = self._row(machine, board)
         if reason is not None:
             row.failures = [*row.failures, (now, reason)][-REMEMBERED:]

@@ -1,16 +1,16 @@
 """Boards in quarantine are tried in the background: switched on, verified, and switched off again.
 
-Theory of operation. A trial is due when the board's time in quarantine is over, and begins once nobody has the board,
-it has rested, and its frame answers. No trial begins by itself where an operator has closed the frame or drained the
-machine: somebody may be at work there.
+Theory of operation. A self-test is due when the board's time in quarantine is over, and begins once nobody has the
+board, it has rested, and its frame answers. No self-test begins by itself where an operator has closed the frame or
+drained the machine: somebody may be at work there.
 
 While it lasts the board is held, by job 0, as if a job had it: so nobody can be given it, not even if an operator
 returns it meanwhile. When the hardware has answered, the verdict goes on record (`BoardRecords`) and the board is
-released, which switches it off and lets it rest like after any job. No frame has two trials at once, so that its BMP
-stays free for jobs. A trial that failed because of the frame is no verdict, and is done again.
+released, which switches it off and lets it rest like after any job. No frame has two self-tests at once, so that its
+BMP stays free for jobs. A self-test that failed because of the frame is no verdict, and is done again.
 
-Trials are not stored. After a restart the board is still in quarantine, its trial is still due, and it starts anew;
-only the release is stored, as all are.
+Self-tests are not stored. After a restart the board is still in quarantine, its self-test is still due, and it starts
+anew; only the release is stored, as all are.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from spalloc_server.core.model.power import NO_JOB, BoardFailure
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from spalloc_server.core.undo import Undo
 
-__all__ = ["PASSED", "Trials"]
+__all__ = ["PASSED", "SelfTests"]
 
 PASSED = "passed"
 """The verdict on a board that works."""
 
 
-class Trials:
+class SelfTests:
     """Which boards are due, and which are being tried."""
 
     def __init__(
@@ -49,10 +49,10 @@ class Trials:
         self._under_way: dict[int, tuple[Machine, Board]] = {}
         self._first: float | None = None
         self.verdicts: dict[BoardKey, str] = {}
-        """What came of each board's last trial, in words, since the server started."""
+        """What came of each board's last self-test, in words, since the server started."""
 
     def begin_due(self, machines: Mapping[str, Machine], now: float) -> Iterator[str]:
-        """Begin the trials that are due and possible; the names of their machines. To be called at every change."""
+        """Begin the self-tests that are due and possible; the names of their machines. To be called at every change."""
         if self._closures.stopped is not None:
             self._first = None
             return
@@ -64,7 +64,7 @@ class Trials:
                 if (name, x, y, z) in self._failed:
                     continue
                 self._failed.add((name, x, y, z))
-                with self._defects.contained(f"a trial of board {(x, y, z)} of {name}"):
+                with self._defects.contained(f"a self-test of board {(x, y, z)} of {name}"):
                     rests_until = self._scheduler.rests_until(name, (x, y, z))
                     if rests_until is not None:
                         later.append(rests_until)
@@ -100,7 +100,7 @@ class Trials:
             self._under_way[operation] = machine, board
 
     def ended(self, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> Machine | None:
-        """The machine whose board has been tried by this operation; None where it was no trial."""
+        """The machine whose board has been tried by this operation; None where it was no self-test."""
         if operation not in self._under_way:
             return None
         machine, board = self._under_way.pop(operation)
@@ -129,7 +129,7 @@ class Trials:
         return (machine.name, board, NO_JOB) in self.held()
 
     def first(self) -> float | None:
-        """When the next trial is due, as far as that is not waiting for anything else; None where none is."""
+        """When the next self-test is due, as far as that is not waiting for anything else; None where none is."""
         return self._first
 
     def _closed(self, machine: Machine, board: Board) -> bool:

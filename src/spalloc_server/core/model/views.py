@@ -68,7 +68,7 @@ class BoardView(msgspec.Struct, kw_only=True):
     trial_at: float | None = None
     """When the server tries it again; None where it needs an operator."""
     last_trial: str | None = None
-    """What came of its last trial since the server started: `passed`, `failed: ...` or `cut off ...`."""
+    """What came of its last self-test since the server started: `passed`, `failed: ...` or `cut off ...`."""
     strikes: int = 0
     failures: list[tuple[float, str]] = []
     reports: list[BoardReport] = []

@@ -16,13 +16,13 @@ from spalloc_server.core.placement.topology import Topology
 from spalloc_server.core.placement.torus import Planes, count, union, without
 from spalloc_server.core.placement.windows import Windows, board_counts
 
-__all__ = ["Ground"]
+__all__ = ["FreeBoards"]
 
 MAX_COMPONENTS = 64
 """Components that are told apart; where there are more, the boards of the rest count as one."""
 
 
-class Ground:
+class FreeBoards:
     """Boards that may be given now, or at some time, on a machine. Immutable.
 
     Args:
@@ -37,7 +37,7 @@ class Ground:
         self.free = free
         self.lately = lately
         self._components: list[tuple[int, Planes]] | None = None
-        self._reaching: dict[int, Ground] = {}
+        self._reaching: dict[int, FreeBoards] = {}
 
     @cached_property
     def size(self) -> int:
@@ -55,10 +55,10 @@ class Ground:
         return self.topology.broken.between(self.free)
 
     @cached_property
-    def rested(self) -> Ground:
+    def rested(self) -> FreeBoards:
         """It without the boards that were used lately."""
         rested = without(self.free, self.lately)
-        return self if rested == self.free else Ground(self.topology, rested)
+        return self if rested == self.free else FreeBoards(self.topology, rested)
 
     def origins(self, width: int, height: int, boards: int) -> int:
         """Origins of the blocks of this size that have so many boards, and some in the corner and at both far ends.
@@ -75,7 +75,7 @@ class Ground:
         rows = torus.touching(b | c if height == torus.height else c, width, 1)
         return enough & a & torus.rolled(columns, width - 1, 0) & torus.rolled(rows, 0, height - 1)
 
-    def connected(self, boards: int, effort: Effort) -> Ground:
+    def connected(self, boards: int, effort: Effort) -> FreeBoards:
         """It without the connected components that have fewer boards than this, as far as they are told apart."""
         components = self._labelled(effort)
         enough = [index for index, (size, _) in enumerate(components) if size >= boards]
@@ -85,7 +85,7 @@ class Ground:
             planes: Planes = (0, 0, 0)
             for index in enough:
                 planes = union(planes, components[index][1])
-            self._reaching[len(enough)] = Ground(self.topology, planes, self.lately)
+            self._reaching[len(enough)] = FreeBoards(self.topology, planes, self.lately)
         return self._reaching[len(enough)]
 
     def _labelled(self, effort: Effort) -> list[tuple[int, Planes]]:

@@ -24,7 +24,7 @@ from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, WrapAround
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.search import Place, fits, nearest_size, place
 from spalloc_server.core.placement.span import own_stopped_links, wraps_of
 from spalloc_server.core.placement.topology import DEFAULT_MIN_FILL, Topology
@@ -36,7 +36,7 @@ __all__ = ["Occupancy"]
 MAX_REMEMBERED_REQUESTS = 10_000
 """Kinds of request of which a machine remembers whether it could serve them."""
 
-REMEMBERED_GROUNDS = 4
+REMEMBERED_FREE_BOARDS = 4
 """Sets of free boards of which a machine remembers what the search for places has found out about them."""
 
 
@@ -65,7 +65,7 @@ class Occupancy:
         self._topology: Topology | None = None
         self._whole: Topology | None = None
         self._live: Planes = self._working_planes()
-        self._grounds: dict[Planes, Ground] = {}
+        self._free_boards: dict[Planes, FreeBoards] = {}
         self._could_serve: dict[Request, bool] = {}
         self._serves_now: dict[Request, bool] = {}
         self._nearest: dict[Request, int | None] = {}
@@ -120,15 +120,15 @@ class Occupancy:
             return False
         return not self.out or self._serves(kind, self.topology, self._serves_now)
 
-    def place(self, kind: Request, ground: Ground) -> Place | None:
+    def place(self, kind: Request, free_boards: FreeBoards) -> Place | None:
         """Where a kind of request fits on some boards of this machine, as `core.placement.search.place` tells."""
         self.work.searched(self.torus.size)
-        return place(kind, ground)
+        return place(kind, free_boards)
 
-    def fits(self, kind: Request, ground: Ground) -> bool:
+    def fits(self, kind: Request, free_boards: FreeBoards) -> bool:
         """Whether there is any place for a kind of request on some boards of this machine."""
         self.work.searched(self.torus.size)
-        return fits(kind, ground)
+        return fits(kind, free_boards)
 
     def nearest_size(self, kind: Request) -> int | None:
         """The number of boards nearest to what is asked for that the machine as configured could serve."""
@@ -138,14 +138,14 @@ class Occupancy:
             if len(self._nearest) >= MAX_REMEMBERED_REQUESTS:
                 del self._nearest[next(iter(self._nearest))]
             self.work.searched(self.torus.size)
-            self._nearest[kind] = nearest_size(kind, Ground(self._whole, self._whole.live))
+            self._nearest[kind] = nearest_size(kind, FreeBoards(self._whole, self._whole.live))
         return self._nearest[kind]
 
     def _serves(self, kind: Request, topology: Topology, known: dict[Request, bool]) -> bool:
         if (serves := known.get(kind)) is None:
             if len(known) >= MAX_REMEMBERED_REQUESTS:
                 del known[next(iter(known))]
-            serves = known[kind] = self.place(kind, Ground(topology, topology.live)) is not None
+            serves = known[kind] = self.place(kind, FreeBoards(topology, topology.live)) is not None
         return serves
 
     def _metered(self, dead: Iterable[Board]) -> Topology:
@@ -173,7 +173,7 @@ class Occupancy:
 
     def _forget_topology(self) -> None:
         self._topology = self._whole = None
-        self._grounds, self._could_serve, self._serves_now, self._nearest = {}, {}, {}, {}
+        self._free_boards, self._could_serve, self._serves_now, self._nearest = {}, {}, {}, {}
 
     def set_out_of_service(self, boards: Collection[Board], *, out: bool) -> bool:
         """Take boards out of service or put them back; whether that changes anything."""
@@ -191,22 +191,22 @@ class Occupancy:
             self._live, self.free = live, free
             self.out.difference_update(changed)
         self._topology = None
-        self._grounds, self._serves_now = {}, {}
+        self._free_boards, self._serves_now = {}, {}
         return True
 
     @property
-    def ground(self) -> Ground:
+    def free_boards(self) -> FreeBoards:
         """The free boards, as placement takes them."""
-        return self.ground_of(self.free)
+        return self.free_boards_of(self.free)
 
-    def ground_of(self, boards: Planes) -> Ground:
+    def free_boards_of(self, boards: Planes) -> FreeBoards:
         """Some of the free boards, likewise."""
-        ground = self._grounds.get(boards)
-        if ground is None:
-            if len(self._grounds) >= REMEMBERED_GROUNDS:
-                del self._grounds[next(iter(self._grounds))]
-            ground = self._grounds[boards] = Ground(self.topology, boards, self.lately)
-        return ground
+        free_boards = self._free_boards.get(boards)
+        if free_boards is None:
+            if len(self._free_boards) >= REMEMBERED_FREE_BOARDS:
+                del self._free_boards[next(iter(self._free_boards))]
+            free_boards = self._free_boards[boards] = FreeBoards(self.topology, boards, self.lately)
+        return free_boards
 
     def hold(self, boards: Collection[Board], job_id: int) -> None:
         """Give boards to a job; all of them, or none."""
@@ -266,7 +266,7 @@ class Occupancy:
         young = self.torus.planes(boards)
         more = union(self.lately, young)
         self.lately = more if 2 * count(more) <= count(self._live) else young
-        self._grounds = {}
+        self._free_boards = {}
 
     def _set_free(self, boards: Iterable[Board]) -> None:
         """Nobody has these any more: those that are in service may be given."""

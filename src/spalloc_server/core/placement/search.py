@@ -28,7 +28,7 @@ from spalloc_server.coordinates import BOARDS_PER_TRIAD
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.placement.dead_links import STEPS, ways_to_leave_out
 from spalloc_server.core.placement.effort import Effort, EffortSpent, allowance
-from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.selection import select
 from spalloc_server.core.placement.shapes import Shape, inside, looser_shapes, shapes_for, wanted_boards
 from spalloc_server.core.placement.topology import Topology
@@ -47,55 +47,55 @@ Place: TypeAlias = tuple[Block, Planes]
 """A block, and the boards in it that are given."""
 
 
-def place(request: Request, ground: Ground, effort: Effort | None = None) -> Place | None:
+def place(request: Request, free_boards: FreeBoards, effort: Effort | None = None) -> Place | None:
     """The best place for a request, or None where none was found.
 
     Args:
         request: what is asked for; whether the machine is one that it may use has been checked already.
-        ground: the boards that may be given.
+        free_boards: the boards that may be given.
         effort: what the search may cost, where it shares that with others.
     """
     if request.single:
-        return _single(request, ground)
+        return _single(request, free_boards)
     if min(request.max_dead_boards or 0, request.max_dead_links or 0) < 0:
         return None
     if request.boards is not None and request.boards < 1:
         return None
-    effort = effort or Effort(ground.torus.size)
+    effort = effort or Effort(free_boards.torus.size)
     try:
         if request.boards is None or request.require_torus:
-            return place_whole(request, ground, effort)
-        found = _part(request, ground, effort)
-        if found is None and _takes_fewer(request, ground.topology, effort):
-            spanned = _idle_serves(request, ground.topology, effort)
-            found = place_whole(request, ground, effort, spanned=spanned)
+            return place_whole(request, free_boards, effort)
+        found = _part(request, free_boards, effort)
+        if found is None and _takes_fewer(request, free_boards.topology, effort):
+            spanned = _idle_serves(request, free_boards.topology, effort)
+            found = place_whole(request, free_boards, effort, spanned=spanned)
     except EffortSpent:
         return None
     return found
 
 
-def fits(request: Request, ground: Ground) -> bool:
+def fits(request: Request, free_boards: FreeBoards) -> bool:
     """Whether a place for a request is found."""
-    return place(request, ground) is not None
+    return place(request, free_boards) is not None
 
 
-def nearest_size(request: Request, ground: Ground) -> int | None:
+def nearest_size(request: Request, free_boards: FreeBoards) -> int | None:
     """The number of boards nearest to a request's own that has a place, in a request that is the same otherwise.
 
     The smaller one where two are as near. None where none was found at the cost of some searches.
     """
     assert request.boards is not None
-    effort = Effort(ground.torus.size)
+    effort = Effort(free_boards.torus.size)
     fewest_boards = 2 if request.require_torus else 1
     with suppress(EffortSpent):
-        for distance in range(1, max(request.boards, ground.size)):
+        for distance in range(1, max(request.boards, free_boards.size)):
             for boards in (request.boards - distance, request.boards + distance):
-                if not fewest_boards <= boards <= ground.size:
+                if not fewest_boards <= boards <= free_boards.size:
                     continue
                 effort.step(LOOK)
-                if place(replace(request, boards=boards), ground, effort.apart()):
+                if place(replace(request, boards=boards), free_boards, effort.apart()):
                     return boards
-                if effort.spent >= SEARCHES * allowance(ground.torus.size):
+                if effort.spent >= SEARCHES * allowance(free_boards.torus.size):
                     return None
     return None
 
@@ -125,31 +125,31 @@ def _idle_serves(request: Request, topology: Topology, effort: Effort) -> bool:
 
     def find_out() -> bool:
         try:
-            return _part(request, Ground(topology, topology.live), effort.apart()) is not None
+            return _part(request, FreeBoards(topology, topology.live), effort.apart()) is not None
         except EffortSpent:
             return False
 
     return topology.remember(("idle", wanted_boards(request), request.min_ratio, request.max_dead_links), find_out)
 
 
-def _part(request: Request, ground: Ground, effort: Effort) -> Place | None:
+def _part(request: Request, free_boards: FreeBoards, effort: Effort) -> Place | None:
     """The most compact place with as many connected free boards as asked for."""
-    boards, torus, topology = wanted_boards(request), ground.torus, ground.topology
-    if boards > ground.size:
+    boards, torus, topology = wanted_boards(request), free_boards.torus, free_boards.topology
+    if boards > free_boards.size:
         return None
     what = boards, torus.width, torus.height, request.min_ratio, topology.min_fill
-    if found := _in_shapes(request, ground, shapes_for(*what), effort):
+    if found := _in_shapes(request, free_boards, shapes_for(*what), effort):
         return found
     if not topology.blemishes:
         return None
     key = "part", boards, request.min_ratio, request.max_dead_links
     looser = topology.remember(key, lambda: _looser_tightest(request, topology, effort.apart()))
-    return _in_shapes(request, ground, looser, effort)
+    return _in_shapes(request, free_boards, looser, effort)
 
 
 def _looser_tightest(request: Request, topology: Topology, effort: Effort) -> tuple[Shape, ...]:
     """The tightest rectangles that dead boards leave on the idle machine, as far as `shapes_for` does not have them."""
-    torus, idle = topology.torus, Ground(topology, topology.live)
+    torus, idle = topology.torus, FreeBoards(topology, topology.live)
     what = wanted_boards(request), torus.width, torus.height, request.min_ratio, topology.min_fill
     tightest: list[Shape] = []
     with suppress(EffortSpent):
@@ -159,32 +159,32 @@ def _looser_tightest(request: Request, topology: Topology, effort: Effort) -> tu
     return tuple(shape for shape in tightest if shape not in shapes_for(*what))
 
 
-def _in_shapes(request: Request, ground: Ground, shapes: Sequence[Shape], effort: Effort) -> Place | None:
+def _in_shapes(request: Request, free_boards: FreeBoards, shapes: Sequence[Shape], effort: Effort) -> Place | None:
     """A place in one of these rectangles, the first that has any."""
     boards = wanted_boards(request)
-    if not shapes or ground.windows.most(*map(max, zip(*shapes, strict=True))) < boards:
+    if not shapes or free_boards.windows.most(*map(max, zip(*shapes, strict=True))) < boards:
         return None
     for shape in shapes:
-        if not ground.windows.knows(*shape, boards):
+        if not free_boards.windows.knows(*shape, boards):
             effort.shape()
-        if ground.windows.most(*shape) < boards:
+        if free_boards.windows.most(*shape) < boards:
             continue
-        for some in (ground,) if ground.rested is ground else (ground.rested, ground):
+        for some in (free_boards,) if free_boards.rested is free_boards else (free_boards.rested, free_boards):
             if found := next(_with_enough(request, some, shape, effort), None):
                 return found
     return None
 
 
-def _with_enough(request: Request, ground: Ground, shape: Shape, effort: Effort) -> Iterator[Place]:
+def _with_enough(request: Request, free_boards: FreeBoards, shape: Shape, effort: Effort) -> Iterator[Place]:
     """Blocks of a shape that have as many connected free boards as asked for."""
-    torus, boards = ground.torus, wanted_boards(request)
-    among = ground.origins(*shape, boards)
+    torus, boards = free_boards.torus, wanted_boards(request)
+    among = free_boards.origins(*shape, boards)
     later = 0
     tolerated = request.max_dead_links
-    if tolerated is not None and tolerated < len(ground.broken):
-        wide, dead = torus.wide, ground.broken
+    if tolerated is not None and tolerated < len(free_boards.broken):
+        wide, dead = torus.wide, free_boards.broken
         effort.shape(2 * len(STEPS))
-        left = ground.windows.sums(*shape) + tolerated * wide.ones - dead.matched.inside(*shape)
+        left = free_boards.windows.sums(*shape) + tolerated * wide.ones - dead.matched.inside(*shape)
         among &= wide.at_least(left, boards)
         later = among & wide.at_least(dead.inside(*shape), tolerated + 1)
     narrowed = False
@@ -194,38 +194,38 @@ def _with_enough(request: Request, ground: Ground, shape: Shape, effort: Effort)
                 continue
             block = (at % torus.width, at // torus.width, *shape)
             effort.step()
-            if given := _chosen(request, ground, block, effort):
+            if given := _chosen(request, free_boards, block, effort):
                 yield block, given
             elif not narrowed:
                 narrowed = True
-                among &= ground.connected(boards, effort).origins(*shape, boards)
+                among &= free_boards.connected(boards, effort).origins(*shape, boards)
 
 
-def _chosen(request: Request, ground: Ground, block: Block, effort: Effort) -> Planes | None:
+def _chosen(request: Request, free_boards: FreeBoards, block: Block, effort: Effort) -> Planes | None:
     """As many connected free boards of a block as asked for, with no more dead links between them than is tolerated."""
-    topology, boards, tolerated = ground.topology, wanted_boards(request), request.max_dead_links
-    here = topology.seen(ground.free, block)
+    topology, boards, tolerated = free_boards.topology, wanted_boards(request), request.max_dead_links
+    here = topology.seen(free_boards.free, block)
     given = select(topology, block, here, boards, effort)
     if given is None:
         return None
     given = topology.placed(given, block)
     if tolerated is None:
         return given
-    effort.step(ground.broken.steps)
-    if len(ground.broken.among(block, given)) <= tolerated:
+    effort.step(free_boards.broken.steps)
+    if len(free_boards.broken.among(block, given)) <= tolerated:
         return given
-    dead = ground.broken.among(block, ground.free)
+    dead = free_boards.broken.among(block, free_boards.free)
     for left_out in ways_to_leave_out(dead, tolerated, count(here) - boards, effort):
-        rest = topology.seen(without(ground.free, topology.torus.planes(left_out)), block)
+        rest = topology.seen(without(free_boards.free, topology.torus.planes(left_out)), block)
         given = select(topology, block, rest, boards, effort)
-        effort.step(ground.broken.steps)
-        if given and len(ground.broken.among(block, topology.placed(given, block))) <= tolerated:
+        effort.step(free_boards.broken.steps)
+        if given and len(free_boards.broken.among(block, topology.placed(given, block))) <= tolerated:
             return topology.placed(given, block)
     return None
 
 
-def _single(request: Request, ground: Ground) -> Place | None:
-    torus, free = ground.torus, ground.free
+def _single(request: Request, free_boards: FreeBoards) -> Place | None:
+    torus, free = free_boards.torus, free_boards.free
     if request.board is not None:
         x, y, z = request.board
         exists = 0 <= x < torus.width and 0 <= y < torus.height and 0 <= z < BOARDS_PER_TRIAD
@@ -236,7 +236,7 @@ def _single(request: Request, ground: Ground) -> Place | None:
     all_three = a & b & c
     two_or_more = a & b | b & c | a & c
     for triads in ((a | b | c) & ~two_or_more, two_or_more & ~all_three, all_three):
-        for preferred in (ground.rested, ground):
+        for preferred in (free_boards.rested, free_boards):
             a, b, c = preferred.free
             if some := triads & (a | b | c):
                 at = next(origins(some))

@@ -16,7 +16,7 @@ from itertools import product
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.placement.dead_links import STEPS
 from spalloc_server.core.placement.effort import Effort, EffortSpent
-from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.shapes import Shape, inside, looser_shapes, shapes_for, torus_shapes, wanted_boards
 from spalloc_server.core.placement.span import clean_wraps, spans
 from spalloc_server.core.placement.topology import Topology
@@ -26,31 +26,31 @@ __all__ = ["place_whole"]
 
 
 def place_whole(
-    request: Request, ground: Ground, effort: Effort, *, spanned: bool = False
+    request: Request, free_boards: FreeBoards, effort: Effort, *, spanned: bool = False
 ) -> tuple[Block, Planes] | None:
     """The smallest whole block for a request, with the boards that it gets; None where none was found.
 
     Args:
         request: what is asked for.
-        ground: the boards that may be given.
+        free_boards: the boards that may be given.
         effort: what the search may cost.
         spanned: take no block that is not spanned, whatever else there is.
 
     Raises:
         EffortSpent: the search has cost all that it may.
     """
-    topology = ground.topology
+    topology = free_boards.topology
     shapes, spanning = topology.remember(
         ("whole", request.boards, *request.kind), lambda: _what_there_is(request, topology, effort.apart())
     )
     if spanned and not spanning:
         return None
-    return _search(request, ground, shapes, effort, spanning=spanning)
+    return _search(request, free_boards, shapes, effort, spanning=spanning)
 
 
 def _what_there_is(request: Request, topology: Topology, effort: Effort) -> tuple[Sequence[Shape], bool]:
     """The shapes that serve a request best on the idle machine, and whether blocks that are spanned do."""
-    idle = Ground(topology, topology.live)
+    idle = FreeBoards(topology, topology.live)
     for spanning, shapes in product((True, False), _choices(request, topology)):
         try:
             if _search(request, idle, shapes, effort, spanning=spanning):
@@ -75,51 +75,51 @@ def _choices(request: Request, topology: Topology) -> Iterator[Sequence[Shape]]:
 
 
 def _search(
-    request: Request, ground: Ground, shapes: Sequence[Shape], effort: Effort, *, spanning: bool
+    request: Request, free_boards: FreeBoards, shapes: Sequence[Shape], effort: Effort, *, spanning: bool
 ) -> tuple[Block, Planes] | None:
     full: list[Shape] = []
     for shape in shapes:
         if any(inside(other, shape) for other in full):
             continue  # no block of a shape inside this one has all its working boards free
         effort.shape()
-        a, b, c = without(ground.topology.live, ground.free)
-        free_throughout = ground.free[0] & ~ground.torus.touching(a | b | c, *shape)
+        a, b, c = without(free_boards.topology.live, free_boards.free)
+        free_throughout = free_boards.free[0] & ~free_boards.torus.touching(a | b | c, *shape)
         if not free_throughout:
             full.append(shape)
             continue
-        for block, likely in _candidates(request, ground, shape, free_throughout, effort):
+        for block, likely in _candidates(request, free_boards, shape, free_throughout, effort):
             if not (likely or effort.ample):
                 break
-            boards = _given(request, ground, block, effort, spanning=spanning)
+            boards = _given(request, free_boards, block, effort, spanning=spanning)
             if boards:
-                return block, ground.topology.placed(boards, block)
+                return block, free_boards.topology.placed(boards, block)
     return None
 
 
 def _candidates(
-    request: Request, ground: Ground, shape: Shape, among: int, effort: Effort
+    request: Request, free_boards: FreeBoards, shape: Shape, among: int, effort: Effort
 ) -> Iterator[tuple[Block, bool]]:
     """Blocks of a shape with origins among these that have enough working boards, and whether they will probably do.
 
     Those with too many dead links come last: they do only where these lead to boards that are cut off.
     """
-    topology, torus = ground.topology, ground.torus
+    topology, torus = free_boards.topology, free_boards.torus
     if request.max_dead_boards is not None:
         least = max(1, request.asked - request.max_dead_boards)
         among &= topology.windows.at_least(*shape, least)
     later = 0
-    if request.max_dead_links is not None and request.max_dead_links < len(ground.broken):
+    if request.max_dead_links is not None and request.max_dead_links < len(free_boards.broken):
         effort.shape(len(STEPS))
-        inside_blocks = ground.broken.inside(*shape, around=request.require_torus)
+        inside_blocks = free_boards.broken.inside(*shape, around=request.require_torus)
         later = among & torus.wide.at_least(inside_blocks, request.max_dead_links + 1)
     for some, likely in ((among & ~later, True), (later, False)):
         for at in origins(some):
             yield (at % torus.width, at // torus.width, *shape), likely
 
 
-def _given(request: Request, ground: Ground, block: Block, effort: Effort, *, spanning: bool) -> Planes | None:
+def _given(request: Request, free_boards: FreeBoards, block: Block, effort: Effort, *, spanning: bool) -> Planes | None:
     """The boards of a block that a request gets, seen from its origin; None where they do not suffice."""
-    topology = ground.topology
+    topology = free_boards.topology
     effort.step()
     boards = topology.reach(block, effort)
     given = count(boards)
@@ -132,9 +132,9 @@ def _given(request: Request, ground: Ground, block: Block, effort: Effort, *, sp
         return None
     if spanning and not spans(topology, block, boards, wraps):
         return None
-    if request.max_dead_links is not None and request.max_dead_links < len(ground.broken):
-        effort.step(ground.broken.steps)
-        dead = ground.broken.among(block, topology.placed(boards, block), around=request.require_torus)
+    if request.max_dead_links is not None and request.max_dead_links < len(free_boards.broken):
+        effort.step(free_boards.broken.steps)
+        dead = free_boards.broken.among(block, topology.placed(boards, block), around=request.require_torus)
         if len(dead) > request.max_dead_links:
             return None
     return boards

@@ -30,11 +30,11 @@ from functools import reduce
 
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place
 from spalloc_server.core.placement.torus import Planes, overlap, union, without
-from spalloc_server.core.scheduling.queue import Book
+from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.reservation import NOTHING, Reservation, all_free, releases, soonest
 from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Turn, Waiting
 
@@ -97,95 +97,97 @@ class Backfill:
         """Whether a pass is under way, another is to follow, or new jobs are still to be tried."""
         return bool(self._pass or self._changed or self._new)
 
-    def turn(self, book: Book, job: Waiting) -> Turn:
+    def turn(self, queue: Queue, job: Waiting) -> Turn:
         """By priority and due time."""
         request = job.request
         later = min(MAX_YIELD, STRETCH * request.asked * job.predicted)
-        later += MAX_FAIR_SHARE * book.past.share(request.owner, job.since)
+        later += MAX_FAIR_SHARE * queue.past.share(request.owner, job.since)
         return -request.priority, job.since + later, job.job_id
 
-    def run(self, book: Book, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:  # noqa: ARG002
+    def run(self, queue: Queue, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:  # noqa: ARG002
         """Start what may start."""
         started: list[tuple[int, Allocation]] = []
-        self._changed |= self._more_is_free(book)
-        for name in book.machines:
+        self._changed |= self._more_is_free(queue)
+        for name in queue.machines:
             self._reserved.setdefault(name, [])
             self._failed.setdefault(name, {})
-        under_way = self._under_way(book)
-        self._try_new_ones(book, now, started)
-        while under_way is not None and book.work.left > 0:
-            self._go_on(book, under_way, now, started)
-            under_way = self._under_way(book)
-        book.tried = None
-        self._before = {name: (machine, machine.closed, machine.free) for name, machine in book.machines.items()}
+        under_way = self._under_way(queue)
+        self._try_new_ones(queue, now, started)
+        while under_way is not None and queue.work.left > 0:
+            self._go_on(queue, under_way, now, started)
+            under_way = self._under_way(queue)
+        queue.tried = None
+        self._before = {name: (machine, machine.closed, machine.free) for name, machine in queue.machines.items()}
         return started
 
-    def _under_way(self, book: Book) -> Pass | None:
+    def _under_way(self, queue: Queue) -> Pass | None:
         """The pass that is under way, or that must begin: over all who could use what has become free."""
         if self._pass is not None or not self._changed:
             return self._pass
-        everybody = book.connected(self._changed) & book.machines.keys()
+        everybody = queue.connected(self._changed) & queue.machines.keys()
         self._changed = set()
         for name in everybody:
             self._earlier |= {one.job_id: one for one in self._reserved[name]}
             self._reserved[name], self._failed[name] = [], {}
-        self._pass = Pass({name: book.machines[name].free for name in everybody}, set(everybody))
+        self._pass = Pass({name: queue.machines[name].free for name in everybody}, set(everybody))
         return self._pass
 
-    def _try_new_ones(self, book: Book, now: float, started: list[tuple[int, Allocation]]) -> None:
+    def _try_new_ones(self, queue: Queue, now: float, started: list[tuple[int, Allocation]]) -> None:
         """Try those who have joined and whom no pass will come to; at least one, for a user waits for that."""
-        awaited = {*(self._pass.free if self._pass else ()), *book.connected(self._changed)}
-        new = [book.waiting[job_id] for job_id in self._new if job_id in book.waiting]
+        awaited = {*(self._pass.free if self._pass else ()), *queue.connected(self._changed)}
+        new = [queue.waiting[job_id] for job_id in self._new if job_id in queue.waiting]
         self._new = []
         tried = False
-        for job in (*new, *book.joined()):
-            if job.job_id not in book.waiting:
+        for job in (*new, *queue.joined()):
+            if job.job_id not in queue.waiting:
                 continue  # it was there twice, and has started
             if awaited.isdisjoint(job.machines):
-                if tried and book.work.left <= 0:
+                if tried and queue.work.left <= 0:
                     self._new.append(job.job_id)
                 else:
-                    self._try(book, job, now, started)
+                    self._try(queue, job, now, started)
                     tried = True
             elif self._pass and job.turn <= self._pass.reached:
                 self._pass.overtaken.append(job.job_id)
 
-    def _go_on(self, book: Book, under_way: Pass, now: float, started: list[tuple[int, Allocation]]) -> None:
+    def _go_on(self, queue: Queue, under_way: Pass, now: float, started: list[tuple[int, Allocation]]) -> None:
         """Go on with a pass, to its end or to that of the step."""
-        under_way.machines -= {name for name in under_way.machines if book.machines[name].closed}
+        under_way.machines -= {name for name in under_way.machines if queue.machines[name].closed}
         while under_way.overtaken:
-            if book.work.left <= 0:
+            if queue.work.left <= 0:
                 return
-            job = book.waiting.get(under_way.overtaken.pop(0))
+            job = queue.waiting.get(under_way.overtaken.pop(0))
             if job is not None:
-                self._try(book, job, now, started)
-        for job in book.candidates(under_way.machines, under_way.reached):
-            if book.work.left <= 0:
+                self._try(queue, job, now, started)
+        for job in queue.candidates(under_way.machines, under_way.reached):
+            if queue.work.left <= 0:
                 return
             under_way.reached = job.turn
-            self._try(book, job, now, started)
+            self._try(queue, job, now, started)
         self._pass, self._earlier = None, {}
 
-    def _try(self, book: Book, job: Waiting, now: float, started: list[tuple[int, Allocation]]) -> None:
+    def _try(self, queue: Queue, job: Waiting, now: float, started: list[tuple[int, Allocation]]) -> None:
         """Start a job, or else reserve boards for it if nobody has any there."""
-        book.tried = job
-        book.work.looked()
-        if found := self._find(book, job, now):
-            started.append((job.job_id, book.start(job, *found, now)))
-        elif not self._unreserved(book, job) or not self._reserve(book, job, now):
+        queue.tried = job
+        queue.work.looked()
+        if found := self._find(queue, job, now):
+            started.append((job.job_id, queue.start(job, *found, now)))
+        elif not self._unreserved(queue, job) or not self._reserve(queue, job, now):
             return
         if self._pass is not None:
             for name in job.machines:
-                if len(self._reserved[name]) >= RESERVATIONS and not any(self._free(book, name)):
+                if len(self._reserved[name]) >= RESERVATIONS and not any(self._free(queue, name)):
                     self._pass.machines.discard(name)
 
-    def _unreserved(self, book: Book, job: Waiting) -> bool:
+    def _unreserved(self, queue: Queue, job: Waiting) -> bool:
         """Whether there is a machine on which boards may be reserved for a job."""
-        return any(not book.machines[name].closed and len(self._reserved[name]) < RESERVATIONS for name in job.machines)
+        return any(
+            not queue.machines[name].closed and len(self._reserved[name]) < RESERVATIONS for name in job.machines
+        )
 
-    def _free(self, book: Book, machine: str) -> Planes:
+    def _free(self, queue: Queue, machine: str) -> Planes:
         """The boards of a machine that may be given now."""
-        free = book.machines[machine].free
+        free = queue.machines[machine].free
         return overlap(free, self._pass.free[machine]) if self._pass and machine in self._pass.free else free
 
     def places_changed(self) -> None:
@@ -204,37 +206,37 @@ class Backfill:
         """All boards of a machine that are reserved."""
         return reduce(union, (reservation.boards for reservation in self._reserved.get(machine, ())), NOTHING)
 
-    def _more_is_free(self, book: Book) -> set[str]:
+    def _more_is_free(self, queue: Queue) -> set[str]:
         """Machines where something has changed since the last pass that could let a job start that could not then."""
-        if book.machines.keys() != self._before.keys():
-            self._reserved = {name: self._reserved.get(name, []) for name in book.machines}
-            return set(book.machines)
+        if queue.machines.keys() != self._before.keys():
+            self._reserved = {name: self._reserved.get(name, []) for name in queue.machines}
+            return set(queue.machines)
         # What those avoid who are placed again may be all that there is by now
-        changed = {name for job in book.avoiding.values() if book.other_machines(job) for name in job.machines}
-        for name, machine in book.machines.items():
+        changed = {name for job in queue.avoiding.values() if queue.other_machines(job) for name in job.machines}
+        for name, machine in queue.machines.items():
             before, closed, free = self._before[name]
             if (
                 before is not machine
                 or closed != machine.closed
                 or any(without(machine.free, free))
-                or any(one.job_id not in book.waiting for one in self._reserved[name])
+                or any(one.job_id not in queue.waiting for one in self._reserved[name])
             ):
                 changed.add(name)
         return changed
 
-    def _find(self, book: Book, job: Waiting, now: float) -> tuple[str, Place] | None:
+    def _find(self, queue: Queue, job: Waiting, now: float) -> tuple[str, Place] | None:
         end = now + job.predicted
         for name in job.machines:
-            if book.machines[name].closed:
+            if queue.machines[name].closed:
                 continue
-            free = self._free(book, name)
+            free = self._free(queue, name)
             for reservation in self._reserved[name]:
                 if end > reservation.start or _alone(reservation, now):
                     free = without(free, reservation.boards)
             failed = self._failed[name].get(job.kind, ())
             if any(free == more or not any(without(free, more)) for more in failed):
                 continue
-            if found := book.machines[name].place(job.kind, book.ground(job, name, free)):
+            if found := queue.machines[name].place(job.kind, queue.free_boards(job, name, free)):
                 return name, found
             if job.avoid:
                 continue  # others may fit where it does not
@@ -243,16 +245,16 @@ class Backfill:
             self._failed[name][job.kind] = [less for less in failed if any(without(less, free))] + [free]
         return None
 
-    def _reserve(self, book: Book, job: Waiting, now: float) -> bool:
+    def _reserve(self, queue: Queue, job: Waiting, now: float) -> bool:
         """Reserve boards for a job that cannot start now, on the machine on which it can start soonest, if any."""
         best: Reservation | None = None
         before = self._earlier.get(job.job_id)
         for name in job.machines:
-            machine = book.machines[name]
+            machine = queue.machines[name]
             if len(self._reserved[name]) >= RESERVATIONS or not machine.serves_now(job.kind):
                 continue
-            taken = union(self.reserved(name), book.avoided(job, name))
-            ends = releases(book, name, now)
+            taken = union(self.reserved(name), queue.avoided(job, name))
+            ends = releases(queue, name, now)
             found = None
             if before and before.machine == name and _stands(before, job.kind, machine, taken):
                 start = all_free(before.boards, ends, now)
@@ -273,7 +275,7 @@ def _stands(reservation: Reservation, kind: Request, machine: Occupancy, taken: 
     boards = reservation.boards
     if any(overlap(boards, taken)) or any(without(boards, machine.topology.live)):
         return False
-    return machine.fits(kind, Ground(machine.topology, boards))
+    return machine.fits(kind, FreeBoards(machine.topology, boards))
 
 
 def _alone(reservation: Reservation, now: float) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.power import NO_JOB
 from spalloc_server.core.placement.torus import Planes, union
-from spalloc_server.core.scheduling.queue import Book
+from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.reservation import Reservation, all_free, releases, soonest
 from spalloc_server.core.scheduling.waiting import Waiting
 
@@ -38,22 +38,22 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explain(
-    book: Book, job: Waiting, reservation: Reservation | None, taken: dict[str, Planes], now: float
+    queue: Queue, job: Waiting, reservation: Reservation | None, taken: dict[str, Planes], now: float
 ) -> Explanation:
     """Why a queued job waits.
 
     Args:
-        book: who waits and who runs.
+        queue: who waits and who runs.
         job: the job that waits.
         reservation: the boards reserved for it, if any are.
         taken: by machine, the boards that are reserved, for whomever.
         now: the time.
     """
-    position = 1 + book.line.index(job)
-    text = f"number {position} of {len(book.line)} in the queue"
-    next_up = reservation or _soonest(book, job, taken, now)
+    position = 1 + queue.line.index(job)
+    text = f"number {position} of {len(queue.line)} in the queue"
+    next_up = reservation or _soonest(queue, job, taken, now)
     if next_up is None:
-        closed = [name for name in job.machines if name in book.machines]
+        closed = [name for name in job.machines if name in queue.machines]
         why = (
             f"too little of {', '.join(closed)} is in service for now"
             if closed
@@ -61,7 +61,7 @@ def explain(
         )
         return Explanation(position=position, text=f"{text}; {why}")
     (x, y, width, height), planes = next_up.place
-    machine = book.machines[next_up.machine]
+    machine = queue.machines[next_up.machine]
     boards = machine.torus.boards(planes)
     holders = {machine.holders.get(board, NO_JOB) for board in boards}
     held_by = tuple(sorted(holders - {NO_JOB}))
@@ -71,25 +71,25 @@ def explain(
         named = ", ".join(str(job_id) for job_id in held_by[:NAMED_JOBS])
         more = len(held_by) - NAMED_JOBS
         text += f", held by job{'s' if len(held_by) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
-    start = all_free(planes, releases(book, next_up.machine, now), now)
+    start = all_free(planes, releases(queue, next_up.machine, now), now)
     text += f"; predicted to start {'' if reservation else 'at the soonest '}in {_duration(start - now)}"
     allocation = machine.allocation(job.request, next_up.place)
     return Explanation(position=position, text=text, waits_for=allocation, held_by=held_by, predicted_start=start)
 
 
-def _soonest(book: Book, job: Waiting, taken: dict[str, Planes], now: float) -> Reservation | None:
+def _soonest(queue: Queue, job: Waiting, taken: dict[str, Planes], now: float) -> Reservation | None:
     """Where the job could start soonest, beside what is reserved if that is possible at all."""
     for spared in (taken, {}):
         found = [
             Reservation(job.job_id, name, place, start, start, now)
             for name in job.machines
-            if name in book.machines and book.machines[name].serves_now(job.kind)
+            if name in queue.machines and queue.machines[name].serves_now(job.kind)
             for start, place in [
                 soonest(
                     job.kind,
-                    book.machines[name],
-                    releases(book, name, now),
-                    union(spared.get(name, (0, 0, 0)), book.avoided(job, name)),
+                    queue.machines[name],
+                    releases(queue, name, now),
+                    union(spared.get(name, (0, 0, 0)), queue.avoided(job, name)),
                     now,
                 )
                 or (None, None)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.placement.torus import Planes
-from spalloc_server.core.scheduling.queue import Book, first_come
+from spalloc_server.core.scheduling.queue import Queue, first_come
 from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Turn, Waiting
 
 __all__ = ["FirstComeFirstServed"]
@@ -33,34 +33,34 @@ class FirstComeFirstServed:
         """Whether a pass is under way, or another is to follow."""
         return self._heads is not None or self._again
 
-    def turn(self, book: Book, job: Waiting) -> Turn:
+    def turn(self, queue: Queue, job: Waiting) -> Turn:
         """By priority and age."""
-        return first_come(book, job)
+        return first_come(queue, job)
 
-    def run(self, book: Book, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:
+    def run(self, queue: Queue, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:
         """Start jobs in order, each unless an earlier one waits for the same machine."""
-        book.joined()  # nobody is tried as a newcomer here
+        queue.joined()  # nobody is tried as a newcomer here
         self._again |= changed
         started: list[tuple[int, Allocation]] = []
-        while self.pending and book.work.left > 0:
+        while self.pending and queue.work.left > 0:
             if self._heads is None:
-                self._heads, self._reached, self._again = set(book.machines), BEFORE_ALL, False
-            self._go_on(book, self._heads, now, started)
+                self._heads, self._reached, self._again = set(queue.machines), BEFORE_ALL, False
+            self._go_on(queue, self._heads, now, started)
         return started
 
-    def _go_on(self, book: Book, heads: set[str], now: float, started: list[tuple[int, Allocation]]) -> None:
+    def _go_on(self, queue: Queue, heads: set[str], now: float, started: list[tuple[int, Allocation]]) -> None:
         """Go on with the pass, to its end or to that of the step."""
-        heads.intersection_update(name for name, machine in book.machines.items() if not machine.closed)
-        for job in book.candidates(heads, self._reached):
-            if book.work.left <= 0:
+        heads.intersection_update(name for name, machine in queue.machines.items() if not machine.closed)
+        for job in queue.candidates(heads, self._reached):
+            if queue.work.left <= 0:
                 return
-            book.tried = job
-            book.work.looked()
+            queue.tried = job
+            queue.work.looked()
             self._reached = job.turn
-            machines = [name for name in job.machines if name in heads and book.machines[name].serves_now(job.kind)]
+            machines = [name for name in job.machines if name in heads and queue.machines[name].serves_now(job.kind)]
             for name in machines:
-                if found := book.place(job, name):
-                    started.append((job.job_id, book.start(job, name, found, now)))
+                if found := queue.place(job, name):
+                    started.append((job.job_id, queue.start(job, name, found, now)))
                     break
             else:
                 heads.difference_update(machines)

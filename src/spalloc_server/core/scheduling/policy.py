@@ -6,7 +6,7 @@ from typing import Protocol
 
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.placement.torus import Planes
-from spalloc_server.core.scheduling.queue import Book
+from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.reservation import Reservation
 from spalloc_server.core.scheduling.waiting import Turn, Waiting
 
@@ -16,7 +16,7 @@ __all__ = ["Policy"]
 class Policy(Protocol):
     """Decides which waiting jobs start now, and where."""
 
-    def turn(self, book: Book, job: Waiting) -> Turn:
+    def turn(self, queue: Queue, job: Waiting) -> Turn:
         """A job's place in the line."""
         ...
 
@@ -25,11 +25,11 @@ class Policy(Protocol):
         """Whether the last `run` has left something for the next."""
         ...
 
-    def run(self, book: Book, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:
+    def run(self, queue: Queue, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:
         """Start what may start, as far as the step allows, and go on there with the next call.
 
         Args:
-            book: who waits, and what is free.
+            queue: who waits, and what is free.
             now: the time.
             changed: whether anything may have changed since the last call.
         """

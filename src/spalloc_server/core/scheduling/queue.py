@@ -1,6 +1,6 @@
 """What a policy reads and writes: machines and their boards, who waits and who runs.
 
-Theory of operation. A `Book` is the scheduler's state without any idea of who should go next. It knows on which
+Theory of operation. A `Queue` is the scheduler's state without any idea of who should go next. It knows on which
 machines a request could ever be served, tries to place a job now, and starts it. A policy says whom to try, and when.
 
 Those who wait stand in one line for each set of machines that could serve them. So whoever looks for candidates for
@@ -26,9 +26,8 @@ from typing import TypeVar
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.power import NO_JOB
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place
 from spalloc_server.core.placement.topology import DEFAULT_MIN_FILL
@@ -38,7 +37,7 @@ from spalloc_server.core.scheduling.prediction import Past
 from spalloc_server.core.scheduling.request_kinds import kind_of
 from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Running, Turn, Waiting
 
-__all__ = ["Book", "allows", "first_come"]
+__all__ = ["Queue", "allows", "first_come"]
 
 K = TypeVar("K")
 
@@ -54,7 +53,7 @@ CHUNK = 256
 """Waiting jobs that are taken from the front of a line at once."""
 
 
-class Book:
+class Queue:
     """Machines, waiting jobs and running jobs."""
 
     def __init__(self) -> None:
@@ -88,7 +87,7 @@ class Book:
         self.started: list[tuple[int, Allocation]] = []
         """Jobs that were started, and have not been told to the scheduler's caller."""
         self._hopeless: deque[Waiting] = deque()
-        self._turn_of: Callable[[Book, Waiting], Turn] = first_come
+        self._turn_of: Callable[[Queue, Waiting], Turn] = first_come
 
     @property
     def line(self) -> list[Waiting]:
@@ -108,7 +107,7 @@ class Book:
         self._dead_links = max((len(each.machine.dead_links) for each in machines.values()), default=0)
         self._put_lines_aside()
 
-    def set_turns(self, turn_of: Callable[[Book, Waiting], Turn]) -> None:
+    def set_turns(self, turn_of: Callable[[Queue, Waiting], Turn]) -> None:
         """Order the line anew, by turns given by this function."""
         self._turn_of = turn_of
         self._put_lines_aside()
@@ -225,7 +224,7 @@ class Book:
         return job
 
     def discard(self, job_id: int) -> None:
-        """Take a job out of the book, wherever it is and whatever its condition: something has gone wrong with it."""
+        """Take a job out of the queue, wherever it is and whatever its condition: something has gone wrong with it."""
         for some in (self.waiting, self.avoiding, self.running, self._joined):
             some.pop(job_id, None)
         _take_everywhere(self._lines, job_id)
@@ -272,12 +271,12 @@ class Book:
     def place(self, job: Waiting, machine: str) -> Place | None:
         """Where a job fits on a machine now; None where it does not."""
         occupancy = self.machines[machine]
-        return None if occupancy.closed else occupancy.place(job.kind, self.ground(job, machine, occupancy.free))
+        return None if occupancy.closed else occupancy.place(job.kind, self.free_boards(job, machine, occupancy.free))
 
-    def ground(self, job: Waiting, machine: str, free: Planes) -> Ground:
+    def free_boards(self, job: Waiting, machine: str, free: Planes) -> FreeBoards:
         """Those of the free boards of a machine that a job may be given."""
         occupancy = self.machines[machine]
-        return occupancy.ground_of(without(free, self.avoided(job, machine)) if job.avoid else free)
+        return occupancy.free_boards_of(without(free, self.avoided(job, machine)) if job.avoid else free)
 
     def avoided(self, job: Waiting, machine: str) -> Planes:
         """Boards of a machine that a job is not given, because others that are in service could serve it as well."""
@@ -299,7 +298,7 @@ class Book:
     def _serves_apart(self, job: Waiting, machine: str) -> bool:
         occupancy = self.machines[machine]
         apart = without(occupancy.topology.live, job.avoid.get(machine, (0, 0, 0)))
-        return not occupancy.closed and occupancy.place(job.kind, Ground(occupancy.topology, apart)) is not None
+        return not occupancy.closed and occupancy.place(job.kind, FreeBoards(occupancy.topology, apart)) is not None
 
     def start(self, job: Waiting, machine: str, found: Place, now: float) -> Allocation:
         """Give a waiting job a place on a machine."""
@@ -309,10 +308,6 @@ class Book:
         self.run(job.job_id, job.request, allocation, now)
         self.started.append((job.job_id, allocation))
         return allocation
-
-    def blamed(self) -> int:
-        """Return the job that was looked at when something raised; `NO_JOB` where it was none."""
-        return NO_JOB if self.tried is None else self.tried.job_id
 
     def run(self, job_id: int, request: Request, allocation: Allocation, since: float) -> None:
         """Note that a job has had its boards since then."""
@@ -377,7 +372,7 @@ def allows(request: Request, machine: Machine) -> bool:
     return request.tags <= machine.tags
 
 
-def first_come(book: Book, job: Waiting) -> Turn:  # noqa: ARG001 - as other policies' turns
+def first_come(queue: Queue, job: Waiting) -> Turn:  # noqa: ARG001 - as other policies' turns
     """Turn by priority and age alone."""
     return -job.request.priority, job.since, job.job_id
 

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.placement.free_boards import Ground
+from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place, fewest
 from spalloc_server.core.placement.torus import Planes, count, overlap, union, without
-from spalloc_server.core.scheduling.queue import Book
+from spalloc_server.core.scheduling.queue import Queue
 
 __all__ = ["Reservation", "all_free", "releases", "soonest"]
 
@@ -50,20 +50,20 @@ class Reservation:
         return self.place[1]
 
 
-def releases(book: Book, machine: str, now: float) -> list[tuple[float, Planes]]:
+def releases(queue: Queue, machine: str, now: float) -> list[tuple[float, Planes]]:
     """When boards that are not free now will probably be: (time, boards), soonest first."""
-    occupancy = book.machines[machine]
+    occupancy = queue.machines[machine]
     at: dict[float, Planes] = {}
     held = NOTHING
-    for job in book.running.values():
+    for job in queue.running.values():
         if job.allocation.machine == machine:
-            end = job.predicted_end(now) + book.seconds_before_free
+            end = job.predicted_end(now) + queue.seconds_before_free
             at[end] = union(at.get(end, NOTHING), job.planes)
             held = union(held, job.planes)
     live = occupancy.topology.live
     rest = without(without(live, occupancy.free), held)
     if any(rest):  # boards that are being powered off, or rest
-        end = now + book.seconds_before_free
+        end = now + queue.seconds_before_free
         at[end] = union(at.get(end, NOTHING), rest)
     return [(end, overlap(planes, live)) for end, planes in sorted(at.items())]
 
@@ -94,7 +94,7 @@ def soonest(
             steps.append(free)
 
     def fits_at(step: int) -> bool:
-        return occupancy.fits(kind, Ground(occupancy.topology, steps[step]))
+        return occupancy.fits(kind, FreeBoards(occupancy.topology, steps[step]))
 
     failed, step, stride = -1, 0, 1
     while step < len(steps) and not fits_at(step):
@@ -106,7 +106,7 @@ def soonest(
         failed, step = (failed, middle) if fits_at(middle) else (middle, step)
     if step >= len(steps):
         return None
-    found = occupancy.place(kind, Ground(occupancy.topology, steps[step]))
+    found = occupancy.place(kind, FreeBoards(occupancy.topology, steps[step]))
     return found and (all_free(found[1], ends, now), found)
 
 

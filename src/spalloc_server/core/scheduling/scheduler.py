@@ -29,7 +29,7 @@ from spalloc_server.core.scheduling.backfill import Backfill
 from spalloc_server.core.scheduling.explanation import Explanation, explain
 from spalloc_server.core.scheduling.fifo import FirstComeFirstServed
 from spalloc_server.core.scheduling.policy import Policy
-from spalloc_server.core.scheduling.queue import Book, allows
+from spalloc_server.core.scheduling.queue import Queue, allows
 from spalloc_server.core.scheduling.waiting import Waiting
 
 __all__ = ["Explanation", "Scheduler"]
@@ -49,7 +49,7 @@ class Scheduler:
     """
 
     def __init__(self, scheduling: Scheduling | None = None, seconds_before_free: float = 30.0) -> None:
-        self._book = Book()
+        self._queue = Queue()
         self._closed: frozenset[str] | None = frozenset()
         self._policy: Policy = FirstComeFirstServed()
         self._changed = False
@@ -60,15 +60,15 @@ class Scheduler:
 
     def set_policy(self, scheduling: Scheduling, seconds_before_free: float) -> None:
         """Change what a configuration may change while jobs wait and run. A policy that stays keeps what it knows."""
-        self._book.past.half_life = scheduling.half_life
-        self._book.seconds_before_free = seconds_before_free
-        self._book.min_fill = as_share(scheduling.min_fill)
-        for occupancy in self._book.machines.values():
-            if occupancy.set_min_fill(self._book.min_fill):
+        self._queue.past.half_life = scheduling.half_life
+        self._queue.seconds_before_free = seconds_before_free
+        self._queue.min_fill = as_share(scheduling.min_fill)
+        for occupancy in self._queue.machines.values():
+            if occupancy.set_min_fill(self._queue.min_fill):
                 self._policy.places_changed()
         if not isinstance(self._policy, POLICIES[scheduling.policy]):
             self._policy = POLICIES[scheduling.policy]()
-            self._book.set_turns(self._policy.turn)
+            self._queue.set_turns(self._policy.turn)
         self._changed = True
 
     def set_machines(self, machines: Mapping[str, Machine]) -> None:
@@ -77,7 +77,7 @@ class Scheduler:
         A machine that is the same hardware as before keeps who has its boards. Jobs that run on one that goes must be
         ended before the next `run`.
         """
-        before = self._book.machines
+        before = self._queue.machines
         if list(machines.items()) == [(name, occupancy.machine) for name, occupancy in before.items()]:
             return
         after = {}
@@ -86,26 +86,26 @@ class Scheduler:
             if occupancy is not None and machine.same_hardware(occupancy.machine):
                 occupancy.configure(machine)
             else:
-                occupancy = Occupancy(machine, self._book.min_fill, self._book.work)
+                occupancy = Occupancy(machine, self._queue.min_fill, self._queue.work)
             after[name] = occupancy
-        self._book.set_machines(after)
+        self._queue.set_machines(after)
         self._policy.places_changed()
         self._close()
 
     def settings(self) -> list[Any]:
         """Return the objects whose attributes `set_policy`, `set_machines` and `close` replace, and never mutate."""
-        return [self, self._policy, self._book, self._book.past, *self._book.machines.values()]
+        return [self, self._policy, self._queue, self._queue.past, *self._queue.machines.values()]
 
     def refusal(self, request: Request) -> str | None:
         """Why no machine could ever serve a request, in words for its owner; None where one could."""
-        if self._book.suitable(request):
+        if self._queue.suitable(request):
             return None
         return self._why_none(request)
 
     @property
     def pending(self) -> bool:
         """Whether the last step has left work for the next."""
-        return self._changed or not self._book.judged or self._policy.pending
+        return self._changed or not self._queue.judged or self._policy.pending
 
     def impossible(self, *, go_on: bool = True) -> list[tuple[int, str]]:
         """Queued jobs that no machine can serve any more, and why. The caller withdraws them.
@@ -116,12 +116,12 @@ class Scheduler:
         self._begin_step(go_on=go_on)
         for _ in range(MAX_FAILURES):
             try:
-                self._book.judge()
+                self._queue.judge()
                 break
             except Exception as error:  # noqa: BLE001 - whatever it is, other jobs are to start
                 if not self._blame("the search for machines that could serve a job", error):
                     break
-        return [(job.job_id, self._why_none(job.request)) for job in self._book.take_hopeless()]
+        return [(job.job_id, self._why_none(job.request)) for job in self._queue.take_hopeless()]
 
     def submit(
         self,
@@ -144,29 +144,29 @@ class Scheduler:
         Returns:
             Its place in the queue, as a time.
         """
-        planes = {name: self._book.machines[name].torus.planes(boards) for name, boards in (avoid or {}).items()}
-        job = Waiting(job_id, request, now, self._book.suitable(request), avoid=planes)
+        planes = {name: self._queue.machines[name].torus.planes(boards) for name, boards in (avoid or {}).items()}
+        job = Waiting(job_id, request, now, self._queue.suitable(request), avoid=planes)
         try:
-            self._book.join(job, due)
+            self._queue.join(job, due)
         except BaseException:
-            self._book.discard(job_id)  # all of it, or nothing
+            self._queue.discard(job_id)  # all of it, or nothing
             raise
         self._changed = True
         return job.turn[1]
 
     def withdraw(self, job_id: int) -> None:
         """Let a job leave the queue."""
-        self._book.leave(job_id)
+        self._queue.leave(job_id)
         self._changed = True
 
     @property
     def queued(self) -> int:
         """How many jobs wait."""
-        return len(self._book.waiting)
+        return len(self._queue.waiting)
 
     def adopt(self, job_id: int, request: Request, allocation: Allocation, started_at: float) -> None:
         """After a restart: this job runs, and has these boards."""
-        self._book.run(job_id, request, allocation, started_at)
+        self._queue.run(job_id, request, allocation, started_at)
 
     def end(self, job_id: int, now: float, *, learn: bool = True) -> None:
         """A running job is over. Its boards stay held for it until they are freed.
@@ -176,28 +176,28 @@ class Scheduler:
             now: the time.
             learn: whether its run time tells anything of its owner's next ones.
         """
-        running = self._book.running.pop(job_id)
+        running = self._queue.running.pop(job_id)
         if learn:
-            self._book.learn(running, now)
+            self._queue.learn(running, now)
 
     def hold(self, machine: str, boards: Collection[Board], job_id: int) -> None:
-        """Give these boards to nobody until they are freed: a job that has ended, or a trial (`NO_JOB`), has them."""
-        self._book.machines[machine].hold(boards, job_id)
+        """Give these boards to nobody until they are freed: an ended job, or a self-test (`NO_JOB`), has them."""
+        self._queue.machines[machine].hold(boards, job_id)
 
     def free(self, machine: str, boards: Collection[Board], *, rest_until: float | None, now: float) -> None:
         """Boards that were held are powered off: they rest, and then are free. `None` where they need no rest."""
         if rest_until is not None and rest_until <= now:
             rest_until = None
-        self._book.machines[machine].release(boards, rest_until)
+        self._queue.machines[machine].release(boards, rest_until)
         self._changed = True
 
     def set_out_of_service(self, machine: str, boards: Collection[Board], *, out: bool) -> None:
         """Take boards out of service, or put them back. A job that has one keeps it."""
-        self._changed |= self._book.machines[machine].set_out_of_service(boards, out=out)
+        self._changed |= self._queue.machines[machine].set_out_of_service(boards, out=out)
 
     def out_of_service(self, machine: str) -> frozenset[Board]:
         """The boards of a machine that are out of service."""
-        return frozenset(self._book.machines[machine].out)
+        return frozenset(self._queue.machines[machine].out)
 
     def close(self, machines: Collection[str], *, everything: bool = False) -> None:
         """Give nothing of these machines, or of any, until the next call; they need not be there yet.
@@ -209,7 +209,7 @@ class Scheduler:
 
     def forget(self, job_id: int) -> None:
         """Let a job go, wherever it is. Its boards stay held for it."""
-        self._book.discard(job_id)
+        self._queue.discard(job_id)
         self._changed = True
 
     def run(self, now: float, *, go_on: bool = True) -> list[tuple[int, Allocation]]:
@@ -225,15 +225,15 @@ class Scheduler:
         """
         self._now = now
         self._begin_step(go_on=go_on)
-        for occupancy in self._book.machines.values():
+        for occupancy in self._queue.machines.values():
             self._changed |= occupancy.wake(now)
-        if not self._book.judged or not (self._changed or self._policy.pending):
+        if not self._queue.judged or not (self._changed or self._policy.pending):
             return []
         changed, self._changed = self._changed, False
         for _ in range(MAX_FAILURES):
-            self._book.tried = None
+            self._queue.tried = None
             try:
-                self._policy.run(self._book, now, changed=changed)
+                self._policy.run(self._queue, now, changed=changed)
                 break
             except Exception as error:  # noqa: BLE001 - whatever it is, other jobs are to start
                 changed = True
@@ -241,7 +241,7 @@ class Scheduler:
                     break
         else:
             self._changed = True
-        started, self._book.started = self._book.started, []
+        started, self._queue.started = self._queue.started, []
         return started
 
     def take_failures(self) -> list[tuple[str, Exception, int]]:
@@ -251,68 +251,68 @@ class Scheduler:
 
     def _blame(self, doing: str, error: Exception) -> bool:
         """Put on record what was raised, and let the job go that it concerned; whether there is one."""
-        culprit = self._book.blamed()
+        culprit = NO_JOB if self._queue.tried is None else self._queue.tried.job_id
         self._failures.append((doing, error, culprit))
         self._policy.places_changed()
         if culprit != NO_JOB:
-            self._book.discard(culprit)
+            self._queue.discard(culprit)
         return culprit != NO_JOB
 
     def wake_at(self) -> float | None:
         """When `run` is worth calling even if nothing else happens; None while nothing waits for time to pass."""
         if self.pending:
             return self._now
-        if not self._book.waiting:
+        if not self._queue.waiting:
             return None
-        wakes = (occupancy.next_wake() for occupancy in self._book.machines.values())
+        wakes = (occupancy.next_wake() for occupancy in self._queue.machines.values())
         return min((wake for wake in wakes if wake is not None), default=None)
 
     def holders(self, machine: str) -> Mapping[Board, int]:
         """The boards of a machine that are held, and the job that each is held for."""
-        return self._book.machines[machine].holders
+        return self._queue.machines[machine].holders
 
     def hold_again(self, machine: str, boards: Collection[Board], job_id: int) -> None:
         """Hold boards for this job that are held for another so far."""
-        self._book.machines[machine].hold_again(boards, job_id)
+        self._queue.machines[machine].hold_again(boards, job_id)
 
     def holder(self, machine: str, board: Board) -> int | None:
         """The job that a board is held for; one that has ended, while its boards are being powered off."""
-        return self._book.machines[machine].holders.get(board)
+        return self._queue.machines[machine].holders.get(board)
 
     def rests_until(self, machine: str, board: Board) -> float | None:
         """When the rest of a board ends; None where it does not rest."""
-        return self._book.machines[machine].resting.get(board)
+        return self._queue.machines[machine].resting.get(board)
 
     def explain(self, job_id: int, now: float) -> Explanation:
         """Why a queued job waits. `KeyError` where it is not queued."""
-        taken = {name: self._policy.reserved(name) for name in self._book.machines}
-        return explain(self._book, self._book.waiting[job_id], self._policy.reservation(job_id), taken, now)
+        taken = {name: self._policy.reserved(name) for name in self._queue.machines}
+        return explain(self._queue, self._queue.waiting[job_id], self._policy.reservation(job_id), taken, now)
 
     def facts(self) -> dict[str, Any]:
         """Named values to keep, plain JSON, that have changed since the last call."""
-        return self._book.past.facts()
+        return self._queue.past.facts()
 
     def restore_facts(self, facts: Mapping[str, Any]) -> None:
         """Take back what `facts` gave, ever."""
-        self._book.past.restore(facts)
+        self._queue.past.restore(facts)
 
     def check(self) -> None:
         """Assert every invariant."""
-        if self._book.judged:
-            self._book.check()
+        if self._queue.judged:
+            self._queue.check()
 
     def _begin_step(self, *, go_on: bool) -> None:
-        left_over = self._policy.pending or not self._book.judged
-        self._book.work.left = 0 if left_over and not go_on else STEP
+        left_over = self._policy.pending or not self._queue.judged
+        self._queue.work.left = 0 if left_over and not go_on else STEP
 
     def _close(self) -> None:
-        for name, occupancy in self._book.machines.items():
+        for name, occupancy in self._queue.machines.items():
             occupancy.closed = self._closed is None or name in self._closed
         self._changed = True
 
     def _why_none(self, request: Request) -> str:
         """What was asked for, and what there is: the largest, or the nearest number of boards that works."""
-        allowed = [occupancy for occupancy in self._book.machines.values() if allows(request, occupancy.machine)]
+        allowed = [occupancy for occupancy in self._queue.machines.values() if allows(request, occupancy.machine)]
         asked = _in_words(request)
         if not allowed and request.machine is not None:
             return f"asked for {asked}; there is no machine {request.machine!r}"
@@ -320,7 +320,7 @@ class Scheduler:
             return f"asked for {asked}; no machine has the tags {', '.join(sorted(request.tags))}"
         largest = max(allowed, key=Occupancy.working)
         if request.boards is not None and 1 < request.boards <= largest.working():
-            nearest = largest.nearest_size(self._book.kind(request))
+            nearest = largest.nearest_size(self._queue.kind(request))
             return (
                 f"asked for {asked}; on {largest.machine.name} no rectangle was found in which so many working boards "
                 "are connected and reach all edges; the nearest number of boards that works: "

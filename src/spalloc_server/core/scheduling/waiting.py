@@ -1,6 +1,6 @@
 """Jobs as the scheduler sees them: those that wait, and those that run.
 
-Theory of operation. Plain data. A `Book` fills it in, and policies read it.
+Theory of operation. Plain data. A `Queue` fills it in, and policies read it.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class Waiting:
     kind: Request = field(init=False)
     """What it asks for, as far as that bears on its place (see `kinds`)."""
     generation: int = 0
-    """Of the book's lines, that which it stands in."""
+    """Of the queue's lines, that which it stands in."""
     there: tuple[tuple[Topology, bool], ...] | None = None
     """What works of its machines, and whether they are closed, as of `apart`."""
     apart: bool | None = None
     """Whether it can be served without those boards; None where that has not been looked at."""
 
     def __post_init__(self) -> None:
-        self.kind = self.request  # until the book knows better
+        self.kind = self.request  # until the queue knows better
 
 
 @dataclass(slots=True)
