@@ -22,7 +22,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.config.settings import Configuration
@@ -60,6 +60,8 @@ __all__ = [
     "steady_time",
 ]
 
+ENDED: Final = -1
+UNKNOWN: Final = -2
 _ANCHOR = time.time() - time.monotonic()
 
 
@@ -134,10 +136,15 @@ class Controller:
         """Start the job's lease anew, as every command that names the job does."""
         transitions.touch(self.state, job_id, keepalivehost)
 
-    def renew(self, job_id: int, host: str | None) -> int | None:
-        """Start the job's lease anew; return `Job.revision`, or None where there is no such live job."""
+    def renew(self, job_id: int, host: str | None) -> int:
+        """Start the job's lease anew; return a number that is another where `get_job_state` has another answer.
+
+        It is `Job.revision` of a live job; `ENDED` and `UNKNOWN`, which are negative, where the job is not live.
+        """
         job = transitions.touch(self.state, job_id, host)
-        return None if job is None else job.revision
+        if job is not None:
+            return job.revision
+        return ENDED if job_id in self.state.retired else UNKNOWN
 
     def get_job_state(self, job_id: int, keepalivehost: str | None = None) -> JobStatus:
         """State, power, lease and start of a job; unknown ones and ended ones are told apart."""

@@ -74,6 +74,7 @@ class ControllerMachine(RuleBasedStateMachine):
         self.now = 1000.0
         self.controller = self.new_controller()
         self.waiting: list[Switch] = []
+        self.said_of_states: dict[tuple[int, int], Any] = {}
         self.said: dict[tuple[int, int], Any] = {}
         """What clients hear of each revision of each job, by the present controller."""
         self.patch = pytest.MonkeyPatch()
@@ -189,7 +190,7 @@ class ControllerMachine(RuleBasedStateMachine):
         places = {job_id: self.controller.get_job_machine_info(job_id) for job_id in states}
         before = self.seen_by_operators()
         stored = msgspec.json.decode(msgspec.json.encode(self.controller.snapshot()), type=Snapshot)
-        self.controller, self.waiting, self.said = self.new_controller(), [], {}
+        self.controller, self.waiting, self.said, self.said_of_states = self.new_controller(), [], {}, {}
         self.controller.restore(stored)
         self.controller.check()
         assert self.states() == states
@@ -226,9 +227,16 @@ class ControllerMachine(RuleBasedStateMachine):
     @invariant()
     def what_clients_hear_of_a_job_changes_only_with_its_revision(self) -> None:
         for job_id, revision in self.controller.job_revisions():
-            said = self.controller.describe_job(job_id), self.controller.get_job_state(job_id)
+            said = self.controller.describe_job(job_id)
             assert self.controller.job_revision(job_id) == revision
             assert self.said.setdefault((job_id, revision), said) == said
+
+    @invariant()
+    def a_jobs_state_is_another_only_with_another_revision(self) -> None:
+        for job_id in range(self.controller.next_id + 1):
+            key = job_id, self.controller.renew(job_id, None)
+            state = self.controller.get_job_state(job_id)
+            assert self.said_of_states.setdefault(key, state) == state
 
 
 ControllerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

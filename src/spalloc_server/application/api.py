@@ -128,10 +128,10 @@ class Application:
             raise
         return self._done(caller, command, value)
 
-    def renew(self, caller: Caller, job_id: int) -> int | None:
-        """Renew a job's lease, as every command does that names it; return the job's revision, None if it is not live.
+    def renew(self, caller: Caller, job_id: int) -> int:
+        """Renew a job's lease, as every command does that names it; return the revision of its state.
 
-        A door that has an answer of this revision need not ask again.
+        A door that has a reply to `GetJobState` of this revision need not ask again.
 
         Raises:
             ForbiddenError: the caller may not use jobs.

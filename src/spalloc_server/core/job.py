@@ -104,10 +104,10 @@ class Job(JobRow, kw_only=True):
         assert self.ends_at is not None
         self.bound = self.ends_at
         self.warning = f"{self.run_time_over} in {max(0.0, self.ends_at - now):.0f} s; then the job will be ended."
-        self.forget_encoded()
+        self.revise()
 
-    def forget_encoded(self) -> None:
-        """What was told of it is no longer so."""
+    def revise(self) -> None:
+        """Count that something has changed which clients are told of it."""
         self.revision += 1
 
     def row(self) -> JobRow:

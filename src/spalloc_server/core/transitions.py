@@ -161,7 +161,7 @@ def touch(state: State, job_id: int, host: str | None) -> Job | None:
         job.deadline = state.clock() + keepalive
     if host != job.keepalivehost and host is not None:
         job.keepalivehost = host
-        job.forget_encoded()
+        job.revise()
     return job
 
 
@@ -174,7 +174,7 @@ def begin_lease(state: State, job: Job, now: float) -> None:
 
 def changed(state: State, job: Job, event: str, now: float, reason: str | None = None) -> None:
     """Something has happened to the job that must be stored and told."""
-    job.forget_encoded()
+    job.revise()
     happened = job_event(job, event, now, reason)
     state.outbox.jobs[job.job_id] = job
     state.outbox.changed_jobs.add(job.job_id)

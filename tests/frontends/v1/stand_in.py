@@ -54,9 +54,9 @@ class StandIn:
         known = 1 <= job_id <= len(self.jobs)
         return JobStatus(JobState.queued if known else JobState.unknown)
 
-    def renew(self, job_id: int, host: str | None) -> int | None:
+    def renew(self, job_id: int, host: str | None) -> int:
         self.calls.append(("renew", (job_id, host), {}))
-        return self.job_revision(job_id)
+        return len(self.jobs)
 
     def job_revision(self, job_id: int) -> int | None:
         return 0 if 1 <= job_id <= len(self.jobs) else None

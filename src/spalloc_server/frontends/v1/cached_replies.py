@@ -2,7 +2,7 @@
 
 Theory of operation. Users' programs ask for a job's state far more often than anything changes, and thousands of jobs
 are listed by many clients every second. So what was sent of a job is kept, with the job's revision, until that is
-another. Replies of jobs that have ended are dropped once there are as many of them as of live ones.
+another. Replies about jobs that are not live are dropped once there are more of them than of live ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from spalloc_server.log.defects import DefectLog
 __all__ = ["CachedReplies"]
 
 SPARE_REPLIES = 1024
-"""Replies of jobs that have ended that are kept before any is dropped."""
+"""Replies about jobs that are not live that are kept in any case."""
 
 
 class CachedReplies:
@@ -46,10 +46,9 @@ class CachedReplies:
         if cached is not None and cached[0] == revision:
             return cached[1]
         line = reply(self._application.perform(caller, command).value)
-        if revision is not None:
-            self._states[command.job_id] = revision, line
-            if len(self._states) > self._most_states:
-                self._drop_ended(caller)
+        self._states[command.job_id] = revision, line
+        if len(self._states) > self._most_states:
+            self._drop_ended(caller)
         return line
 
     def jobs(self, caller: Caller) -> bytes:
