@@ -41,7 +41,7 @@ def main() -> None:
         announce(it)
         print(json.dumps([os.getpid(), *it.address]), flush=True)
 
-    timings = replace(HASTE, reply_s=0.5, power_reply_s=10.0)
+    timings = replace(HASTE, reply_s=0.5, power_reply_s=float(os.environ.get("POWER_REPLY_SECONDS", "10")))
     mock.patch.object(server, "Server", partial(server.Server, timings=timings)).start()
     mock.patch.object(serve, "_ready", ready).start()
     signals.hold()

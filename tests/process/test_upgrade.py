@@ -10,7 +10,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
 from unittest.mock import Mock
@@ -24,6 +24,7 @@ from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.process import upgrade
 from spalloc_server.server import Server
 from spalloc_server.simulator.frame import SimulatedTimings
+from spalloc_server.simulator.simulator import Simulator
 from spalloc_server.storage.history import read_state
 from tests.frontends.operators.speaking import Operator, line_of
 from tests.house import PATIENCE, Client, Place
@@ -239,6 +240,14 @@ def certificate(tmp_path: Path) -> Path:
     return tmp_path / "cert.pem"
 
 
+@asynccontextmanager
+async def busy_bmp(hall: Hall) -> AsyncIterator[tuple[Simulator, ServerProcess]]:
+    """A server that is killed in the end, and a BMP that takes longer than any upgrade to switch boards on."""
+    slow = SimulatedTimings(power_on=PATIENCE, power_on_others=PATIENCE)
+    async with hall.simulator(slow) as simulator, running(hall, POWER_REPLY_SECONDS=str(2 * PATIENCE)) as server:
+        yield simulator, server
+
+
 async def test_a_client_whose_encrypted_connection_cannot_be_handed_over_is_disconnected_at_once(
     tmp_path: Path, certificate: Path
 ) -> None:
@@ -246,8 +255,7 @@ async def test_a_client_whose_encrypted_connection_cannot_be_handed_over_is_disc
     access = "access=Access(tls_certificate='cert.pem', tls_key='key.pem'),"
     hall.config.write_text(hall.config.read_text().replace("ip=", f"{access} ip="))
     trusting = ssl.create_default_context(cafile=certificate)
-    slow = SimulatedTimings(power_on=4.0, power_on_others=4.0)
-    async with hall.simulator(slow) as simulator, running(hall) as server:
+    async with busy_bmp(hall) as (simulator, server):
         client = Client(*await asyncio.open_connection(*server.address, ssl=trusting))
         await client.create(1)
         await until(lambda: simulator.counters.commands["POWER"] == 1)
@@ -264,8 +272,7 @@ async def test_a_client_that_has_not_agreed_on_encryption_does_not_wait_for_the_
     hall = Hall(tmp_path, frames=1)
     access = f"access=Access(tls_certificate={certificate.name!r}, tls_key='key.pem'),"
     hall.config.write_text(hall.config.read_text().replace("ip=", f"{access} ip="))
-    slow = SimulatedTimings(power_on=6.0, power_on_others=6.0)
-    async with hall.simulator(slow) as simulator, running(hall) as server:
+    async with busy_bmp(hall) as (simulator, server):
         trusting = ssl.create_default_context(cafile=certificate)
         client = Client(*await asyncio.open_connection(*server.address, ssl=trusting))
         await client.create(1)
