@@ -137,7 +137,7 @@ class Application:
             ForbiddenError: the caller may not use jobs.
         """
         if _USE not in caller.permissions:
-            self.authorisation.check(caller, commands.KeepAlive(job_id=job_id))
+            self.perform(caller, commands.KeepAlive(job_id=job_id))  # which is refused, and audited
         return self._core.renew(job_id, caller.address)
 
     async def ask_hardware(self, caller: Caller, command: Command) -> Answer:
