@@ -182,6 +182,26 @@ async def test_a_silent_bmp_fails_commands_at_once_until_a_probe_is_answered(ben
 
 
 @on_bench()
+async def test_the_address_of_a_bmp_is_looked_up_again_once_it_has_fallen_silent(bench: Bench) -> None:
+    bmp, _ = bmp_of()
+    bench.frame().silence()
+    with pytest.raises(Silent):
+        await bmp.command(0, Command.VERSION)
+    for probes in range(2):
+        assert bench.loop.opened == ["a"] * (1 + probes)
+        assert not await bmp.probe()
+
+
+@on_bench()
+async def test_commands_are_counted_once_however_often_they_are_sent(bench: Bench) -> None:
+    bmp, _ = bmp_of()
+    bench.frame().lose_answers(times=2)
+    for number in (1, 2):
+        await bmp.command(0, Command.VERSION)
+        assert bmp.commands == number
+
+
+@on_bench()
 async def test_a_refusal_is_a_sign_of_life(bench: Bench) -> None:
     bmp, _ = bmp_of()
     bmp.fall_silent("for a test")
