@@ -15,8 +15,8 @@ from spalloc_server.core.placement.torus import Block, Planes
 
 __all__ = ["STEP", "Metered", "Work"]
 
-STEP = 2500
-"""Units of work in one step: some 5 ms."""
+STEP = 1200
+"""Units of work in one step: some milliseconds."""
 
 START = 40
 """Units of work that starting a job is, apart from its boards."""
