@@ -215,8 +215,14 @@ PARTS = 4
 """Every command is tried in so many tests, each of which lets every so-many-th call raise."""
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("name", COMMANDS)
+CASES = [
+    pytest.param(name, part, id=f"{name}-{part}", marks=[pytest.mark.slow] if name == "configure" else [])
+    for name in COMMANDS
+    for part in range(PARTS)
+]
+
+
+@pytest.mark.parametrize(("name", "part"), CASES)
 def test_a_command_that_raises_has_changed_nothing_and_what_does_not_raise_is_done(name: str, part: int) -> None:
     hall = pickle.dumps(a_hall_after_an_emergency() if name in AFTER_AN_EMERGENCY else a_hall())
     before = seen(pickle.loads(hall))
