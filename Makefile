@@ -65,6 +65,7 @@ test: $(DEV) ## the test suite, with coverage; where CI is set, with 10 s of fuz
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-$${CI:+10}} $(BIN)/python -m pytest -n 2 --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --fail-under=90
 	@$(BIN)/coverage report --include='*/core/*' --fail-under=95
+	@$(BIN)/coverage report --include='*/application/*' --fail-under=95
 
 test-quick: $(DEV) ## a minute of tests: the rooms that start no processes, and one server from end to end
 	@$(BIN)/python -m pytest --quick -n 2 -q $(ARGS)
