@@ -16,7 +16,7 @@ from spalloc_server.application.caller import ROLES
 from spalloc_server.application.commands import AnyCommand
 from spalloc_server.application.views import ServerView, TemperaturesView
 from spalloc_server.config.options import Scheduling
-from spalloc_server.core.model.events import JobEvent
+from spalloc_server.core.model.effects import JobEvent
 from spalloc_server.core.model.rows import Note
 from spalloc_server.core.model.views import BoardView, FrameView, JobView, MachineView, SetAsideView
 from spalloc_server.core.simulation import Simulation

@@ -20,8 +20,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 import structlog
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from spalloc_server.config.options import Limits
 from spalloc_server.config.settings import Configuration, board_locations_from_spinner
@@ -38,10 +37,8 @@ from spalloc_server.simulator import datagrams
 from spalloc_server.simulator.boot import BootReceiver, MalformedBoot
 from tests.application.house import House
 from tests.core.machines import a_machine
-from tests.frontends.v1.test_commands import Client as V1Client
-from tests.frontends.v1.test_commands import a_door
-from tests.simulator.machines import CLIENT, boot_datagrams, machine
-from tests.simulator.machines import Client as BoardClient
+from tests.frontends.v1.test_commands import Client as V1Client, a_door
+from tests.simulator.machines import CLIENT, Client as BoardClient, boot_datagrams, machine
 from tests.simulator.test_applications import give_data, load, signal
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS") or 0)

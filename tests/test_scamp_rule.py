@@ -6,8 +6,7 @@ import random
 from collections import deque
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from spalloc_server.coordinates import Board, BoardLink, Chip, board_to_chip
 from spalloc_server.links import Links

@@ -27,19 +27,32 @@ from typing import Any, Final
 from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board, Location
-from spalloc_server.core import commands, operations, queries, transitions, views
-from spalloc_server.core import restore as restoring
+from spalloc_server.core import commands, operations, queries, restore as restoring, transitions, views
 from spalloc_server.core.check import check
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.engine import Engine
-from spalloc_server.core.model.effects import Effects
-from spalloc_server.core.model.events import JobEvent
-from spalloc_server.core.model.job_state import JobState
-from spalloc_server.core.model.power import BoardFailure, FrameWork, Outcome, Switch
-from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
-from spalloc_server.core.model.request import Request
-from spalloc_server.core.model.rows import Changes, Note, Snapshot
-from spalloc_server.core.model.views import BoardView, JobView, MachineView, SetAsideView
+from spalloc_server.core.model import (
+    BoardFailure,
+    BoardView,
+    Changes,
+    Effects,
+    FrameWork,
+    JobDescription,
+    JobEvent,
+    JobMachineInfo,
+    JobState,
+    JobStatus,
+    JobView,
+    MachineDescription,
+    MachineView,
+    Note,
+    Outcome,
+    Request,
+    SetAsideView,
+    Snapshot,
+    Switch,
+    WhereIs,
+)
 from spalloc_server.core.state import State
 from spalloc_server.errors import RequestError
 from spalloc_server.frontends.v1.requests import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of

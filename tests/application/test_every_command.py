@@ -22,8 +22,7 @@ from spalloc_server.errors import SpallocServerError, StorageError
 from spalloc_server.frontends.operators.protocol import socket_path
 from spalloc_server.frontends.operators.service import Operators
 from spalloc_server.frontends.v1.commands import decode
-from spalloc_server.frontends.v1.door import Door as V1Door
-from spalloc_server.frontends.v1.door import Request
+from spalloc_server.frontends.v1.door import Door as V1Door, Request
 from spalloc_server.log.defects import DefectLog
 from tests.application.house import NOBODY, OPERATOR, READER, USER, House
 from tests.frontends.operators.speaking import Operator

@@ -20,13 +20,10 @@ from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.job import Job
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
-from spalloc_server.core.placement import layout, occupancy
-from spalloc_server.core.placement import search as placement
+from spalloc_server.core.placement import layout, occupancy, search as placement
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.quotas import Quotas
-from spalloc_server.core.scheduling import backfill as policy_backfill
-from spalloc_server.core.scheduling import queue, waiting
-from spalloc_server.core.scheduling import scheduler as schedule
+from spalloc_server.core.scheduling import backfill as policy_backfill, queue, scheduler as schedule, waiting
 from spalloc_server.core.scheduling.backfill import Backfill
 from spalloc_server.core.scheduling.fifo import FirstComeFirstServed
 from spalloc_server.core.scheduling.prediction import Past

@@ -11,8 +11,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import Scheduling

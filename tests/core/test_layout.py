@@ -5,8 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from spalloc_server.coordinates import WrapAround, board_down_link, board_to_chip
 from spalloc_server.core.model.allocation import Allocation

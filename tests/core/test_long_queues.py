@@ -22,8 +22,7 @@ from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.topology import Topology
 from spalloc_server.core.placement.work import STEP
-from spalloc_server.core.scheduling import backfill as policy_backfill
-from spalloc_server.core.scheduling import scheduler as schedule
+from spalloc_server.core.scheduling import backfill as policy_backfill, scheduler as schedule
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from tests.core.house import House
 from tests.core.machines import a_machine

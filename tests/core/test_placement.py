@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from fractions import Fraction
 
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, BoardLink, board_down_link

@@ -6,8 +6,7 @@ import random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.config.options import Scheduling

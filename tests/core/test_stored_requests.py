@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.config.settings import Configuration

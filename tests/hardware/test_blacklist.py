@@ -7,8 +7,7 @@ import struct
 import zlib
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from spalloc_server.errors import HardwareError, RequestError
 from spalloc_server.hardware.blacklist import decode, encode, read_blacklist, write_blacklist

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from spalloc_server.core.model.events import JobEvent
+from spalloc_server.core.model.effects import JobEvent
 from spalloc_server.process import job_log
 from spalloc_server.process.job_log import JobLog
 from tests.house import PATIENCE, Place

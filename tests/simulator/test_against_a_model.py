@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 
-from hypothesis import assume, settings
-from hypothesis import strategies as st
+from hypothesis import assume, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from spalloc_server.simulator.applications import Signal, State

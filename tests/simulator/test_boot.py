@@ -6,8 +6,7 @@ import random
 import struct
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from spalloc_server.simulator.boot import SPOILT, BootReceiver, Image, MalformedBoot, Spoilt
 from tests.simulator.machines import an_image, boot_datagrams

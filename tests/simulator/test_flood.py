@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from spalloc_server.coordinates import Board, Chip, board_down_link, board_to_chip, chip_to_board
 from spalloc_server.links import Links

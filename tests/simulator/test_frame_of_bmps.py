@@ -6,8 +6,7 @@ import math
 from itertools import count
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from spalloc_server.hardware.scp import (
     FLAG_REGISTER,

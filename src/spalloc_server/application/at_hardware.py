@@ -20,7 +20,7 @@ from spalloc_server.application.views import TemperaturesView
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
-from spalloc_server.core.model.views import BoardView
+from spalloc_server.core.model import BoardView
 from spalloc_server.errors import BusyError, HardwareError, RequestError
 from spalloc_server.hardware.blacklist import read_blacklist
 from spalloc_server.hardware.switchboard import Hardware

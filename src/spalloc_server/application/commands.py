@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from spalloc_server.application.caller import Permission
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Request
 
 MAX_REASON = 1000
 """Characters of an operator's reason (else an exception)."""

@@ -22,7 +22,7 @@ from functools import partial
 from typing import TypeAlias
 
 from spalloc_server.controller import Controller, Effects
-from spalloc_server.core.model.rows import Changes
+from spalloc_server.core.model import Changes
 from spalloc_server.errors import StorageError
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.storage.journal import Committed, Journal

@@ -12,9 +12,7 @@ from typing import Any
 from spalloc_server.application import commands
 from spalloc_server.application.caller import Caller
 from spalloc_server.controller import Controller
-from spalloc_server.core.model.replies import JobDescription
-from spalloc_server.core.model.request import Request
-from spalloc_server.core.model.views import BoardView
+from spalloc_server.core.model import BoardView, JobDescription, Request
 from spalloc_server.errors import RequestError
 
 __all__ = ["PERFORM", "board_of"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from spalloc_server.core.model.rows import Note
-from spalloc_server.core.model.views import MachineView, SetAsideView
+from spalloc_server.core.model import MachineView, Note, SetAsideView
 
 __all__ = ["ServerView", "TemperaturesView"]
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import msgspec
 
-from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model import JobState
 from spalloc_server.errors import SpallocServerError
 
 __all__ = ["Client", "ClientError"]

@@ -25,7 +25,7 @@ from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.process import count
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import JobState
-from spalloc_server.core.model.replies import JobDescription
+from spalloc_server.core.model import JobDescription
 from spalloc_server.drawing.hexagons import PALETTE
 
 __all__ = ["Events", "picture", "show"]

@@ -21,7 +21,7 @@ from spalloc_server.cli.process import count, one_line_errors
 from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
-from spalloc_server.core.model.views import BoardView, JobView, MachineView
+from spalloc_server.core.model import BoardView, JobView, MachineView
 from spalloc_server.drawing.hexagons import MEANINGS, Condition, Size, Tile, columns_and_rows, job_colours
 from spalloc_server.drawing.svg import machine_svg
 from spalloc_server.drawing.terminal import CONDITION_COLOURS, FREE_LETTER, coloured_map, job_letters, plain_map

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spalloc_server.cli.process import count
-from spalloc_server.core.model.rows import Note
-from spalloc_server.core.model.views import BoardView, JobView, MachineView
+from spalloc_server.core.model import BoardView, JobView, MachineView, Note
 
 __all__ = ["ago", "asked", "clock", "noted", "show", "show_boards", "show_machines", "span"]
 

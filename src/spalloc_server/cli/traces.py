@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Request
 from spalloc_server.core.simulation import TraceJob
 from spalloc_server.errors import RequestError, SpallocServerError
 from spalloc_server.frontends.v1.requests import MAX_TEXT, parse_request, read_request

@@ -6,8 +6,7 @@ machines that vanish, or whose hardware changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Mapping, Set as AbstractSet
 from dataclasses import dataclass, fields
 
 import msgspec

@@ -20,8 +20,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Final
 
-from spalloc_server import configuration as configuration_names
-from spalloc_server import coordinates
+from spalloc_server import configuration as configuration_names, coordinates
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.sources import recorded
 from spalloc_server.config.toml import read_toml

@@ -11,8 +11,7 @@ The names and parameters are those of the published server: its users' config fi
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Mapping, Set as AbstractSet
 from dataclasses import dataclass, fields
 from functools import cached_property
 from ipaddress import AddressValueError, IPv4Address

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model import JobState
 from spalloc_server.core.state import State
 
 __all__ = ["check"]

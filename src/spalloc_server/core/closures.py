@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from spalloc_server.config.machine import Frame
-from spalloc_server.core.model.rows import SERVER, Note
+from spalloc_server.core.model import SERVER, Note
 
 __all__ = ["KEPT_FACTS", "STOPPED", "Closures", "drained_fact", "frame_fact", "in_place_of", "note_to_fact"]
 

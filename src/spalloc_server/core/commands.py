@@ -14,10 +14,7 @@ from typing import Any
 from spalloc_server.core import transitions
 from spalloc_server.core.engine import NO_MACHINES, Engine
 from spalloc_server.core.job import Event, Job
-from spalloc_server.core.model.job_state import JobState
-from spalloc_server.core.model.power import NO_JOB
-from spalloc_server.core.model.request import Request
-from spalloc_server.core.model.rows import BoardReport
+from spalloc_server.core.model import NO_JOB, BoardReport, JobState, Request
 from spalloc_server.core.state import State
 from spalloc_server.core.undo import Undo
 from spalloc_server.errors import RequestError

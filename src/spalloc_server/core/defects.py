@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from spalloc_server.core.model.power import NO_JOB
+from spalloc_server.core.model import NO_JOB
 
 __all__ = ["Contained", "Defect", "Defects"]
 

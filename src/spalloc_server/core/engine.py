@@ -23,8 +23,7 @@ from spalloc_server.core import transitions
 from spalloc_server.core.defects import Contained
 from spalloc_server.core.job import Job
 from spalloc_server.core.machine_facts import machine_to_fact
-from spalloc_server.core.model.job_state import JobState
-from spalloc_server.core.model.power import NO_JOB, Outcome
+from spalloc_server.core.model import NO_JOB, JobState, Outcome
 from spalloc_server.core.state import State
 from spalloc_server.core.undo import Undo
 

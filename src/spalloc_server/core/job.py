@@ -20,9 +20,7 @@ from enum import Enum, auto
 import msgspec
 
 from spalloc_server.config.machine import Frame
-from spalloc_server.core.model.job_state import STATES, JobState
-from spalloc_server.core.model.request import Request
-from spalloc_server.core.model.rows import JobRow
+from spalloc_server.core.model import STATES, JobRow, JobState, Request
 
 __all__ = ["TRANSITIONS", "Event", "Job", "JobState"]
 

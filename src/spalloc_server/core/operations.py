@@ -19,9 +19,7 @@ from spalloc_server.coordinates import Board
 from spalloc_server.core import transitions, views
 from spalloc_server.core.closures import STOPPED, drained_fact, frame_fact, note_to_fact
 from spalloc_server.core.engine import Engine
-from spalloc_server.core.model.power import NO_JOB
-from spalloc_server.core.model.rows import Note
-from spalloc_server.core.model.views import BoardView
+from spalloc_server.core.model import NO_JOB, BoardView, Note
 from spalloc_server.core.state import State
 from spalloc_server.core.undo import Undo
 from spalloc_server.errors import RequestError

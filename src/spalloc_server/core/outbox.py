@@ -13,10 +13,7 @@ from typing import Any
 
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.job import Job
-from spalloc_server.core.model.effects import Effects
-from spalloc_server.core.model.events import JobEvent
-from spalloc_server.core.model.power import Switch
-from spalloc_server.core.model.rows import BoardRow, Changes, JobRow, ReleaseRow
+from spalloc_server.core.model import BoardRow, Changes, Effects, JobEvent, JobRow, ReleaseRow, Switch
 
 __all__ = ["Outbox"]
 

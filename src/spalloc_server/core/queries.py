@@ -12,8 +12,7 @@ from typing import Any
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, Chip, Location, board_to_chip, chip_to_board
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.replies import WhereIs
+from spalloc_server.core.model import Allocation, WhereIs
 from spalloc_server.core.placement.layout import dimensions, ethernet_chip, machine_chip, machine_chips
 from spalloc_server.errors import RequestError
 

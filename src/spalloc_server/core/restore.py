@@ -13,8 +13,7 @@ one of them loses it. A machine whose fact cannot be read is taken from the conf
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Set as AbstractSet
 from copy import copy
 from typing import Any, TypeAlias
 
@@ -29,11 +28,17 @@ from spalloc_server.core.closures import in_place_of
 from spalloc_server.core.engine import Engine
 from spalloc_server.core.job import Job
 from spalloc_server.core.machine_facts import machine_from_fact, machine_to_fact
-from spalloc_server.core.model.job_state import JobState
-from spalloc_server.core.model.power import NO_JOB
-from spalloc_server.core.model.request import Request
-from spalloc_server.core.model.rows import BoardRow, JobRow, ReleaseRow, Snapshot, UnreadableRow
-from spalloc_server.core.model.views import SetAsideView
+from spalloc_server.core.model import (
+    NO_JOB,
+    BoardRow,
+    JobRow,
+    JobState,
+    ReleaseRow,
+    Request,
+    SetAsideView,
+    Snapshot,
+    UnreadableRow,
+)
 from spalloc_server.core.placement.layout import as_told_before
 from spalloc_server.core.row_checks import check_board, check_ended, check_job, check_number, check_release
 from spalloc_server.core.set_aside import fact_name, to_fact

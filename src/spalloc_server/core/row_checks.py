@@ -13,10 +13,7 @@ from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
 from spalloc_server.core.boards.records import SERVER, address
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.job_state import JobState
-from spalloc_server.core.model.request import Request
-from spalloc_server.core.model.rows import BoardRow, JobRow, ReleaseRow
+from spalloc_server.core.model import Allocation, BoardRow, JobRow, JobState, ReleaseRow, Request
 from spalloc_server.core.scheduling.prediction import LARGEST
 
 __all__ = ["LATEST", "check_board", "check_ended", "check_job", "check_number", "check_release"]

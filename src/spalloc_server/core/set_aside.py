@@ -12,8 +12,7 @@ from typing import Any
 
 import msgspec
 
-from spalloc_server.core.model.rows import UnreadableRow
-from spalloc_server.core.model.views import SetAsideView
+from spalloc_server.core.model import SetAsideView, UnreadableRow
 
 __all__ = ["PREFIX", "fact_name", "to_fact", "views"]
 

@@ -15,8 +15,7 @@ from typing import Any, Final
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import Scheduling
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Allocation, Request
 from spalloc_server.core.scheduling.scheduler import Scheduler
 
 __all__ = ["LARGE", "Simulation", "TraceJob"]

@@ -24,7 +24,7 @@ from spalloc_server.core.closures import Closures
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.job import Job
-from spalloc_server.core.model.rows import JobRow
+from spalloc_server.core.model import JobRow
 from spalloc_server.core.outbox import Outbox
 from spalloc_server.core.quotas import Quotas
 from spalloc_server.core.scheduling.scheduler import Scheduler

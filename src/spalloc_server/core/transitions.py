@@ -15,10 +15,7 @@ from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.boards.records import address
 from spalloc_server.core.job import Event, Job
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.events import JobEvent
-from spalloc_server.core.model.power import BoardFailure
-from spalloc_server.core.model.rows import ReleaseRow
+from spalloc_server.core.model import Allocation, BoardFailure, JobEvent, ReleaseRow
 from spalloc_server.core.state import State
 
 __all__: list[str] = []

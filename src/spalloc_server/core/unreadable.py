@@ -13,9 +13,7 @@ import msgspec
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.boards.records import SERVER, address
-from spalloc_server.core.model.job_state import JobState
-from spalloc_server.core.model.power import FrameWork
-from spalloc_server.core.model.rows import BoardRow, JobRow, UnreadableRow
+from spalloc_server.core.model import BoardRow, FrameWork, JobRow, JobState, UnreadableRow
 from spalloc_server.core.row_checks import LATEST
 
 __all__ = ["boards_of", "ended_row", "held_back"]

@@ -14,11 +14,22 @@ from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core import queries
 from spalloc_server.core.job import Job
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.job_state import JobState
-from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
-from spalloc_server.core.model.rows import BoardRow, JobRow
-from spalloc_server.core.model.views import BoardView, FrameView, JobView, MachineView, SetAsideView
+from spalloc_server.core.model import (
+    Allocation,
+    BoardRow,
+    BoardView,
+    FrameView,
+    JobDescription,
+    JobMachineInfo,
+    JobRow,
+    JobState,
+    JobStatus,
+    JobView,
+    MachineDescription,
+    MachineView,
+    SetAsideView,
+    WhereIs,
+)
 from spalloc_server.core.placement.layout import connections, dimensions
 from spalloc_server.core.set_aside import views as set_aside_views
 from spalloc_server.core.state import State

@@ -30,7 +30,7 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from spalloc_server.core.model.power import BoardFailure, FrameWork
+from spalloc_server.core.model import BoardFailure, FrameWork
 from spalloc_server.errors import HardwareError
 from spalloc_server.hardware.bmp import Bmp, NoAnswer, Refused, Silent
 from spalloc_server.hardware.fpgas import Fpgas

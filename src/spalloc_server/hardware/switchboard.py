@@ -17,7 +17,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
-from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
+from spalloc_server.core.model import BoardFailure, Outcome, Switch
 from spalloc_server.errors import HardwareError
 from spalloc_server.hardware.blacklist import write_blacklist
 from spalloc_server.hardware.frame import Frame, Work

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from spalloc_server.application.commits import Effects
 from spalloc_server.application.subscriptions import SERVER, Kind, Subscriptions
-from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
+from spalloc_server.core.model import BoardFailure, Outcome, Switch
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.process.job_log import JobLog

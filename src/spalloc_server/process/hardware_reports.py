@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from spalloc_server.controller import Controller
-from spalloc_server.core.model.power import Outcome
+from spalloc_server.core.model import Outcome
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.log.logger import get_logger
 

@@ -20,7 +20,7 @@ from typing import Self
 
 import msgspec
 
-from spalloc_server.core.model.events import JobEvent
+from spalloc_server.core.model import JobEvent
 from spalloc_server.log.background import Background
 from spalloc_server.log.descriptor import POLL_SECONDS, takes, torn
 from spalloc_server.log.logger import get_logger

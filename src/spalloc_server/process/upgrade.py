@@ -50,10 +50,9 @@ from typing import Final, Self
 
 from spalloc_server import __version__
 from spalloc_server.application.commits import Commits
-from spalloc_server.core.model.rows import Snapshot
+from spalloc_server.core.model import Snapshot
 from spalloc_server.errors import UpgradeError
-from spalloc_server.frontends.operators.service import Inherited
-from spalloc_server.frontends.operators.service import Operators as OperatorsService
+from spalloc_server.frontends.operators.service import Inherited, Operators as OperatorsService
 from spalloc_server.frontends.v1.connection_state import ConnectionState
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware

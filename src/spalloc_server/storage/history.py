@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from spalloc_server.core.model.rows import JobRow, Snapshot
+from spalloc_server.core.model import JobRow, Snapshot
 from spalloc_server.storage.rows import ReadRequest, read_jobs, read_snapshot
 from spalloc_server.storage.state_file import connect_to_read, explained
 

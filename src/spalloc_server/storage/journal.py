@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias
 
-from spalloc_server.core.model.rows import Changes, Snapshot
+from spalloc_server.core.model import Changes, Snapshot
 from spalloc_server.errors import StorageError
 
 __all__ = ["Committed", "Health", "Journal", "OnHealth"]

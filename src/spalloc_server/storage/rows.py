@@ -25,9 +25,16 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 
 from spalloc_server.config.options import MAX_NUMBER
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.request import Request
-from spalloc_server.core.model.rows import BoardRow, Changes, JobRow, ReleaseRow, Snapshot, UnreadableRow
+from spalloc_server.core.model import (
+    Allocation,
+    BoardRow,
+    Changes,
+    JobRow,
+    ReleaseRow,
+    Request,
+    Snapshot,
+    UnreadableRow,
+)
 from spalloc_server.errors import StorageError
 
 __all__ = ["TABLES", "Line", "ReadRequest", "Rows"]

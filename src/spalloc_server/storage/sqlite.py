@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from spalloc_server.core.model.rows import Changes, Snapshot
+from spalloc_server.core.model import Changes, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.log.logger import get_logger
 from spalloc_server.storage.journal import Committed, Health, OnHealth

@@ -30,7 +30,7 @@ from typing import Any, Final
 import msgspec
 
 from spalloc_server.core.boards.records import SERVER
-from spalloc_server.core.model.rows import BoardRow, Changes
+from spalloc_server.core.model import BoardRow, Changes
 from spalloc_server.errors import DamagedStateError, NewerStateError, SpallocServerError, StateInUseError, StorageError
 from spalloc_server.storage.row_migrations import ROW_MIGRATIONS
 from spalloc_server.storage.rows import ReadRequest, encode, read_boards, read_facts

@@ -14,8 +14,7 @@ import pytest
 from spalloc_server import __version__
 from spalloc_server.application.subscriptions import SERVER, Key, Kind
 from spalloc_server.errors import RequestError
-from spalloc_server.frontends.operators import connection as connection_module
-from spalloc_server.frontends.operators import connections as connections_module
+from spalloc_server.frontends.operators import connection as connection_module, connections as connections_module
 from spalloc_server.frontends.operators.connection import MAX_UNDER_WAY
 from spalloc_server.frontends.operators.protocol import MAX_KEYS, PROTOCOL, key_in, socket_path, text_of
 from spalloc_server.frontends.operators.service import Operators

@@ -3,8 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from spalloc_server.errors import RequestError
 from spalloc_server.frontends.v1.requests import parse_keepalive, parse_request, told_of

@@ -19,8 +19,7 @@ from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.boards.records import address
 from spalloc_server.core.job import Job
-from spalloc_server.core.model.power import Switch
-from spalloc_server.core.model.rows import ReleaseRow
+from spalloc_server.core.model import ReleaseRow, Switch
 from spalloc_server.core.outbox import Outbox
 from spalloc_server.core.placement.layout import frame_work, stopped_links
 from spalloc_server.core.undo import Undo

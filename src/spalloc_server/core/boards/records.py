@@ -20,8 +20,7 @@ from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.config.options import Health
 from spalloc_server.coordinates import Board
 from spalloc_server.core.closures import Closures
-from spalloc_server.core.model.power import BoardFailure
-from spalloc_server.core.model.rows import SERVER, BoardReport, BoardRow, Note
+from spalloc_server.core.model import SERVER, BoardFailure, BoardReport, BoardRow, Note
 from spalloc_server.core.outbox import Outbox
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from spalloc_server.core.undo import Undo

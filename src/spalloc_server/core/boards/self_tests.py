@@ -23,7 +23,7 @@ from spalloc_server.core.boards.power import Power
 from spalloc_server.core.boards.records import BoardKey, BoardRecords, address
 from spalloc_server.core.closures import Closures
 from spalloc_server.core.defects import Defects
-from spalloc_server.core.model.power import NO_JOB, BoardFailure
+from spalloc_server.core.model import NO_JOB, BoardFailure
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from spalloc_server.core.undo import Undo
 

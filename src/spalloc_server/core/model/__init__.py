@@ -1,1 +1,56 @@
 """The nouns of the core: plain structs, open to all."""
+
+from __future__ import annotations
+
+from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.effects import Effects, JobEvent
+from spalloc_server.core.model.job_state import STATES, JobState
+from spalloc_server.core.model.power import NO_JOB, BoardFailure, FrameWork, Outcome, Switch
+from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
+from spalloc_server.core.model.request import Kind, Request
+from spalloc_server.core.model.rows import (
+    SERVER,
+    BoardReport,
+    BoardRow,
+    Changes,
+    JobRow,
+    Note,
+    ReleaseRow,
+    Snapshot,
+    UnreadableRow,
+)
+from spalloc_server.core.model.views import BoardView, FrameView, JobView, MachineView, SetAsideView
+
+__all__ = [
+    "NO_JOB",
+    "SERVER",
+    "STATES",
+    "Allocation",
+    "BoardFailure",
+    "BoardReport",
+    "BoardRow",
+    "BoardView",
+    "Changes",
+    "Effects",
+    "FrameView",
+    "FrameWork",
+    "JobDescription",
+    "JobEvent",
+    "JobMachineInfo",
+    "JobRow",
+    "JobState",
+    "JobStatus",
+    "JobView",
+    "Kind",
+    "MachineDescription",
+    "MachineView",
+    "Note",
+    "Outcome",
+    "ReleaseRow",
+    "Request",
+    "SetAsideView",
+    "Snapshot",
+    "Switch",
+    "UnreadableRow",
+    "WhereIs",
+]

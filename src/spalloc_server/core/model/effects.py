@@ -1,14 +1,32 @@
-"""What follows from what the core has done: rows to store, and then what the world must do."""
+"""What follows from what the core has done: rows to store, what the world must do, and what the job log tells."""
 
 from __future__ import annotations
 
 import msgspec
 
-from spalloc_server.core.model.events import JobEvent
+from spalloc_server.coordinates import Board
 from spalloc_server.core.model.power import Switch
 from spalloc_server.core.model.rows import Changes
 
-__all__ = ["Effects"]
+__all__ = ["Effects", "JobEvent"]
+
+
+class JobEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a log of jobs."""
+
+    time: float
+    """Seconds since the Unix epoch."""
+    event: str
+    """`created`, `allocated`, `power` (asked for by a user), `ready`, `failed` (hardware), or `destroyed`."""
+    job_id: int
+    owner: str
+    host: str | None = None
+    """Address that the job was last named from."""
+    power: bool | None = None
+    """What is asked for, or what the boards are."""
+    machine: str | None = None
+    boards: tuple[Board, ...] = ()
+    reason: str | None = None
 
 
 class Effects(msgspec.Struct):

@@ -10,7 +10,7 @@ from spalloc_server.coordinates import Board
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.rows import BoardReport, Note
 
-__all__ = ["BoardView", "FrameView", "JobView", "MachineView"]
+__all__ = ["BoardView", "FrameView", "JobView", "MachineView", "SetAsideView"]
 
 
 class FrameView(msgspec.Struct, kw_only=True):

@@ -25,8 +25,7 @@ from spalloc_server.coordinates import (
     board_to_chip,
     triad_dimensions_to_chips,
 )
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.power import FrameWork
+from spalloc_server.core.model import Allocation, FrameWork
 from spalloc_server.links import Links
 
 __all__ = [

@@ -22,8 +22,7 @@ from fractions import Fraction
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, WrapAround
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Allocation, Request
 from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.search import Place, fits, nearest_size, place
 from spalloc_server.core.placement.span import own_stopped_links, wraps_of

@@ -25,7 +25,7 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from spalloc_server.coordinates import BOARDS_PER_TRIAD
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Request
 from spalloc_server.core.placement.dead_links import STEPS, ways_to_leave_out
 from spalloc_server.core.placement.effort import Effort, EffortSpent, allowance
 from spalloc_server.core.placement.free_boards import FreeBoards

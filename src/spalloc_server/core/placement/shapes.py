@@ -17,7 +17,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from spalloc_server.coordinates import BOARDS_PER_TRIAD
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Request
 
 __all__ = [
     "Shape",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Request
 from spalloc_server.core.placement.dead_links import STEPS
 from spalloc_server.core.placement.effort import Effort, EffortSpent
 from spalloc_server.core.placement.free_boards import FreeBoards

@@ -28,8 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Allocation, Request
 from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place

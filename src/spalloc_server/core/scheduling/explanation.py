@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.power import NO_JOB
+from spalloc_server.core.model import NO_JOB, Allocation
 from spalloc_server.core.placement.torus import Planes, union
 from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.reservation import Reservation, all_free, releases, soonest

@@ -11,7 +11,7 @@ for another pass, which begins at the head of the line.
 
 from __future__ import annotations
 
-from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model import Allocation
 from spalloc_server.core.placement.torus import Planes
 from spalloc_server.core.scheduling.queue import Queue, first_come
 from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Turn, Waiting

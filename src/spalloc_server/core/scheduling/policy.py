@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model import Allocation
 from spalloc_server.core.placement.torus import Planes
 from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.reservation import Reservation

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Request
 
 __all__ = ["Past", "predicted_end"]
 

@@ -18,15 +18,13 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterator, Set as AbstractSet
 from itertools import islice
 from operator import attrgetter
 from typing import TypeVar
 
 from spalloc_server.config.machine import Machine
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Allocation, Request
 from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place

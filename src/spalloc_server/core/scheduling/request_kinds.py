@@ -19,7 +19,7 @@ from functools import lru_cache
 
 import msgspec
 
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Request
 
 __all__ = ["kind_of"]
 

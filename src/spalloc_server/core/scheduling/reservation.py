@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Request
 from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place, fewest

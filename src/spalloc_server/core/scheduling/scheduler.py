@@ -19,9 +19,7 @@ from typing import Any
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import Scheduling
 from spalloc_server.coordinates import Board
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.power import NO_JOB
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import NO_JOB, Allocation, Request
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.shapes import as_share
 from spalloc_server.core.placement.work import STEP

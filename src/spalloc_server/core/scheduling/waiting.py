@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from spalloc_server.core.model.allocation import Allocation
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Allocation, Request
 from spalloc_server.core.placement.topology import Topology
 from spalloc_server.core.placement.torus import Planes
 from spalloc_server.core.scheduling.prediction import predicted_end

@@ -15,13 +15,12 @@ A job is stored with its `Request`. Rows that older versions have written lack i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence, Set as AbstractSet
 from typing import Any
 
 from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Request
 from spalloc_server.errors import RequestError
 
 __all__ = ["DEFAULT_KEEPALIVE", "KEYWORDS", "MAX_TAGS", "MAX_TEXT"]
