@@ -22,7 +22,8 @@ from pathlib import Path
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import Machine
 from spalloc_server.hardware.scp import SCP_PORT
-from spalloc_server.simulator.boot import BOOT_PORT, encode
+from spalloc_server.simulator.boot import BOOT_PORT
+from tests.simulator.machines import boot_datagrams
 
 ROOT = Path(__file__).parents[1]
 MACHINES = {
@@ -98,7 +99,7 @@ def _boot(client: socket.socket, host: str) -> float:
     text = b"SC&MP/SpiNNaker\x004.0.0\x00"
     content[1992:2000] = bytes.fromhex("0001ffff60000000")
     content[2000 : 2000 + len(text)] = text
-    *blocks, end = encode(bytes(content))
+    *blocks, end = boot_datagrams(bytes(content))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
         for datagram in blocks:
             channel.sendto(datagram, (host, BOOT_PORT))

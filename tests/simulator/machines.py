@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterable
 from itertools import count
 
 from spalloc_server.coordinates import Board, board_down_link
 from spalloc_server.links import Links
 from spalloc_server.simulator import datagrams
-from spalloc_server.simulator.boot import BootReceiver, Image, encode
+from spalloc_server.simulator.boot import HEADER, BootReceiver, Image
 from spalloc_server.simulator.fast_data import Outgoing
 from spalloc_server.simulator.flood import flood
 from spalloc_server.simulator.site import Site
@@ -42,8 +43,15 @@ def an_image(version: str = "4.0.0", blocks: int = 30) -> bytes:
 
 
 def boot_datagrams(content: bytes | None = None) -> list[bytes]:
-    """What a client sends to boot a board."""
-    return encode(an_image() if content is None else content)
+    """What a client sends to boot a board with an image, a multiple of 4 bytes long."""
+    content = an_image() if content is None else content
+    blocks = [content[start : start + 1024] for start in range(0, len(content), 1024)]
+    datagrams = [HEADER.pack(1, 1, 0, 0, len(blocks) - 1)]
+    for number, block in enumerate(blocks):
+        words = array("I", block)
+        words.byteswap()
+        datagrams.append(HEADER.pack(1, 3, 0xFF00 | number, 0, 0) + words.tobytes())
+    return [*datagrams, HEADER.pack(1, 5, 1, 0, 0)]
 
 
 def booted(content: bytes | None = None) -> Image:

@@ -14,14 +14,11 @@ A run's end is looked for whenever somebody asks for the state, so running cores
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from spalloc_server.simulator.fast_data import Incoming
-
-__all__ = ["Application", "ErrorCode", "Failure", "Role", "Signal", "State"]
+__all__ = ["Application", "ErrorCode", "Failure", "Incoming", "Role", "Signal", "State"]
 
 MICROSECONDS: Final = 1_000_000
 ENDLESS: Final = -1
@@ -57,29 +54,11 @@ class Signal(IntEnum):
     EXIT = 8
 
 
-class ErrorCode(IntEnum):
-    """Codes of run-time errors."""
-
-    RESET = 1
-    UNDEF = 2
-    SVC = 3
-    PABT = 4
-    DABT = 5
-    IRQ = 6
-    FIQ = 7
-    VIC = 8
-    ABORT = 9
-    MALLOC = 10
-    DIVBY0 = 11
-    EVENT = 12
-    SWERR = 13
-    IOBUF = 14
-    ENABLE = 15
-    NULL = 16
-    PKT = 17
-    TIMER = 18
-    API = 19
-    VERSION = 20
+ErrorCode = IntEnum(
+    "ErrorCode",
+    "RESET UNDEF SVC PABT DABT IRQ FIQ VIC ABORT MALLOC DIVBY0 EVENT SWERR IOBUF ENABLE NULL PKT TIMER API VERSION",
+)
+"""Codes of run-time errors, from 1 (`RESET`) to 20 (`VERSION`)."""
 
 
 class Role(IntEnum):
@@ -101,6 +80,18 @@ class Failure:
     text: str
     at: Signal
     """The signal at which the core fails: START, or SYNC0 for the beginning of any run."""
+
+
+@dataclass(slots=True)
+class Incoming:
+    """What a gatherer is being given."""
+
+    transaction: int
+    address: int
+    chip: int
+    """Number of the chip that it is for."""
+    packets: int
+    have: set[int] = field(default_factory=set)
 
 
 class Application:

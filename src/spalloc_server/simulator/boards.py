@@ -97,7 +97,7 @@ class Boards:
         self._sites = {(site.bmp, site.number): site for site in sites}
         self._frames = frames
         self._now = now
-        self._deliver = deliver
+        self._deliver = deliver or (lambda action: action())
         self._report = report
         self._on: dict[Site, _Board] = {}
         self._streams: dict[tuple[System, tuple[int, int]], tuple[_Board, Outgoing]] = {}
@@ -166,7 +166,7 @@ class Boards:
             for _ in range(BATCH):
                 datagram = board.boot.recv(MAX_DATAGRAM)
                 if board.system is None and not board.site.chip_faults.never_boots and self._is_up(board.site):
-                    self._passing(partial(self._boot_datagram, board, datagram))
+                    self._deliver(partial(self._boot_datagram, board, datagram))
 
     def _boot_datagram(self, board: _Board, datagram: bytes) -> None:
         if board.system is not None or self._on.get(board.site) is not board:
@@ -213,11 +213,7 @@ class Boards:
         with contextlib.suppress(OSError):
             for _ in range(BATCH):
                 datagram, source = receive(MAX_DATAGRAM)
-                if board.system is None:
-                    continue
-                if self._deliver is None:
-                    self._datagram(board, datagram, source)
-                else:
+                if board.system is not None:
                     self._deliver(partial(self._datagram, board, datagram, source))
 
     def _datagram(self, board: _Board, datagram: bytes, source: Target) -> None:
@@ -231,20 +227,11 @@ class Boards:
             self.counters.malformed += 1
             return
         if reply is not None:
-            if self._deliver is None:
-                _send(board.scp, reply, source)
-            else:
-                self._deliver(partial(_send, board.scp, reply, source))
+            self._deliver(partial(_send, board.scp, reply, source))
         for stream in outgoing:
             self._begin(system, stream)
         if system.tags[board.number].changed:
             self._follow_tags(board, system)
-
-    def _passing(self, action: Callable[[], None]) -> None:
-        if self._deliver is None:
-            action()
-        else:
-            self._deliver(action)
 
     # ---------------------------------------------------------------- what leaves and comes in through tags
 
@@ -267,7 +254,7 @@ class Boards:
                     del self._streams[key]
                     break
                 whole = stream.header + packet
-                self._passing(partial(_send, board.scp, whole, stream.target))
+                self._deliver(partial(_send, board.scp, whole, stream.target))
         self._pumping = bool(self._streams)
         if self._pumping:
             asyncio.get_running_loop().call_later(BURST_SECONDS, self._pump)

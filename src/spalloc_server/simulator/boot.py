@@ -13,7 +13,7 @@ from array import array
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple
 
-__all__ = ["BOOT_PORT", "SPOILT", "BootReceiver", "Image", "MalformedBoot", "Spoilt", "encode"]
+__all__ = ["BOOT_PORT", "SPOILT", "BootReceiver", "Image", "MalformedBoot", "Spoilt"]
 
 BOOT_PORT: Final = 54321
 VERSION: Final = 1
@@ -114,14 +114,3 @@ def _image(content: bytes) -> Image | Spoilt:
     if name < _BEFORE_NAME or end < 0 or len(content) < SYSTEM_VARIABLES.stop:
         return SPOILT
     return Image(content[name - _BEFORE_NAME : end + 1], content[SYSTEM_VARIABLES])
-
-
-def encode(content: bytes) -> list[bytes]:
-    """The datagrams that boot a board with an image, a multiple of 4 bytes long."""
-    blocks = [content[start : start + BLOCK_BYTES] for start in range(0, len(content), BLOCK_BYTES)]
-    datagrams = [HEADER.pack(VERSION, _Operation.START, 0, 0, len(blocks) - 1)]
-    for number, block in enumerate(blocks):
-        words = array("I", block)
-        words.byteswap()
-        datagrams.append(HEADER.pack(VERSION, _Operation.BLOCK, 0xFF00 | number, 0, 0) + words.tobytes())
-    return [*datagrams, HEADER.pack(VERSION, _Operation.END, 1, 0, 0)]

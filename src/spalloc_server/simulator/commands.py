@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import partial
 from typing import Final
 
 from spalloc_server.hardware.scp import ResponseCode
@@ -21,7 +22,7 @@ from spalloc_server.simulator.floodfill import FloodFill, Region
 from spalloc_server.simulator.system import System
 from spalloc_server.simulator.tags import Tag, Target
 
-__all__ = ["Answer", "Request", "perform"]
+__all__ = ["OK", "Answer", "Request", "perform"]
 
 MAX_DATA: Final = 256
 WAIT: Final = 1 << 18
@@ -69,13 +70,15 @@ class Command(IntEnum):
 
 @dataclass(slots=True)
 class Request:
-    """One command: to a core of a chip, come in at `board` from `source`."""
+    """One command to a core of a chip, from `source`; its arguments are zeros where the datagram is shorter."""
 
     system: System
     chip: Chip
     core: int
-    board: int
+    port: int
     source: Target
+    payload: bytes
+    """All behind the SDP header."""
     command: int
     arg1: int
     arg2: int
@@ -124,23 +127,12 @@ def _fill(request: Request) -> Answer:
     return OK
 
 
-def _link_read(request: Request) -> Answer:
+def _over_link(action: Callable[[Request], Answer], request: Request) -> Answer:
+    """Do a command at the chip at the other end of a link."""
     there = request.system.neighbour(request.chip, request.arg3)
     if there is None:
         return (ResponseCode.TIMEOUT, b"") if request.arg3 < 6 else BAD_ARGUMENT
-    if not 0 < request.arg2 <= MAX_DATA:
-        return BAD_ARGUMENT
-    return ResponseCode.OK, there.read(request.arg1, request.arg2)
-
-
-def _link_write(request: Request) -> Answer:
-    there = request.system.neighbour(request.chip, request.arg3)
-    if there is None:
-        return (ResponseCode.TIMEOUT, b"") if request.arg3 < 6 else BAD_ARGUMENT
-    if not 0 < request.arg2 <= MAX_DATA or len(request.data) < request.arg2:
-        return BAD_ARGUMENT
-    there.write(request.arg1, request.data[: request.arg2])
-    return OK
+    return action(replace(request, chip=there, core=0))
 
 
 def _info(request: Request) -> Answer:
@@ -325,8 +317,8 @@ _SARK: dict[int, Callable[[Request], Answer]] = {
 _SCAMP: dict[int, Callable[[Request], Answer]] = {
     **_SARK,
     Command.COUNT: _count,
-    Command.LINK_READ: _link_read,
-    Command.LINK_WRITE: _link_write,
+    Command.LINK_READ: partial(_over_link, _read),
+    Command.LINK_WRITE: partial(_over_link, _write),
     Command.AR: _run,
     Command.NNP: _nearest_neighbour,
     Command.APP_COPY_RUN: _copy_and_run,

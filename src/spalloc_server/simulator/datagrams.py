@@ -14,7 +14,7 @@ from spalloc_server.hardware.scp import ResponseCode
 from spalloc_server.simulator.chip import CORES
 from spalloc_server.simulator.commands import Request, perform
 from spalloc_server.simulator.fast_data import Outgoing
-from spalloc_server.simulator.programs import Message, deliver
+from spalloc_server.simulator.programs import deliver
 from spalloc_server.simulator.system import System
 from spalloc_server.simulator.tags import Target
 
@@ -55,18 +55,18 @@ def handle(system: System, board: int, datagram: bytes, source: Target) -> Handl
         code, data = ResponseCode.ROUTE, b""
     elif core >= min(CORES, chip.cores):
         code, data = ResponseCode.CPU, b""
-    elif port == 0:
-        if len(payload) < _COMMAND.size:
-            code, data = ResponseCode.LEN, b""
-        else:
-            command, _, arg1, arg2, arg3 = _COMMAND.unpack_from(payload)
-            code, data = perform(
-                Request(system, chip, core, board, source, command, arg1, arg2, arg3, payload[_COMMAND.size :])
-            )
-    elif core == 0:
+    elif port == 0 and len(payload) < _COMMAND.size:
+        code, data = ResponseCode.LEN, b""
+    elif port != 0 and core == 0:
         code, data = ResponseCode.PORT, b""
     else:
-        (code, data), outgoing = deliver(Message(system, chip, core, port, payload))
+        command, _, arg1, arg2, arg3 = _COMMAND.unpack_from(payload.ljust(_COMMAND.size, b"\0"))
+        data = payload[_COMMAND.size :]
+        request = Request(system, chip, core, port, source, payload, command, arg1, arg2, arg3, data)
+        if port == 0:
+            code, data = perform(request)
+        else:
+            (code, data), outgoing = deliver(request)
     if not flags & _REPLY_EXPECTED:
         return Handled(None, outgoing)
     from_x, from_y = (x, y) if chip is None else (chip.x, chip.y)

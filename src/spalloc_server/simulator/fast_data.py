@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from spalloc_server.simulator.applications import Application
+from spalloc_server.simulator.applications import Application, Incoming
 from spalloc_server.simulator.chip import USER_1, Chip, core_block
 from spalloc_server.simulator.flood import CHIPS_PER_BOARD, NUMBER_OF_CHIP
 from spalloc_server.simulator.system import System
 from spalloc_server.simulator.tags import Target
 
-__all__ = ["Incoming", "Outgoing", "receive", "send"]
+__all__ = ["Outgoing", "receive", "send"]
 
 _HEADER: Final = struct.Struct("<2x8B")
 OUT_BYTES: Final = 264
@@ -64,17 +64,6 @@ class Outgoing:
     header: bytes
     """What stands before each packet: nothing, or the header of SDP where the tag does not strip it."""
     packets: Iterator[bytes]
-
-
-@dataclass(slots=True)
-class Incoming:
-    """What a gatherer is being given."""
-
-    transaction: int
-    address: int
-    chip: Chip
-    packets: int
-    have: set[int] = field(default_factory=set)
 
 
 def send(system: System, chip: Chip, core: int, payload: bytes) -> list[Outgoing]:
@@ -131,10 +120,9 @@ def receive(system: System, chip: Chip, core: int, app: Application, payload: by
     board = chip.number // CHIPS_PER_BOARD
     if command == _In.LOCATION and len(words) >= 5:
         place = NUMBER_OF_CHIP.get((words[3] >> 16, words[3] & 0xFFFF))
-        there = None if place is None else system.chip(board * CHIPS_PER_BOARD + place)
-        if there is not None and words[4] * IN_BYTES < SDRAM_BYTES:
+        if place is not None and words[4] * IN_BYTES < SDRAM_BYTES:
             chip.set_word(core_block(core) + USER_1, transaction)
-            app.incoming = Incoming(transaction, words[2], there, words[4] + 1)
+            app.incoming = Incoming(transaction, words[2], board * CHIPS_PER_BOARD + place, words[4] + 1)
         return []
     incoming = app.incoming
     if incoming is None or incoming.transaction != transaction:
@@ -142,8 +130,9 @@ def receive(system: System, chip: Chip, core: int, app: Application, payload: by
     if command == _In.DATA and len(words) >= 3:
         number = words[2]
         data = payload[12 : 12 + IN_BYTES]
-        if number < incoming.packets and data:
-            incoming.chip.write(incoming.address + number * IN_BYTES, data)
+        there = system.chip(incoming.chip)
+        if there is not None and number < incoming.packets and data:
+            there.write(incoming.address + number * IN_BYTES, data)
             incoming.have.add(number)
         return []
     return _leaving(system, board, (chip.number, core), _told(incoming)) if command == _In.TELL else []

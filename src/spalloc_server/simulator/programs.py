@@ -9,23 +9,15 @@ expected, the client is told at once that there is none.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
 
 from spalloc_server.hardware.scp import ResponseCode
 from spalloc_server.simulator.applications import Application, Role, State
-from spalloc_server.simulator.chip import Chip
+from spalloc_server.simulator.commands import OK, Answer, Request
 from spalloc_server.simulator.fast_data import Outgoing, receive, send
 from spalloc_server.simulator.flood import CHIPS_PER_BOARD
-from spalloc_server.simulator.system import System
 
-__all__ = ["Message", "deliver"]
-
-_HEAD: Final = struct.Struct("<2H3I")
-
-Answer = tuple[ResponseCode, bytes]
-OK: Final[Answer] = (ResponseCode.OK, b"")
+__all__ = ["deliver"]
 
 
 class Port(IntEnum):
@@ -61,24 +53,8 @@ class _Routes(IntEnum):
     LOAD_SYSTEM = 8
 
 
-@dataclass(slots=True)
-class Message:
-    """One datagram to a program. `payload` is all behind the SDP header; a command's arguments are read from it."""
-
-    system: System
-    chip: Chip
-    core: int
-    port: int
-    payload: bytes
-
-    def arguments(self) -> tuple[int, int, int, int, bytes]:
-        """(command, three arguments, data); zeros where the datagram is shorter."""
-        command, _, arg1, arg2, arg3 = _HEAD.unpack(self.payload[: _HEAD.size].ljust(_HEAD.size, b"\0"))
-        return command, arg1, arg2, arg3, self.payload[_HEAD.size :]
-
-
-def deliver(message: Message) -> tuple[Answer, list[Outgoing]]:
-    """Hand a message to its program: what it answers, if it is asked to, and what it sends."""
+def deliver(message: Request) -> tuple[Answer, list[Outgoing]]:
+    """Hand a message to its program; return what that answers, if it is asked to, and what it sends."""
     app = message.chip.apps.get(message.core)
     now = message.system.now()
     if app is None or app.state_at(now) in {State.RUN_TIME_EXCEPTION, State.WATCHDOG, State.FINISHED}:
@@ -92,16 +68,15 @@ def deliver(message: Message) -> tuple[Answer, list[Outgoing]]:
             return OK, send(message.system, message.chip, message.core, message.payload)
         if message.port == Port.DATA_IN and app.role == Role.GATHERER:
             return OK, receive(message.system, message.chip, message.core, app, message.payload)
-        if message.port == Port.DATA_IN and message.arguments()[0] in _Routes.__members__.values():
+        if message.port == Port.DATA_IN and message.command in _Routes.__members__.values():
             return OK, []
     return (ResponseCode.PORT, b""), []
 
 
-def _simulation(message: Message, app: Application, now: float) -> Answer:
-    command, arg1, arg2, arg3, _ = message.arguments()
-    match command:
+def _simulation(message: Request, app: Application, now: float) -> Answer:
+    match message.command:
         case _Simulation.NEW_RUNTIME:
-            app.new_runtime(arg1, endless=bool(arg2), current=arg3, now=now)
+            app.new_runtime(message.arg1, endless=bool(message.arg2), current=message.arg3, now=now)
         case _Simulation.EXIT:
             app.exit()
         case _Simulation.CLEAR_LOG:
@@ -115,16 +90,17 @@ def _simulation(message: Message, app: Application, now: float) -> Answer:
     return OK
 
 
-def _reinjection(message: Message) -> Answer:
+def _reinjection(message: Request) -> Answer:
     """Time limits and kinds of packets are the board's: a gatherer tells all of its monitors."""
-    command, arg1, arg2, arg3, data = message.arguments()
     settings = message.system.reinjection[message.chip.number // CHIPS_PER_BOARD]
-    match command:
+    match message.command:
         case _Reinjection.WAIT1 | _Reinjection.WAIT2:
-            settings[command] = arg1 & 0xFF
+            settings[message.command] = message.arg1 & 0xFF
         case _Reinjection.TYPES:
-            nearest_neighbour = bool(data and data[0])
-            settings[2] = bool(arg1) | bool(arg2) << 1 | nearest_neighbour << 2 | bool(arg3) << 3
+            nearest_neighbour = any(message.data[:1])
+            settings[2] = (
+                bool(message.arg1) | bool(message.arg2) << 1 | nearest_neighbour << 2 | bool(message.arg3) << 3
+            )
         case _Reinjection.STATUS:
             return ResponseCode.OK, struct.pack("<10I", *settings[:2], *[0] * 6, settings[2], 0)
         case _Reinjection.RESET_COUNTERS | _Reinjection.CLEAR_QUEUE | _Reinjection.EXIT:

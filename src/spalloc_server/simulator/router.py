@@ -7,6 +7,7 @@ before routes are loaded into them, and given back when the application is stopp
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 __all__ = ["ENTRIES", "Router"]
@@ -40,15 +41,10 @@ class Router:
 
     def allocate(self, count: int, app: int) -> int:
         """Return the first of `count` entries, 0 where there is no room."""
-        if count <= 0:
-            return 0
-        at = 1
-        for taken in [*sorted(self._ranges), _Range(ENTRIES, 0, 0)]:
-            if taken.first - at >= count:
-                self._ranges.append(_Range(at, count, app))
-                return at
-            at = taken.first + taken.size
-        return 0
+        first = next((at for at, room in self._gaps() if 0 < count <= room), 0)
+        if first:
+            self._ranges.append(_Range(first, count, app))
+        return first
 
     def load(self, table: bytes, first: int, app: int) -> bool:
         """Load a table from entry `first` on, up to its end mark; False where an entry is outside of the router."""
@@ -81,11 +77,14 @@ class Router:
     @property
     def largest(self) -> int:
         """The most entries that one allocation could have."""
-        at, largest = 1, 0
+        return max(room for _, room in self._gaps())
+
+    def _gaps(self) -> Iterator[tuple[int, int]]:
+        """(first entry, entries) between the ranges, in order; some are empty."""
+        at = 1
         for taken in [*sorted(self._ranges), _Range(ENTRIES, 0, 0)]:
-            largest = max(largest, taken.first - at)
+            yield at, taken.first - at
             at = taken.first + taken.size
-        return largest
 
     def copy(self) -> bytes:
         """The table as SCAMP keeps a copy of it in memory."""

@@ -162,10 +162,7 @@ class Simulator:
     def _on_the_way(self, action: Callable[[], None]) -> None:
         """Let the network of boards have a datagram, whose arrival is `action`."""
         for delay, _ in self.faults.board_network.passages(self._random):
-            if delay <= 0:
-                action()
-            else:
-                asyncio.get_running_loop().call_later(delay, action)
+            self._later(delay, action)
 
     def _readable(self, channel: socket.socket, host: str) -> None:
         """Take all datagrams that are there before answering any, for those were in flight together."""
@@ -187,12 +184,12 @@ class Simulator:
         for delay, _ in self.networks[host].passages(self._random):
             self._later(answer.at - now + delay, _send, channel, answer.datagram, source)
 
-    def _later(self, delay: float, action: Callable[..., None], channel: socket.socket, *args: object) -> None:
-        """Call `action` after `delay` seconds, or at once where there is none to wait."""
+    def _later(self, delay: float, action: Callable[..., None], *args: object) -> None:
+        """Call `action` after `delay` seconds; at once where that is none."""
         if delay <= 0:
-            action(channel, *args)
+            action(*args)
         else:
-            asyncio.get_running_loop().call_later(delay, action, channel, *args)
+            asyncio.get_running_loop().call_later(delay, action, *args)
 
 
 def _send(channel: socket.socket, datagram: bytes, source: Source) -> None:
