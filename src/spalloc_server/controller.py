@@ -27,7 +27,7 @@ from typing import Any, Final
 from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board, Location
-from spalloc_server.core import commands, operations, queries, restore as restoring, transitions, views
+from spalloc_server.core import commands, operations, restore as restoring, set_aside, transitions, views
 from spalloc_server.core.check import check
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.engine import Engine
@@ -214,14 +214,14 @@ class Controller:
 
     def get_board_position(self, machine_name: str, x: int, y: int, z: int) -> Location | None:
         """(cabinet, frame, board) of a board, or None where there is none."""
-        return queries.board_position(self.state.machines.get(machine_name), (x, y, z))
+        return views.board_position(self.state.machines.get(machine_name), (x, y, z))
 
     def get_board_at_position(self, machine_name: str, x: int, y: int, z: int) -> Board | None:
         """(x, y, z) of the board at cabinet x, frame y, board z, or None where there is none."""
-        return queries.board_at_position(self.state.machines.get(machine_name), (x, y, z))
+        return views.board_at_position(self.state.machines.get(machine_name), (x, y, z))
 
     def where_is(self, /, **place: Any) -> WhereIs | None:
-        """One place in every kind of coordinates; `core.queries.where_is` tells the forms."""
+        """One place in every kind of coordinates; `core.views.where_is` says in which forms."""
         return views.where_is(self.state, place)
 
     # ---------------------------------------------------------------- what operators see
@@ -257,25 +257,25 @@ class Controller:
 
     def set_aside(self) -> list[SetAsideView]:
         """Stored rows that made no sense at a start, in order of table and key."""
-        return views.set_aside(self.state)
+        return set_aside.views(self.state.facts)
 
     # ---------------------------------------------------------------- what operators do: see `core.operations`
 
     def disable_board(self, machine: str, board: Board, *, reason: str, by: str) -> BoardView:
         """Take a board out of service; a job that has it keeps it."""
-        return operations.disable_board(self.engine, machine, board, reason=reason, by=by)
+        return operations.set_board(self.engine, machine, board, Note(reason, by, self.state.clock()))
 
     def enable_board(self, machine: str, board: Board) -> BoardView:
         """Return a board to service and forget its failures, reports and strikes; its frame is another matter."""
-        return operations.enable_board(self.engine, machine, board)
+        return operations.set_board(self.engine, machine, board, None)
 
     def disable_frame(self, machine: str, frame: Frame, *, reason: str, by: str) -> list[BoardView]:
         """Take all boards of a frame out of service; jobs that have some keep them."""
-        return operations.disable_frame(self.engine, machine, frame, reason=reason, by=by)
+        return operations.set_frame(self.engine, machine, frame, Note(reason, by, self.state.clock()))
 
     def enable_frame(self, machine: str, frame: Frame) -> list[BoardView]:
         """Return a frame to service; what speaks against single boards of it stays."""
-        return operations.enable_frame(self.engine, machine, frame)
+        return operations.set_frame(self.engine, machine, frame, None)
 
     def power_cycle(self, machine: str, board: Board) -> BoardView:
         """Try a board that nobody has: on, verify, off. It goes on record like any self-test."""
@@ -283,11 +283,11 @@ class Controller:
 
     def drain(self, machine: str, *, reason: str, by: str) -> None:
         """Start no more jobs on a machine; those that run there go on, others may wait for it."""
-        operations.drain(self.engine, machine, reason=reason, by=by)
+        operations.set_drained(self.engine, machine, Note(reason, by, self.state.clock()))
 
     def undrain(self, machine: str) -> None:
         """Start jobs on a machine again; also on one that has gone, should it come back."""
-        operations.undrain(self.engine, machine)
+        operations.set_drained(self.engine, machine, None)
 
     def kill(self, job_id: int, *, reason: str, by: str) -> None:
         """End a job; its user is told by whom and why."""

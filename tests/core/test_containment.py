@@ -48,7 +48,7 @@ SEAMS: list[tuple[Any, str]] = [
         if getattr(function, "__module__", "") == transitions.__name__
     ),
     *((policy_backfill, name) for name in ("soonest", "releases", "all_free")),
-    *((occupancy, name) for name in ("place", "fits")),
+    *((occupancy, name) for name in ("place",)),
     (placement, "_part"),
     *((power, name) for name in ("frame_work", "stopped_links")),
     (layout, "board_down_link"),

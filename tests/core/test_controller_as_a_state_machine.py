@@ -17,7 +17,7 @@ from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
 from spalloc_server.core.model.replies import JobStatus
 from spalloc_server.core.model.rows import Snapshot
-from spalloc_server.core.placement.work import STEP
+from spalloc_server.core.placement.effort import STEP
 from spalloc_server.core.scheduling import scheduler as schedule
 from spalloc_server.errors import RequestError
 from spalloc_server.links import Links

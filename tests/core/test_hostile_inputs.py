@@ -68,20 +68,24 @@ def test_a_number_of_boards_that_works_is_looked_for_at_the_cost_of_some_searche
     boards = [(x, y, z) for x in range(20) for y in range(20) for z in range(3)]
     topology = Topology(Torus(20, 20), random.sample(boards, 540), ())
     with counting_floods() as counted:
-        nearest_size(Request(owner="me", boards=495, max_dead_boards=1, **what), FreeBoards(topology, topology.live))
+        nearest_size(
+            Request(owner="me", boards=495, max_dead_boards=1, **what),
+            FreeBoards(topology, topology.live),
+            Effort(topology.torus.size),
+        )
     assert counted.layers <= (1 + 1 + SEARCHES) * allowance(400), "what is allowed, and a last search beyond it"
 
 
 def test_the_number_of_boards_that_works_may_be_far_from_what_was_asked_for() -> None:
     topology = Topology(Torus(5, 2), (), ())
     square = Request(owner="me", boards=26, min_ratio=1.0)
-    assert nearest_size(square, FreeBoards(topology, topology.live)) == 12
+    assert nearest_size(square, FreeBoards(topology, topology.live), Effort(topology.torus.size)) == 12
 
 
 def test_one_board_is_a_number_that_works() -> None:
     topology = Topology(Torus(1, 1), [(0, 0, 2)], ())
     request = Request(owner="me", boards=2, max_dead_boards=0)
-    assert nearest_size(request, FreeBoards(topology, topology.live)) == 1
+    assert nearest_size(request, FreeBoards(topology, topology.live), Effort(topology.torus.size)) == 1
 
 
 @pytest.mark.slow

@@ -18,10 +18,10 @@ from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import NO_JOB
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.placement import occupancy
+from spalloc_server.core.placement.effort import STEP, Effort
 from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.topology import Topology
-from spalloc_server.core.placement.work import STEP
 from spalloc_server.core.scheduling import backfill as policy_backfill, scheduler as schedule
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from tests.core.house import House
@@ -150,7 +150,7 @@ def test_a_pass_that_is_cut_starts_whom_one_that_is_not_starts(policy: Policy, m
         return queue.steps()
 
     whole, once = all_started(10**9)
-    in_parts, often = all_started(40)
+    in_parts, often = all_started(16)
     assert (whole, once) == (in_parts, 1)
     assert len(whole) > 5
     assert often > 5
@@ -167,7 +167,7 @@ def test_what_becomes_free_during_a_pass_is_for_those_who_are_first(
     for number in range(2, 100):
         queue.submit(number, boards=5)
     queue.steps()
-    monkeypatch.setattr(schedule, "STEP", 30)
+    monkeypatch.setattr(schedule, "STEP", 12)
     queue.free(boards[:3])  # too little for anybody
     assert queue.step() == []
     queue.free(boards[3:6])
@@ -181,7 +181,7 @@ def test_a_new_job_waits_for_the_pass_over_those_before_it_and_no_longer(monkeyp
     for number in range(1, 100):
         queue.submit(number, boards=24)
     queue.steps()
-    monkeypatch.setattr(schedule, "STEP", 30)
+    monkeypatch.setattr(schedule, "STEP", 12)
     queue.free(queue.boards[:3])
     assert queue.step(go_on=False) == []
     assert queue.scheduler.pending
@@ -196,7 +196,7 @@ def test_a_new_job_for_a_machine_of_which_no_pass_is_under_way_starts_at_once(mo
     for number in range(1, 100):
         queue.submit(number, boards=24)
     queue.steps()
-    monkeypatch.setattr(schedule, "STEP", 30)
+    monkeypatch.setattr(schedule, "STEP", 12)
     queue.free(queue.boards[:3])
     assert queue.step() == []
     queue.submit(100, boards=1, machine="n", tags=frozenset())
@@ -212,7 +212,7 @@ def test_a_job_that_joins_before_those_whom_a_pass_has_reached_goes_before_those
     for number in range(1, 100):
         queue.submit(number, boards=6 if number > 90 else 24, priority=-1 if number > 90 else 0)
     queue.steps()
-    monkeypatch.setattr(schedule, "STEP", 30)
+    monkeypatch.setattr(schedule, "STEP", 12)
     queue.free(queue.boards[:6])
     assert queue.step() == []
     queue.submit(100, boards=6, priority=1)
@@ -229,8 +229,8 @@ def test_a_reload_looks_at_a_bounded_number_of_jobs_at_a_time_and_in_the_end_at_
     sizes = {
         house.create(boards, keepalive=None, max_dead_boards=0): boards for boards in rng.choices((6, 30, 48), k=300)
     }
-    before = [job.job_id for job in house.controller.state.scheduler._queue.line]
-    monkeypatch.setattr(schedule, "STEP", 60)
+    before = [job.job_id for job in house.controller.state.scheduler._queue.ordered]
+    monkeypatch.setattr(schedule, "STEP", 20)
     house.configure(a_machine("m", 4, 4, dead_boards=[(0, 0, 0)]), a_machine("n", 4, 4, dead_boards=[(0, 0, 0)]))
     ended = [sum(house.state(job_id) == JobState.destroyed for job_id in sizes)]
     while (wake_at := house.controller.wake_at()) is not None and wake_at <= house.clock.now:
@@ -240,7 +240,7 @@ def test_a_reload_looks_at_a_bounded_number_of_jobs_at_a_time_and_in_the_end_at_
     assert len(ended) > 10
     hopeless = {job_id for job_id, boards in sizes.items() if boards == 48}
     assert ended[-1] == len(hopeless)
-    line = [job.job_id for job in house.controller.state.scheduler._queue.line]
+    line = [job.job_id for job in house.controller.state.scheduler._queue.ordered]
     assert line == [job_id for job_id in before if job_id not in hopeless]
 
 
@@ -254,7 +254,7 @@ def test_the_sizes_that_work_are_looked_for_once_a_kind_and_within_the_step(
     work = house.controller.state.scheduler._queue.work
     looked_for: list[int] = []
 
-    def at_great_cost(kind: Request, _free_boards: FreeBoards) -> None:
+    def at_great_cost(kind: Request, _free_boards: FreeBoards, _effort: Effort) -> None:
         looked_for.append(kind.asked)
         work.left -= STEP
 
@@ -275,7 +275,7 @@ def test_a_job_that_is_possible_again_before_it_was_ended_goes_on_waiting(monkey
     jobs = [house.create(36 - number, keepalive=None, max_dead_boards=0, min_ratio=1) for number in range(9)]
     work = house.controller.state.scheduler._queue.work
 
-    def at_great_cost(_kind: Request, _free_boards: FreeBoards) -> None:
+    def at_great_cost(_kind: Request, _free_boards: FreeBoards, _effort: Effort) -> None:
         work.left -= STEP
 
     with monkeypatch.context() as patch:
@@ -293,7 +293,7 @@ def test_jobs_come_go_and_learn_while_a_reload_is_still_looking_at_the_queue(mon
     first = house.create(12, owner="hog", keepalive=None)
     jobs = [house.create(12, owner="hog" if number == 20 else "me", keepalive=None) for number in range(40)]
     house.hardware()
-    monkeypatch.setattr(schedule, "STEP", 12)
+    monkeypatch.setattr(schedule, "STEP", 5)
     house.configure(a_machine("m", 2, 2, tags={"default", "new"}), seconds_before_free=0)
     house.controller.destroy_job(jobs[39])
     house.controller.destroy_job(jobs[0])
@@ -305,7 +305,7 @@ def test_jobs_come_go_and_learn_while_a_reload_is_still_looking_at_the_queue(mon
     for _ in range(100):
         house.after(0)
     assert [job.job_id for job in house.controller.list_jobs() if job.boards] == [jobs[1]]
-    assert [job.job_id for job in house.controller.state.scheduler._queue.line] == [
+    assert [job.job_id for job in house.controller.state.scheduler._queue.ordered] == [
         *jobs[2:20],
         *jobs[21:39],
         late,
@@ -321,7 +321,7 @@ def test_why_a_job_waits_can_be_told_while_a_reload_is_still_looking_at_the_queu
     house.create(12, machine="n", keepalive=None)
     jobs = [house.create(12, keepalive=None) for _ in range(40)]
     lost = house.create(12, machine="m", keepalive=None)
-    monkeypatch.setattr(schedule, "STEP", 12)
+    monkeypatch.setattr(schedule, "STEP", 5)
     house.configure(a_machine("n", 2, 2))
     assert "number 40 of 41 in the queue; it waits for 12 boards" in str(house.controller.job_view(jobs[-1]).reason)
     reason = house.controller.job_view(lost).reason

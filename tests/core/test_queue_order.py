@@ -21,7 +21,7 @@ OWNERS = [f"owner {number}" for number in range(20)]
 
 
 def queue(house: House) -> list[int]:
-    return [job.job_id for job in house.controller.state.scheduler._queue.line]
+    return [job.job_id for job in house.controller.state.scheduler._queue.ordered]
 
 
 def restart(house: House, *, forget_due: bool = False, **settings: Any) -> None:

@@ -127,7 +127,7 @@ def plain(value: Any) -> Any:
 def seen(controller: Controller) -> Any:
     """All that a state is, and all that it says."""
     state = plain(controller.state)
-    state["order of the queue"] = [job.job_id for job in controller.state.scheduler._queue.line]
+    state["order of the queue"] = [job.job_id for job in controller.state.scheduler._queue.ordered]
     return state
 
 

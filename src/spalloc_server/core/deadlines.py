@@ -1,26 +1,26 @@
-"""Which jobs' time has come: leases that have run out, and run times that are over.
+"""Deadlines of jobs: leases that have run out, and run times that are over.
 
 Theory of operation. Setting a deadline only writes it into the job; the heap may still hold an older, earlier one. When
-that one comes up, the job is put back with its real deadline. So a keepalive costs nothing, and looking for jobs whose
-time has come costs only as much as there are deadlines that have come up. Where that is much, as when a client with
-thousands of jobs has died, it is done in steps.
+that one has passed, the job is put back with its real deadline. So a keepalive costs nothing, and a search costs only
+as much as there are deadlines in the heap that have passed. Where these are many, as when a client with thousands of
+jobs has died, they are taken in steps.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from spalloc_server.core.job import Job
 
 __all__ = ["Deadlines"]
 
 MAX_PASSED = 200
-"""Jobs that are ended in one step because their leases have run out."""
+"""Jobs whose deadlines have passed that are taken in one step."""
 
 MAX_LATER = 4000
-"""Jobs whose leases are looked at in one step and have been renewed."""
+"""Jobs that are looked at in one step and whose deadlines have moved to later."""
 
 
 class Deadlines:
@@ -39,23 +39,24 @@ class Deadlines:
 
     @property
     def behind(self) -> bool:
-        """Whether the last step of `passed` has left some for the next, which goes on with them whatever it is told."""
+        """Whether the last step of `passed` has left some; the next takes these, whatever time it is given."""
         return self._until > -math.inf
 
     def add(self, job: Job) -> None:
-        """Watch a job that is new here, or was given out by `passed`."""
+        """Watch a job that is new here, or that `passed` has returned."""
         deadline = self._deadline(job)
         if deadline is not None:
             heapq.heappush(self._heap, (deadline, job.job_id))
 
-    def passed(self, now: float) -> Iterator[Job]:
-        """Jobs whose deadline has passed at `now`, as many as a step allows; they are not watched any longer."""
+    def passed(self, now: float) -> list[Job]:
+        """Return the jobs whose deadline has passed at `now`, as many as a step allows, and stop watching them."""
         now, self._until = max(now, self._until), -math.inf
-        given = later = 0
+        passed: list[Job] = []
+        later = 0
         while self._heap and self._heap[0][0] <= now:
-            if given >= MAX_PASSED or later >= MAX_LATER:
+            if len(passed) >= MAX_PASSED or later >= MAX_LATER:
                 self._until = now
-                return
+                break
             job = self._jobs.get(self._heap[0][1])
             deadline = None if job is None else self._deadline(job)
             if job is not None and deadline is not None and deadline > now:
@@ -64,8 +65,8 @@ class Deadlines:
                 continue
             heapq.heappop(self._heap)
             if job is not None and deadline is not None:
-                given += 1
-                yield job
+                passed.append(job)
+        return passed
 
     def first(self) -> float | None:
         """No deadline passes before this time; None where there is none."""

@@ -79,7 +79,8 @@ class Engine:
         for machine in came:
             with self.contained("the boards of a machine that has come"):
                 for release in state.power.machine_came(machine):
-                    transitions.wait_for(state, release, now)
+                    with self.contained("a release of boards of a machine that has come"):
+                        transitions.wait_for(state, release, now)
         with self.contained("jobs that have ended and are not remembered any longer"):
             transitions.forget_retired(state)
         self.follow(now, go_on=True)
@@ -154,7 +155,7 @@ class Engine:
         state = self.state
         if state.leases.behind:
             return state.clock()
-        times = (state.scheduler.wake_at(), state.run_times.first(), state.self_tests.first(), state.reclaim_at)
+        times = (state.scheduler.wake_at(), state.run_times.first(), state.self_tests.first, state.reclaim_at)
         return min((time for time in times if time is not None), default=None)
 
     # ---------------------------------------------------------------- what follows

@@ -24,30 +24,58 @@ from spalloc_server.core.state import State
 from spalloc_server.core.undo import Undo
 from spalloc_server.errors import RequestError
 
-__all__ = ["disable_board", "disable_frame", "drain", "emergency_stop", "enable_board", "enable_frame", "kill"]
-__all__ += ["power_cycle", "resume", "switch_off_unused", "undrain"]
+__all__ = [
+    "emergency_stop",
+    "kill",
+    "power_cycle",
+    "resume",
+    "set_board",
+    "set_drained",
+    "set_frame",
+    "switch_off_unused",
+]
 
 # ---------------------------------------------------------------- boards and frames
 
 
-def disable_board(engine: Engine, machine: str, board: Board, *, reason: str, by: str) -> BoardView:
-    """Take a board out of service; a job that has it keeps it."""
-    return _set_board(engine, machine, board, Note(reason, by, engine.state.clock()))
+def set_board(engine: Engine, machine: str, board: Board, note: Note | None) -> BoardView:
+    """Take a board out of service; a job that has it keeps it. Without a note, return it to service instead.
+
+    Then its failures, reports and strikes are forgotten; its frame is another matter.
+    """
+    state, now = engine.state, engine.state.clock()
+    there = _machine_of_live(state, machine, board)
+    with Undo() as undo:
+        undo.call(state.boards.apply, there, [board])
+        state.boards.note_before((machine, *board), undo)
+        if note is None:
+            state.boards.enable(there, board)
+        else:
+            state.boards.disable(there, board, note)
+        view = views.board_view(state, machine, board)
+        state.outbox.changed_machines.add(machine)
+    engine.follow(now)
+    return view
 
 
-def enable_board(engine: Engine, machine: str, board: Board) -> BoardView:
-    """Return a board to service and forget its failures, reports and strikes; its frame is another matter."""
-    return _set_board(engine, machine, board, None)
+def set_frame(engine: Engine, machine: str, frame: Frame, note: Note | None) -> list[BoardView]:
+    """Take all boards of a frame out of service; jobs that have some keep them. Without a note, return it to service.
 
-
-def disable_frame(engine: Engine, machine: str, frame: Frame, *, reason: str, by: str) -> list[BoardView]:
-    """Take all boards of a frame out of service; jobs that have some keep them."""
-    return _set_frame(engine, machine, frame, Note(reason, by, engine.state.clock()))
-
-
-def enable_frame(engine: Engine, machine: str, frame: Frame) -> list[BoardView]:
-    """Return a frame to service; what speaks against single boards of it stays."""
-    return _set_frame(engine, machine, frame, None)
+    Then what speaks against single boards of it stays.
+    """
+    state, now = engine.state, engine.state.clock()
+    there = views.machine_named(state, machine)
+    if frame not in there.frames:
+        raise RequestError(f"{machine} has no cabinet {frame[0]}, frame {frame[1]}; it has {sorted(there.frames)}")
+    boards = there.frames[frame]
+    with Undo() as undo:
+        undo.call(state.boards.apply, there, boards)
+        _set_note(state, undo, state.closures.frames, (machine, frame), frame_fact(machine, frame), note)
+        state.boards.apply(there, boards)
+        after = [views.board_view(state, machine, board) for board in boards]
+        state.outbox.changed_machines.add(machine)
+    engine.follow(now)
+    return after
 
 
 def power_cycle(engine: Engine, machine: str, board: Board) -> BoardView:
@@ -70,17 +98,20 @@ def power_cycle(engine: Engine, machine: str, board: Board) -> BoardView:
 # ---------------------------------------------------------------- machines, jobs, everything
 
 
-def drain(engine: Engine, machine: str, *, reason: str, by: str) -> None:
-    """Start no more jobs on a machine; those that run there go on, others may wait for it."""
-    views.machine_named(engine.state, machine)
-    _set_drained(engine, machine, Note(reason, by, engine.state.clock()))
+def set_drained(engine: Engine, machine: str, note: Note | None) -> None:
+    """Start no more jobs on a machine; those that run there go on, others may wait for it. Without a note, undo that.
 
-
-def undrain(engine: Engine, machine: str) -> None:
-    """Start jobs on a machine again; also on one that has gone, should it come back."""
-    if machine not in engine.state.closures.drained:
+    A machine that is drained need not be there.
+    """
+    if note is not None or machine not in engine.state.closures.drained:
         views.machine_named(engine.state, machine)
-    _set_drained(engine, machine, None)
+    state, now = engine.state, engine.state.clock()
+    with Undo() as undo:
+        undo.call(transitions.close, state)
+        _set_note(state, undo, state.closures.drained, machine, drained_fact(machine), note)
+        transitions.close(state)
+        state.outbox.changed_machines.add(machine)
+    engine.follow(now)
 
 
 def kill(engine: Engine, job_id: int, *, reason: str, by: str) -> None:
@@ -124,7 +155,7 @@ def resume(engine: Engine) -> None:
 def switch_off_unused(engine: Engine) -> None:
     """Switch off what nobody has, for a start that knows of no jobs: others may have left boards on.
 
-    Nobody waits for it longer than for its turn in a frame.
+    Work on these boards that is asked for later waits only until its frame has done this.
     """
     for machine in engine.state.machines.values():
         engine.state.power.release(NO_JOB, machine, _idle(engine.state, machine), held=False)
@@ -139,48 +170,6 @@ def _machine_of_live(state: State, machine: str, board: Board) -> Machine:
     if board in there.dead_boards:
         raise RequestError(f"board {board} of {machine} is dead in the configuration; nothing else can be said of it")
     return there
-
-
-def _set_board(engine: Engine, machine: str, board: Board, note: Note | None) -> BoardView:
-    state, now = engine.state, engine.state.clock()
-    there = _machine_of_live(state, machine, board)
-    with Undo() as undo:
-        undo.call(state.boards.apply, there, [board])
-        state.boards.note_before((machine, *board), undo)
-        if note is None:
-            state.boards.enable(there, board)
-        else:
-            state.boards.disable(there, board, note)
-        view = views.board_view(state, machine, board)
-        state.outbox.changed_machines.add(machine)
-    engine.follow(now)
-    return view
-
-
-def _set_frame(engine: Engine, machine: str, frame: Frame, note: Note | None) -> list[BoardView]:
-    state, now = engine.state, engine.state.clock()
-    there = views.machine_named(state, machine)
-    if frame not in there.frames:
-        raise RequestError(f"{machine} has no cabinet {frame[0]}, frame {frame[1]}; it has {sorted(there.frames)}")
-    boards = there.frames[frame]
-    with Undo() as undo:
-        undo.call(state.boards.apply, there, boards)
-        _set_note(state, undo, state.closures.frames, (machine, frame), frame_fact(machine, frame), note)
-        state.boards.apply(there, boards)
-        after = [views.board_view(state, machine, board) for board in boards]
-        state.outbox.changed_machines.add(machine)
-    engine.follow(now)
-    return after
-
-
-def _set_drained(engine: Engine, machine: str, note: Note | None) -> None:
-    state, now = engine.state, engine.state.clock()
-    with Undo() as undo:
-        undo.call(transitions.close, state)
-        _set_note(state, undo, state.closures.drained, machine, drained_fact(machine), note)
-        transitions.close(state)
-        state.outbox.changed_machines.add(machine)
-    engine.follow(now)
 
 
 def _set_stopped(state: State, note: Note | None) -> None:

@@ -41,9 +41,8 @@ from spalloc_server.core.model import (
 )
 from spalloc_server.core.placement.layout import as_told_before
 from spalloc_server.core.row_checks import check_board, check_ended, check_job, check_number, check_release
-from spalloc_server.core.set_aside import fact_name, to_fact
+from spalloc_server.core.set_aside import boards_of, ended_row, fact_name, held_back, to_fact
 from spalloc_server.core.state import State
-from spalloc_server.core.unreadable import boards_of, ended_row, held_back
 
 __all__ = ["restore", "snapshot"]
 

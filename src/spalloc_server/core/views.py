@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from spalloc_server.config.machine import Frame, Machine
-from spalloc_server.coordinates import Board
-from spalloc_server.core import queries
+from spalloc_server.coordinates import Board, Chip, Location, board_to_chip, chip_to_board
 from spalloc_server.core.job import Job
 from spalloc_server.core.model import (
+    NO_JOB,
     Allocation,
     BoardRow,
     BoardView,
@@ -27,22 +27,36 @@ from spalloc_server.core.model import (
     JobView,
     MachineDescription,
     MachineView,
-    SetAsideView,
     WhereIs,
 )
-from spalloc_server.core.placement.layout import connections, dimensions
-from spalloc_server.core.set_aside import views as set_aside_views
+from spalloc_server.core.placement.layout import connections, dimensions, ethernet_chip, machine_chip, machine_chips
 from spalloc_server.core.state import State
 from spalloc_server.errors import RequestError
 
 __all__ = ["ON_TRIAL", "board_view", "board_views", "describe", "job_status", "job_view", "job_views"]
-__all__ += ["list_machines", "machine_info", "machine_named", "machine_views", "machine_with", "set_aside", "where_is"]
+__all__ += [
+    "board_at_position",
+    "board_position",
+    "list_machines",
+    "machine_info",
+    "machine_named",
+    "machine_views",
+    "machine_with",
+    "where_is",
+]
 
 ON_TRIAL = "on trial"
 """The state of a board that is tried."""
 
 _UNKNOWN = JobStatus(JobState.unknown)
 _NOWHERE = JobMachineInfo()
+_FORMS = (
+    frozenset({"machine", "x", "y", "z"}),
+    frozenset({"machine", "cabinet", "frame", "board"}),
+    frozenset({"machine", "chip_x", "chip_y"}),
+    frozenset({"job_id", "chip_x", "chip_y"}),
+)
+"""Names by which `where_is` takes a place."""
 
 
 # ---------------------------------------------------------------- what users see
@@ -101,14 +115,52 @@ def list_machines(state: State) -> list[MachineDescription]:
     ]
 
 
+def board_position(machine: Machine | None, board: tuple[Any, ...]) -> Location | None:
+    """(cabinet, frame, board) of the board (x, y, z), or None."""
+    return None if machine is None else machine.board_locations.get(board)
+
+
+def board_at_position(machine: Machine | None, location: tuple[Any, ...]) -> Board | None:
+    """(x, y, z) of the board at (cabinet, frame, board), or None."""
+    return None if machine is None else machine.board_at.get(location)
+
+
 def where_is(state: State, place: Mapping[str, Any]) -> WhereIs | None:
-    """One place in every kind of coordinates; `core.queries.where_is` says in which forms it may be named."""
+    """Everything about the place that `place` names in one of the four forms; None where there is none.
 
-    def allocation_of(job_id: int) -> Allocation | None:
-        job = state.jobs.get(job_id)
-        return None if job is None else job.allocation
-
-    return queries.where_is(state.machines, state.scheduler.holder, allocation_of, place)
+    Raises:
+        RequestError: any other set of names.
+    """
+    form = frozenset(place)
+    if form not in _FORMS:
+        forms = ", or ".join(", ".join(sorted(names)) for names in _FORMS)
+        raise RequestError(f"Invalid arguments: {', '.join(sorted(form)) or 'none'}; where_is takes {forms}")
+    allocation = None
+    if "job_id" in form:
+        job = state.jobs.get(place["job_id"])
+        if job is None or job.allocation is None:
+            return None
+        allocation = job.allocation
+    machine = state.machines.get(allocation.machine if allocation else place["machine"])
+    if machine is None:
+        return None
+    located = _locate(machine, allocation, place)
+    if located is None or located[0] not in machine.board_locations:
+        return None
+    board, board_chip = located
+    holder = state.jobs.get(state.scheduler.holder(machine.name, board) or NO_JOB)
+    held_by = None if holder is None else holder.allocation
+    chip_x, chip_y = board_to_chip(*board)
+    width, height = machine_chips(machine)
+    return WhereIs(
+        machine=machine.name,
+        logical=board,
+        physical=machine.board_locations[board],
+        chip=((chip_x + board_chip[0]) % width, (chip_y + board_chip[1]) % height),
+        board_chip=board_chip,
+        job_id=None if holder is None or held_by is None else holder.job_id,
+        job_chip=None if held_by is None else _job_chip(machine, held_by, board, board_chip),
+    )
 
 
 # ---------------------------------------------------------------- what operators see
@@ -160,11 +212,6 @@ def job_view(state: State, job_id: int) -> JobView:
         view.reason, view.position, view.waits_for = why.text, why.position, why.waits_for
         view.held_by, view.predicted_start = why.held_by, why.predicted_start
     return view
-
-
-def set_aside(state: State) -> list[SetAsideView]:
-    """Stored rows that made no sense at a start, in order of table and key."""
-    return set_aside_views(state.facts)
 
 
 def machine_named(state: State, name: str) -> Machine:
@@ -264,3 +311,34 @@ def _job_view(job: Job | JobRow) -> JobView:
         placements=job.placements,
         reason=job.reason,
     )
+
+
+def _locate(machine: Machine, allocation: Allocation | None, place: Mapping[str, Any]) -> tuple[Board, Chip] | None:
+    """(board, chip on the board) of the place, or None where there is none."""
+    if "x" in place:
+        return (_whole(place, "x"), _whole(place, "y"), _whole(place, "z")), (0, 0)
+    if "cabinet" in place:
+        board = machine.board_at.get((place["cabinet"], place["frame"], place["board"]))
+        return None if board is None else (board, (0, 0))
+    width, height = machine_chips(machine)
+    x, y = _whole(place, "chip_x"), _whole(place, "chip_y")
+    if allocation is not None:
+        x, y = machine_chip(machine, allocation, (x, y))
+    board = chip_to_board(x, y, width, height)
+    if allocation is not None and board not in allocation.boards:
+        return None
+    chip_x, chip_y = board_to_chip(*board)
+    return board, ((x - chip_x) % width, (y - chip_y) % height)
+
+
+def _whole(place: Mapping[str, Any], name: str) -> int:
+    value = place[name]
+    if not isinstance(value, int):
+        raise RequestError(f"Invalid arguments: {name} must be a whole number, not {value!r}")
+    return value
+
+
+def _job_chip(machine: Machine, allocation: Allocation, board: Board, board_chip: Chip) -> Chip:
+    width, height = dimensions(allocation)
+    x, y = ethernet_chip(machine, allocation, board)
+    return (x + board_chip[0]) % width, (y + board_chip[1]) % height

@@ -52,7 +52,6 @@ class Ask(Protocol):
         self, command: int, arg1: int = 0, arg2: int = 0, arg3: int = 0, data: bytes = b""
     ) -> Awaitable[bytes]:
         """The payload of its answer; `HardwareError` where there is none."""
-        ...
 
 
 def decode(area: bytes) -> list[str]:

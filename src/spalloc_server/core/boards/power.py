@@ -12,7 +12,7 @@ machine of any name, it goes on for them there.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from copy import copy
 
 from spalloc_server.config.machine import Machine
@@ -93,8 +93,9 @@ class Power:
             cabinet, frame, _ = machine.board_locations[board]
             frames.setdefault(machine.bmp_ips[cabinet, frame], []).append(board)
         for of_frame in frames.values():
+            self._last_operation += 1
             row = ReleaseRow(
-                release_id=self._new_operation(),
+                release_id=self._last_operation,
                 job_id=job_id,
                 machine=machine.name,
                 boards=of_frame if held else [],
@@ -142,8 +143,9 @@ class Power:
                 row.boards = []
                 self._outbox.releases[row.release_id] = row
 
-    def machine_came(self, machine: Machine) -> Iterator[ReleaseRow]:
-        """Releases of boards that were of no machine, and are of this new one: it must wait for them."""
+    def machine_came(self, machine: Machine) -> list[ReleaseRow]:
+        """Have boards that were of no machine be this new one's; return their releases, which it must wait for."""
+        came = []
         boards = {address(machine, board): board for board in machine.live_boards}
         for row in reversed(self._releases.values()):
             if not row.boards:
@@ -152,7 +154,8 @@ class Power:
                 if row.boards:
                     row.machine = machine.name
                     self._outbox.releases[row.release_id] = row
-                    yield row
+                    came.append(row)
+        return came
 
     def end_rests(self, now: float) -> None:
         """Forget the releases whose boards have rested."""
@@ -175,10 +178,6 @@ class Power:
     def operations(self) -> dict[int, int]:
         """{operation under way: its job}."""
         return dict(self._job_of)
-
-    def _new_operation(self) -> int:
-        self._last_operation += 1
-        return self._last_operation
 
     def _drive(self, row: ReleaseRow) -> None:
         self._releases[row.release_id] = self._outbox.releases[row.release_id] = row

@@ -47,15 +47,17 @@ class SelfTests:
         self._failed: set[BoardKey] = set()
         """Boards that could not be tried, because of a defect; they stay in quarantine."""
         self._under_way: dict[int, tuple[Machine, Board]] = {}
-        self._first: float | None = None
+        self.first: float | None = None
+        """When the next self-test is due, as far as that is not waiting for anything else; None where none is."""
         self.verdicts: dict[BoardKey, str] = {}
         """What came of each board's last self-test, in words, since the server started."""
 
-    def begin_due(self, machines: Mapping[str, Machine], now: float) -> Iterator[str]:
-        """Begin the self-tests that are due and possible; the names of their machines. To be called at every change."""
+    def begin_due(self, machines: Mapping[str, Machine], now: float) -> list[str]:
+        """Begin the self-tests that are due and possible, at every change; return the names of their machines."""
+        self.first = None
         if self._closures.stopped is not None:
-            self._first = None
-            return
+            return []
+        begun = []
         later = [time for time in self._boards.trial_at.values() if time > now]
         if len(later) < len(self._boards.trial_at):
             for (name, x, y, z), time in sorted(self._boards.trial_at.items()):
@@ -70,9 +72,10 @@ class SelfTests:
                         later.append(rests_until)
                     elif self.possible(machines[name], (x, y, z), now) is None:
                         self.begin(machines[name], (x, y, z))
-                        yield name
+                        begun.append(name)
                     self._failed.discard((name, x, y, z))
-        self._first = min(later, default=None)
+        self.first = min(later, default=None)
+        return begun
 
     def possible(self, machine: Machine, board: Board, now: float) -> str | None:
         """Why a board cannot be tried now; None where it can."""
@@ -127,10 +130,6 @@ class SelfTests:
     def tries(self, machine: Machine, board: Board) -> bool:
         """Whether a board is being tried."""
         return (machine.name, board, NO_JOB) in self.held()
-
-    def first(self) -> float | None:
-        """When the next self-test is due, as far as that is not waiting for anything else; None where none is."""
-        return self._first
 
     def _closed(self, machine: Machine, board: Board) -> bool:
         """Whether an operator has closed more than the board itself, which is in quarantine."""

@@ -97,7 +97,7 @@ class JobView(msgspec.Struct, kw_only=True):
     reason: str | None
     """Why it ended; or, where it waits, why it waits."""
     position: int | None = None
-    """Its place in the line, from 1; this and all below are told of a job that waits, where it is asked for alone."""
+    """Its place in the queue, from 1. This and all below are set for a job that waits, where it is asked for alone."""
     waits_for: Allocation | None = None
     """The region that it will probably get."""
     held_by: tuple[int, ...] = ()

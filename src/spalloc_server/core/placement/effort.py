@@ -1,10 +1,14 @@
-"""How much one search for a place may cost.
+"""How much a search for a place may cost, and how much is done before the event loop goes on to other things.
 
-Theory of operation. Whoever asks for boards decides what is searched for, and whoever has boards decides among which:
-together they can ask a question that would take a minute. So each search has an allowance. It is counted in units of
-about 5 microseconds of CPU, and spent by floods, a layer at a time, and by counting the boards of all blocks of a
-shape: these two are nearly all that a search does. A search that has spent it has found nothing: the job waits as one
-that finds no room, and is tried again when boards come free.
+Theory of operation. The core has no clock, so work is counted, in units of about 5 microseconds of CPU.
+
+Whoever asks for boards decides what is searched for, and whoever has boards decides among which: together they can ask
+a question that would take a minute. So each search has an allowance (`Effort`). It is spent by floods, a layer at a
+time, and by counting the boards of all blocks of a shape: these two are nearly all that a search does. A search that
+has spent it has found nothing: the job waits as one that finds no room, and is tried again when boards come free.
+
+A pass over a long queue is cut into *steps*, each of a bounded amount of work (`Work`); later steps do what is left.
+What is done for one job is never cut, so a step can be longer by one placement.
 """
 
 from __future__ import annotations
@@ -12,7 +16,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["Effort", "EffortSpent", "allowance"]
+__all__ = ["STEP", "Effort", "EffortSpent", "Work", "allowance"]
+
+STEP = 480
+"""Units of work in one step: some milliseconds."""
+
+SEARCH = 8
+"""Units of work that a search is besides its effort."""
+
+START = 16
+"""Units of work that starting a job is, apart from its boards."""
+
+BOARD = 3
+"""Units of work for each board of a job that starts: its links are looked at, and the hardware gets an order."""
 
 LEAST_ALLOWANCE = 700
 """Units that a search has on the smallest machine; on larger ones a third of the triads more.
@@ -83,3 +99,22 @@ class Effort:
         for layer in layers:
             self.step()
             yield layer
+
+
+class Work:
+    """What is left of the present step. It is less than nothing where the last job took more than was left."""
+
+    def __init__(self) -> None:
+        self.left = STEP
+
+    def looked(self) -> None:
+        """Count a waiting job that was looked at: whether it can start, or which machines could serve it."""
+        self.left -= 1
+
+    def searched(self, effort: Effort) -> None:
+        """Count a search for a place, which had this allowance."""
+        self.left -= SEARCH + effort.spent
+
+    def started(self, boards: int) -> None:
+        """Count a job that was started on so many boards."""
+        self.left -= START + BOARD * boards

@@ -23,12 +23,12 @@ from fractions import Fraction
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, WrapAround
 from spalloc_server.core.model import Allocation, Request
+from spalloc_server.core.placement.effort import Effort, Work
 from spalloc_server.core.placement.free_boards import FreeBoards
-from spalloc_server.core.placement.search import Place, fits, nearest_size, place
+from spalloc_server.core.placement.search import Place, nearest_size, place
 from spalloc_server.core.placement.span import own_stopped_links, wraps_of
 from spalloc_server.core.placement.topology import DEFAULT_MIN_FILL, Topology
 from spalloc_server.core.placement.torus import Planes, Torus, count, overlap, union, without
-from spalloc_server.core.placement.work import Metered, Work
 
 __all__ = ["Occupancy"]
 
@@ -78,14 +78,19 @@ class Occupancy:
     def topology(self) -> Topology:
         """The boards that work and are in service, and their links."""
         if self._topology is None:
-            self._topology = self._metered(self.machine.dead_boards | self.out)
+            self._topology = self._topology_without(self.machine.dead_boards | self.out)
         return self._topology
+
+    @property
+    def whole(self) -> Topology:
+        """The boards that work, in service or not, and their links."""
+        if self._whole is None:
+            self._whole = self._topology_without(self.machine.dead_boards)
+        return self._whole
 
     def could_serve(self, kind: Request) -> bool:
         """Whether the machine as configured could serve a kind of request if nobody had any of it."""
-        if self._whole is None:
-            self._whole = self._metered(self.machine.dead_boards)
-        return self._serves(kind, self._whole, self._could_serve)
+        return self._serves(kind, self.whole, self._could_serve)
 
     def set_min_fill(self, min_fill: Fraction) -> bool:
         """Change the least share of its rectangle that a job's boards fill; whether that is a change."""
@@ -120,24 +125,20 @@ class Occupancy:
         return not self.out or self._serves(kind, self.topology, self._serves_now)
 
     def place(self, kind: Request, free_boards: FreeBoards) -> Place | None:
-        """Where a kind of request fits on some boards of this machine, as `core.placement.search.place` tells."""
-        self.work.searched(self.torus.size)
-        return place(kind, free_boards)
-
-    def fits(self, kind: Request, free_boards: FreeBoards) -> bool:
-        """Whether there is any place for a kind of request on some boards of this machine."""
-        self.work.searched(self.torus.size)
-        return fits(kind, free_boards)
+        """Return where a kind of request fits on some boards of this machine; see `core.placement.search.place`."""
+        effort = Effort(self.torus.size)
+        found = place(kind, free_boards, effort)
+        self.work.searched(effort)
+        return found
 
     def nearest_size(self, kind: Request) -> int | None:
         """The number of boards nearest to what is asked for that the machine as configured could serve."""
-        if self._whole is None:
-            self._whole = self._metered(self.machine.dead_boards)
         if kind not in self._nearest:
             if len(self._nearest) >= MAX_REMEMBERED_REQUESTS:
                 del self._nearest[next(iter(self._nearest))]
-            self.work.searched(self.torus.size)
-            self._nearest[kind] = nearest_size(kind, FreeBoards(self._whole, self._whole.live))
+            effort = Effort(self.torus.size)
+            self._nearest[kind] = nearest_size(kind, FreeBoards(self.whole, self.whole.live), effort)
+            self.work.searched(effort)
         return self._nearest[kind]
 
     def _serves(self, kind: Request, topology: Topology, known: dict[Request, bool]) -> bool:
@@ -147,10 +148,8 @@ class Occupancy:
             serves = known[kind] = self.place(kind, FreeBoards(topology, topology.live)) is not None
         return serves
 
-    def _metered(self, dead: Iterable[Board]) -> Topology:
-        topology = Metered(self.torus, dead, self.machine.dead_links, self.min_fill)
-        topology.work = self.work
-        return topology
+    def _topology_without(self, dead: Iterable[Board]) -> Topology:
+        return Topology(self.torus, dead, self.machine.dead_links, self.min_fill)
 
     def _working_planes(self) -> Planes:
         full = self.torus.full

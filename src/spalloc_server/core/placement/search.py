@@ -35,7 +35,7 @@ from spalloc_server.core.placement.topology import Topology
 from spalloc_server.core.placement.torus import Block, Planes, count, origins, without
 from spalloc_server.core.placement.whole_blocks import place_whole
 
-__all__ = ["Place", "fewest", "fits", "nearest_size", "place"]
+__all__ = ["Place", "fewest", "nearest_size", "place"]
 
 LOOK = 8
 """Units of effort that trying another number of boards costs at least, to tell the user of one that works."""
@@ -74,18 +74,12 @@ def place(request: Request, free_boards: FreeBoards, effort: Effort | None = Non
     return found
 
 
-def fits(request: Request, free_boards: FreeBoards) -> bool:
-    """Whether a place for a request is found."""
-    return place(request, free_boards) is not None
-
-
-def nearest_size(request: Request, free_boards: FreeBoards) -> int | None:
+def nearest_size(request: Request, free_boards: FreeBoards, effort: Effort) -> int | None:
     """The number of boards nearest to a request's own that has a place, in a request that is the same otherwise.
 
     The smaller one where two are as near. None where none was found at the cost of some searches.
     """
     assert request.boards is not None
-    effort = Effort(free_boards.torus.size)
     fewest_boards = 2 if request.require_torus else 1
     with suppress(EffortSpent):
         for distance in range(1, max(request.boards, free_boards.size)):

@@ -1,13 +1,13 @@
 """Later jobs go ahead where that delays nobody before them: reservations, and backfill in space and time.
 
-Theory of operation. Jobs are tried in order of their turn. The first that cannot start gets a *reservation*: the
+Theory of operation. Jobs are tried in order of their keys. The first that cannot start gets a *reservation*: the
 boards on which, by the predicted ends of the jobs that run, it can start soonest. A later job may start on boards that
 are not reserved, or on reserved ones if it is predicted to end before they are needed.
 
-A turn is the time by which a job is *due*: the later, the more work it is predicted to be, because many small jobs
-that wait for a large one wait longer, all together, than a large one that waits for a few small ones; and the later,
-the larger its owner's share of the use of late. But never later than `MAX_YIELD` and `MAX_FAIR_SHARE` seconds after it
-was submitted, so nobody who comes later than that goes ahead of it.
+Within a priority, a job's key is the time by which it is *due*: the later, the more work it is predicted to be,
+because many small jobs that wait for a large one wait longer, all together, than a large one that waits for a few small
+ones; and the later, the larger its owner's share of the recent use. But it is never due later than `MAX_YIELD` and
+`MAX_FAIR_SHARE` seconds after it was submitted, so no job that is submitted later than that goes ahead of it.
 
 Predictions can be wrong, and jobs that were to end in time may not. So a job that has had a reservation for `PATIENCE`
 seconds and still waits has its boards to itself: its reservation stays where it is, and nobody starts on it any more.
@@ -28,14 +28,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
-from spalloc_server.core.model import Allocation, Request
+from spalloc_server.core.model import Request
 from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place
 from spalloc_server.core.placement.torus import Planes, overlap, union, without
 from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.reservation import NOTHING, Reservation, all_free, releases, soonest
-from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Turn, Waiting
+from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Key, Waiting
 
 __all__ = ["Backfill"]
 
@@ -63,14 +63,14 @@ RESERVATIONS = 1
 
 @dataclass(slots=True)
 class Pass:
-    """A walk along the line of all who wait for some machines."""
+    """A pass over all who wait for some machines."""
 
     free: dict[str, Planes]
     """By machine, the boards that were free when it began."""
     machines: set[str]
     """Those of the machines of which there may still be something to give."""
-    reached: Turn = BEFORE_ALL
-    """The turn of the last job that was tried."""
+    reached: Key = BEFORE_ALL
+    """The key of the last job that was tried."""
     overtaken: list[int] = field(default_factory=list)
     """Jobs that have joined before that since."""
 
@@ -96,28 +96,26 @@ class Backfill:
         """Whether a pass is under way, another is to follow, or new jobs are still to be tried."""
         return bool(self._pass or self._changed or self._new)
 
-    def turn(self, queue: Queue, job: Waiting) -> Turn:
+    def key(self, queue: Queue, job: Waiting) -> Key:
         """By priority and due time."""
         request = job.request
         later = min(MAX_YIELD, STRETCH * request.asked * job.predicted)
         later += MAX_FAIR_SHARE * queue.past.share(request.owner, job.since)
         return -request.priority, job.since + later, job.job_id
 
-    def run(self, queue: Queue, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:  # noqa: ARG002
+    def run(self, queue: Queue, now: float, *, changed: bool) -> None:  # noqa: ARG002 - it finds out by itself
         """Start what may start."""
-        started: list[tuple[int, Allocation]] = []
         self._changed |= self._more_is_free(queue)
         for name in queue.machines:
             self._reserved.setdefault(name, [])
             self._failed.setdefault(name, {})
         under_way = self._under_way(queue)
-        self._try_new_ones(queue, now, started)
+        self._try_new_ones(queue, now)
         while under_way is not None and queue.work.left > 0:
-            self._go_on(queue, under_way, now, started)
+            self._go_on(queue, under_way, now)
             under_way = self._under_way(queue)
         queue.tried = None
         self._before = {name: (machine, machine.closed, machine.free) for name, machine in queue.machines.items()}
-        return started
 
     def _under_way(self, queue: Queue) -> Pass | None:
         """The pass that is under way, or that must begin: over all who could use what has become free."""
@@ -131,7 +129,7 @@ class Backfill:
         self._pass = Pass({name: queue.machines[name].free for name in everybody}, set(everybody))
         return self._pass
 
-    def _try_new_ones(self, queue: Queue, now: float, started: list[tuple[int, Allocation]]) -> None:
+    def _try_new_ones(self, queue: Queue, now: float) -> None:
         """Try those who have joined and whom no pass will come to; at least one, for a user waits for that."""
         awaited = {*(self._pass.free if self._pass else ()), *queue.connected(self._changed)}
         new = [queue.waiting[job_id] for job_id in self._new if job_id in queue.waiting]
@@ -144,12 +142,12 @@ class Backfill:
                 if tried and queue.work.left <= 0:
                     self._new.append(job.job_id)
                 else:
-                    self._try(queue, job, now, started)
+                    self._try(queue, job, now)
                     tried = True
-            elif self._pass and job.turn <= self._pass.reached:
+            elif self._pass and job.key <= self._pass.reached:
                 self._pass.overtaken.append(job.job_id)
 
-    def _go_on(self, queue: Queue, under_way: Pass, now: float, started: list[tuple[int, Allocation]]) -> None:
+    def _go_on(self, queue: Queue, under_way: Pass, now: float) -> None:
         """Go on with a pass, to its end or to that of the step."""
         under_way.machines -= {name for name in under_way.machines if queue.machines[name].closed}
         while under_way.overtaken:
@@ -157,20 +155,20 @@ class Backfill:
                 return
             job = queue.waiting.get(under_way.overtaken.pop(0))
             if job is not None:
-                self._try(queue, job, now, started)
+                self._try(queue, job, now)
         for job in queue.candidates(under_way.machines, under_way.reached):
             if queue.work.left <= 0:
                 return
-            under_way.reached = job.turn
-            self._try(queue, job, now, started)
+            under_way.reached = job.key
+            self._try(queue, job, now)
         self._pass, self._earlier = None, {}
 
-    def _try(self, queue: Queue, job: Waiting, now: float, started: list[tuple[int, Allocation]]) -> None:
+    def _try(self, queue: Queue, job: Waiting, now: float) -> None:
         """Start a job, or else reserve boards for it if nobody has any there."""
         queue.tried = job
         queue.work.looked()
         if found := self._find(queue, job, now):
-            started.append((job.job_id, queue.start(job, *found, now)))
+            queue.start(job, *found, now)
         elif not self._unreserved(queue, job) or not self._reserve(queue, job, now):
             return
         if self._pass is not None:
@@ -274,7 +272,7 @@ def _stands(reservation: Reservation, kind: Request, machine: Occupancy, taken: 
     boards = reservation.boards
     if any(overlap(boards, taken)) or any(without(boards, machine.topology.live)):
         return False
-    return machine.fits(kind, FreeBoards(machine.topology, boards))
+    return machine.place(kind, FreeBoards(machine.topology, boards)) is not None
 
 
 def _alone(reservation: Reservation, now: float) -> bool:

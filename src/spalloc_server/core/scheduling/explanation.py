@@ -25,7 +25,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Why a job waits."""
 
     position: int
-    """Place in the line, from 1."""
+    """Place in the queue, from 1."""
     text: str
     """The whole answer in words."""
     waits_for: Allocation | None = None
@@ -48,8 +48,8 @@ def explain(
         taken: by machine, the boards that are reserved, for whomever.
         now: the time.
     """
-    position = 1 + queue.line.index(job)
-    text = f"number {position} of {len(queue.line)} in the queue"
+    position = 1 + queue.ordered.index(job)
+    text = f"number {position} of {len(queue.ordered)} in the queue"
     next_up = reservation or _soonest(queue, job, taken, now)
     if next_up is None:
         closed = [name for name in job.machines if name in queue.machines]

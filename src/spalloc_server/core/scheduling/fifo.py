@@ -6,15 +6,14 @@ on its own machines, and nobody on others; nor on machines that could not serve 
 boards that are out of service. A job of higher priority stands before those of lower.
 
 A pass that is cut at the end of a step goes on behind the last job that it has reached. What has changed meanwhile is
-for another pass, which begins at the head of the line.
+for another pass, which begins with the first job.
 """
 
 from __future__ import annotations
 
-from spalloc_server.core.model import Allocation
 from spalloc_server.core.placement.torus import Planes
 from spalloc_server.core.scheduling.queue import Queue, first_come
-from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Turn, Waiting
+from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Key, Waiting
 
 __all__ = ["FirstComeFirstServed"]
 
@@ -25,7 +24,7 @@ class FirstComeFirstServed:
     def __init__(self) -> None:
         self._heads: set[str] | None = None
         """While a pass is under way, the machines of which nobody who waits for them has been reached yet."""
-        self._reached: Turn = BEFORE_ALL
+        self._reached: Key = BEFORE_ALL
         self._again = False
 
     @property
@@ -33,22 +32,20 @@ class FirstComeFirstServed:
         """Whether a pass is under way, or another is to follow."""
         return self._heads is not None or self._again
 
-    def turn(self, queue: Queue, job: Waiting) -> Turn:
+    def key(self, queue: Queue, job: Waiting) -> Key:
         """By priority and age."""
         return first_come(queue, job)
 
-    def run(self, queue: Queue, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:
+    def run(self, queue: Queue, now: float, *, changed: bool) -> None:
         """Start jobs in order, each unless an earlier one waits for the same machine."""
         queue.joined()  # nobody is tried as a newcomer here
         self._again |= changed
-        started: list[tuple[int, Allocation]] = []
         while self.pending and queue.work.left > 0:
             if self._heads is None:
                 self._heads, self._reached, self._again = set(queue.machines), BEFORE_ALL, False
-            self._go_on(queue, self._heads, now, started)
-        return started
+            self._go_on(queue, self._heads, now)
 
-    def _go_on(self, queue: Queue, heads: set[str], now: float, started: list[tuple[int, Allocation]]) -> None:
+    def _go_on(self, queue: Queue, heads: set[str], now: float) -> None:
         """Go on with the pass, to its end or to that of the step."""
         heads.intersection_update(name for name, machine in queue.machines.items() if not machine.closed)
         for job in queue.candidates(heads, self._reached):
@@ -56,11 +53,11 @@ class FirstComeFirstServed:
                 return
             queue.tried = job
             queue.work.looked()
-            self._reached = job.turn
+            self._reached = job.key
             machines = [name for name in job.machines if name in heads and queue.machines[name].serves_now(job.kind)]
             for name in machines:
                 if found := queue.place(job, name):
-                    started.append((job.job_id, queue.start(job, name, found, now)))
+                    queue.start(job, name, found, now)
                     break
             else:
                 heads.difference_update(machines)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from spalloc_server.core.model import Allocation
 from spalloc_server.core.placement.torus import Planes
 from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.reservation import Reservation
-from spalloc_server.core.scheduling.waiting import Turn, Waiting
+from spalloc_server.core.scheduling.waiting import Key, Waiting
 
 __all__ = ["Policy"]
 
@@ -16,16 +15,14 @@ __all__ = ["Policy"]
 class Policy(Protocol):
     """Decides which waiting jobs start now, and where."""
 
-    def turn(self, queue: Queue, job: Waiting) -> Turn:
-        """A job's place in the line."""
-        ...
+    def key(self, queue: Queue, job: Waiting) -> Key:
+        """The key by which a job is ordered in its queue; lower ones go first."""
 
     @property
     def pending(self) -> bool:
         """Whether the last `run` has left something for the next."""
-        ...
 
-    def run(self, queue: Queue, now: float, *, changed: bool) -> list[tuple[int, Allocation]]:
+    def run(self, queue: Queue, now: float, *, changed: bool) -> None:
         """Start what may start, as far as the step allows, and go on there with the next call.
 
         Args:
@@ -33,16 +30,12 @@ class Policy(Protocol):
             now: the time.
             changed: whether anything may have changed since the last call.
         """
-        ...
 
     def places_changed(self) -> None:
         """Machines are not what they were: whoever waits may find a place, or may not have the one that was meant."""
-        ...
 
     def reservation(self, job_id: int) -> Reservation | None:
         """The boards that are reserved for a waiting job."""
-        ...
 
     def reserved(self, machine: str) -> Planes:
         """All boards of a machine that are reserved."""
-        ...

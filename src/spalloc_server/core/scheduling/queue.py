@@ -3,11 +3,11 @@
 Theory of operation. A `Queue` is the scheduler's state without any idea of who should go next. It knows on which
 machines a request could ever be served, tries to place a job now, and starts it. A policy says whom to try, and when.
 
-Those who wait stand in one line for each set of machines that could serve them. So whoever looks for candidates for
-some machines pays nothing for all who wait for others.
+There is one queue for each set of machines that could serve the jobs in it. So a search for candidates for some
+machines costs nothing for all the jobs that wait for others.
 
-When machines change, it must be found out anew which of them could serve those who wait. The lines are then put aside,
-and those in them are judged and put into new lines, in order, as many in each step as may be.
+When machines change, each job's set of machines must be found out anew. A new *generation* of queues begins: the jobs
+in the old ones are judged and put into new ones, in order, as many in each step as its work allows.
 
 A job that was placed in vain, because boards failed, is placed elsewhere than in their frames, if anything else in
 service could serve it: boards of one frame seldom fail alone.
@@ -21,34 +21,31 @@ from collections import deque
 from collections.abc import Callable, Iterator, Set as AbstractSet
 from itertools import islice
 from operator import attrgetter
-from typing import TypeVar
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.core.model import Allocation, Request
+from spalloc_server.core.placement.effort import Work
 from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place
 from spalloc_server.core.placement.topology import DEFAULT_MIN_FILL
 from spalloc_server.core.placement.torus import Planes, without
-from spalloc_server.core.placement.work import Work
 from spalloc_server.core.scheduling.prediction import Past
 from spalloc_server.core.scheduling.request_kinds import kind_of
-from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Running, Turn, Waiting
+from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Key, Running, Waiting
 
 __all__ = ["Queue", "allows", "first_come"]
 
-K = TypeVar("K")
+_key = attrgetter("key")
 
-_turn = attrgetter("turn")
-
-THOUGHT_OF_AGAIN = 32
+REPREDICTED = 32
 """An owner's first waiting jobs whose predictions change when a job of the owner has ended; others are not next."""
 
 MAX_KINDS = 10_000
 """Kinds of request of which it is remembered which machines could serve them."""
 
 CHUNK = 256
-"""Waiting jobs that are taken from the front of a line at once."""
+"""Waiting jobs that are taken from the front of a queue at once."""
 
 
 class Queue:
@@ -62,14 +59,12 @@ class Queue:
         self._suitable: dict[tuple[str | None, frozenset[str], Request], tuple[str, ...]] = {}
         self._side = self._dead_links = 0
         self.waiting: dict[int, Waiting] = {}
-        self._lines: dict[tuple[str, ...], list[Waiting]] = {}
-        """Those waiting, by the machines that could serve them, each line in order of turn."""
-        self._unjudged: dict[tuple[int, tuple[str, ...]], list[Waiting]] = {}
-        """Lines from before machines or turns changed, of those who have not been judged since, by generation too."""
+        self._queues: dict[tuple[int, tuple[str, ...]], list[Waiting]] = {}
+        """Those waiting, by generation and by the machines that could serve them, each queue in order of `key`."""
         self._generation = 0
-        """How often the lines have been put aside."""
-        self._turns_since = 0
-        """The generation in which turns were last to be worked out anew."""
+        """How often machines or keys have changed; jobs of earlier generations have not been judged since."""
+        self._keys_since = 0
+        """The generation in which keys were last to be worked out anew."""
         self._owned: dict[str, dict[int, None]] = {}
         """Jobs that wait, by owner, each owner's in the order in which they joined."""
         self._joined: dict[int, None] = {}
@@ -83,19 +78,19 @@ class Queue:
         self.tried: Waiting | None = None
         """The job that is looked at; to be blamed for what that raises."""
         self.started: list[tuple[int, Allocation]] = []
-        """Jobs that were started, and have not been told to the scheduler's caller."""
+        """Jobs that were started, and that the scheduler has not returned to its caller yet."""
         self._hopeless: deque[Waiting] = deque()
-        self._turn_of: Callable[[Queue, Waiting], Turn] = first_come
+        self._key_of: Callable[[Queue, Waiting], Key] = first_come
 
     @property
-    def line(self) -> list[Waiting]:
-        """All who wait, in order of turn. Costs as much as there are."""
-        return list(heapq.merge(*self._lines.values(), *self._unjudged.values(), key=_turn))
+    def ordered(self) -> list[Waiting]:
+        """All who wait, in order. Costs as much as there are."""
+        return list(heapq.merge(*self._queues.values(), key=_key))
 
     @property
     def judged(self) -> bool:
         """Whether it is known of all who wait which machines could serve them."""
-        return not self._unjudged and not self._hopeless
+        return not self._hopeless and not self._unjudged()
 
     def set_machines(self, machines: dict[str, Occupancy]) -> None:
         """Take over other machines, or the same that are no longer what they were; then all are to be judged."""
@@ -103,100 +98,101 @@ class Queue:
         self._suitable.clear()
         self._side = max((max(each.torus.width, each.torus.height) for each in machines.values()), default=0)
         self._dead_links = max((len(each.machine.dead_links) for each in machines.values()), default=0)
-        self._put_lines_aside()
+        self._begin_generation()
 
-    def set_turns(self, turn_of: Callable[[Queue, Waiting], Turn]) -> None:
-        """Order the line anew, by turns given by this function."""
-        self._turn_of = turn_of
-        self._put_lines_aside()
-        self._turns_since = self._generation
+    def set_keys(self, key_of: Callable[[Queue, Waiting], Key]) -> None:
+        """Order the jobs anew, by keys that this function returns."""
+        self._key_of = key_of
+        self._begin_generation()
+        self._keys_since = self._generation
 
     def judge(self) -> None:
-        """Find out which machines could serve those who wait, as many as the step allows. See `take_hopeless`."""
-        while self._unjudged and not self._hopeless and self.work.left > 0:
-            key, line = min(self._unjudged.items(), key=_first_turn)
-            done = 0
+        """Find out which machines could serve those who wait, as many as the step allows. See `next_hopeless`."""
+        while not self._hopeless and self.work.left > 0 and (unjudged := self._unjudged()):
+            place = min(unjudged, key=lambda place: self._queues[place][0].key)
+            queue, done = self._queues[place], 0
             try:
-                for job in line[:CHUNK]:
+                for job in queue[:CHUNK]:
                     if self.work.left <= 0:
                         break
-                    self.work.judged()
+                    self.work.looked()
                     self.tried = job
                     self._judge(job)
                     done += 1
                     if not job.machines:
                         self._hopeless.append(job)
-            finally:  # nobody stands in two lines, whatever was raised
-                del line[:done]
-                if not line:
-                    del self._unjudged[key]
+            finally:  # no job is in two queues, whatever was raised
+                del queue[:done]
+                if not queue:
+                    del self._queues[place]
             self.tried = None
 
-    def take_hopeless(self) -> Iterator[Waiting]:
-        """Take those that no machine could serve, as `judge` has found: one, and more until the step's work is done.
-
-        What is done about each before the next is taken counts as work.
-        """
+    def next_hopeless(self) -> Waiting | None:
+        """Take one of those that no machine could serve, as `judge` has found; None where there is none left."""
         while self._hopeless:
             job = self._hopeless.popleft()
             if job.job_id in self.waiting:
-                yield job
-            if self.work.left <= 0:
-                return
+                return job
+        return None
+
+    def _unjudged(self) -> list[tuple[int, tuple[str, ...]]]:
+        """Which queues are of earlier generations."""
+        return [place for place in self._queues if place[0] != self._generation]
 
     def _judge(self, job: Waiting) -> None:
         job.kind = self.kind(job.request)
         job.machines = self.suitable(job.request, job.kind)
-        if job.generation < self._turns_since:
-            job.turn = self._turn_now(job)
-        job.generation = self._generation
-        self._line_in(job)
+        if job.generation < self._keys_since:
+            job.key = self._key_now(job)
+        self._enqueue(job)
 
-    def _put_lines_aside(self) -> None:
-        aside = {(self._generation, names): line for names, line in self._lines.items()}
-        self._unjudged = {**self._unjudged, **aside}
-        self._lines, self._hopeless = {}, deque()
+    def _begin_generation(self) -> None:
+        self._hopeless = deque()
         self._generation += 1
 
-    def candidates(self, machines: AbstractSet[str], after: Turn = BEFORE_ALL) -> Iterator[Waiting]:
-        """Those whom one of `machines` could serve and whose turn is after this one, in order of turn.
+    def _enqueue(self, job: Waiting) -> None:
+        job.generation = self._generation
+        insort(self._queues.setdefault((job.generation, job.machines), []), job, key=_key)
 
-        Costs only as much as is taken. Meanwhile `machines` may shrink, and the job that was given last may leave.
+    def candidates(self, machines: AbstractSet[str], after: Key = BEFORE_ALL) -> Iterator[Waiting]:
+        """Those whom one of `machines` could serve and whose key is after this one, in order. All must be `judged`.
+
+        Costs only as much as is taken. Meanwhile `machines` may shrink, and the job that was yielded last may leave.
         """
         heads = [
-            (line[index].turn, names, index)
-            for names, line in self._lines.items()
-            if (index := bisect_right(line, after, key=_turn)) < len(line)
+            (queue[index].key, place, index)
+            for place, queue in self._queues.items()
+            if (index := bisect_right(queue, after, key=_key)) < len(queue)
         ]
         heapq.heapify(heads)
         while heads:
-            _, names, index = heapq.heappop(heads)
-            line = self._lines[names]
-            while index < len(line) and not machines.isdisjoint(names):
-                job = line[index]
-                if heads and heads[0][0] < job.turn:
-                    heapq.heappush(heads, (job.turn, names, index))
+            _, place, index = heapq.heappop(heads)
+            queue = self._queues[place]
+            while index < len(queue) and not machines.isdisjoint(place[1]):
+                job = queue[index]
+                if heads and heads[0][0] < job.key:
+                    heapq.heappush(heads, (job.key, place, index))
                     break
                 yield job
-                if index < len(line) and line[index] is job:
+                if index < len(queue) and queue[index] is job:
                     index += 1
 
     def joined(self) -> list[Waiting]:
-        """Those who have joined since this was last called and still wait, in order of turn."""
+        """Those who have joined since this was last called and still wait, in order."""
         joined, self._joined = self._joined, {}
-        return sorted((self.waiting[job_id] for job_id in joined if job_id in self.waiting), key=_turn)
+        return sorted((self.waiting[job_id] for job_id in joined if job_id in self.waiting), key=_key)
 
     def connected(self, machines: AbstractSet[str]) -> set[str]:
         """`machines`, and all for which somebody waits who could be served by one of these as well, and so on."""
         found = set(machines)
-        while more := {name for names in self._lines if not found.isdisjoint(names) for name in names} - found:
+        while more := {name for _, names in self._queues if not found.isdisjoint(names) for name in names} - found:
             found |= more
         return found
 
     def join(self, job: Waiting, due: float | None = None) -> None:
-        """Put a job into the line; one that has stood there before a restart, where it stood: with its time then.
+        """Put a job into its queue; after a restart, to where it was before, by the time `due` that it had then.
 
-        That is worked out anew where it was since the job joined, for that comes out the same.
+        That time is not needed where the owner's use was counted since the job joined: then it comes out the same.
         """
         assert job.job_id not in self.waiting, f"job {job.job_id} waits already"
         assert job.job_id not in self.running, f"job {job.job_id} runs already"
@@ -206,65 +202,53 @@ class Queue:
         self._joined[job.job_id] = None
         if job.avoid:
             self.avoiding[job.job_id] = job
-        job.turn = self._turn_now(job, None if self.past.counted(job.request.owner, job.since) else due)
-        job.generation = self._generation
-        self._line_in(job)
+        job.key = self._key_now(job, None if self.past.counted(job.request.owner, job.since) else due)
+        self._enqueue(job)
 
     def leave(self, job_id: int) -> Waiting:
-        """Take a job out of the line."""
+        """Take a job out of its queue."""
         job = self.waiting.pop(job_id)
         self.avoiding.pop(job_id, None)
         owned = self._owned[job.request.owner]
         del owned[job_id]
         if not owned:
             del self._owned[job.request.owner]
-        self._unqueue(job)
+        place = job.generation, job.machines
+        queue = self._queues[place]
+        del queue[bisect_left(queue, job.key, key=_key)]
+        if not queue:
+            del self._queues[place]
         return job
 
     def discard(self, job_id: int) -> None:
         """Take a job out of the queue, wherever it is and whatever its condition: something has gone wrong with it."""
         for some in (self.waiting, self.avoiding, self.running, self._joined):
             some.pop(job_id, None)
-        _take_everywhere(self._lines, job_id)
-        _take_everywhere(self._unjudged, job_id)
+        for place, queue in list(self._queues.items()):
+            queue[:] = [job for job in queue if job.job_id != job_id]
+            if not queue:
+                del self._queues[place]
         for owner, owned in list(self._owned.items()):
             owned.pop(job_id, None)
             if not owned:
                 del self._owned[owner]
 
     def learn(self, job: Running, now: float) -> None:
-        """A job is over: think again of its owner's other ones, as many as that may take time for."""
+        """A job is over: predict the owner's other ones anew, as many as there is time for."""
         self.past.learn(job.request, len(job.allocation.boards), now - job.started_at, now)
-        for job_id in list(islice(self._owned.get(job.request.owner, ()), THOUGHT_OF_AGAIN)):
+        for job_id in list(islice(self._owned.get(job.request.owner, ()), REPREDICTED)):
             waiting = self.waiting[job_id]
-            line, turn = self._line_of(waiting), self._turn_now(waiting)
-            # From here on nothing can raise: a job that waits is always in a line
-            del line[bisect_left(line, waiting.turn, key=_turn)]
-            waiting.turn = turn
-            insort(line, waiting, key=_turn)
+            queue, key = self._queues[waiting.generation, waiting.machines], self._key_now(waiting)
+            # From here on nothing can raise: a job that waits is always in a queue
+            del queue[bisect_left(queue, waiting.key, key=_key)]
+            waiting.key = key
+            insort(queue, waiting, key=_key)
             self._joined[job_id] = None  # it may go before some who have been tried since
 
-    def _turn_now(self, job: Waiting, due: float | None = None) -> Turn:
+    def _key_now(self, job: Waiting, due: float | None = None) -> Key:
         job.predicted = self.past.predict(job.request)
-        priority, when, number = self._turn_of(self, job)
+        priority, when, number = self._key_of(self, job)
         return priority, when if due is None else due, number
-
-    def _line_of(self, job: Waiting) -> list[Waiting]:
-        if job.generation == self._generation:
-            return self._lines[job.machines]
-        return self._unjudged[job.generation, job.machines]
-
-    def _line_in(self, job: Waiting) -> None:
-        if job.generation == self._generation:
-            insort(self._lines.setdefault(job.machines, []), job, key=_turn)
-        else:
-            insort(self._unjudged.setdefault((job.generation, job.machines), []), job, key=_turn)
-
-    def _unqueue(self, job: Waiting) -> None:
-        if job.generation == self._generation:
-            _take_from(self._lines, job.machines, job)
-        else:
-            _take_from(self._unjudged, (job.generation, job.machines), job)
 
     def place(self, job: Waiting, machine: str) -> Place | None:
         """Where a job fits on a machine now; None where it does not."""
@@ -298,14 +282,13 @@ class Queue:
         apart = without(occupancy.topology.live, job.avoid.get(machine, (0, 0, 0)))
         return not occupancy.closed and occupancy.place(job.kind, FreeBoards(occupancy.topology, apart)) is not None
 
-    def start(self, job: Waiting, machine: str, found: Place, now: float) -> Allocation:
+    def start(self, job: Waiting, machine: str, found: Place, now: float) -> None:
         """Give a waiting job a place on a machine."""
         allocation = self.machines[machine].allocation(job.request, found)
         self.work.started(len(allocation.boards))
         self.leave(job.job_id)
         self.run(job.job_id, job.request, allocation, now)
         self.started.append((job.job_id, allocation))
-        return allocation
 
     def run(self, job_id: int, request: Request, allocation: Allocation, since: float) -> None:
         """Note that a job has had its boards since then."""
@@ -342,15 +325,15 @@ class Queue:
     def check(self) -> None:
         """Assert that what is kept agrees with itself."""
         assert all(
-            job.machines == names and job.generation == self._generation
-            for names, line in self._lines.items()
-            for job in line
+            job.machines == names and job.generation == generation == self._generation
+            for (generation, names), queue in self._queues.items()
+            for job in queue
         )
         assert self._owned == {
             owner: {job.job_id: None for job in self.waiting.values() if job.request.owner == owner}
             for owner in self._owned
         }
-        assert [job.job_id for job in self.line] == [job.job_id for job in sorted(self.waiting.values(), key=_turn)]
+        assert [job.job_id for job in self.ordered] == [job.job_id for job in sorted(self.waiting.values(), key=_key)]
         assert not self.waiting.keys() & self.running.keys(), "a job both waits and runs"
         for job in self.waiting.values():
             assert job.kind == self.kind(job.request), f"job {job.job_id} is taken for something else"
@@ -370,24 +353,6 @@ def allows(request: Request, machine: Machine) -> bool:
     return request.tags <= machine.tags
 
 
-def first_come(queue: Queue, job: Waiting) -> Turn:  # noqa: ARG001 - as other policies' turns
-    """Turn by priority and age alone."""
+def first_come(queue: Queue, job: Waiting) -> Key:  # noqa: ARG001 - as other policies' keys
+    """Order by priority and age alone."""
     return -job.request.priority, job.since, job.job_id
-
-
-def _first_turn(line: tuple[object, list[Waiting]]) -> Turn:
-    return line[1][0].turn
-
-
-def _take_from(lines: dict[K, list[Waiting]], key: K, job: Waiting) -> None:
-    line = lines[key]
-    del line[bisect_left(line, job.turn, key=_turn)]
-    if not line:
-        del lines[key]
-
-
-def _take_everywhere(lines: dict[K, list[Waiting]], job_id: int) -> None:
-    for key, line in list(lines.items()):
-        line[:] = [job for job in line if job.job_id != job_id]
-        if not line:
-            del lines[key]

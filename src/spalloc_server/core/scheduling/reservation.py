@@ -94,7 +94,7 @@ def soonest(
             steps.append(free)
 
     def fits_at(step: int) -> bool:
-        return occupancy.fits(kind, FreeBoards(occupancy.topology, steps[step]))
+        return occupancy.place(kind, FreeBoards(occupancy.topology, steps[step])) is not None
 
     failed, step, stride = -1, 0, 1
     while step < len(steps) and not fits_at(step):

@@ -20,9 +20,9 @@ from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import Scheduling
 from spalloc_server.coordinates import Board
 from spalloc_server.core.model import NO_JOB, Allocation, Request
+from spalloc_server.core.placement.effort import STEP
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.shapes import as_share
-from spalloc_server.core.placement.work import STEP
 from spalloc_server.core.scheduling.backfill import Backfill
 from spalloc_server.core.scheduling.explanation import Explanation, explain
 from spalloc_server.core.scheduling.fifo import FirstComeFirstServed
@@ -33,7 +33,7 @@ from spalloc_server.core.scheduling.waiting import Waiting
 __all__ = ["Explanation", "Scheduler"]
 
 MAX_FAILURES = 10
-"""Jobs that one step of the scheduler gives up after a defect, before other things have their turn."""
+"""Jobs that one step of the scheduler gives up after a defect, before it goes on to other things."""
 
 POLICIES: dict[str, type[Policy]] = {"backfill": Backfill, "fifo": FirstComeFirstServed}
 
@@ -66,7 +66,7 @@ class Scheduler:
                 self._policy.places_changed()
         if not isinstance(self._policy, POLICIES[scheduling.policy]):
             self._policy = POLICIES[scheduling.policy]()
-            self._queue.set_turns(self._policy.turn)
+            self._queue.set_keys(self._policy.key)
         self._changed = True
 
     def set_machines(self, machines: Mapping[str, Machine]) -> None:
@@ -119,7 +119,12 @@ class Scheduler:
             except Exception as error:  # noqa: BLE001 - whatever it is, other jobs are to start
                 if not self._blame("the search for machines that could serve a job", error):
                     break
-        return [(job.job_id, self._why_none(job.request)) for job in self._queue.take_hopeless()]
+        impossible = []
+        while job := self._queue.next_hopeless():
+            impossible.append((job.job_id, self._why_none(job.request)))
+            if self._queue.work.left <= 0:  # to say why takes time
+                break
+        return impossible
 
     def submit(
         self,
@@ -150,7 +155,7 @@ class Scheduler:
             self._queue.discard(job_id)  # all of it, or nothing
             raise
         self._changed = True
-        return job.turn[1]
+        return job.key[1]
 
     def withdraw(self, job_id: int) -> None:
         """Let a job leave the queue."""

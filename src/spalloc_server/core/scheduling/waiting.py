@@ -15,13 +15,13 @@ from spalloc_server.core.placement.topology import Topology
 from spalloc_server.core.placement.torus import Planes
 from spalloc_server.core.scheduling.prediction import predicted_end
 
-__all__ = ["BEFORE_ALL", "Running", "Turn", "Waiting"]
+__all__ = ["BEFORE_ALL", "Key", "Running", "Waiting"]
 
-Turn: TypeAlias = tuple[float, float, int]
-"""A job's place in the line: lower ones go first. (minus its priority, time by which it is due, job id)."""
+Key: TypeAlias = tuple[float, float, int]
+"""What queues are ordered by, lower ones first: (minus its priority, time by which it is due, job id)."""
 
-BEFORE_ALL: Turn = (-math.inf, -math.inf, 0)
-"""Nobody's turn is before this one."""
+BEFORE_ALL: Key = (-math.inf, -math.inf, 0)
+"""No job has a key before this one."""
 
 
 @dataclass(slots=True)
@@ -35,14 +35,14 @@ class Waiting:
     """Machines that could serve it if they were empty, highest priority first."""
     predicted: float = 0.0
     """How long it will probably run, seconds."""
-    turn: Turn = (0.0, 0.0, 0)
-    """Its place in the line: lower goes first."""
+    key: Key = (0.0, 0.0, 0)
+    """Its place in the queue: lower goes first."""
     avoid: Mapping[str, Planes] = field(default_factory=dict)
     """By machine, the boards of frames that have failed it already."""
     kind: Request = field(init=False)
     """What it asks for, as far as that bears on its place (see `kinds`)."""
     generation: int = 0
-    """Of the queue's lines, that which it stands in."""
+    """The generation of queues that it is in."""
     there: tuple[tuple[Topology, bool], ...] | None = None
     """What works of its machines, and whether they are closed, as of `apart`."""
     apart: bool | None = None
