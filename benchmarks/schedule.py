@@ -19,6 +19,7 @@ from benchmarks.steps import inputs
 from spalloc_server.config.machine import DEFAULT_TAGS, Machine
 from spalloc_server.config.options import Scheduling
 from spalloc_server.core.model.request import Request
+from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.search import place
 from spalloc_server.core.scheduling.scheduler import Scheduler
 
@@ -109,9 +110,7 @@ def placements(on: Machine, rounds: int) -> list[float]:
         machine = hall.scheduler._queue.machines["m"]  # noqa: SLF001 - what is timed is behind the scheduler
         sizes = [size for size in SIZES if size <= hall.boards // 4]
         request = Request(owner="me", boards=hall.random.choice(sizes), tags=DEFAULT_TAGS)
-        free_boards = type(machine.free_boards)(
-            machine.free_boards.topology, machine.free_boards.free
-        )  # nothing remembered
+        free_boards = FreeBoards(machine.topology, machine.free)  # nothing remembered
         begin = time.process_time()
         place(request, free_boards)
         seconds.append(time.process_time() - begin)

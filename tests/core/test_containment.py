@@ -286,7 +286,7 @@ def test_a_refused_request_leaves_nothing_behind_whatever_part_refuses_it(monkey
     core = house.controller
     core.take_changes()
     for part, name in (
-        *((Scheduler, "refusal"), (Scheduler, "submit"), (Queue, "join"), (Queue, "_line_in")),
+        *((Scheduler, "refusal"), (Scheduler, "submit"), (Queue, "join"), (Queue, "_enqueue")),
         *((Quotas, "add"), (Deadlines, "add"), (transitions, "job_event"), (Past, "predict")),
     ):
         with monkeypatch.context() as patch:

@@ -33,7 +33,7 @@ def a_request(**what: object) -> Request:
 def placed(machine: Machine, request: Request, busy: Collection[Board] = ()) -> tuple[Block, tuple[Board, ...]] | None:
     occupancy = Occupancy(machine, FILL)
     occupancy.hold([board for board in busy if board not in machine.dead_boards], 1)
-    found = place(request, occupancy.free_boards)
+    found = place(request, occupancy.free_boards_of(occupancy.free))
     return found and (found[0], occupancy.torus.boards(found[1]))
 
 

@@ -88,9 +88,9 @@ async def test_second_copies_of_answers_are_taken_for_no_other_command(bench: Be
 @on_bench()
 async def test_garbage_is_ignored(bench: Bench) -> None:
     bmp, _ = bmp_of()
-    bmp.heard(b"")
-    bmp.heard(b"\0" * 13)
-    bmp.heard(Response(ResponseCode.OK, 1).encode(Request(0, Command.VERSION, 1).encode()))
+    bmp.datagram_received(b"", None)
+    bmp.datagram_received(b"\0" * 13, None)
+    bmp.datagram_received(Response(ResponseCode.OK, 1).encode(Request(0, Command.VERSION, 1).encode()), None)
     assert bmp.strays == 3
     assert len(await bmp.command(0, Command.VERSION)) > 12
 

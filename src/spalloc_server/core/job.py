@@ -50,7 +50,7 @@ TRANSITIONS: dict[tuple[JobState, Event], JobState] = {
 
 
 RUNTIME_WARNING = 60.0
-"""Seconds before the end of a bounded run time at which the job's watchers are told; half-time where it is shorter."""
+"""Seconds before the end of a bounded run time at which the job's user is warned; half-time where it is shorter."""
 
 
 class Job(JobRow, kw_only=True):
@@ -66,7 +66,7 @@ class Job(JobRow, kw_only=True):
     failed_in: frozenset[tuple[str, Frame]] = frozenset()
     """(machine, frame) of boards that have failed it since it was last ready."""
     revision: int = 0
-    """How often anything that clients are told of it has changed since the server started."""
+    """How often anything that clients see of it has changed since the server started."""
 
     def apply(self, event: Event) -> None:
         """Go where the table says; `KeyError` where it says nothing."""
@@ -94,7 +94,7 @@ class Job(JobRow, kw_only=True):
 
     @property
     def run_time_over(self) -> str:
-        """What its user is told of the end, in the form of half a sentence."""
+        """The first half of the sentences that warn its user, and that give the reason of its end."""
         return f"The run time of {self.request.max_runtime:g} s that was asked for is over"
 
     def warn(self, now: float) -> None:
@@ -102,10 +102,6 @@ class Job(JobRow, kw_only=True):
         assert self.ends_at is not None
         self.bound = self.ends_at
         self.warning = f"{self.run_time_over} in {max(0.0, self.ends_at - now):.0f} s; then the job will be ended."
-        self.revise()
-
-    def revise(self) -> None:
-        """Count that something has changed which clients are told of it."""
         self.revision += 1
 
     def row(self) -> JobRow:

@@ -181,7 +181,7 @@ class _Restoration:
         for record in records:
             try:
                 check_board(record)
-                self._state.boards.restore(copy(record))
+                self._state.boards.keep(copy(record))
             except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this board alone
                 key = record.machine, record.x, record.y, record.z
                 self._bad.append(_unreadable("boards", key, error, msgspec.to_builtins(record)))
@@ -282,7 +282,7 @@ class _Restoration:
                 rows: dict[Any, Any] = getattr(state.outbox, row.table)
                 rows.setdefault(row.key[0] if len(row.key) == 1 else row.key, None)
             if row.table == "boards" and (record := held_back(row, now)) is not None:
-                state.boards.restore(record)
+                state.boards.keep(record)
                 if record.machine in state.machines:
                     state.boards.apply(state.machines[record.machine])
             if row.table in {"jobs", "releases"}:

@@ -35,11 +35,6 @@ class TraceJob:
     duration: float
     request: Request
 
-    @property
-    def boards(self) -> int:
-        """Boards asked for."""
-        return self.request.asked
-
 
 @dataclass
 class Simulation:
@@ -86,7 +81,7 @@ class Simulation:
                 scheduler.end(number, now)
                 rest_until = now + self.cool_down if self.cool_down else None
                 scheduler.free(allocation.machine, allocation.boards, rest_until=rest_until, now=now)
-                in_use -= self.jobs[number].boards
+                in_use -= self.jobs[number].request.asked
                 ended += 1
             while arriving < len(self.jobs) and self.jobs[arriving].submit <= now:
                 if scheduler.refusal(self.jobs[arriving].request):
@@ -98,7 +93,7 @@ class Simulation:
             for number, allocation in scheduler.run(now):
                 self.started[number] = now
                 heapq.heappush(ends, (now + self.jobs[number].duration, number, allocation))
-                in_use += self.jobs[number].boards
+                in_use += self.jobs[number].request.asked
                 waiting -= 1
             self.timeline.append((now, in_use, waiting))
             yield ended + len(self.cancelled)
@@ -107,14 +102,14 @@ class Simulation:
         """What the run came to; where no job started, None stands for what cannot be told."""
         jobs = {number: self.jobs[number] for number in self.started}
         waits = {number: self.started[number] - job.submit for number, job in jobs.items()}
-        large = [waits[number] for number, job in jobs.items() if job.boards >= LARGE]
+        large = [waits[number] for number, job in jobs.items() if job.request.asked >= LARGE]
         capacity = sum(len(machine.live_boards) for machine in self.machines.values())
         first = min((job.submit for job in self.jobs), default=0.0)
         span = max((job.submit for job in self.jobs), default=0.0) - first
         end = max((self.started[number] + job.duration for number, job in jobs.items()), default=first) - first
-        work = sum(job.boards * job.duration for job in jobs.values())
+        work = sum(job.request.asked * job.duration for job in jobs.values())
         inside = sum(
-            job.boards * (min(span, at + job.duration - first) - min(span, at - first))
+            job.request.asked * (min(span, at + job.duration - first) - min(span, at - first))
             for job, at in ((job, self.started[number]) for number, job in jobs.items())
         )
         slowdowns = [(waits[number] + job.duration) / max(job.duration, SHORT) for number, job in jobs.items()]

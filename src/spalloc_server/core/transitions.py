@@ -158,7 +158,7 @@ def touch(state: State, job_id: int, host: str | None) -> Job | None:
         job.deadline = state.clock() + keepalive
     if host != job.keepalivehost and host is not None:
         job.keepalivehost = host
-        job.revise()
+        job.revision += 1
     return job
 
 
@@ -170,8 +170,8 @@ def begin_lease(state: State, job: Job, now: float) -> None:
 
 
 def changed(state: State, job: Job, event: str, now: float, reason: str | None = None) -> None:
-    """Something has happened to the job that must be stored and told."""
-    job.revise()
+    """Note that something has happened to the job, to be stored and published."""
+    job.revision += 1
     happened = job_event(job, event, now, reason)
     state.outbox.jobs[job.job_id] = job
     state.outbox.changed_jobs.add(job.job_id)
@@ -179,7 +179,7 @@ def changed(state: State, job: Job, event: str, now: float, reason: str | None =
 
 
 def job_event(job: Job, event: str, now: float, reason: str | None = None) -> JobEvent:
-    """Return a line for a log of jobs."""
+    """Return an entry for a log of jobs."""
     machine, boards = (job.allocation.machine, job.allocation.boards) if job.allocation else (None, ())
     return JobEvent(
         now, event, job.job_id, job.owner, job.keepalivehost, job.power, machine, boards, reason or job.reason

@@ -5,8 +5,8 @@ people it is text, a line a chip: `chip 3 4 core 5,17 link 0` (physical cores 0-
 counter-clockwise) or `chip 3 4 dead`. Chips are counted on the board.
 
 Flash is written in sectors. The sector that has the list is read, changed, given its checksum, written to the BMP's
-buffer and from there to flash. A copy goes to the serial flash, as the firmware has it, and both are read back. Flash
-is told once to take the buffer: where the answer is lost, what is read back says whether it did.
+buffer and from there to flash. A copy goes to the serial flash, as the firmware has it, and both are read back. The
+command to write the buffer to flash is sent once: where its answer is lost, what is read back says whether it was done.
 """
 
 from __future__ import annotations

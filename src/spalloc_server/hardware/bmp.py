@@ -44,11 +44,11 @@ _FOR_THE_MOMENT: Final = _NOT_ACCEPTED | _UNDECIDED
 
 
 class Refused(HardwareError):
-    """The BMP answered that it would not, or could not, do what it was told."""
+    """The BMP answered that it would not, or could not, do a command."""
 
 
 class NoAnswer(HardwareError):
-    """It is not known whether the BMP did what it was told."""
+    """It is not known whether the BMP did a command."""
 
 
 class Silent(NoAnswer):
@@ -64,8 +64,11 @@ class Policy:
     repeatable: bool = True
 
 
-class Bmp:
-    """The way to one BMP. Nothing is opened or sent before the first command."""
+class Bmp(asyncio.DatagramProtocol):
+    """The way to one BMP. Nothing is opened or sent before the first command.
+
+    It is the protocol of its socket. Errors that the network reports are losses like any other.
+    """
 
     def __init__(self, host: str, timings: Timings, on_silent: Callable[[str], None], *, port: int = SCP_PORT) -> None:
         self.host = host
@@ -108,7 +111,7 @@ class Bmp:
         *,
         extra_s: float = 0.0,
     ) -> bytes:
-        """Have `command` done for `board` once its turn comes; return the payload of the answer.
+        """Have `command` done for `board`, after those that wait already; return the payload of the answer.
 
         `extra_s` is added to the wait for an answer. Raises `Refused`; `Silent` where the BMP has fallen silent;
         `NoAnswer` where a command that must not be repeated was not answered.
@@ -163,10 +166,10 @@ class Bmp:
             self._transport.abort()
             self._transport = None
 
-    def heard(self, datagram: bytes) -> None:
+    def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002 - asyncio names it
         """Take in a datagram from the BMP."""
         try:
-            response = Response.decode(datagram)
+            response = Response.decode(data)
         except BadPacket:
             self.strays += 1
             return
@@ -229,21 +232,11 @@ class Bmp:
         try:
             async with asyncio.timeout(self.timings.open_s):
                 self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-                    lambda: _Ear(self), remote_addr=(self.host, self._port), family=socket.AF_INET
+                    lambda: self, remote_addr=(self.host, self._port), family=socket.AF_INET
                 )
         except (OSError, UnicodeError) as exc:
             raise NoAnswer(f"BMP {self.host} cannot be reached: {exc}") from exc
         return self._transport
-
-
-class _Ear(asyncio.DatagramProtocol):
-    """Hands what the socket receives to its BMP. Errors that the network reports are losses like any other."""
-
-    def __init__(self, bmp: Bmp) -> None:
-        self._bmp = bmp
-
-    def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002 - asyncio names it
-        self._bmp.heard(data)
 
 
 def _expire(answer: asyncio.Future[Response | None]) -> None:

@@ -1,8 +1,8 @@
-"""What a frame's boards tell of themselves: their firmware's version, their FPGAs, and the links that these stop.
+"""What can be read of a frame's boards: their firmware's version, their FPGAs, and the links that these stop.
 
-Theory of operation. A board is told from one that is not up, or not reset, by its FPGAs' registers, which BMPs of
-older firmware cannot reach and are not asked for. A board that is on already would look right before its reset as
-much as after. So it is *marked* first, by stopping one of its links: power-up starts all links again.
+Theory of operation. The FPGAs' registers say whether a board is up and was reset. BMPs of older firmware cannot reach
+them, and are not asked. A board that is on already looks right before its reset, too. So it is *marked* first, by
+stopping one of its links: power-up starts all links again.
 """
 
 from __future__ import annotations

@@ -5,21 +5,22 @@ work that shares a board with it is unfinished; so work on the same boards happe
 that takes its time, or never comes up, holds up nobody else's boards. All of it shares the frame's one BMP, which
 does one command at a time.
 
-Power-on is one command for all of the work's boards. It cannot be told by its answer alone: the BMP of board 0 passes
-the command on and answers before the other boards have come up, the answer may get lost, and FPGAs may load the wrong
-bit file. So the FPGAs' identities are read (`fpgas`) until they are right, and only the boards that failed are powered
-on again. Where the answer to a power-on is lost, the same look says which boards it reached; it is never simply sent
-again. Links are stopped after that, and read back.
+Power-on is one command for all of the work's boards. Its answer alone does not say whether it worked: the BMP of board
+0 passes the command on and answers before the other boards have come up, the answer may get lost, and FPGAs may load
+the wrong bit file. So the FPGAs' identities are read (`fpgas`) until they are right, and only the boards that failed
+are powered on again. Where the answer to a power-on is lost, reading them says which boards it reached; it is never
+simply sent again. Links are stopped after that, and read back.
 
 Power-off is idempotent, and is repeated until it is confirmed, since only then may its boards be given to anybody. A
 power-off that waits takes up all later ones of the same job and boards, which bounds them. Power-ons, in contrast,
 fail at once in a frame that is *out*. One that is overtaken by a later operation of the same job on the same boards is
-void: it stops where it stands, and nobody is told.
+void: it stops where it stands, without an outcome.
 
-A frame is out, by its own fault and not its boards', while its BMP is silent, or *deaf*: it answers all else, but
-refuses power commands or loses them. A silent BMP is back once it answers a probe. A deaf one is back once it answers a
-power command; so a power-off that harms nobody is tried, ever less often. Where there is none, the frame is taken for
-well after the pause, until the first power command is lost. The pauses grow until a board has come up.
+A frame is out, by its own fault and not its boards', while its BMP is silent, and while it has a *power fault*: the BMP
+answers all else, but refuses power commands or loses them. A silent BMP is back once it answers a probe. A power fault
+is over once a power command is answered; so a power-off that harms nobody is tried, ever less often. Where there is
+none, the fault counts as over after the pause, until the first power command is lost. The pauses grow until a board has
+come up.
 """
 
 from __future__ import annotations
@@ -90,18 +91,18 @@ class Frame:
         self._works: list[Work] = []
         self._off: set[int] = set()
         """Boards that were switched off last, and so are nobody's or are to be off."""
-        self._deaf: str | None = None
+        self._power_fault: str | None = None
         self._lost = 0
         """Power commands in a row that had no answer."""
         self._pause_s = timings.probe_first_s
         self._looks = 0
-        self._told: str | None = None
+        self._reported: str | None = None
         self._trouble = asyncio.Event()
 
     @property
     def out(self) -> str | None:
         """Why nothing can be switched on; None where it can."""
-        return self.bmp.silent or self._deaf
+        return self.bmp.silent or self._power_fault
 
     @property
     def waiting(self) -> int:
@@ -151,7 +152,7 @@ class Frame:
                 pause_s = min(2 * pause_s, timings.probe_longest_s)
                 if self._wanted() and await self.bmp.probe():
                     self._came_back()
-            elif self._deaf is not None:
+            elif self._power_fault is not None:
                 await asyncio.sleep(self._pause_s)
                 self._pause_s = min(2 * self._pause_s, timings.probe_longest_s)
                 if self._wanted():
@@ -168,7 +169,7 @@ class Frame:
     async def greet(self) -> None:
         """Ask the BMP for a sign of life; without one it counts as silent."""
         with contextlib.suppress(Silent):  # which reports itself
-            await self._hail()
+            await self._ask_version()
 
     # --- the order of work ---
 
@@ -189,57 +190,56 @@ class Frame:
         self._spawn(self._end(work, dict.fromkeys(work.todo.boards, reason), frame_fault=frame_fault))
 
     async def _run(self, work: Work) -> None:
-        frame_fault = False
         try:
             reasons = await (self._switch_on(work) if work.on else self._switch_off(work))
         except HardwareError as exc:  # the frame is out
-            if not work.on:
-                work.running = False  # until it is back
-                self._start()
-                return
-            reasons, frame_fault = dict.fromkeys(work.todo.boards, str(exc)), True
+            fault = str(exc)
         except Exception as exc:  # noqa: BLE001 - a defect of this very code, which says nothing of the boards
             self._defects.note("work in a frame failed", exc, bmp=self.bmp.host, boards=list(work.todo.boards))
+            fault = "internal error of the server"
             if not work.on:
                 await asyncio.sleep(self.bmp.timings.probe_longest_s)
-                work.running = False
-                self._start()
-                return
-            reasons, frame_fault = dict.fromkeys(work.todo.boards, "internal error of the server"), True
-        await self._end(work, reasons, frame_fault=frame_fault)
+        else:
+            await self._end(work, reasons)
+            return
+        if work.on:
+            await self._end(work, dict.fromkeys(work.todo.boards, fault), frame_fault=True)
+        else:
+            work.running = False  # until the frame is back
+            self._start()
 
     async def _end(self, work: Work, reasons: dict[int, str], *, frame_fault: bool = False) -> None:
         self._works.remove(work)
         self._start()
         failures = tuple(BoardFailure(self.bmp.host, board, reason, frame_fault) for board, reason in reasons.items())
         for done in work.done:
-            with self._defects.contained("an outcome could not be told", bmp=self.bmp.host):
+            with self._defects.contained("an outcome could not be delivered", bmp=self.bmp.host):
                 done(None if work.void else failures)
 
     # --- frames that are out ---
 
     def _fell_silent(self, _: str) -> None:
-        self._tell()
+        self._report()
 
     def _came_back(self) -> None:
         self._fpgas.forget()
         self._off.clear()
-        self._tell()
+        self._report()
 
-    def _fall_deaf(self, reason: str) -> NoAnswer:
-        """Take the frame out, although its BMP answers, because of power commands."""
-        if self._deaf is None:
-            self._deaf = reason
-            self._tell()
+    def _power_failed(self, reason: str) -> NoAnswer:
+        """Take the frame out because of power commands, although its BMP answers; return what to raise."""
+        if self._power_fault is None:
+            self._power_fault = reason
+            self._report()
         return NoAnswer(reason)
 
-    def _tell(self) -> None:
-        """Tell whether the frame is out, and why, if that has changed; go on with its work."""
+    def _report(self) -> None:
+        """Report whether the frame is out, and why, if that has changed; go on with its work."""
         if self.out is not None:
             self._trouble.set()
-        if self.out != self._told:
-            self._told = self.out
-            with self._defects.contained("a frame's condition could not be told", bmp=self.bmp.host):
+        if self.out != self._reported:
+            self._reported = self.out
+            with self._defects.contained("a frame's condition could not be reported", bmp=self.bmp.host):
                 self._on_frame(self.bmp.host, self.out)
         self._start()
 
@@ -250,8 +250,8 @@ class Frame:
                 await self._trouble.wait()
 
     async def _look_again(self) -> None:
-        """Whether a deaf BMP answers a power-off that harms nobody; where there is none, take it for well."""
-        if self._deaf is None:
+        """Look whether a power fault is over, by a power-off that harms nobody; where there is none, assume it."""
+        if self._power_fault is None:
             return
         if works := self._harmless():
             work = works[self._looks % len(works)]
@@ -259,8 +259,8 @@ class Frame:
             work.running = True
             await self._run(work)
         else:
-            self._deaf = None
-            self._tell()
+            self._power_fault = None
+            self._report()
 
     def _harmless(self) -> list[Work]:
         """Power-offs that wait, and one, made up, of all boards that are off already."""
@@ -281,7 +281,7 @@ class Frame:
         """Power on, verify, stop links; return a reason for each board that failed."""
         timings = self.bmp.timings
         # A lost answer to this costs little, and finds a dead BMP sooner than power commands would
-        await self._hail()
+        await self._ask_version()
         await asyncio.sleep(timings.consider_s)
         failing = {} if work.void else dict.fromkeys(work.todo.boards, "")
         for board in failing:
@@ -319,19 +319,19 @@ class Frame:
             return {}
         for _ in range(losses):
             if self.bmp.silence_s() > self.bmp.timings.fresh_s:
-                await self._hail()
+                await self._ask_version()
             if await self._power(boards, on=False):
                 self._off.update(boards)
                 self._fpgas.unmark(boards)
                 return {}
-        raise self._fall_deaf(f"BMP {self.bmp.host} does not answer to power-offs ({losses} were lost)")
+        raise self._power_failed(f"BMP {self.bmp.host} does not answer to power-offs ({losses} were lost)")
 
-    async def _hail(self) -> None:
+    async def _ask_version(self) -> None:
         with contextlib.suppress(Refused):  # a sign of life
             await self.bmp.command(0, Command.VERSION)
 
     async def _power(self, boards: Collection[int], *, on: bool) -> bool:
-        """Send one power command; whether it was answered. `NoAnswer` where the frame is, or falls, silent or deaf."""
+        """Send one power command; whether it was answered. `NoAnswer` where the frame is out, or is now."""
         timings = self.bmp.timings
         delay_ms = timings.stagger_ms if on else 0
         arg1, arg2 = power_arguments(tuple(boards), on=on, delay_ms=delay_ms)
@@ -348,16 +348,16 @@ class Frame:
                 if self._lost < timings.power_losses:
                     return False
                 reason = f"BMP {self.bmp.host} answers, but not to power commands ({self._lost} were lost)"
-                raise self._fall_deaf(reason) from None
+                raise self._power_failed(reason) from None
             except Refused as exc:
                 reason = str(exc)
             else:
                 self._lost = 0
-                if self._deaf is not None:
-                    self._deaf = None
-                    self._tell()
+                if self._power_fault is not None:
+                    self._power_fault = None
+                    self._report()
                 return True
-        raise self._fall_deaf(reason)
+        raise self._power_failed(reason)
 
     def _stagger_s(self, boards: Collection[int]) -> float:
         return self.bmp.timings.stagger_ms * max(boards, default=0) / 1000

@@ -1,4 +1,4 @@
-"""All the hardware, as the server sees it: switch a job's boards, and be told how that ended.
+"""All the hardware, as the server sees it: switch a job's boards, and report how that ended.
 
 Theory of operation. A `Switch` is split into its frames, which work in parallel and never wait for each other; once
 the last of them is done the `Outcome` goes to a callback. Frames come into being when first needed and open their
@@ -61,11 +61,11 @@ class Hardware:
     """Switches boards. To be used within its `async with` block.
 
     Args:
-        on_outcome: told the end of every `Switch`, once, unless it was void.
-        on_frame: told the host of a BMP and why nothing can be switched on in its frame, or None when it can again.
+        on_outcome: called with the outcome of every `Switch`, once, unless it was void.
+        on_frame: called with a BMP's host and why nothing can be switched on in its frame; None when it can again.
         timings: how patient to be.
         port: UDP port of all BMPs.
-        defects: told what goes wrong here that never should.
+        defects: where defects are noted.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Hardware:
             self._frame(host).bmp.pause()
 
     def retire(self) -> None:
-        """Begin no command any more, and tell nobody how those end that are in flight: another process goes on."""
+        """Begin no command and report no outcome any more, even of what is in flight: another process goes on."""
         self._retired = True
         self.pause()
 
@@ -169,7 +169,7 @@ class Hardware:
     async def ask(
         self, bmp: str, board: int, command: int, arg1: int = 0, arg2: int = 0, arg3: int = 0, data: bytes = b""
     ) -> bytes:
-        """Have one command done, in turn with all else, and return its answer's payload. For operators.
+        """Have one command done, after those that wait already, and return its answer's payload. For operators.
 
         Raises `HardwareError` where the BMP refuses or does not answer, and for power commands, which are `switch`'s.
         """
@@ -228,7 +228,7 @@ class Hardware:
     def _conclude(self, operation: int) -> None:
         state = self._operations.pop(operation)
         if not state.void and not self._retired:
-            with self._defects.contained("an outcome could not be told", operation=operation):
+            with self._defects.contained("an outcome could not be delivered", operation=operation):
                 self._on_outcome(Outcome(operation, tuple(state.failures)))
 
     def _frame_changed(self, host: str, reason: str | None) -> None:

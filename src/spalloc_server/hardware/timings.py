@@ -45,7 +45,7 @@ class Timings:
     power_reply_s: float = 10.0
     """From a power command to taking it, or its answer, for lost. Longer than boards take to come up."""
     power_losses: int = 12
-    """Power commands lost in a row before a BMP that answers all else counts as deaf."""
+    """Power commands lost in a row before a BMP that answers all else counts as having a power fault."""
     power_on_tries: int = 3
     """Power-ons of a board, answered, before it counts as faulty."""
     stagger_ms: int = 0
@@ -59,7 +59,7 @@ class Timings:
     link_tries: int = 3
     """Times that a link's register is written before the board counts as faulty."""
     probe_first_s: float = 1.0
-    """From a BMP falling silent, or deaf, to its first probe; doubles with each."""
+    """From a BMP falling silent, or a power fault, to the first probe; doubles with each."""
     probe_longest_s: float = 30.0
     """The longest time between two probes."""
     heartbeat_s: float = 60.0

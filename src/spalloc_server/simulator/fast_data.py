@@ -74,27 +74,25 @@ def send(system: System, chip: Chip, core: int, payload: bytes) -> list[Outgoing
     board = chip.number // CHIPS_PER_BOARD
     command, transaction, *rest = words
     key = (chip.number, core)
-    if command == _Out.START and len(rest) >= 2 and rest[1] <= SDRAM_BYTES:
+    if begins := command == _Out.START and len(rest) >= 2 and rest[1] <= SDRAM_BYTES:
         chip.set_word(core_block(core) + USER_1, transaction)
         system.transfers[key] = (transaction, rest[0], rest[1])
-        return _out(system, board, key, range(-(-rest[1] // OUT_BYTES)))
     transfer = system.transfers.get(key)
     if transfer is None or transfer[0] != transaction:
         return []
     match command:
+        case _Out.START if begins:
+            packets = _packets(system, key, transfer, range(-(-rest[1] // OUT_BYTES)))
         case _Out.MISSING_FIRST:
-            return _out(system, board, key, rest[1:])
+            packets = _packets(system, key, transfer, rest[1:])
         case _Out.MISSING_MORE:
-            return _out(system, board, key, rest)
+            packets = _packets(system, key, transfer, rest)
         case _Out.CLEAR:
             del system.transfers[key]
-            return _out(system, board, key, ())
-    return []
-
-
-def _out(system: System, board: int, key: tuple[int, int], numbers: Iterable[int]) -> list[Outgoing]:
-    transfer = system.transfers.get(key)
-    return _leaving(system, board, key, iter(()) if transfer is None else _packets(system, key, transfer, numbers))
+            packets = iter(())
+        case _:
+            return []
+    return _leaving(system, board, key, packets)
 
 
 def _packets(

@@ -51,12 +51,6 @@ _NEGATIVE: Final = 1 << 20
 _STEPS: Final = tuple(link.to_vector() for link in Links)
 
 
-def _offset(link: Links) -> Chip:
-    """From a board's Ethernet chip to that of the board down the link; the same from every board of a triad."""
-    x, y = board_to_chip(*link_to_vector[0, link])
-    return x, y
-
-
 def _destinations() -> list[tuple[Links | None, int]]:
     """(link of the board that it passes or None, number of the chip at its end) of link l of chip k, at 6 k + l."""
     found: list[tuple[Links | None, int]] = []
@@ -67,7 +61,7 @@ def _destinations() -> list[tuple[Links | None, int]]:
                 found.append((None, NUMBER_OF_CHIP[there]))
                 continue
             for link in Links:
-                ox, oy = _offset(link)
+                ox, oy = board_to_chip(*link_to_vector[0, link])  # the same from every board of a triad
                 number = NUMBER_OF_CHIP.get((there[0] - ox, there[1] - oy))
                 if number is not None:
                     found.append((link, number))

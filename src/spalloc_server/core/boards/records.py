@@ -65,10 +65,6 @@ class BoardRecords:
                 frames.setdefault(machine.bmp_ips[frame], []).append((machine, frame))
         self._frames = frames
 
-    def restore(self, row: BoardRow) -> None:
-        """Take over a record from an earlier run of the server; `apply` it to its machine afterwards."""
-        self._keep(row)
-
     def row(self, machine: Machine, board: Board) -> BoardRow | None:
         """What is recorded of a board."""
         return self._rows.get((machine.name, *board))
@@ -132,7 +128,7 @@ class BoardRecords:
             since = max(row.counts_from, now - COUNTED_SECONDS)
             if sum(time > since for time, _ in row.failures) >= self.health.quarantine_after:
                 self._quarantine(row, failure.reason, now)
-            self._keep(row, machine)
+            self.keep(row, machine)
         return "; ".join(texts)
 
     def reported(self, machine: Machine, board: Board, report: BoardReport) -> None:
@@ -144,7 +140,7 @@ class BoardRecords:
         counted = sum(other.time > since for other in row.reports)
         if counted >= REPORTS:
             self._quarantine(row, f"reported by {counted} users, last: {report.text}", report.time)
-        self._keep(row, machine)
+        self.keep(row, machine)
 
     def tried(self, machine: Machine, board: Board, reason: str | None, now: float) -> None:
         """A self-test is over: the board works (None), or does not for this reason."""
@@ -159,7 +155,7 @@ class BoardRecords:
             row.out_of_service = row.by = row.since = row.trial_at = None
         else:
             return
-        self._keep(row, machine)
+        self.keep(row, machine)
 
     # ---------------------------------------------------------------- what operators say
 
@@ -167,7 +163,7 @@ class BoardRecords:
         """Take a board out of service until `enable`."""
         row = self._row(machine, board)
         row.out_of_service, row.by, row.since, row.trial_at = note.reason, note.by, note.since, None
-        self._keep(row, machine)
+        self.keep(row, machine)
 
     def enable(self, machine: Machine, board: Board) -> None:
         """Forget all that speaks against a board itself."""
@@ -200,11 +196,12 @@ class BoardRecords:
         row.trial_at = None if last else now + self.health.quarantine_seconds
 
     def _row(self, machine: Machine, board: Board) -> BoardRow:
-        """Return the record of a board, to be changed; then `_keep` it."""
+        """Return the record of a board, to be changed; then `keep` it."""
         x, y, z = board
         return copy(self._rows.get((machine.name, x, y, z))) or BoardRow(machine=machine.name, x=x, y=y, z=z)
 
-    def _keep(self, row: BoardRow, machine: Machine | None = None) -> None:
+    def keep(self, row: BoardRow, machine: Machine | None = None) -> None:
+        """Keep a record, and apply it to its machine. After a restart, without the machine: `apply` it afterwards."""
         self._set((row.machine, row.x, row.y, row.z), row, machine)
 
     def _set(self, key: BoardKey, row: BoardRow | None, machine: Machine | None) -> None:

@@ -192,13 +192,8 @@ class Occupancy:
         self._free_boards, self._serves_now = {}, {}
         return True
 
-    @property
-    def free_boards(self) -> FreeBoards:
-        """The free boards, as placement takes them."""
-        return self.free_boards_of(self.free)
-
     def free_boards_of(self, boards: Planes) -> FreeBoards:
-        """Some of the free boards, likewise."""
+        """Some of the free boards, as placement takes them."""
         free_boards = self._free_boards.get(boards)
         if free_boards is None:
             if len(self._free_boards) >= REMEMBERED_FREE_BOARDS:

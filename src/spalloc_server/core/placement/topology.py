@@ -69,10 +69,6 @@ class Topology:
         """Triads whose board z has this link, and it does not work, as far as the link itself is concerned."""
         return self._cut.get((z, link), 0)
 
-    def works(self, x: int, y: int, z: int, link: Links) -> bool:
-        """Whether a link works in both directions, as far as the link itself is concerned."""
-        return not self.dead_ends(z, link) & self.torus.triad(x, y)
-
     @cached_property
     def windows(self) -> Windows:
         """How many working boards each block has."""
