@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Contained(Generic[T]):
-    """Gives what is raised within to a function, and goes on behind. It is in every command's way, so it is light.
+    """Passes what is raised within to a function, and goes on after the block. Every command uses it, so it is light.
 
     Args:
         note: called with what was done, the exception, and the subject.
@@ -76,7 +76,7 @@ class Defects:
         self._defects.append(Defect(doing, error, job_id))
 
     def contained(self, doing: str, job_id: int = NO_JOB) -> Contained[int]:
-        """Put on record what is raised within, and go on behind."""
+        """Put on record what is raised within, and go on after the block."""
         return Contained(self.note, doing, job_id)
 
     def take(self) -> list[Defect]:

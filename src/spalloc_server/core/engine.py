@@ -1,13 +1,13 @@
-"""What the world tells, and what follows from it.
+"""Events from outside, and what follows from them.
 
-Theory of operation. The world tells what has happened: a configuration (`configure`), hardware that has done its work
+Theory of operation. Shells report what has happened: a configuration (`configure`), hardware that has done its work
 (`switched`) or fallen silent (`frame_changed`), and time that has passed (`tick`). Each is turned into transitions of
 the jobs and boards that it concerns (`transitions`), and then whatever can start, starts.
 
-A defect of this very code is contained to the job or the boards that it concerns, and never keeps others waiting. What
-a transition raises is put on record (`defects`), and the job is given up: it is taken out of every part by force, ends
-with `DEFECT` as its reason, and its boards are switched off and go back. Boards that are held for nobody, whatever
-broke off on their way back, are found and switched off anew, at most once in `RECLAIM_SECONDS`.
+A defect of this code is contained: it affects only the job or the boards that it concerns. What a transition raises is
+put on record (`defects`), and the job is given up: it is taken out of every part by force, ends with `DEFECT` as its
+reason, and its boards are switched off and go back. Boards that are held for no job, because a defect interrupted their
+release, are found and switched off again, at most once in `RECLAIM_SECONDS`.
 
 A command is not contained: one that raises has changed nothing (`undo`). What follows from it (`follow`) is.
 """
@@ -36,11 +36,11 @@ DEFECT = "Cancelled: internal error of the server; its log tells more."
 """The reason of a job that was given up."""
 
 RECLAIM_SECONDS = 10.0
-"""After a defect: between looks for boards that are held for no job."""
+"""Least seconds, after a defect, between two searches for boards that are held for no job."""
 
 
 class Engine:
-    """Turns what the world tells into transitions.
+    """Turns events from outside into transitions.
 
     Args:
         state: what is changed; nothing else is kept here.
@@ -86,7 +86,7 @@ class Engine:
         self.follow(now, go_on=True)
 
     def _take_over(self, configuration: Configuration, machines: dict[str, Machine]) -> None:
-        """Change settings and machines, and nothing of jobs."""
+        """Change settings and machines; jobs are left as they are."""
         state, before = self.state, self.state.machines
         facts: dict[str, Any] = {f"machine/{name}": None for name in before if name not in machines}
         changed = [machine for name, machine in machines.items() if before.get(name) != machine]
@@ -104,7 +104,7 @@ class Engine:
         for machine in machines.values():
             state.boards.apply(machine)
 
-    # ---------------------------------------------------------------- what the world tells
+    # ---------------------------------------------------------------- events from outside
 
     def switched(self, outcome: Outcome) -> None:
         """A power operation is over."""
@@ -163,7 +163,7 @@ class Engine:
     def follow(self, now: float, *, go_on: bool = False) -> None:
         """Start what can start, and end what has become impossible, a step of it; `tick` goes on with what is left.
 
-        Whatever raises, what came before stands.
+        What raises here undoes nothing that was done before.
         """
         state = self.state
         with self.contained("the search for jobs that have become impossible"):
@@ -181,14 +181,14 @@ class Engine:
             state.outbox.changed_machines.update(state.self_tests.begin_due(state.machines, now))
 
     def finish(self, job: Job, reason: str | None, now: float) -> None:
-        """End a job, whatever becomes of that."""
+        """End a job; where that raises, give it up."""
         with self.contained("the end of a job", job):
             transitions.end(self.state, job, reason, now)
 
     # ---------------------------------------------------------------- defects
 
     def contained(self, doing: str, job: Job | None = None) -> Contained[Job | None]:
-        """Put on record what is raised within, give up the job that it concerned, and go on behind."""
+        """Put on record what is raised within, give up the job that it concerned, and go on after the block."""
         return Contained(self._raised, doing, job)
 
     def _raised(self, doing: str, error: Exception, job: Job | None) -> None:
@@ -200,7 +200,7 @@ class Engine:
             self._give_up(job)
 
     def _give_up(self, job: Job) -> None:
-        """End a job of which something has raised: take out what is left of it in any part, and its boards back."""
+        """End a job after a defect: remove it from every part, and take its boards back."""
         state, now, job_id = self.state, self.state.clock(), job.job_id
         for part in (state.scheduler.forget, state.power.forget_job):
             with state.defects.contained("giving up a job", job_id):
@@ -220,7 +220,7 @@ class Engine:
         self._reclaim(now, job_id)
 
     def _reclaim(self, now: float, job_id: int | None = None) -> None:
-        """Switch off, and thereby give back, the boards that are held for nobody: all, or those of one job."""
+        """Switch off boards that are held for no live job, and so give them back: all, or those of one job."""
         state = self.state
         state.reclaim_at = state.reclaim_at if job_id is not None else None
         state.reclaimed_at = state.reclaimed_at if job_id is not None else now
@@ -235,7 +235,7 @@ class Engine:
                 state.outbox.changed_machines.add(machine.name)
 
     def _held_for_nobody(self, machine: Machine, holder: int) -> list[Board]:
-        """Boards that are held for a job that does not have them, and that are not on their way back either."""
+        """Return boards that are held for a job that does not have them, and that are not being released either."""
         state = self.state
         held = {board for name, board, _ in (*state.power.held(), *state.self_tests.held()) if name == machine.name}
         for job in state.jobs.values():

@@ -1,4 +1,4 @@
-"""A job, and the whole of its life as a table.
+"""A job, and its states and transitions as a table.
 
 Theory of operation. Everything that changes a job's state is an `Event`, and `TRANSITIONS` says what follows from it:
 
@@ -60,16 +60,16 @@ class Job(JobRow, kw_only=True):
     deadline: float | None = None
     """When it expires unless it is named before; None where it never does."""
     bound: float | None = None
-    """When its user is to be warned that its run time will soon be over, and after that, when it will be."""
+    """When its user is to be warned that its run time will soon be over; after that, when it will be over."""
     warning: str | None = None
-    """The warning, once it was given."""
+    """The warning, once it has been given."""
     failed_in: frozenset[tuple[str, Frame]] = frozenset()
     """(machine, frame) of boards that have failed it since it was last ready."""
     revision: int = 0
     """How often anything that clients see of it has changed since the server started."""
 
     def apply(self, event: Event) -> None:
-        """Go where the table says; `KeyError` where it says nothing."""
+        """Take the transition of the table; `KeyError` where it has none."""
         self.state = TRANSITIONS[JobState(self.state), event]
 
     @property
@@ -98,7 +98,7 @@ class Job(JobRow, kw_only=True):
         return f"The run time of {self.request.max_runtime:g} s that was asked for is over"
 
     def warn(self, now: float) -> None:
-        """Tell its user that the run time is over soon."""
+        """Warn its user that the run time is over soon."""
         assert self.ends_at is not None
         self.bound = self.ends_at
         self.warning = f"{self.run_time_over} in {max(0.0, self.ends_at - now):.0f} s; then the job will be ended."

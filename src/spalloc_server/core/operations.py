@@ -41,7 +41,7 @@ __all__ = [
 def set_board(engine: Engine, machine: str, board: Board, note: Note | None) -> BoardView:
     """Take a board out of service; a job that has it keeps it. Without a note, return it to service instead.
 
-    Then its failures, reports and strikes are forgotten; its frame is another matter.
+    Then its failures, reports and strikes are forgotten; its frame may still be out of service.
     """
     state, now = engine.state, engine.state.clock()
     there = _machine_of_live(state, machine, board)
@@ -61,7 +61,7 @@ def set_board(engine: Engine, machine: str, board: Board, note: Note | None) -> 
 def set_frame(engine: Engine, machine: str, frame: Frame, note: Note | None) -> list[BoardView]:
     """Take all boards of a frame out of service; jobs that have some keep them. Without a note, return it to service.
 
-    Then what speaks against single boards of it stays.
+    Then single boards of it may still be out of service.
     """
     state, now = engine.state, engine.state.clock()
     there = views.machine_named(state, machine)
@@ -79,7 +79,7 @@ def set_frame(engine: Engine, machine: str, frame: Frame, note: Note | None) -> 
 
 
 def power_cycle(engine: Engine, machine: str, board: Board) -> BoardView:
-    """Try a board that nobody has: on, verify, off. It goes on record like any self-test."""
+    """Test a board that no job has: switch it on, verify it, switch it off. It is recorded like any self-test."""
     state, now = engine.state, engine.state.clock()
     there = _machine_of_live(state, machine, board)
     if state.closures.stopped is not None:
@@ -115,7 +115,7 @@ def set_drained(engine: Engine, machine: str, note: Note | None) -> None:
 
 
 def kill(engine: Engine, job_id: int, *, reason: str, by: str) -> None:
-    """End a job; its user is told by whom and why."""
+    """End a job; its reason says by whom and why."""
     if job_id not in engine.state.jobs:
         raise RequestError(f"there is no live job {job_id}")
     now = engine.state.clock()
@@ -124,7 +124,7 @@ def kill(engine: Engine, job_id: int, *, reason: str, by: str) -> None:
 
 
 def emergency_stop(engine: Engine, *, reason: str, by: str) -> None:
-    """Switch everything off, and nothing on, until `resume`. What raises for a job or machine costs no other."""
+    """Switch everything off, and nothing on, until `resume`. A defect of one job or machine affects no other."""
     state, now = engine.state, engine.state.clock()
     text = f"Emergency stop by {by}: {reason}"
     jobs = list(state.jobs.values())
@@ -153,7 +153,7 @@ def resume(engine: Engine) -> None:
 
 
 def switch_off_unused(engine: Engine) -> None:
-    """Switch off what nobody has, for a start that knows of no jobs: others may have left boards on.
+    """Switch off what no job has, at a start without stored jobs: boards may have been left on.
 
     Work on these boards that is asked for later waits only until its frame has done this.
     """
@@ -165,7 +165,7 @@ def switch_off_unused(engine: Engine) -> None:
 
 
 def _machine_of_live(state: State, machine: str, board: Board) -> Machine:
-    """The machine of a board that the configuration lets live."""
+    """Return the machine of a board that is not dead in the configuration."""
     there = views.machine_with(state, machine, board)
     if board in there.dead_boards:
         raise RequestError(f"board {board} of {machine} is dead in the configuration; nothing else can be said of it")
@@ -198,7 +198,7 @@ def _idle(state: State, machine: Machine) -> list[Board]:
 
 
 def _switch_off_idle(state: State, machine: Machine) -> None:
-    """Switch off what nobody has of a machine, and give it to nobody before that is done."""
+    """Switch off the boards of a machine that no job has, and hold them until that is done."""
     if idle := _idle(state, machine):
         state.scheduler.hold(machine.name, idle, NO_JOB)
         state.power.release(NO_JOB, machine, idle)

@@ -1,8 +1,8 @@
 """What the world must do about what the core has done, until a shell fetches it.
 
-Theory of operation. Whoever changes something notes it here: rows to store, power to switch, watchers to tell, events
-for a log of jobs. A shell fetches all of it at once with `take`, stores the changes, and only then acts on the rest.
-A row is noted as it is, and copied when it is taken; so what changes often is stored once.
+Theory of operation. Whoever changes something notes it here: rows to store, power to switch, watchers to notify, events
+for a log of jobs. A shell fetches all of it at once with `take`, stores the changes, and only then acts on the rest. A
+row is noted as it is, and copied when it is taken; so what changes often is stored once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Outbox:
         self.facts: dict[str, Any] = {}
         self.switches: list[Switch] = []
         self.changed_jobs: set[int] = set()
-        """Jobs of which watchers are to be told."""
+        """Jobs whose watchers are to be notified."""
         self.changed_machines: set[str] = set()
         """Machines that changed, or on which boards were given or freed."""
         self.events: deque[JobEvent] = deque(maxlen=MAX_EVENTS)
@@ -52,7 +52,7 @@ class Outbox:
         return effects
 
     def take_changes(self) -> Changes:
-        """Return the rows to store, and forget them alone. A row that cannot be made costs itself."""
+        """Return the rows to store, and forget only these. A row that cannot be made is left out."""
         jobs = {}
         for job_id, job in self.jobs.items():
             with self._defects.contained("the row of a job", job_id):

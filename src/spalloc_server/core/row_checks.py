@@ -1,8 +1,8 @@
 """Whether a stored row makes sense: by itself, and on the machines that there are.
 
 Theory of operation. What the core writes always passes. Each function raises `ValueError`, with a text for the
-operator, at the first thing that no core can have written. Whether two rows contradict each other is for `recovery`,
-which knows them all.
+operator, at the first thing that no core can have written. `restore`, which has all rows, checks whether two contradict
+each other.
 """
 
 from __future__ import annotations

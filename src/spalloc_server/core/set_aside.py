@@ -4,8 +4,8 @@ Theory of operation. A row that cannot be read, or that contradicts itself or th
 is about. It is taken out of its table and kept as a fact: why, since when, and all that could be read of it. So nothing
 is deleted, an operator sees it, and the next start does not meet it again.
 
-The columns of such a row may be anything. Functions that look for what can still be used of it take what is of its
-kind, and leave the rest.
+The columns of such a row may be anything. Functions that read it take the columns that have the right type, and leave
+the rest.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Years of load in seconds: a trace of jobs through the production scheduler, in virtual time.
 
-Theory of operation. Nothing is modelled but the world around the scheduler: users submit their jobs when the trace
-says so, each job runs as long as the trace says, boards are switched in no time and then rest. Time jumps from one
-event to the next. The scheduler is not told how long a job will run; it predicts that, as it does in earnest.
+Theory of operation. Nothing is modelled but the world around the scheduler: users submit their jobs when the trace says
+so, each job runs as long as the trace says, boards are switched in no time and then rest. Time jumps from one event to
+the next. The scheduler does not know how long a job will run; it predicts that, as on a real machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LARGE: Final = 120
 """Boards from which on a job counts as large: a cabinet."""
 
 SHORT: Final = 60.0
-"""Seconds that a job counts for at least where its slowdown is told, lest short ones dominate."""
+"""Least seconds of a job in the calculation of slowdowns, so that short jobs do not dominate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Simulation:
             yield ended + len(self.cancelled)
 
     def figures(self) -> dict[str, Any]:
-        """What the run came to; where no job started, None stands for what cannot be told."""
+        """Return the results of the run; None for what has no value because no job started."""
         jobs = {number: self.jobs[number] for number in self.started}
         waits = {number: self.started[number] - job.submit for number, job in jobs.items()}
         large = [waits[number] for number, job in jobs.items() if job.request.asked >= LARGE]

@@ -1,6 +1,6 @@
 """What can happen to one job and its boards.
 
-Theory of operation. Functions over a `State`, which make its parts agree: where a job starts, is switched, waits anew
+Theory of operation. Functions over a `State`, which make its parts agree: where a job starts, is switched, waits again
 or ends, the scheduler, the power operations, the records of boards, the quotas and the outbox all follow.
 
 Nothing here is caught: `engine` says when a transition happens, and contains what one raises.
@@ -46,7 +46,7 @@ def job_switched(state: State, job: Job, failures: Mapping[tuple[str, int], Boar
 
 
 def bound_run_time(state: State, job: Job, now: float) -> None:
-    """Have the job's user warned, and then the job ended, when the run time that it asked for is over."""
+    """Watch the run time that the job asked for: first to warn its user, and then to end the job."""
     if job.ends_at is not None:
         job.bound = job.warned_at
         if job.bound <= now:  # as after a restart
@@ -55,7 +55,7 @@ def bound_run_time(state: State, job: Job, now: float) -> None:
 
 
 def run_time_passed(state: State, job: Job, now: float) -> None:
-    """It is time to warn the job's user, or to end the job."""
+    """Warn the job's user, or end the job if that was done already."""
     if job.warning is not None:
         end(state, job, f"{job.run_time_over}.", now)
     else:
@@ -64,15 +64,15 @@ def run_time_passed(state: State, job: Job, now: float) -> None:
 
 
 def warn(state: State, job: Job, now: float) -> None:
-    """Tell the job's user that the run time is over soon."""
+    """Warn the job's user that the run time is over soon."""
     job.warn(now)
     state.outbox.changed_jobs.add(job.job_id)
 
 
 def place_again(state: State, job: Job, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
-    """Take the boards that could not be switched on away from the job, and find it others.
+    """Take a job's boards away, some of which could not be switched on, and let it wait for others.
 
-    Not once it has been ready: its user has its boards' addresses, and published clients ask for them only once.
+    End it instead if it has been ready: its user has its boards' addresses, and published clients ask for them once.
     """
     assert job.allocation is not None
     machine = state.machines[job.allocation.machine]
@@ -102,7 +102,7 @@ def requeue(state: State, job: Job, reason: str, now: float) -> None:
 
 
 def boards_released(state: State, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
-    """Boards on their way back are switched off; these have failed."""
+    """Boards of a release are switched off, except those that have failed."""
     rest = state.configuration.seconds_before_free
     rest_until = now + rest if rest > 0 else None
     release = state.power.released(operation, rest_until)
@@ -115,14 +115,14 @@ def boards_released(state: State, operation: int, failures: Mapping[tuple[str, i
 
 
 def wait_for(state: State, release: ReleaseRow, now: float) -> None:
-    """Give the boards of a release to nobody before they are off and have rested."""
+    """Hold the boards of a release until they are off and have rested."""
     state.scheduler.hold(release.machine, release.boards, release.job_id)
     if release.rest_until is not None:
         state.scheduler.free(release.machine, release.boards, rest_until=release.rest_until, now=now)
 
 
 def end(state: State, job: Job, reason: str | None, now: float, gone: Mapping[str, Machine] | None = None) -> None:
-    """The job is over: it gives its boards back and is history. Its machine may be one of those that have gone."""
+    """End a job: take its boards back, and put it into history. Its machine may be one of those that have gone."""
     job.apply(Event.ended)
     state.power.forget(job)
     if job.allocation is None:
@@ -163,7 +163,7 @@ def touch(state: State, job_id: int, host: str | None) -> Job | None:
 
 
 def begin_lease(state: State, job: Job, now: float) -> None:
-    """A job has come that somebody must keep alive."""
+    """Begin a job's lease."""
     if job.keepalive is not None:
         job.deadline = now + job.keepalive
     state.leases.add(job)
@@ -187,14 +187,14 @@ def job_event(job: Job, event: str, now: float, reason: str | None = None) -> Jo
 
 
 def learn_facts(state: State) -> None:
-    """Keep what the scheduler has learnt of owners."""
+    """Store what the scheduler has learnt of owners."""
     with state.defects.contained("what was learnt of owners"):
         for name, value in state.scheduler.facts().items():
             set_fact(state, name, value)
 
 
 def set_fact(state: State, name: str, value: Any) -> None:
-    """Keep a named value, or forget it (None)."""
+    """Store a named value, or delete it (None)."""
     state.outbox.facts[name] = value
     if value is None:
         state.facts.pop(name, None)
@@ -209,5 +209,5 @@ def forget_retired(state: State) -> None:
 
 
 def close(state: State) -> None:
-    """Have the scheduler give nothing of what is closed."""
+    """Tell the scheduler which machines are closed."""
     state.scheduler.close(state.closures.drained, everything=state.closures.stopped is not None)

@@ -46,7 +46,7 @@ __all__ += [
 ]
 
 ON_TRIAL = "on trial"
-"""The state of a board that is tried."""
+"""The state of a board during a self-test."""
 
 _UNKNOWN = JobStatus(JobState.unknown)
 _NOWHERE = JobMachineInfo()

@@ -1,12 +1,12 @@
 """What runs on a core: its state, without any of its code.
 
-Theory of operation. No instruction is executed. What a program would do next is told by what the host has put where
-it looks for its data, so one state machine serves all programs of the published stack:
+Theory of operation. No instruction is executed. What a program would do next follows from the data that the host has
+given it, so one state machine serves all programs of the published stack:
 
 - *system* programs run from START until STOP, and answer at their SDP ports;
 - *finishing* ones (expanders, compressors) are finished at START;
 - *simulations* pause at START; a new run time makes them wait for a SYNC signal, SYNC0 and SYNC1 in turn; the signal
-  makes them run for as long as they were told, and then they are ready for the next run.
+  makes them run for that time, and then they are ready for the next run.
 
 A run's end is looked for whenever somebody asks for the state, so running cores cost nothing.
 """
@@ -43,7 +43,7 @@ class State(IntEnum):
 
 
 class Signal(IntEnum):
-    """What can be told to all cores of an application."""
+    """Signals to all cores of an application."""
 
     STOP = 2
     START = 3

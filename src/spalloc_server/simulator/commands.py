@@ -1,4 +1,4 @@
-"""What SCAMP, and SARK on the other cores, do when they are told: the SCP commands to SDP port 0.
+"""The SCP commands to SDP port 0: what SCAMP, and SARK on the other cores, do.
 
 Theory of operation. `Request` is one command, as it came; `perform` does it and gives the code and payload of the
 answer. A command that no table has is answered with `CMD`, one whose arguments say nothing with `ARG`. Commands that
@@ -46,7 +46,7 @@ BAD_ARGUMENT: Final[Answer] = (ResponseCode.ARG, b"")
 
 
 class Command(IntEnum):
-    """What SCAMP can be told."""
+    """Commands that SCAMP knows."""
 
     VER = 0
     READ = 2
@@ -214,7 +214,7 @@ def _nearest_neighbour(request: Request) -> Answer:
 
 
 def _end_flood(system: System, fill: FloodFill | None, what: int) -> None:
-    """Load what has arrived; nobody is told of a flood that has not."""
+    """Load what has arrived; a flood that is incomplete has no effect, and no answer says so."""
     if fill is None or not fill.complete:
         return
     for chip, mask in system.chips_of(fill, what & CORE_MASK):

@@ -2,7 +2,7 @@
 
 Theory of operation. Both are streams of plain SDP datagrams without an answer to each. *Out*: a monitor is asked for
 bytes, and sends them in numbered packets through the tag of its board's gatherer, with an end mark behind; what got
-lost is asked for by number. *In*: a gatherer is told where the bytes go, gets them in numbered packets, and when it is
+lost is asked for by number. *In*: a gatherer learns where the bytes go, gets them in numbered packets, and when it is
 asked it tells through its tag that it has all, or which ones are missing. Transactions have numbers, so that late
 packets of an older one do no harm; the current one stands in the core's user 1.
 """

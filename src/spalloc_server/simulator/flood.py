@@ -1,6 +1,6 @@
 """Which chips a boot reaches, and the coordinates that SCAMP gives them.
 
-Theory of operation. SCAMP is told no coordinates. The chip that the image is sent to, the *root*, takes (0, 0) and
+Theory of operation. SCAMP is given no coordinates. The chip that the image is sent to, the *root*, takes (0, 0) and
 tells its neighbours; each chip takes its neighbour's coordinates plus the step of the link between them, never wrapped,
 and tells its own neighbours whenever it has found better ones. Each axis is judged apart: a coordinate that is not
 negative beats a negative one; of two of a kind the one of smaller magnitude wins. This comes to rest when no chip finds
@@ -112,12 +112,12 @@ def flood(
     telling: Iterable[int] = (0,)
     while telling:
         heard: set[int] = set()
-        for chip, told_x, told_y in [(chip, x[chip], y[chip]) for chip in telling]:
+        for chip, from_x, from_y in [(chip, x[chip], y[chip]) for chip in telling]:
             for link, (dx, dy) in enumerate(_STEPS):
                 there = neighbours[6 * chip + link]
                 if there == NO_CHIP:
                     continue
-                new_x, new_y = told_x + dx, told_y + dy
+                new_x, new_y = from_x + dx, from_y + dy
                 rank = new_x if new_x >= 0 else _NEGATIVE - new_x
                 if rank < rank_x[there]:
                     rank_x[there], x[there] = rank, new_x

@@ -174,7 +174,7 @@ class _Misanswer:
     code: ResponseCode | None
     """Answer with this; None: lose the answer."""
     acts: bool
-    """Do as told all the same."""
+    """Do the command all the same."""
     command: Command | None
     board: int | None
     times: float

@@ -2,8 +2,8 @@
 
 Theory of operation. Datagrams to ports 1 to 7 of a core are for the program that runs on it. Simulations listen at port
 3; monitors (one a chip) and gatherers (one a board) at 4 to 6, where a gatherer's port 6 and everybody's port 5 are the
-fast transfers of `simulator.fast_data`. What nobody listens for is dropped, as on a machine; but where an answer is
-expected, the client is told at once that there is none.
+fast transfers of `simulator.fast_data`. What no program listens for is dropped, as on a machine; but where an answer is
+expected, the client gets an error at once.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 Theory of operation. A `Simulator` binds UDP port 17893 of every BMP's address, which must be a loopback one, so that
 nothing outside of this computer ever takes it for hardware. Each datagram goes through an unreliable network (by
-default a perfect one), then into the frame's pure state (`simulator.frame`), and the answer back through the
-network when it is due. Randomness has a seed. Datagrams that are found waiting together were in flight together;
-the frames are told, so that a driver that sends two commands at once is found out however quick the BMP is. Boards
-that boot (`simulator.boards`) are there where it is given their `sites`.
+default a perfect one), then into the frame's pure state (`simulator.frame`), and the answer back through the network
+when it is due. Randomness has a seed. Datagrams that are found waiting together were in flight together; the frames
+know it, so that a driver that sends two commands at once is detected however quick the BMP is. Boards that boot
+(`simulator.boards`) are there where it is given their `sites`.
 """
 
 from __future__ import annotations

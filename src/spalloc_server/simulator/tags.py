@@ -68,7 +68,7 @@ class TagTable:
         return {tag.port: tag for tag in self._tags.values() if tag.reverse}
 
     def information(self) -> bytes:
-        """Return what a client that asks for all of them is told: time-out, size of a tag, how many there are."""
+        """Return the answer about all tags: time-out, size of a tag, how many there are."""
         return bytes((self.timeout, 0x20, POOL_TAGS, FIXED_TAGS))
 
     def describe(self, number: int) -> bytes | None:

@@ -1,9 +1,9 @@
 """Which boards may be given to jobs, and what is remembered of those that may not.
 
-Theory of operation. A board is in service when nothing speaks against it, which may be any of four things. It has
-failed, or its users have reported it: then it is in *quarantine*, and is tried again later (`self_tests`), until it has
-been there too often. An operator says so, of the board or of its whole frame. Or its frame's BMP does not answer, or
-does not do as it is told. All but the last are records that outlive a restart; the last ends with the trouble.
+Theory of operation. A board is in service unless one of four things takes it out. It has failed, or its users have
+reported it: then it is in *quarantine*, and is tried again later (`self_tests`), until it has been there too often. An
+operator has taken it out, or its whole frame. Or its frame's BMP does not answer, or does not switch power. All but the
+last are records that outlive a restart; the last ends once the BMP works again.
 
 A quarantine is a *strike*, and so is a self-test that fails. A board that passes its self-test comes back with a clean
 slate, that is, earlier failures and reports count no longer; yet they and the strikes are remembered. After
@@ -47,7 +47,7 @@ class BoardRecords:
         self.health = Health()
         """What is done about boards that fail."""
         self.silent: dict[str, str] = {}
-        """BMPs that do not answer, or do not do as they are told, and why that is believed."""
+        """BMPs that do not answer, or do not switch power, with the reason."""
         self.trial_at: dict[BoardKey, float] = {}
         """Boards in quarantine, and when they may be tried."""
         self._scheduler = scheduler

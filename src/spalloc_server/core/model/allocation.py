@@ -28,6 +28,6 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     single: bool = False
     """Serves a request for one board; then `boards` has that one board, whichever z it is."""
     wraps: WrapAround | None = WrapAround.none
-    """The axes that it wraps around, as its user is told; None in rows from before this was stored."""
+    """The axes on which it wraps, as its user sees them; None in rows from before this was stored."""
     stopped: tuple[BoardLink, ...] | None = ()
     """Links between its own boards that are stopped, from both ends; None likewise."""

@@ -12,7 +12,7 @@ __all__ = ["Effects", "JobEvent"]
 
 
 class JobEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of a log of jobs."""
+    """One entry of a log of jobs."""
 
     time: float
     """Seconds since the Unix epoch."""
@@ -36,8 +36,8 @@ class Effects(msgspec.Struct):
     switches: list[Switch]
     """Power operations, in order."""
     jobs: set[int]
-    """Jobs whose watchers are to be told."""
+    """Jobs whose watchers are to be notified."""
     machines: set[str]
-    """Machines whose watchers are to be told."""
+    """Machines whose watchers are to be notified."""
     events: list[JobEvent]
     """What happened to jobs, for those who keep a log of it; in order."""

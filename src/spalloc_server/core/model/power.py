@@ -55,7 +55,7 @@ class BoardFailure(msgspec.Struct, frozen=True):
     reason: str
     """For operators and users: what was tried and what was seen."""
     frame_fault: bool = False
-    """It is not the board's fault but its frame's, which does not do what it is told: nothing is known of the board."""
+    """It is not the board's fault but its frame's, which does not do its commands: nothing is known of the board."""
 
 
 class Outcome(msgspec.Struct, frozen=True):

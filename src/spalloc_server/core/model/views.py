@@ -21,7 +21,7 @@ class FrameView(msgspec.Struct, kw_only=True):
     frame: int
     bmp: str
     silent: str | None = None
-    """Why nothing can be switched in it: its BMP does not answer, or does not do as it is told."""
+    """Why nothing can be switched in it: its BMP does not answer, or does not switch power."""
     disabled: Note | None = None
 
 

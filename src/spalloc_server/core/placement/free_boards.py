@@ -2,7 +2,7 @@
 
 Theory of operation. Which blocks have how many of the boards is known for all origins at once
 (`core.placement.windows`). Whether they are connected is not, so a block with enough boards is flooded from its
-bottom-left one. Where free boards lie scattered, most such floods would be in vain. So at the first one that is, the
+bottom-left one. Where free boards lie scattered, most such floods would find too few. So at the first that does, the
 connected components of all of them are labelled, once, and those with too few boards are left out of every later look.
 """
 
@@ -19,7 +19,7 @@ from spalloc_server.core.placement.windows import Windows, board_counts
 __all__ = ["FreeBoards"]
 
 MAX_COMPONENTS = 64
-"""Components that are told apart; where there are more, the boards of the rest count as one."""
+"""Components that are labelled one by one; where there are more, the boards of the rest count as one."""
 
 
 class FreeBoards:
@@ -76,7 +76,7 @@ class FreeBoards:
         return enough & a & torus.rolled(columns, width - 1, 0) & torus.rolled(rows, 0, height - 1)
 
     def connected(self, boards: int, effort: Effort) -> FreeBoards:
-        """It without the connected components that have fewer boards than this, as far as they are told apart."""
+        """It without the connected components that have fewer boards than this, as far as they are labelled."""
         components = self._labelled(effort)
         enough = [index for index, (size, _) in enumerate(components) if size >= boards]
         if len(enough) == len(components):

@@ -92,7 +92,7 @@ def stopped_links(machine: Machine, boards: Iterable[Board], own: Iterable[Board
 
 
 def as_told_before(machine: Machine, allocation: Allocation) -> Allocation:
-    """An allocation from before wraps and stopped links were stored, with what its user was told then.
+    """Return an allocation from before wraps and stopped links were stored, with what its user saw then.
 
     Then a job wrapped around an axis where any two of its boards had a link across the machine's edge between them, and
     only dead links between its own boards were stopped.

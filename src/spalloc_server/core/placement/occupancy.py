@@ -7,8 +7,8 @@ the job keeps it. `free` is what remains: working, in service, neither held nor 
 set of bits, because every placement decision reads it.
 
 There are two answers to what the machine could serve were it empty. `could_serve` counts every board that is not dead
-in the configuration: whoever fails that need not wait. `serves_now` leaves out what is out of service, which is
-expected back: whoever fails only that may wait, but must not be waited for.
+in the configuration: a job that it cannot serve need not wait. `serves_now` leaves out what is out of service, which is
+expected back: a job that fails only that may wait, but gets no reservation.
 
 Frames fail and come back all at once, with hundreds of boards. So taking boards out of service costs only as much as
 there are of them: the topology, which is costly, is made when it is next asked for.
@@ -33,10 +33,10 @@ from spalloc_server.core.placement.torus import Planes, Torus, count, overlap, u
 __all__ = ["Occupancy"]
 
 MAX_REMEMBERED_REQUESTS = 10_000
-"""Kinds of request of which a machine remembers whether it could serve them."""
+"""Kinds of request for which a machine remembers whether it could serve them."""
 
 REMEMBERED_FREE_BOARDS = 4
-"""Sets of free boards of which a machine remembers what the search for places has found out about them."""
+"""Sets of free boards for which a machine remembers what searches have worked out."""
 
 
 class Occupancy:

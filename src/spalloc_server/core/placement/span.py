@@ -1,11 +1,11 @@
 """What makes a job's boards a machine.
 
-Theory of operation. Published tools do not believe the size that they are told: they ask the chips, and the chips work
-out their coordinates from the job's first chip over the links that work (SCAMP's rule). Then a side that is a multiple
-of 12 is taken for one that wraps around, and one of 12 k + 4 for one that does not. So the boards of a block, and the
-links that are left running between them, must be such that the chips find just what is told:
+Theory of operation. Published tools do not trust the size in an answer: they ask the chips, and the chips work out
+their coordinates from the job's first chip over the links that work (SCAMP's rule). Then a side that is a multiple of
+12 is taken for one that wraps around, and one of 12 k + 4 for one that does not. So the boards of a block, and the
+links that are left running between them, must be such that the chips find just what the job's answer says:
 
-- An axis is told as wrapping only where the block spans it and its ring is *clean*: every board given that overhangs
+- An axis is said to wrap only where the block spans it and its ring is *clean*: every board given that overhangs
   the edge (z = 1 in the last column, z = 2 in the last row) has a working link across it to another board given, and
   there is at least one link across. The chips that overhang get their coordinates over these links, and so count
   from the other side.
@@ -105,7 +105,7 @@ def _goes_around(topology: Topology, block: Block, boards: Planes, axis: WrapAro
 
 
 def wraps_of(topology: Topology, block: Block, boards: Planes) -> WrapAround:
-    """The axes on which a job with these boards of a block is told to wrap.
+    """Return the axes on which a job with these boards of a block wraps.
 
     A job that does not get all that the block's bottom-left board reaches wraps on none.
     """
@@ -128,7 +128,7 @@ def own_stopped_links(
         machine: the machine, with its dead links.
         block: the job's block.
         boards: all of the job's boards, on the machine.
-        wraps: the axes that are told as wrapping.
+        wraps: the axes on which the job wraps.
     """
     mine, closed = frozenset(boards), ~wraps
     return tuple(

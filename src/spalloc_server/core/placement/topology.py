@@ -136,7 +136,7 @@ class Topology:
             reached = (reached[0] | fresh[0], reached[1] | fresh[1], reached[2] | fresh[2])
 
     def remember(self, key: tuple[object, ...], find_out: Callable[[], _T]) -> _T:
-        """What a search has once found out about the idle machine; the key names the question."""
+        """Return what `find_out` returns about the idle machine, and remember it by a key that names the question."""
         if key not in self._remembered:
             found = find_out()
             if len(self._remembered) >= MAX_REMEMBERED:

@@ -48,7 +48,7 @@ class Windows:
         return self._sums[width, height]
 
     def knows(self, width: int, height: int, things: int) -> bool:
-        """Whether it can be told without counting anew which blocks of this size have so many things."""
+        """Whether `at_least` can answer for blocks of this size without counting again."""
         return (width, height) in self._sums or self._most.get((width, height), things) < things
 
     def most(self, width: int, height: int) -> int:

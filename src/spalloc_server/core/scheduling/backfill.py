@@ -46,16 +46,16 @@ MAX_YIELD = 14400.0
 """Most seconds by which a job is due later because of its size."""
 
 MAX_FAIR_SHARE = 3600.0
-"""Seconds by which the job of an owner who has had everything is due later than that of one who has had nothing."""
+"""Seconds by which a job is due later if its owner had all recent use, compared with an owner who had none."""
 
 PATIENCE = 28800.0
-"""Seconds after which a job that is next has its reserved boards to itself."""
+"""Seconds after which a job with a reservation has its reserved boards to itself."""
 
 SLIP = 120.0
-"""Seconds by which reserved boards may come later than was thought before others are looked for."""
+"""Seconds by which the predicted time of reserved boards may slip before other boards are looked for."""
 
 MAX_FAILURES = 10_000
-"""Kinds of request of which it is remembered that a machine has no place for them now."""
+"""Kinds of request that are remembered as having no place on a machine now."""
 
 RESERVATIONS = 1
 """Reservations on each machine."""
@@ -68,11 +68,11 @@ class Pass:
     free: dict[str, Planes]
     """By machine, the boards that were free when it began."""
     machines: set[str]
-    """Those of the machines of which there may still be something to give."""
+    """Machines that may still have boards to give."""
     reached: Key = BEFORE_ALL
     """The key of the last job that was tried."""
     overtaken: list[int] = field(default_factory=list)
-    """Jobs that have joined before that since."""
+    """Jobs that have joined since the pass began and whose keys are before `reached`."""
 
 
 class Backfill:
@@ -89,7 +89,7 @@ class Backfill:
         self._changed: set[str] = set()
         """Machines where more is free since the pass that is under way began."""
         self._new: list[int] = []
-        """Jobs that are still to be tried, though no pass is to try them."""
+        """Jobs that are still to be tried, and that no pass will try."""
 
     @property
     def pending(self) -> bool:
@@ -118,7 +118,7 @@ class Backfill:
         self._before = {name: (machine, machine.closed, machine.free) for name, machine in queue.machines.items()}
 
     def _under_way(self, queue: Queue) -> Pass | None:
-        """The pass that is under way, or that must begin: over all who could use what has become free."""
+        """Return the pass that is under way, or begin one over all who could use what has become free."""
         if self._pass is not None or not self._changed:
             return self._pass
         everybody = queue.connected(self._changed) & queue.machines.keys()
@@ -130,7 +130,7 @@ class Backfill:
         return self._pass
 
     def _try_new_ones(self, queue: Queue, now: float) -> None:
-        """Try those who have joined and whom no pass will come to; at least one, for a user waits for that."""
+        """Try those who have joined and whom no pass will try; at least one, for its user waits for the answer."""
         awaited = {*(self._pass.free if self._pass else ()), *queue.connected(self._changed)}
         new = [queue.waiting[job_id] for job_id in self._new if job_id in queue.waiting]
         self._new = []
@@ -148,7 +148,7 @@ class Backfill:
                 self._pass.overtaken.append(job.job_id)
 
     def _go_on(self, queue: Queue, under_way: Pass, now: float) -> None:
-        """Go on with a pass, to its end or to that of the step."""
+        """Go on with a pass, to its end or to the end of the step."""
         under_way.machines -= {name for name in under_way.machines if queue.machines[name].closed}
         while under_way.overtaken:
             if queue.work.left <= 0:
@@ -164,7 +164,7 @@ class Backfill:
         self._pass, self._earlier = None, {}
 
     def _try(self, queue: Queue, job: Waiting, now: float) -> None:
-        """Start a job, or else reserve boards for it if nobody has any there."""
+        """Start a job; where that is not possible, reserve boards for it if its machines have no reservation yet."""
         queue.tried = job
         queue.work.looked()
         if found := self._find(queue, job, now):
@@ -188,7 +188,7 @@ class Backfill:
         return overlap(free, self._pass.free[machine]) if self._pass and machine in self._pass.free else free
 
     def places_changed(self) -> None:
-        """Try everybody, and look for other boards for those who have some reserved; since when they have, stays."""
+        """Have all jobs tried, and other boards reserved; since when a job has had a reservation is kept."""
         self._earlier |= {one.job_id: one for some in self._reserved.values() for one in some}
         self._earlier = {job_id: replace(one, machine="") for job_id, one in self._earlier.items()}
         self._before, self._reserved, self._failed = {}, {}, {}
@@ -208,7 +208,7 @@ class Backfill:
         if queue.machines.keys() != self._before.keys():
             self._reserved = {name: self._reserved.get(name, []) for name in queue.machines}
             return set(queue.machines)
-        # What those avoid who are placed again may be all that there is by now
+        # The boards that jobs avoid may by now be all that is in service
         changed = {name for job in queue.avoiding.values() if queue.other_machines(job) for name in job.machines}
         for name, machine in queue.machines.items():
             before, closed, free = self._before[name]
@@ -268,7 +268,7 @@ class Backfill:
 
 
 def _stands(reservation: Reservation, kind: Request, machine: Occupancy, taken: Planes) -> bool:
-    """Whether a job could still have the boards that were reserved for it; some may have died, or be another's."""
+    """Whether a job can still have its reserved boards; some may have gone out of service, or to other jobs."""
     boards = reservation.boards
     if any(overlap(boards, taken)) or any(without(boards, machine.topology.live)):
         return False
@@ -276,5 +276,5 @@ def _stands(reservation: Reservation, kind: Request, machine: Occupancy, taken: 
 
 
 def _alone(reservation: Reservation, now: float) -> bool:
-    """Whether a job has been next for so long that nobody else may have its boards even for a short time."""
+    """Whether a job has had a reservation for so long that no other job may use its boards, even for a short time."""
     return now > reservation.since + PATIENCE

@@ -1,8 +1,8 @@
 """Why a job waits, in words and in data.
 
-Theory of operation. A job waits because it does not fit on what is free, or because what it would fit on is meant for
-jobs before it. The answer names the boards that it will probably get (those reserved for it, or else those on which it
-could start soonest if it were next), who has them, and when that will be.
+Theory of operation. A job waits because it does not fit on what is free, or because the boards on which it fits are
+reserved for jobs before it. The answer names the boards that it will probably get (those reserved for it, or else those
+on which it could start soonest if it were next), which jobs have them, and when it will probably start.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from spalloc_server.core.scheduling.waiting import Waiting
 __all__ = ["Explanation", "explain"]
 
 NAMED_JOBS = 6
-"""Jobs that are named as holding the boards that another job waits for."""
+"""Most jobs that are named as holders of the boards that a job waits for."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +77,7 @@ def explain(
 
 
 def _soonest(queue: Queue, job: Waiting, taken: dict[str, Planes], now: float) -> Reservation | None:
-    """Where the job could start soonest, beside what is reserved if that is possible at all."""
+    """Where the job could start soonest: on boards that are not reserved, or else on any."""
     for spared in (taken, {}):
         found = [
             Reservation(job.job_id, name, place, start, start, now)

@@ -23,7 +23,7 @@ class FirstComeFirstServed:
 
     def __init__(self) -> None:
         self._heads: set[str] | None = None
-        """While a pass is under way, the machines of which nobody who waits for them has been reached yet."""
+        """While a pass is under way, the machines for which no job that must wait has been reached yet."""
         self._reached: Key = BEFORE_ALL
         self._again = False
 
@@ -46,7 +46,7 @@ class FirstComeFirstServed:
             self._go_on(queue, self._heads, now)
 
     def _go_on(self, queue: Queue, heads: set[str], now: float) -> None:
-        """Go on with the pass, to its end or to that of the step."""
+        """Go on with the pass, to its end or to the end of the step."""
         heads.intersection_update(name for name, machine in queue.machines.items() if not machine.closed)
         for job in queue.candidates(heads, self._reached):
             if queue.work.left <= 0:
@@ -64,7 +64,7 @@ class FirstComeFirstServed:
         self._heads = None
 
     def places_changed(self) -> None:
-        """Begin a pass that is under way anew; nothing else is remembered of places."""
+        """Begin the pass again; this policy remembers nothing else of places."""
         self._heads, self._again = None, True
 
     def reservation(self, job_id: int) -> None:  # noqa: ARG002 - as other policies

@@ -32,7 +32,7 @@ class Policy(Protocol):
         """
 
     def places_changed(self) -> None:
-        """Machines are not what they were: whoever waits may find a place, or may not have the one that was meant."""
+        """Machines have changed: a waiting job may now have a place, or may have lost the one reserved for it."""
 
     def reservation(self, job_id: int) -> Reservation | None:
         """The boards that are reserved for a waiting job."""

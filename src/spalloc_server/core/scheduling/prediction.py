@@ -1,10 +1,10 @@
-"""What the past says of an owner's next job: how long it will probably run, and how much the owner has had lately.
+"""Predictions from the past: how long an owner's next job will probably run, and the owner's share of recent use.
 
-Theory of operation. Nobody states a run time, but people do similar things again. The prediction is the mean of the
-run times of the owner's last two jobs of the same size (Tsafrir, Etsion and Feitelson, 2007); where there are none,
-of the owner's last two of any size; where there are none either, of everybody's last ones. A job that says how long
-it may run at most is not predicted to run longer. A job that runs longer than predicted is predicted anew, to run on
-for a fraction of what it has run already.
+Theory of operation. Requests state no run time, but people do similar things again. The prediction is the mean of the
+run times of the owner's last two jobs of the same size (Tsafrir, Etsion and Feitelson, 2007); where there are none, of
+the owner's last two of any size; where there are none either, of everybody's last ones. A job that says how long it may
+run at most is not predicted to run longer. A job that runs longer than predicted is predicted anew, to run on for a
+fraction of what it has run already.
 
 An owner's use is counted in board-seconds, of which half are forgotten after every half-life. An owner's share is
 that of all owners' use. Of the owners, those are remembered whose jobs ended last.
@@ -24,7 +24,7 @@ from spalloc_server.core.model import Request
 __all__ = ["Past", "predicted_end"]
 
 UNKNOWN = 600.0
-"""Seconds predicted while nothing is known of anybody."""
+"""Seconds predicted while no job has ended yet."""
 
 OVERRUN = 0.3
 """A job that has run longer than predicted is expected to run on for this part of its time so far."""
@@ -36,7 +36,7 @@ EVERYBODY = 50
 """The last jobs of all owners whose mean run time predicts that of a new owner's first job."""
 
 MAX_SIZES = 16
-"""Sizes of jobs of which an owner's run times are kept; those used last."""
+"""Sizes of jobs for which an owner's run times are kept: those used last."""
 
 
 MAX_OWNERS = 10_000
@@ -93,16 +93,16 @@ class Past:
         return mean if request.max_runtime is None else min(mean, request.max_runtime)
 
     def share(self, owner: str, now: float) -> float:
-        """An owner's part of all use, 0 to 1; for a time before it was last counted, the part at that count."""
+        """An owner's part of all use, 0 to 1; for a time before the last count, the part at that count."""
         one = self._owners.get(owner, Owner())
         if self.counted(owner, now):
             return one.used / one.total
-        now = max(now, self._everybody.at)  # what the two were, they were at different times
+        now = max(now, self._everybody.at)  # the two amounts were counted at different times
         total = self._used(self._everybody, now)
         return self._used(one, now) / total if total > 0 else 0.0
 
     def counted(self, owner: str, since: float) -> bool:
-        """Whether an owner's use has been counted since then: a share that others' jobs change no more."""
+        """Whether an owner's use has been counted since then; if so, other owners' jobs do not change the share."""
         one = self._owners.get(owner)
         return one is not None and one.total > 0 and since <= one.at
 

@@ -9,8 +9,8 @@ machines costs nothing for all the jobs that wait for others.
 When machines change, each job's set of machines must be found out anew. A new *generation* of queues begins: the jobs
 in the old ones are judged and put into new ones, in order, as many in each step as its work allows.
 
-A job that was placed in vain, because boards failed, is placed elsewhere than in their frames, if anything else in
-service could serve it: boards of one frame seldom fail alone.
+A job whose boards failed at power-on is placed elsewhere than in their frames, if anything else in service could serve
+it: boards of one frame seldom fail alone.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ __all__ = ["Queue", "allows", "first_come"]
 _key = attrgetter("key")
 
 REPREDICTED = 32
-"""An owner's first waiting jobs whose predictions change when a job of the owner has ended; others are not next."""
+"""How many of an owner's waiting jobs are predicted again when a job of the owner has ended: the first ones."""
 
 MAX_KINDS = 10_000
-"""Kinds of request of which it is remembered which machines could serve them."""
+"""Kinds of request for which the machines that could serve them are remembered."""
 
 CHUNK = 256
 """Waiting jobs that are taken from the front of a queue at once."""
@@ -76,7 +76,7 @@ class Queue:
         self.min_fill = DEFAULT_MIN_FILL
         """Least share of its rectangle that a job's boards fill."""
         self.tried: Waiting | None = None
-        """The job that is looked at; to be blamed for what that raises."""
+        """The job that is being looked at: what is raised meanwhile concerns it."""
         self.started: list[tuple[int, Allocation]] = []
         """Jobs that were started, and that the scheduler has not returned to its caller yet."""
         self._hopeless: deque[Waiting] = deque()
@@ -89,11 +89,11 @@ class Queue:
 
     @property
     def judged(self) -> bool:
-        """Whether it is known of all who wait which machines could serve them."""
+        """Whether the machines that could serve them are known for all who wait."""
         return not self._hopeless and not self._unjudged()
 
     def set_machines(self, machines: dict[str, Occupancy]) -> None:
-        """Take over other machines, or the same that are no longer what they were; then all are to be judged."""
+        """Take over machines that have changed; then all jobs are to be judged again."""
         self.machines = machines
         self._suitable.clear()
         self._side = max((max(each.torus.width, each.torus.height) for each in machines.values()), default=0)
@@ -183,7 +183,7 @@ class Queue:
         return sorted((self.waiting[job_id] for job_id in joined if job_id in self.waiting), key=_key)
 
     def connected(self, machines: AbstractSet[str]) -> set[str]:
-        """`machines`, and all for which somebody waits who could be served by one of these as well, and so on."""
+        """Return `machines`, all machines that share a waiting job with one of these, and so on."""
         found = set(machines)
         while more := {name for _, names in self._queues if not found.isdisjoint(names) for name in names} - found:
             found |= more
@@ -221,7 +221,7 @@ class Queue:
         return job
 
     def discard(self, job_id: int) -> None:
-        """Take a job out of the queue, wherever it is and whatever its condition: something has gone wrong with it."""
+        """Take a job out of every part of the queue, after a defect that may have left it in any."""
         for some in (self.waiting, self.avoiding, self.running, self._joined):
             some.pop(job_id, None)
         for place, queue in list(self._queues.items()):
@@ -256,7 +256,7 @@ class Queue:
         return None if occupancy.closed else occupancy.place(job.kind, self.free_boards(job, machine, occupancy.free))
 
     def free_boards(self, job: Waiting, machine: str, free: Planes) -> FreeBoards:
-        """Those of the free boards of a machine that a job may be given."""
+        """Return the free boards of a machine that a job may be given."""
         occupancy = self.machines[machine]
         return occupancy.free_boards_of(without(free, self.avoided(job, machine)) if job.avoid else free)
 
@@ -270,7 +270,7 @@ class Queue:
         return job.avoid.get(machine, (0, 0, 0)) if job.apart else (0, 0, 0)
 
     def other_machines(self, job: Waiting) -> bool:
-        """Whether the machines of a job are no longer those for which it was last looked what it can avoid."""
+        """Whether a job's machines have changed since it was last worked out what the job can avoid."""
         there = tuple((self.machines[name].topology, self.machines[name].closed) for name in job.machines)
         if there == job.there:
             return False
@@ -291,7 +291,7 @@ class Queue:
         self.started.append((job.job_id, allocation))
 
     def run(self, job_id: int, request: Request, allocation: Allocation, since: float) -> None:
-        """Note that a job has had its boards since then."""
+        """Note that a job runs, and since when it has had its boards."""
         occupancy = self.machines[allocation.machine]
         occupancy.hold(allocation.boards, job_id)
         planes = occupancy.torus.planes(allocation.boards)
@@ -299,7 +299,7 @@ class Queue:
         self.running[job_id] = Running(job_id, request, allocation, since, planes, predicted)
 
     def kind(self, request: Request) -> Request:
-        """A request as far as it bears on where a job is placed (see `kinds`)."""
+        """A request as far as it bears on where a job is placed (`request_kinds`)."""
         return kind_of(request, self._side, self._dead_links)
 
     def suitable(self, request: Request, kind: Request | None = None) -> tuple[str, ...]:

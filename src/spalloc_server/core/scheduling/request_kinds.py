@@ -1,8 +1,8 @@
-"""Which requests come to the same, so that what is known of one is known of all.
+"""Which requests are equivalent, so that what is known of one is known of all.
 
-Theory of operation. What was found out about a request is remembered by its *kind*: the request without all that has no
-bearing on its place, and with its bounds rounded to the nearest that differ in effect. Thousands of jobs whose bounds
-all differ are then of few kinds.
+Theory of operation. What placement learns of a request is remembered by its *kind*: the request without the fields that
+have no effect on its place, and with its bounds rounded to the nearest that differ in effect. Thousands of jobs whose
+bounds all differ are then of few kinds.
 
 - A `min_ratio` matters only by the rectangles that it allows. Their ratios are those of two whole numbers up to a
   machine's side, so it is rounded up to the next of these.
@@ -28,7 +28,7 @@ ROUNDING = 1e-9
 
 
 def kind_of(request: Request, side: int, dead_links: int) -> Request:
-    """Return a request that comes to the same as this one, wherever it is placed.
+    """Return the kind of a request: an equivalent one that is the same for all of its kind.
 
     Args:
         request: what a job asks for.

@@ -95,7 +95,7 @@ class Scheduler:
         return [self, self._policy, self._queue, self._queue.past, *self._queue.machines.values()]
 
     def refusal(self, request: Request) -> str | None:
-        """Why no machine could ever serve a request, in words for its owner; None where one could."""
+        """Return why no machine could ever serve a request, in words for its owner; None where one could."""
         if self._queue.suitable(request):
             return None
         return self._why_none(request)
@@ -106,7 +106,7 @@ class Scheduler:
         return self._changed or not self._queue.judged or self._policy.pending
 
     def impossible(self, *, go_on: bool = True) -> list[tuple[int, str]]:
-        """Queued jobs that no machine can serve any more, and why. The caller withdraws them.
+        """Return queued jobs that no machine can serve any more, and why. The caller withdraws them.
 
         Args:
             go_on: as for `run`.
@@ -177,7 +177,7 @@ class Scheduler:
         Args:
             job_id: the job.
             now: the time.
-            learn: whether its run time tells anything of its owner's next ones.
+            learn: whether its run time helps to predict its owner's next ones.
         """
         running = self._queue.running.pop(job_id)
         if learn:
@@ -211,15 +211,15 @@ class Scheduler:
         self._close()
 
     def forget(self, job_id: int) -> None:
-        """Let a job go, wherever it is. Its boards stay held for it."""
+        """Remove a job, whether it waits or runs. Its boards stay held for it."""
         self._queue.discard(job_id)
         self._changed = True
 
     def run(self, now: float, *, go_on: bool = True) -> list[tuple[int, Allocation]]:
         """Start the jobs that may start now, as far as the step allows.
 
-        Nothing starts while it is being found out which machines could serve those who wait: `impossible` comes first.
-        A job for which either raises leaves the queue, and they go on without it. `take_failures` tells which it was.
+        Nothing starts before all jobs are judged: `impossible` comes first. A job for which either raises leaves the
+        queue, and they go on without it. `take_failures` says which it was.
 
         Args:
             now: the time.
@@ -253,7 +253,7 @@ class Scheduler:
         return failures
 
     def _blame(self, doing: str, error: Exception) -> bool:
-        """Put on record what was raised, and let the job go that it concerned; whether there is one."""
+        """Put on record what was raised, and remove the job that it concerned; whether there is one."""
         culprit = NO_JOB if self._queue.tried is None else self._queue.tried.job_id
         self._failures.append((doing, error, culprit))
         self._policy.places_changed()
@@ -262,7 +262,7 @@ class Scheduler:
         return culprit != NO_JOB
 
     def wake_at(self) -> float | None:
-        """When `run` is worth calling even if nothing else happens; None while nothing waits for time to pass."""
+        """Return when `run` should be called even if nothing else happens; None for no such time."""
         if self.pending:
             return self._now
         if not self._queue.waiting:
@@ -314,7 +314,7 @@ class Scheduler:
         self._changed = True
 
     def _why_none(self, request: Request) -> str:
-        """What was asked for, and what there is: the largest, or the nearest number of boards that works."""
+        """Say what was asked for, and what there is: the largest machine, or the nearest number that works."""
         allowed = [occupancy for occupancy in self._queue.machines.values() if allows(request, occupancy.machine)]
         asked = _in_words(request)
         if not allowed and request.machine is not None:

@@ -38,15 +38,15 @@ class Waiting:
     key: Key = (0.0, 0.0, 0)
     """Its place in the queue: lower goes first."""
     avoid: Mapping[str, Planes] = field(default_factory=dict)
-    """By machine, the boards of frames that have failed it already."""
+    """By machine, the boards of frames in which its boards have failed already."""
     kind: Request = field(init=False)
-    """What it asks for, as far as that bears on its place (see `kinds`)."""
+    """What it asks for, as far as that affects its place (`request_kinds`)."""
     generation: int = 0
     """The generation of queues that it is in."""
     there: tuple[tuple[Topology, bool], ...] | None = None
-    """What works of its machines, and whether they are closed, as of `apart`."""
+    """Its machines' topologies, and whether they were closed, when `apart` was worked out."""
     apart: bool | None = None
-    """Whether it can be served without those boards; None where that has not been looked at."""
+    """Whether it can be served without the boards of `avoid`; None where that has not been worked out."""
 
     def __post_init__(self) -> None:
         self.kind = self.request  # until the queue knows better
