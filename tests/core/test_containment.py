@@ -52,7 +52,7 @@ SEAMS: list[tuple[Any, str]] = [
     (placement, "_part"),
     *((power, name) for name in ("frame_work", "stopped_links")),
     (layout, "board_down_link"),
-    (waiting, "predicted_end"),
+    (waiting.Running, "predicted_end"),
     (queue, "kind_of"),
 ]
 """Every method of the parts of the core, and the functions that they call at their seams."""

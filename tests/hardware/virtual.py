@@ -72,17 +72,17 @@ class _Wire:
         self._closed = False
 
     def sendto(self, datagram: bytes) -> None:
-        for passage in self._loop.network.passages(self._loop.rng):
-            copied_s = TRIP_S if passage.copy else 0.0  # timers of the same time come in any order
-            self._loop.call_later(TRIP_S + copied_s + passage.delay, self._arrive, datagram, passage.copy)
+        for delay, copy in self._loop.network.passages(self._loop.rng):
+            copied_s = TRIP_S if copy else 0.0  # timers of the same time come in any order
+            self._loop.call_later(TRIP_S + copied_s + delay, self._arrive, datagram, copy)
 
     def _arrive(self, datagram: bytes, copy: bool) -> None:
         frame = self._loop.frames.get(self._host)
         answer = frame and frame.handle(datagram, self._loop.time(), source=self, copy=copy)
         if not answer:
             return
-        for passage in self._loop.network.passages(self._loop.rng):
-            at = answer.at + TRIP_S + passage.delay
+        for delay, _ in self._loop.network.passages(self._loop.rng):
+            at = answer.at + TRIP_S + delay
             self._loop.call_at(at, self._protocol.datagram_received, answer.datagram, (self._host, 0))
 
     def is_closing(self) -> bool:

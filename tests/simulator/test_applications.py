@@ -196,12 +196,12 @@ def test_routes_are_loaded_and_go_with_their_application(client: Client) -> None
     assert int.from_bytes(client.done(31)[:4], "little") >> 14 & 0x7FF == 1021
     chip = client.system.chip_at(0, 0)
     assert isinstance(chip, Chip)
-    assert set(chip.router.routes()) == {first, first + 1}
+    assert set(chip.router._entries) == {first, first + 1}
     client.done(RTR, 17 << 8 | 3, 0x12345)
     assert client.done(RTR, 17 << 8 | 3, 0x80000000) == struct.pack("<I", 0x12345)
     assert client.done(ALLOC, 17 << 8 | 3, 1022) == bytes(4)
     stop(client, 17)
-    assert chip.router.routes() == {}
+    assert chip.router._entries == {}
     assert client.done(ALLOC, 17 << 8 | 3, 1023) == struct.pack("<I", 1)
 
 

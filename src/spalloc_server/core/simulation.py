@@ -112,7 +112,9 @@ class Simulation:
             job.request.asked * (min(span, at + job.duration - first) - min(span, at - first))
             for job, at in ((job, self.started[number]) for number, job in jobs.items())
         )
-        slowdowns = [(waits[number] + job.duration) / max(job.duration, SHORT) for number, job in jobs.items()]
+        slowdowns = {
+            number: max(1.0, (waits[number] + job.duration) / max(job.duration, SHORT)) for number, job in jobs.items()
+        }
         ordered = sorted(waits.values())
         return {
             "policy": self.scheduling.policy,
@@ -127,18 +129,16 @@ class Simulation:
             "max_wait_s": _rounded(ordered[-1] if ordered else None),
             "mean_wait_large_s": _rounded(_mean(large)),
             "max_wait_large_s": _rounded(max(large, default=None)),
-            "mean_slowdown": _rounded(_mean([max(1.0, slowdown) for slowdown in slowdowns]), 2),
-            "fairness": _rounded(self._fairness(), 3),
+            "mean_slowdown": _rounded(_mean(list(slowdowns.values())), 2),
+            "fairness": _rounded(self._fairness(slowdowns), 3),
         }
 
-    def _fairness(self) -> float | None:
+    def _fairness(self, slowdowns: Mapping[int, float]) -> float | None:
         """Jain's index over the owners' mean slowdowns: 1 where all are alike, 1/owners where one bears it all."""
         owners: dict[str, list[float]] = {}
-        for number, at in self.started.items():
-            job = self.jobs[number]
-            slowdown = (at - job.submit + job.duration) / max(job.duration, SHORT)
-            owners.setdefault(job.request.owner, []).append(max(1.0, slowdown))
-        means = [fmean(slowdowns) for slowdowns in owners.values()]
+        for number, slowdown in slowdowns.items():
+            owners.setdefault(self.jobs[number].request.owner, []).append(slowdown)
+        means = [fmean(each) for each in owners.values()]
         return sum(means) ** 2 / (len(means) * sum(mean**2 for mean in means)) if means else None
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -88,18 +87,20 @@ class Hardware:
         self._retired = False
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stack = AsyncExitStack()
         self._settled = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self._group)
-        self._stack.callback(self._stop)
+        await self._group.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, exc, traceback)
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for frame in self._frames.values():
+            frame.bmp.close()
+        await self._group.__aexit__(kind, exc, traceback)
 
     def switch(self, switch: Switch) -> None:
         """Begin to switch boards. The outcome comes later, never from within this call."""
@@ -208,12 +209,6 @@ class Hardware:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._settled.set()
-
-    def _stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for frame in self._frames.values():
-            frame.bmp.close()
 
     def _on_part(self, operation: int, failures: tuple[BoardFailure, ...] | None) -> None:
         state = self._operations[operation]

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Final
 
-from spalloc_server.simulator.applications import Application, Failure, State
+from spalloc_server.simulator.applications import Application, State
 from spalloc_server.simulator.fabric import Fabric
 from spalloc_server.simulator.heap import Heap
 from spalloc_server.simulator.memory import Memory
@@ -191,10 +191,6 @@ class Chip:
         """Store the log text of a core where its block says that it is: one piece, the last of its chain."""
         content = text.encode("ascii", "replace")[: LOG_BYTES - 16]
         self.sdram.write(LOG_TEXTS + core * LOG_BYTES, struct.pack("<4I", 0, 0, 0, len(content)) + content)
-
-    def failure(self, core: int) -> Failure | None:
-        """Return the run-time error that is to come to a core."""
-        return self.fabric.failure(self.number, core)
 
     # ---------------------------------------------------------------- what SCAMP tells of the chip
 

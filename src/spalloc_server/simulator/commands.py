@@ -148,14 +148,12 @@ def _nothing(_: Request) -> Answer:
 
 
 def _run(request: Request) -> Answer:
-    _load(request, request.arg1)
+    return _load(request, request.arg1)
+
+
+def _load(request: Request, what: int) -> Answer:
+    request.system.load(request.chip, what >> 24, what & CORE_MASK, wait=bool(what & WAIT))
     return OK
-
-
-def _load(request: Request, what: int) -> None:
-    mask = what & CORE_MASK
-    if mask:
-        request.system.load(request.chip, what >> 24, mask, wait=bool(what & WAIT))
 
 
 def _copy_and_run(request: Request) -> Answer:
@@ -164,8 +162,7 @@ def _copy_and_run(request: Request) -> Answer:
         return ResponseCode.TIMEOUT, b""
     if not request.system.copy_executable(request.chip, link, request.arg2, checksum):
         return ResponseCode.SUM, b""
-    _load(request, request.arg3)
-    return OK
+    return _load(request, request.arg3)
 
 
 def _signal(request: Request) -> Answer:

@@ -8,7 +8,7 @@ took it. An answer's source is the chip that answers, as its own coordinates are
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from spalloc_server.hardware.scp import ResponseCode
 from spalloc_server.simulator.chip import CORES
@@ -18,7 +18,7 @@ from spalloc_server.simulator.programs import deliver
 from spalloc_server.simulator.system import System
 from spalloc_server.simulator.tags import Target
 
-__all__ = ["MAX_DATAGRAM", "Handled", "Malformed", "handle"]
+__all__ = ["MAX_DATAGRAM", "Malformed", "handle"]
 
 _HEADER: Final = struct.Struct("<2x8B")
 _COMMAND: Final = struct.Struct("<2H3I")
@@ -33,15 +33,11 @@ class Malformed(ValueError):
     """A datagram is none of SDP."""
 
 
-class Handled(NamedTuple):
-    """What a datagram led to: an answer to its sender, and streams that leave through tags."""
+def handle(system: System, board: int, datagram: bytes, source: Target) -> tuple[bytes | None, list[Outgoing]]:
+    """Do what a datagram says that came to the port of a system's board, by number; `Malformed` where it is none.
 
-    reply: bytes | None
-    outgoing: list[Outgoing]
-
-
-def handle(system: System, board: int, datagram: bytes, source: Target) -> Handled:
-    """Do what a datagram says that came to the port of a system's board, by number; `Malformed` where it is none."""
+    Return the answer to its sender, if any, and the streams that leave through tags.
+    """
     if not _HEADER.size <= len(datagram) <= MAX_DATAGRAM:
         raise Malformed("a datagram of another size")
     flags, tag, to, sender, y, x, source_y, source_x = _HEADER.unpack_from(datagram)
@@ -68,8 +64,8 @@ def handle(system: System, board: int, datagram: bytes, source: Target) -> Handl
         else:
             (code, data), outgoing = deliver(request)
     if not flags & _REPLY_EXPECTED:
-        return Handled(None, outgoing)
+        return None, outgoing
     from_x, from_y = (x, y) if chip is None else (chip.x, chip.y)
     sequence = int.from_bytes(payload[2:4], "little")
     head = _REPLY.pack(_FLAGS, tag, sender, to, source_y, source_x, from_y & 0xFF, from_x & 0xFF, code, sequence)
-    return Handled(head + data, outgoing)
+    return head + data, outgoing

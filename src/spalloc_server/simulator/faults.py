@@ -12,7 +12,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -33,7 +33,6 @@ __all__ = [
     "CoreFault",
     "Faults",
     "Network",
-    "Passage",
     "apply_faults",
     "read_faults",
 ]
@@ -49,15 +48,6 @@ LEAST_CORES: Final = 5
 Times = Annotated[int, msgspec.Meta(ge=0)] | Literal["forever"]
 
 
-class Passage(NamedTuple):
-    """How one of the copies of a datagram goes through the network."""
-
-    delay: float
-    """Seconds."""
-    copy: bool
-    """The network made it."""
-
-
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What happens to datagrams on their way, each way."""
 
@@ -67,13 +57,16 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     delay: Seconds = 0.0
     reorder_delay: Seconds = 0.02
 
-    def passages(self, rng: random.Random) -> list[Passage]:
-        """The ways of one datagram: none where it is lost; a copy never comes before its original."""
+    def passages(self, rng: random.Random) -> list[tuple[float, bool]]:
+        """Return (seconds of delay, whether the network made it) of each copy of a datagram; none where it is lost.
+
+        A copy never comes before its original.
+        """
         if rng.random() < self.loss:
             return []
         delay = rng.uniform(0, self.delay) + (self.reorder_delay if rng.random() < self.reorder else 0.0)
         copies = rng.random() < self.duplicate
-        return [Passage(delay, copy=False), Passage(delay, copy=True)][: 1 + copies]
+        return [(delay, False), (delay, True)][: 1 + copies]
 
 
 class BmpFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -311,7 +311,8 @@ class SimulatedFrame:
         code, payload = ResponseCode.OK, b""
         match request.command:
             case Command.VERSION:
-                payload = self._version(request.board, board).encode()
+                can_id = request.board // 6 * 8 + request.board % 6
+                payload = Version(version=board.version, can_id=can_id, board_id=request.board).encode()
             case Command.POWER if copy:
                 pass
             case Command.POWER:
@@ -333,10 +334,6 @@ class SimulatedFrame:
         self.counters.commands[Command(request.command).name] += 1
         self.commands.append((now, request))
         return code, payload
-
-    def _version(self, number: int, board: SimulatedBoard) -> Version:
-        can_id = number // 6 * 8 + number % 6
-        return Version(version=board.version, can_id=can_id, board_id=number)
 
     def _power(self, request: Request, now: float) -> ResponseCode:
         """Switch the boards of the mask; board 0, when it is in it, answers once its FPGAs are loaded."""

@@ -54,17 +54,16 @@ class Heap:
 
     def free(self, address: int) -> bool:
         """Give the block at `address` back; whether there was one."""
-        kept = [block for block in self._blocks if block.address != address]
-        found = len(kept) < len(self._blocks)
-        self._blocks = kept
-        return found
+        return self._drop([block for block in self._blocks if block.address == address]) > 0
 
     def free_app(self, app: int, mask: int = 0xFF) -> int:
         """Give all blocks of the applications whose number fits back; how many there were."""
-        kept = [block for block in self._blocks if block.app & mask != app & mask]
-        count = len(self._blocks) - len(kept)
-        self._blocks = kept
-        return count
+        return self._drop([block for block in self._blocks if block.app & mask == app & mask])
+
+    def _drop(self, blocks: list[Block]) -> int:
+        for block in blocks:
+            self._blocks.remove(block)
+        return len(blocks)
 
     def tagged(self, app: int, tag: int) -> Block | None:
         """Return the block of an application that has a tag."""

@@ -7,6 +7,7 @@ hold it, and becomes a `bytearray` of its own when somebody writes to it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 __all__ = ["Memory"]
@@ -30,13 +31,7 @@ class Memory:
         if end <= self._page:
             page = self._pages.get(number)
             return bytes(length) if page is None else bytes(page[start:end])
-        pieces = [self.read(address, self._page - start)]
-        taken = self._page - start
-        while taken < length:
-            piece = min(self._page, length - taken)
-            pieces.append(self.read(address + taken, piece))
-            taken += piece
-        return b"".join(pieces)
+        return b"".join(self.read(at, size) for at, size in self._pieces(address, length))
 
     def write(self, address: int, data: bytes | memoryview) -> None:
         """Store `data` from `address` on."""
@@ -46,13 +41,16 @@ class Memory:
             self._own(number)[start:end] = data
             return
         view = memoryview(data)
-        taken = self._page - start
-        self._own(number)[start:] = view[:taken]
-        while taken < len(data):
-            number += 1
-            piece = view[taken : taken + self._page]
-            self._own(number)[: len(piece)] = piece
-            taken += len(piece)
+        for at, size in self._pieces(address, len(data)):
+            self.write(at, view[at - address : at - address + size])
+
+    def _pieces(self, address: int, length: int) -> Iterator[tuple[int, int]]:
+        """(address, bytes) of each part of some bytes that lies in one page."""
+        end = address + length
+        while address < end:
+            size = min(self._page - address % self._page, end - address)
+            yield address, size
+            address += size
 
     def copy(self, source: Memory, address: int, length: int) -> None:
         """Take over `length` bytes at `address` of another memory with the same page; whole pages are shared."""

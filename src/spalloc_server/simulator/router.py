@@ -90,10 +90,6 @@ class Router:
         """The table as SCAMP keeps a copy of it in memory."""
         return b"".join(ENTRY.pack(*self._entries.get(number, UNUSED)) for number in range(ENTRIES))
 
-    def routes(self) -> dict[int, tuple[int, int, int, int]]:
-        """{entry: (application, route, key, mask)} of those in use."""
-        return dict(self._entries)
-
     def _drop(self, ranges: list[_Range]) -> int:
         for each in ranges:
             self._ranges.remove(each)

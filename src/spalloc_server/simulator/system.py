@@ -98,7 +98,7 @@ class System(Fabric):
         """Put the application on the cores of the mask, and start it unless it is to wait for START."""
         for core in range(1, chip.cores):
             if mask >> core & 1:
-                chip.apps[core] = Application(app, chip.failure(core))
+                chip.apps[core] = Application(app, self.failure(chip.number, core))
                 if not wait:
                     self._start(chip, core)
 

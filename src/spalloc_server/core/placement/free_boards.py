@@ -13,7 +13,7 @@ from functools import cached_property
 from spalloc_server.core.placement.dead_links import DeadLinks
 from spalloc_server.core.placement.effort import Effort
 from spalloc_server.core.placement.topology import Topology
-from spalloc_server.core.placement.torus import Planes, count, union, without
+from spalloc_server.core.placement.torus import NOTHING, Planes, count, union, without
 from spalloc_server.core.placement.windows import Windows, board_counts
 
 __all__ = ["FreeBoards"]
@@ -31,7 +31,7 @@ class FreeBoards:
         lately: boards that were used not long ago, whether or not they may be given; others are given first.
     """
 
-    def __init__(self, topology: Topology, free: Planes, lately: Planes = (0, 0, 0)) -> None:
+    def __init__(self, topology: Topology, free: Planes, lately: Planes = NOTHING) -> None:
         self.topology = topology
         self.torus = topology.torus
         self.free = free
@@ -82,7 +82,7 @@ class FreeBoards:
         if len(enough) == len(components):
             return self
         if len(enough) not in self._reaching:  # components are sorted by size, so their number tells which they are
-            planes: Planes = (0, 0, 0)
+            planes = NOTHING
             for index in enough:
                 planes = union(planes, components[index][1])
             self._reaching[len(enough)] = FreeBoards(self.topology, planes, self.lately)

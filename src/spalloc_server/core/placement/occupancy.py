@@ -28,7 +28,7 @@ from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.search import Place, nearest_size, place
 from spalloc_server.core.placement.span import own_stopped_links, wraps_of
 from spalloc_server.core.placement.topology import DEFAULT_MIN_FILL, Topology
-from spalloc_server.core.placement.torus import Planes, Torus, count, overlap, union, without
+from spalloc_server.core.placement.torus import NOTHING, Planes, Torus, count, overlap, union, without
 
 __all__ = ["Occupancy"]
 
@@ -70,7 +70,7 @@ class Occupancy:
         self._nearest: dict[Request, int | None] = {}
         self.free: Planes = self._live
         """Boards that may be given, were the machine not closed."""
-        self.lately: Planes = (0, 0, 0)
+        self.lately = NOTHING
         """The boards whose rest has ended last, up to half of the machine: others are given first."""
         self._ends_of_rest: list[tuple[float, Board]] = []
 

@@ -16,11 +16,9 @@ from collections.abc import Sequence
 from spalloc_server.core.placement.effort import Effort
 from spalloc_server.core.placement.span import clean_wraps, far_column, far_row, spans
 from spalloc_server.core.placement.topology import Topology
-from spalloc_server.core.placement.torus import Block, Planes, count, overlap, union, without
+from spalloc_server.core.placement.torus import NOTHING, Block, Planes, count, overlap, union, without
 
 __all__ = ["select"]
-
-_NOTHING: Planes = (0, 0, 0)
 
 
 def select(topology: Topology, block: Block, among: Planes, boards: int, effort: Effort) -> Planes | None:
@@ -41,10 +39,10 @@ def select(topology: Topology, block: Block, among: Planes, boards: int, effort:
             break
     else:
         return _all_around(topology, block, layers, boards, effort)
-    nearest = _grown(layers, _NOTHING, boards)
+    nearest = _grown(layers, NOTHING, boards)
     if spans(topology, block, nearest):
         return nearest
-    ways = _NOTHING
+    ways = NOTHING
     for z, edge in ((1, column), (2, row)):
         distance, there = _first(layers, z, edge)
         ways = union(ways, _way(topology, block, layers[: distance + 1], there, ways))
@@ -115,8 +113,8 @@ def _fewest_boards(topology: Topology, block: Block, among: Planes, most: int, e
     column, row = far_column(topology, block), far_row(topology, block)
     starts = (among[0] & 1, 0, 0), (0, among[1] & column, 0), (0, 0, among[2] & row)
     floods = [list(effort.layers(topology.layers(start, among, block))) for start in starts]
-    rings = [[without(ring, inner) for inner, ring in zip([_NOTHING, *flood], flood, strict=False)] for flood in floods]
-    best: tuple[int, tuple[int, ...], Planes] = most, (), _NOTHING  # links: one fewer than boards
+    rings = [[without(ring, inner) for inner, ring in zip([NOTHING, *flood], flood, strict=False)] for flood in floods]
+    best: tuple[int, tuple[int, ...], Planes] = most, (), NOTHING  # links: one fewer than boards
     for i, first in enumerate(rings[0][:most]):
         for j, second in enumerate(rings[1][: max(0, best[0] - i)]):
             both = overlap(first, second)

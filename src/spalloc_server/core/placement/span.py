@@ -94,7 +94,7 @@ def _goes_around(topology: Topology, block: Block, boards: Planes, axis: WrapAro
     rolled = topology.torus.rolled
     lone, joined = boards[_OVERHANGS[axis]] & edge, 0
     for (z, link), (dx, dy, dz) in _ACROSS[axis].items():
-        works = ~rolled(topology.dead_ends(z, link), x, y)
+        works = ~rolled(topology.cut.get((z, link), 0), x, y)
         if dx and dy:
             works &= ~closed
         across = boards[z] & edge & rolled(boards[z + dz], dx, dy) & works

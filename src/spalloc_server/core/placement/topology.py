@@ -56,18 +56,15 @@ class Topology:
         self.dead_links = frozenset(dead_links)
         self.blemishes = absent[0] | absent[1] | absent[2]
         """Triads with a dead board or a dead link."""
-        self._cut: dict[tuple[int, Links], int] = {}
+        self.cut: dict[tuple[int, Links], int] = {}
+        """By board z and link, the triads where that link is dead."""
         for x, y, z, link in self.dead_links:
             x2, y2, z2, _ = board_down_link(x, y, z, link, torus.width, torus.height)
             for key, triad in (((z, link), torus.triad(x, y)), ((z2, link.opposite), torus.triad(x2, y2))):
-                self._cut[key] = self._cut.get(key, 0) | triad
+                self.cut[key] = self.cut.get(key, 0) | triad
                 self.blemishes |= triad
         self._reach: dict[Block, Planes] = {}
         self._remembered: dict[tuple[object, ...], Any] = {}
-
-    def dead_ends(self, z: int, link: Links) -> int:
-        """Triads whose board z has this link, and it does not work, as far as the link itself is concerned."""
-        return self._cut.get((z, link), 0)
 
     @cached_property
     def windows(self) -> Windows:
@@ -152,12 +149,12 @@ class Topology:
         """
         torus = self.torus
         if block is None:
-            cut = self._cut
+            cut = self.cut
             right, up, left, down = torus.unit_moves
         else:
             x, y, width, height = block
             window = torus.window(width, height)
-            cut = {key: dead for key, plane in self._cut.items() if (dead := torus.rolled(plane, x, y) & window)}
+            cut = {key: dead for key, plane in self.cut.items() if (dead := torus.rolled(plane, x, y) & window)}
             right, up, left, down = torus.unit_shifts if width < torus.width else torus.fenced_shifts
 
         def all_links(boards: Planes) -> Planes:

@@ -15,13 +15,16 @@ from typing import TypeAlias
 
 from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
 
-__all__ = ["Block", "Planes", "Torus", "count", "origins", "overlap", "union", "without"]
+__all__ = ["NOTHING", "Block", "Planes", "Torus", "count", "origins", "overlap", "union", "without"]
 
 Planes: TypeAlias = tuple[int, int, int]
 """A set of boards: for each z, the triads (x, y) that have it, as bits y * width + x."""
 
 Block: TypeAlias = tuple[int, int, int, int]
 """(x, y, width, height): a block of triads, from (x, y) rightwards and upwards over the machine's edges."""
+
+NOTHING: Planes = (0, 0, 0)
+"""No boards."""
 
 _AS_DIGITS = bytes([*b"01", *range(2, 256)])
 """Bytes 0 and 1 as the digits 0 and 1."""
@@ -90,7 +93,14 @@ class Torus(Rolling):
     def __init__(self, width: int, height: int) -> None:
         super().__init__(width, height, 1)
         self.size = width * height
-        self.unit_moves = self._unit_moves()
+        full, around = self.full, self.size - width
+        first, last, row = self.column(0), self.column(width - 1), self.row(0)
+        self.unit_moves: tuple[Move, Move, Move, Move] = (
+            lambda triads: (triads & ~last) << 1 | (triads & last) >> width - 1,
+            lambda triads: triads << width & full | triads >> around,
+            lambda triads: (triads & ~first) >> 1 | (triads & first) << width - 1,
+            lambda triads: triads >> width | (triads & row) << around,
+        )
         """Sets moved by one triad: to the right, up, to the left, down; what leaves at an edge comes in opposite."""
         self.unit_shifts: tuple[Move, Move, Move, Move] = (
             lambda triads: triads << 1,
@@ -99,7 +109,7 @@ class Torus(Rolling):
             lambda triads: triads >> width,
         )
         """The same without the wrapping: for sets inside a block narrower than the machine, to be masked by it."""
-        inner = self.full ^ self.column(width - 1)
+        inner = full ^ last
         self.fenced_shifts: tuple[Move, Move, Move, Move] = (
             lambda triads: (triads & inner) << 1,
             lambda triads: triads << width,
@@ -111,25 +121,6 @@ class Torus(Rolling):
 
     def __reduce__(self) -> tuple[type[Torus], tuple[int, int]]:
         return Torus, (self.width, self.height)  # all else follows from these, and functions cannot be pickled
-
-    def _unit_moves(self) -> tuple[Move, Move, Move, Move]:
-        width, around, full = self.width, self.size - self.width, self.full
-        first, last = self.column(0), self.column(width - 1)
-        row = (1 << width) - 1
-
-        def right(triads: int) -> int:
-            return (triads & ~last) << 1 | (triads & last) >> width - 1
-
-        def up(triads: int) -> int:
-            return triads << width & full | triads >> around
-
-        def left(triads: int) -> int:
-            return (triads & ~first) >> 1 | (triads & first) << width - 1
-
-        def down(triads: int) -> int:
-            return triads >> width | (triads & row) << around
-
-        return right, up, left, down
 
     def column(self, x: int) -> int:
         """The set of the triads (x, any y)."""

@@ -32,9 +32,9 @@ from spalloc_server.core.model import Request
 from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place
-from spalloc_server.core.placement.torus import Planes, overlap, union, without
+from spalloc_server.core.placement.torus import NOTHING, Planes, overlap, union, without
 from spalloc_server.core.scheduling.queue import Queue
-from spalloc_server.core.scheduling.reservation import NOTHING, Reservation, all_free, releases, soonest
+from spalloc_server.core.scheduling.reservation import Reservation, all_free, releases, soonest
 from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Key, Waiting
 
 __all__ = ["Backfill"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from spalloc_server.core.model import NO_JOB, Allocation
-from spalloc_server.core.placement.torus import Planes, union
+from spalloc_server.core.placement.torus import NOTHING, Planes, union
 from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.reservation import Reservation, all_free, releases, soonest
 from spalloc_server.core.scheduling.waiting import Waiting
@@ -88,7 +88,7 @@ def _soonest(queue: Queue, job: Waiting, taken: dict[str, Planes], now: float) -
                     job.kind,
                     queue.machines[name],
                     releases(queue, name, now),
-                    union(spared.get(name, (0, 0, 0)), queue.avoided(job, name)),
+                    union(spared.get(name, NOTHING), queue.avoided(job, name)),
                     now,
                 )
                 or (None, None)

@@ -11,8 +11,8 @@ for another pass, which begins with the first job.
 
 from __future__ import annotations
 
-from spalloc_server.core.placement.torus import Planes
-from spalloc_server.core.scheduling.queue import Queue, first_come
+from spalloc_server.core.placement.torus import NOTHING, Planes
+from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Key, Waiting
 
 __all__ = ["FirstComeFirstServed"]
@@ -32,9 +32,9 @@ class FirstComeFirstServed:
         """Whether a pass is under way, or another is to follow."""
         return self._heads is not None or self._again
 
-    def key(self, queue: Queue, job: Waiting) -> Key:
+    def key(self, queue: Queue, job: Waiting) -> Key:  # noqa: ARG002 - as other policies
         """By priority and age."""
-        return first_come(queue, job)
+        return -job.request.priority, job.since, job.job_id
 
     def run(self, queue: Queue, now: float, *, changed: bool) -> None:
         """Start jobs in order, each unless an earlier one waits for the same machine."""
@@ -73,4 +73,4 @@ class FirstComeFirstServed:
 
     def reserved(self, machine: str) -> Planes:  # noqa: ARG002 - as other policies
         """None: nobody goes before the head of a queue."""
-        return 0, 0, 0
+        return NOTHING

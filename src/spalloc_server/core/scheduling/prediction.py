@@ -21,13 +21,10 @@ import msgspec
 
 from spalloc_server.core.model import Request
 
-__all__ = ["Past", "predicted_end"]
+__all__ = ["Past"]
 
 UNKNOWN = 600.0
 """Seconds predicted while no job has ended yet."""
-
-OVERRUN = 0.3
-"""A job that has run longer than predicted is expected to run on for this part of its time so far."""
 
 SIMILAR = 2
 """An owner's last jobs whose mean run time predicts that of the next."""
@@ -151,14 +148,6 @@ def _owner(fact: Any) -> Owner:
     if not abs(owner.at) <= LARGEST or any(not some for some in owner.sizes.values()):
         raise ValueError("when it was counted, or what was counted, is missing")
     return owner
-
-
-def predicted_end(request: Request, started_at: float, predicted: float, now: float) -> float:
-    """When a job that runs will probably end, now that it has run so long."""
-    seconds = max(predicted, (now - started_at) * (1 + OVERRUN))
-    if request.max_runtime is not None:
-        seconds = min(seconds, request.max_runtime)
-    return started_at + seconds
 
 
 def _size(request: Request) -> str:

@@ -29,12 +29,12 @@ from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place
 from spalloc_server.core.placement.topology import DEFAULT_MIN_FILL
-from spalloc_server.core.placement.torus import Planes, without
+from spalloc_server.core.placement.torus import NOTHING, Planes, without
 from spalloc_server.core.scheduling.prediction import Past
 from spalloc_server.core.scheduling.request_kinds import kind_of
 from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Key, Running, Waiting
 
-__all__ = ["Queue", "allows", "first_come"]
+__all__ = ["Queue", "allows"]
 
 _key = attrgetter("key")
 
@@ -49,9 +49,13 @@ CHUNK = 256
 
 
 class Queue:
-    """Machines, waiting jobs and running jobs."""
+    """Machines, waiting jobs and running jobs.
 
-    def __init__(self) -> None:
+    Args:
+        key_of: the policy's order, until `set_keys` gives another.
+    """
+
+    def __init__(self, key_of: Callable[[Queue, Waiting], Key]) -> None:
         self.work = Work()
         """What is left of the present step."""
         self.machines: dict[str, Occupancy] = {}
@@ -80,7 +84,7 @@ class Queue:
         self.started: list[tuple[int, Allocation]] = []
         """Jobs that were started, and that the scheduler has not returned to its caller yet."""
         self._hopeless: deque[Waiting] = deque()
-        self._key_of: Callable[[Queue, Waiting], Key] = first_come
+        self._key_of = key_of
 
     @property
     def ordered(self) -> list[Waiting]:
@@ -263,11 +267,11 @@ class Queue:
     def avoided(self, job: Waiting, machine: str) -> Planes:
         """Boards of a machine that a job is not given, because others that are in service could serve it as well."""
         if not job.avoid:
-            return 0, 0, 0
+            return NOTHING
         self.other_machines(job)
         if job.apart is None:
             job.apart = any(self._serves_apart(job, name) for name in job.machines)
-        return job.avoid.get(machine, (0, 0, 0)) if job.apart else (0, 0, 0)
+        return job.avoid.get(machine, NOTHING) if job.apart else NOTHING
 
     def other_machines(self, job: Waiting) -> bool:
         """Whether a job's machines have changed since it was last worked out what the job can avoid."""
@@ -279,7 +283,7 @@ class Queue:
 
     def _serves_apart(self, job: Waiting, machine: str) -> bool:
         occupancy = self.machines[machine]
-        apart = without(occupancy.topology.live, job.avoid.get(machine, (0, 0, 0)))
+        apart = without(occupancy.topology.live, job.avoid.get(machine, NOTHING))
         return not occupancy.closed and occupancy.place(job.kind, FreeBoards(occupancy.topology, apart)) is not None
 
     def start(self, job: Waiting, machine: str, found: Place, now: float) -> None:
@@ -351,8 +355,3 @@ def allows(request: Request, machine: Machine) -> bool:
     if request.machine is not None:
         return request.machine == machine.name
     return request.tags <= machine.tags
-
-
-def first_come(queue: Queue, job: Waiting) -> Key:  # noqa: ARG001 - as other policies' keys
-    """Order by priority and age alone."""
-    return -job.request.priority, job.since, job.job_id

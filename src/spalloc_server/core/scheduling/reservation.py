@@ -16,7 +16,7 @@ from spalloc_server.core.model import Request
 from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place, fewest
-from spalloc_server.core.placement.torus import Planes, count, overlap, union, without
+from spalloc_server.core.placement.torus import NOTHING, Planes, count, overlap, union, without
 from spalloc_server.core.scheduling.queue import Queue
 
 __all__ = ["Reservation", "all_free", "releases", "soonest"]
@@ -26,8 +26,6 @@ TIE_SECONDS = 1.0
 
 TIE_PART = 0.05
 """The same, as a part of the time until the first of them."""
-
-NOTHING: Planes = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

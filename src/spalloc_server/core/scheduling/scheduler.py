@@ -47,9 +47,9 @@ class Scheduler:
     """
 
     def __init__(self, scheduling: Scheduling | None = None, seconds_before_free: float = 30.0) -> None:
-        self._queue = Queue()
-        self._closed: frozenset[str] | None = frozenset()
         self._policy: Policy = FirstComeFirstServed()
+        self._queue = Queue(self._policy.key)
+        self._closed: frozenset[str] | None = frozenset()
         self._changed = False
         self._now = 0.0
         """When `run` was last called."""

@@ -13,7 +13,6 @@ from typing import TypeAlias
 from spalloc_server.core.model import Allocation, Request
 from spalloc_server.core.placement.topology import Topology
 from spalloc_server.core.placement.torus import Planes
-from spalloc_server.core.scheduling.prediction import predicted_end
 
 __all__ = ["BEFORE_ALL", "Key", "Running", "Waiting"]
 
@@ -22,6 +21,9 @@ Key: TypeAlias = tuple[float, float, int]
 
 BEFORE_ALL: Key = (-math.inf, -math.inf, 0)
 """No job has a key before this one."""
+
+OVERRUN = 0.3
+"""A job that has run longer than predicted is expected to run on for this part of its time so far."""
 
 
 @dataclass(slots=True)
@@ -66,5 +68,8 @@ class Running:
     """How long it would probably run when it started, seconds."""
 
     def predicted_end(self, now: float) -> float:
-        """When it will probably end."""
-        return predicted_end(self.request, self.started_at, self.predicted, now)
+        """When it will probably end, now that it has run so long."""
+        seconds = max(self.predicted, (now - self.started_at) * (1 + OVERRUN))
+        if self.request.max_runtime is not None:
+            seconds = min(seconds, self.request.max_runtime)
+        return self.started_at + seconds
