@@ -90,30 +90,30 @@ def like_others(_occupancy: Occupancy, _boards: Collection[Board]) -> None:
 # -- what is tried
 
 REST = 30.0
-NOTE_USED_LATELY = "occupancy.Occupancy._note_used_lately"
+NOTE_USED_LATELY = "placement.occupancy:Occupancy._note_used_lately"
 
 VARIANTS: dict[str, tuple[str, dict[str, object], float]] = {
     "backfill, as it is": ("backfill", {}, 0.0),
     "strictly first come, first served (`fifo`)": ("fifo", {}, 0.0),
-    "no reservations: whoever fits goes": ("backfill", {"policy_backfill.RESERVATIONS": 0}, 0.0),
-    "two reservations a machine": ("backfill", {"policy_backfill.RESERVATIONS": 2}, 0.0),
+    "no reservations: whoever fits goes": ("backfill", {"scheduling.backfill:RESERVATIONS": 0}, 0.0),
+    "two reservations a machine": ("backfill", {"scheduling.backfill:RESERVATIONS": 2}, 0.0),
     "in order of submission": (
         "backfill",
-        {"policy_backfill.STRETCH": 0.0, "policy_backfill.MAX_FAIR_SHARE": 0.0},
+        {"scheduling.backfill:STRETCH": 0.0, "scheduling.backfill:MAX_FAIR_SHARE": 0.0},
         0.0,
     ),
-    "large jobs yield a fifth as much": ("backfill", {"policy_backfill.STRETCH": 0.004}, 0.0),
-    "large jobs yield five times as much": ("backfill", {"policy_backfill.STRETCH": 0.1}, 0.0),
-    "large jobs yield up to 8 hours": ("backfill", {"policy_backfill.MAX_YIELD": 28800.0}, 0.0),
-    "no fair share": ("backfill", {"policy_backfill.MAX_FAIR_SHARE": 0.0}, 0.0),
-    "2 hours of patience": ("backfill", {"policy_backfill.PATIENCE": 7200.0}, 0.0),
-    "no patience: reserved boards are never shared": ("backfill", {"policy_backfill.PATIENCE": -1.0}, 0.0),
-    "better boards are looked for in every pass": ("backfill", {"policy_backfill.SLIP": float("-inf")}, 0.0),
-    "predictions that fail are doubled": ("backfill", {"runtime.OVERRUN": 1.0}, 0.0),
-    "predictions that fail grow by a tenth": ("backfill", {"runtime.OVERRUN": 0.1}, 0.0),
-    "the most snug place, not the first": ("backfill", {"placement._with_enough": most_snug}, 0.0),
-    "whole rectangles of whole triads": ("backfill", {"placement._part": whole_triads}, 0.0),
-    "single boards from any triad": ("backfill", {"placement._single": first_single}, 0.0),
+    "large jobs yield a fifth as much": ("backfill", {"scheduling.backfill:STRETCH": 0.004}, 0.0),
+    "large jobs yield five times as much": ("backfill", {"scheduling.backfill:STRETCH": 0.1}, 0.0),
+    "large jobs yield up to 8 hours": ("backfill", {"scheduling.backfill:MAX_YIELD": 28800.0}, 0.0),
+    "no fair share": ("backfill", {"scheduling.backfill:MAX_FAIR_SHARE": 0.0}, 0.0),
+    "2 hours of patience": ("backfill", {"scheduling.backfill:PATIENCE": 7200.0}, 0.0),
+    "no patience: reserved boards are never shared": ("backfill", {"scheduling.backfill:PATIENCE": -1.0}, 0.0),
+    "better boards are looked for in every pass": ("backfill", {"scheduling.backfill:SLIP": float("-inf")}, 0.0),
+    "predictions that fail are doubled": ("backfill", {"scheduling.waiting:OVERRUN": 1.0}, 0.0),
+    "predictions that fail grow by a tenth": ("backfill", {"scheduling.waiting:OVERRUN": 0.1}, 0.0),
+    "the most snug place, not the first": ("backfill", {"placement.search:_with_enough": most_snug}, 0.0),
+    "whole rectangles of whole triads": ("backfill", {"placement.search:_part": whole_triads}, 0.0),
+    "single boards from any triad": ("backfill", {"placement.search:_single": first_single}, 0.0),
     "boards rest for 30 s": ("backfill", {}, REST),
     "the same, and those used lately are as good as others": ("backfill", {NOTE_USED_LATELY: like_others}, REST),
 }
@@ -125,7 +125,8 @@ def changed(changes: Mapping[str, object]) -> Iterator[None]:
     """Let names of the core stand for something else meanwhile."""
     before: list[tuple[Any, str, object]] = []
     for name, value in changes.items():
-        module_name, *holders, attribute = name.split(".")
+        module_name, _, path = name.partition(":")
+        *holders, attribute = path.split(".")
         holder = reduce(getattr, holders, importlib.import_module(f"spalloc_server.core.{module_name}"))
         before.append((holder, attribute, getattr(holder, attribute)))
         setattr(holder, attribute, value)

@@ -232,7 +232,7 @@ def test_a_machine_that_comes_back_waits_for_boards_that_are_being_switched_off_
     assert house.state(waiting) == JobState.power
 
 
-def test_an_emergency_stop_breaks_a_trial_off_without_a_verdict() -> None:
+def test_an_emergency_stop_breaks_a_self_test_off_without_a_verdict() -> None:
     house = a_house()
     house.controller.power_cycle("m", (0, 0, 0))
     assert board(house).state == "on trial"

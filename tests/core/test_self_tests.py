@@ -76,7 +76,7 @@ def test_a_board_in_quarantine_is_tried_when_its_time_is_over_and_comes_back_wit
     assert house.state(house.create(0, 0, 0)) == JobState.power
 
 
-def test_a_board_on_trial_is_given_to_nobody_until_it_is_off_and_has_rested() -> None:
+def test_a_board_under_self_test_is_given_to_nobody_until_it_is_off_and_has_rested() -> None:
     house = a_house(1, seconds_before_free=30)
     quarantined(house, 0)
     house.bad.clear()
@@ -94,14 +94,14 @@ def test_a_board_on_trial_is_given_to_nobody_until_it_is_off_and_has_rested() ->
     assert house.state(job_id) == JobState.power
 
 
-def test_watchers_hear_of_a_trial_that_begins() -> None:
+def test_watchers_are_notified_of_a_self_test_that_begins() -> None:
     house = a_house()
     quarantined(house, 0)
     house.after(100)
     assert house.controller.take_changed_machines() == {"m"}
 
 
-def test_failing_a_trial_is_a_strike_and_three_strikes_need_an_operator() -> None:
+def test_failing_a_self_test_is_a_strike_and_three_strikes_need_an_operator() -> None:
     house = a_house()
     quarantined(house, 0)
     house.after(100)
@@ -122,7 +122,7 @@ def test_failing_a_trial_is_a_strike_and_three_strikes_need_an_operator() -> Non
     assert house.controller.wake_at() is None
 
 
-def test_failures_before_a_trial_was_passed_count_no_longer() -> None:
+def test_failures_before_a_self_test_was_passed_count_no_longer() -> None:
     house = a_house(quarantine_after=2)
     fails_once(house)
     assert record(house).out_of_service is None
@@ -159,7 +159,7 @@ def test_a_frame_has_one_trial_at_a_time() -> None:
     assert tried == [(0,), (1,), (2,)]
 
 
-def test_a_trial_waits_for_a_silent_frame_and_its_silence_is_no_verdict() -> None:
+def test_a_self_test_waits_for_a_silent_frame_and_its_silence_is_no_verdict() -> None:
     house = a_house()
     quarantined(house, 0)
     house.frame_changed(BMP, "silent")
@@ -185,7 +185,7 @@ def test_a_trial_waits_for_a_silent_frame_and_its_silence_is_no_verdict() -> Non
         (lambda core: core.drain("m", **WHY), lambda core: core.undrain("m")),
     ],
 )
-def test_no_trial_begins_by_itself_in_what_an_operator_has_closed(
+def test_no_self_test_begins_by_itself_in_what_an_operator_has_closed(
     close: Callable[[Controller], object], open_again: Callable[[Controller], object]
 ) -> None:
     house = a_house()
@@ -200,7 +200,7 @@ def test_no_trial_begins_by_itself_in_what_an_operator_has_closed(
     assert on.frames[0].boards == (0,)
 
 
-def test_a_board_is_not_switched_on_for_a_trial_before_it_has_rested() -> None:
+def test_a_board_is_not_switched_on_for_a_self_test_before_it_has_rested() -> None:
     house = a_house(seconds_before_free=300)
     quarantined(house, 0)
     house.after(100)
@@ -213,7 +213,7 @@ def test_a_board_is_not_switched_on_for_a_trial_before_it_has_rested() -> None:
     assert (on.on, on.frames[0].boards) == (True, (0,))
 
 
-def test_a_trial_that_failed_by_its_frames_fault_is_done_again_even_if_the_frame_is_back_by_then() -> None:
+def test_a_self_test_that_failed_by_its_frames_fault_is_done_again_even_if_the_frame_is_back_by_then() -> None:
     house = a_house()
     quarantined(house, 0)
     house.bad.clear()
@@ -246,7 +246,7 @@ def test_no_board_is_blamed_for_its_frame() -> None:
     assert house.controller.snapshot().boards == []
 
 
-def test_a_machine_that_goes_takes_its_trials_with_it_and_leaves_no_board_on() -> None:
+def test_a_machine_that_goes_ends_its_self_tests_and_leaves_no_board_on() -> None:
     house = a_house()
     quarantined(house, 0)
     house.after(100)
@@ -259,7 +259,7 @@ def test_a_machine_that_goes_takes_its_trials_with_it_and_leaves_no_board_on() -
     house.controller.check()
 
 
-def test_quarantine_outlives_a_restart_and_a_trial_is_begun_anew() -> None:
+def test_quarantine_outlives_a_restart_and_a_self_test_begins_again() -> None:
     house = a_house()
     quarantined(house, 0)
     house.after(100)
@@ -327,7 +327,7 @@ def test_a_job_is_placed_again_in_a_frame_that_has_failed_it_where_nothing_else_
     assert house.controller.job_view(job_id).machine == "m"
 
 
-def test_a_board_fails_no_second_job_before_it_has_passed_a_trial() -> None:
+def test_a_board_fails_no_second_job_before_it_has_passed_a_self_test() -> None:
     house = a_house(3)
     house.bad = {(BMP, number): "no FPGA" for number in (1, 4)}
     failed: list[tuple[int, int]] = []

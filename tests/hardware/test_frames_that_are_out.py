@@ -1,4 +1,4 @@
-"""Frames whose BMP is silent, or deaf to power commands: what fails, what waits, and how it ends."""
+"""Frames whose BMP is silent, or has a power fault: what fails, what waits, and how it ends."""
 
 from __future__ import annotations
 
@@ -118,15 +118,15 @@ async def test_a_bmp_that_answers_all_but_power_commands_counts_as_silent(bench:
     bench.frame().lose_answers(command=Command.POWER, times=15)
     off = bench.switch([1], job=1, on=False)
     assert (await bench.outcome(off)).failures == ()
-    deaf = "BMP a answers, but not to power commands (12 were lost)"
-    assert [reason for *_, reason in bench.reports] == [deaf, None]
+    fault = "BMP a answers, but not to power commands (12 were lost)"
+    assert [reason for *_, reason in bench.reports] == [fault, None]
     bench.frame().refuse(ResponseCode.P2P_TIMEOUT, command=Command.POWER)
     outcome = await bench.outcome(bench.switch([1]))
-    assert reasons(outcome.failures) == {1: deaf}
+    assert reasons(outcome.failures) == {1: fault}
 
 
 @on_bench()
-async def test_signs_of_life_end_no_deafness_but_an_answered_power_off_does(bench: Bench) -> None:
+async def test_signs_of_life_end_no_power_fault_but_an_answered_power_off_does(bench: Bench) -> None:
     await bench.outcome(bench.switch([1], job=1))
     bench.frame().lose_answers(command=Command.POWER)
     off = bench.switch([1], job=1, on=False)
@@ -140,7 +140,9 @@ async def test_signs_of_life_end_no_deafness_but_an_answered_power_off_does(benc
 
 
 @on_bench()
-async def test_a_deaf_frame_is_tried_with_boards_that_are_off_where_nothing_else_is_harmless(bench: Bench) -> None:
+async def test_a_frame_with_a_power_fault_is_tried_with_boards_that_are_off_where_nothing_else_is_harmless(
+    bench: Bench,
+) -> None:
     await bench.outcome(bench.switch([1, 2], job=1))
     await bench.outcome(bench.switch([1, 2], job=1, on=False))
     bench.frame().refuse(ResponseCode.ARG, command=Command.POWER, times=3 * 3)
@@ -154,7 +156,7 @@ async def test_a_deaf_frame_is_tried_with_boards_that_are_off_where_nothing_else
 
 
 @on_bench()
-async def test_a_deaf_frame_in_which_nothing_is_harmless_is_given_up_again_at_the_first_lost_command(
+async def test_a_power_fault_that_was_assumed_to_be_over_is_back_at_the_first_lost_command(
     bench: Bench,
 ) -> None:
     bench.frame().lose_answers(command=Command.POWER)
@@ -174,7 +176,7 @@ async def test_a_deaf_frame_in_which_nothing_is_harmless_is_given_up_again_at_th
 
 
 @on_bench()
-async def test_a_board_that_comes_up_makes_the_pauses_of_a_deaf_frame_short_again(bench: Bench) -> None:
+async def test_a_board_that_comes_up_makes_the_pauses_of_a_power_fault_short_again(bench: Bench) -> None:
     for _ in range(3):
         await bench.outcome(bench.switch([1], job=1))
         bench.frame().refuse(ResponseCode.ARG, command=Command.POWER, times=3 * 4)
@@ -204,7 +206,9 @@ async def test_a_board_whose_power_commands_alone_are_lost_is_at_fault_itself(be
 
 
 @on_bench()
-async def test_a_deaf_bmp_that_nobody_wants_any_more_is_tried_until_its_work_is_done(bench: Bench) -> None:
+async def test_a_bmp_with_a_power_fault_that_nobody_wants_any_more_is_tried_until_its_work_is_done(
+    bench: Bench,
+) -> None:
     await bench.outcome(bench.switch([1, 2], job=1))
     await bench.outcome(bench.switch([1, 2], job=1, on=False))
     bench.frame().refuse(ResponseCode.ARG, command=Command.POWER)
