@@ -93,7 +93,7 @@ def switch_power(engine: Engine, job_id: int, host: str | None, *, on: bool) -> 
 
 
 def destroy_job(engine: Engine, job_id: int, reason: str | None = None) -> None:
-    """End a job, whatever becomes of that; its boards are switched off and go back."""
+    """End a job; its boards are switched off and go back. Where that raises, the job is given up."""
     job = engine.state.jobs.get(job_id)
     if job is None:
         return
@@ -104,7 +104,7 @@ def destroy_job(engine: Engine, job_id: int, reason: str | None = None) -> None:
 
 
 def report_problem(engine: Engine, host: str, text: str, *, reporter: str) -> None:
-    """A user says that the board at this address does not work; unknown addresses are no error.
+    """Record a user's report that the board at this address does not work; unknown addresses are no error.
 
     Args:
         engine: the core.
@@ -131,7 +131,7 @@ def report_problem(engine: Engine, host: str, text: str, *, reporter: str) -> No
 
 
 def _admit(state: State, job: Job, now: float) -> None:
-    """Take a new job into every part; or, where one of them raises, into none."""
+    """Add a new job to every part; where one of them raises, to none."""
     created = transitions.job_event(job, "created", now)
     job.due = state.scheduler.submit(job.job_id, job.request, now)
     try:
@@ -149,7 +149,7 @@ def _admit(state: State, job: Job, now: float) -> None:
 
 
 def _refuse(state: State, job: Job, reason: str, now: float) -> None:
-    """End a new job at once, which no machine could ever serve."""
+    """Put a new job that no machine could ever serve straight into history."""
     created = transitions.job_event(job, "created", now)
     job.state, job.reason, job.ended_at = JobState.destroyed, reason, now
     ended, row = transitions.job_event(job, "destroyed", now), job.row()

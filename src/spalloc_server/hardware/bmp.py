@@ -32,7 +32,7 @@ from spalloc_server.hardware.timings import Timings
 __all__ = ["Bmp", "NoAnswer", "Policy", "Refused", "Silent"]
 
 READ_GRACE_S: Final = 0.001
-"""After a wait in which the event loop may have stood still: time in which answers that have arrived are read."""
+"""Time to read answers that have arrived, after a wait in which the event loop may have been blocked."""
 
 PROBE_TRIES: Final = 3
 """Times that a probe of a silent BMP is sent before the next pause."""
@@ -134,7 +134,7 @@ class Bmp(asyncio.DatagramProtocol):
         raise Refused(refusal)
 
     async def probe(self) -> bool:
-        """Whether the BMP, silent until now, answers again."""
+        """Probe a BMP that is silent; return whether it answers again."""
         async with self._lock:
             request = Request(0, Command.VERSION, self._next_sequence())
             try:
@@ -184,7 +184,7 @@ class Bmp(asyncio.DatagramProtocol):
         return self._sequence
 
     async def _answer(self, request: Request, policy: Policy, extra_s: float) -> Response:
-        """The answer to `request`, unless the BMP is silent or falls so now (`Silent`)."""
+        """Return the answer to `request`; `Silent` where the BMP is silent, or falls silent now."""
         if self.silent is not None:
             raise Silent(self.silent)
         try:

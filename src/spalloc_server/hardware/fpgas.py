@@ -31,11 +31,11 @@ class Fpgas:
         self._marked: set[int] = set()
 
     def forget(self) -> None:
-        """The boards may have been exchanged: learn their versions anew."""
+        """Forget the versions of boards, which may have been exchanged."""
         self._majors.clear()
 
     def unmark(self, boards: Iterable[int]) -> None:
-        """These boards are off."""
+        """Note that these boards are off, and so no longer marked."""
         self._marked.difference_update(boards)
 
     async def learn_version(self, board: int) -> None:
@@ -46,7 +46,7 @@ class Fpgas:
                 self._majors[board] = Version.decode(answer).version[0]
 
     def readable(self, board: int) -> bool:
-        """Whether the board's BMP reaches the FPGAs' registers, as far as known."""
+        """Whether the board's BMP can read the FPGAs' registers; true as long as its version is not known."""
         return self._majors.get(board, _FIRST_WITH_FPGA_REGISTERS) >= _FIRST_WITH_FPGA_REGISTERS
 
     async def mark(self, board: int) -> None:
@@ -60,7 +60,7 @@ class Fpgas:
                 self._marked.add(board)
 
     async def fault(self, board: int) -> str | None:
-        """What is wrong with a board that should be on and freshly reset, if anything."""
+        """Return what is wrong with a board that should be on and just reset; None for nothing."""
         try:
             if not self.readable(board):
                 return "power-on was not answered (and the BMP is too old to look for its effect)"
@@ -77,7 +77,7 @@ class Fpgas:
         return None
 
     async def stop_link(self, board: int, link: Links) -> str | None:
-        """Stop a link and read back that it is stopped; what is wrong, if it is not."""
+        """Stop a link, and read back that it is stopped; return what is wrong, or None."""
         fpga, address = stop_register(link)
         reason = ""
         for _ in range(self._bmp.timings.link_tries):

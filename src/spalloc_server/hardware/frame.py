@@ -59,7 +59,7 @@ class Work:
     on: bool
     todo: FrameWork
     done: list[Done]
-    """Of this work, and of later ones that it does as well."""
+    """Of this work, and of later work that was merged into it."""
     running: bool = False
     void: bool = False
 
@@ -90,7 +90,7 @@ class Frame:
         self._fpgas = Fpgas(self.bmp)
         self._works: list[Work] = []
         self._off: set[int] = set()
-        """Boards that were switched off last, and so are nobody's or are to be off."""
+        """Boards whose last power command switched them off."""
         self._power_fault: str | None = None
         self._lost = 0
         """Power commands in a row that had no answer."""
@@ -131,7 +131,7 @@ class Frame:
         self._start()
 
     def _waiting_like(self, work: Work) -> Work | None:
-        """A power-off of the same job and boards that has not begun, and that nothing but void work comes after."""
+        """Return a power-off of the same job and boards that has not begun, and that only void work follows."""
         boards = set(work.todo.boards)
         for older in reversed(self._works):
             if not older.void and not boards.isdisjoint(older.todo.boards):
@@ -140,7 +140,7 @@ class Frame:
         return None
 
     async def keep_watch(self) -> None:
-        """Ask an idle BMP for signs of life, and one of a frame that is out, ever less often, whether it is back."""
+        """Check that an idle BMP still answers, and, ever less often, whether a frame that is out is back."""
         await self._defects.lasting(f"watch over BMP {self.bmp.host}", self._watch)
 
     async def _watch(self) -> None:
@@ -263,7 +263,7 @@ class Frame:
             self._report()
 
     def _harmless(self) -> list[Work]:
-        """Power-offs that wait, and one, made up, of all boards that are off already."""
+        """Return power-offs that wait, and one that is made up here, of all boards that are off already."""
         taken: set[int] = set()
         works = []
         for work in self._works:
@@ -280,7 +280,7 @@ class Frame:
     async def _switch_on(self, work: Work) -> dict[int, str]:
         """Power on, verify, stop links; return a reason for each board that failed."""
         timings = self.bmp.timings
-        # A lost answer to this costs little, and finds a dead BMP sooner than power commands would
+        # This finds a dead BMP sooner than power commands would, and a lost answer to it costs little
         await self._ask_version()
         await asyncio.sleep(timings.consider_s)
         failing = {} if work.void else dict.fromkeys(work.todo.boards, "")
@@ -313,7 +313,7 @@ class Frame:
         return await self._stop_links(work)
 
     async def _switch_off(self, work: Work) -> dict[int, str]:
-        """Power off until the BMP confirms it; a job's boards, unless nothing was done to them since the last time."""
+        """Power off until the BMP confirms it; do nothing where all of a job's boards are off already."""
         boards, losses = work.todo.boards, self.bmp.timings.power_losses
         if work.job_id and self._off.issuperset(boards):
             return {}
@@ -363,7 +363,7 @@ class Frame:
         return self.bmp.timings.stagger_ms * max(boards, default=0) / 1000
 
     async def _settle(self, failing: dict[int, str]) -> None:
-        """Take the boards for good whose FPGAs cannot be read, after giving them time."""
+        """Wait, and then assume that boards work whose FPGAs cannot be read."""
         blind = [board for board in failing if not self._fpgas.readable(board)]
         if blind:
             await asyncio.sleep(self.bmp.timings.settle_s)

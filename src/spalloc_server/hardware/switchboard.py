@@ -121,13 +121,13 @@ class Hardware:
             frame.dropped = not frame.watched
 
     def set_timings(self, timings: Timings) -> None:
-        """Be this patient from now on; for how long BMPs that are in use are waited for stays as it was."""
+        """Use these timings from now on; BMPs that are in use keep their time-outs and tries."""
         self._timings = timings
         for frame in self._frames.values():
             frame.bmp.timings = timings
 
     def frames(self) -> dict[str, FrameStatus]:
-        """How each frame is doing that has been used or watched, by the host of its BMP."""
+        """Return the status of each frame that has been used or watched, by the host of its BMP."""
         return {
             host: FrameStatus(host, frame.out, frame.waiting, frame.bmp.commands, frame.bmp.resends, frame.bmp.strays)
             for host, frame in self._frames.items()
@@ -138,7 +138,7 @@ class Hardware:
         return self._asked > 0 or any(frame.busy() for frame in self._frames.values())
 
     async def drain(self, deadline_s: float) -> bool:
-        """Wait, for at most so many seconds, until nothing is under way; whether that was reached."""
+        """Wait, for at most so many seconds, until nothing is under way; return whether it came to that."""
         try:
             async with asyncio.timeout(deadline_s):
                 while self.busy():
@@ -153,7 +153,7 @@ class Hardware:
         return [host for host, frame in self._frames.items() if frame.bmp.in_flight]
 
     def pause(self, hosts: Iterable[str] | None = None) -> None:
-        """Begin no command at these BMPs, by default at all, until `resume`; what is in flight goes on."""
+        """Begin no command at these BMPs, or at any (None), until `resume`; what is in flight goes on."""
         for host in list(self._frames) if hosts is None else hosts:
             self._frame(host).bmp.pause()
 
@@ -189,7 +189,7 @@ class Hardware:
         return Adc.decode(await self.ask(bmp, board, Command.INFO, InfoType.ADC))
 
     async def write_blacklist(self, bmp: str, board: int, lines: Iterable[str]) -> list[str]:
-        """Write a board's blacklist, one of a frame after the other; what is then read. Errors as `blacklist` has."""
+        """Write a board's blacklist, one at a time in a frame; return what is read back. Errors as in `blacklist`."""
         async with self._frame(bmp).flash:
             return await write_blacklist(partial(self.ask, bmp, board), lines)
 

@@ -31,7 +31,7 @@ class Timings:
     tries: int = 16
     """Times that a command is sent before the BMP counts as silent."""
     refusal_pause_s: float = 0.1
-    """Before a command that was refused for the moment is sent anew."""
+    """Before a command that was refused for the moment is sent again."""
     refusal_tries: int = 10
     """Times that a command may be refused for the moment."""
     pace_s: float = 0.0
@@ -39,9 +39,9 @@ class Timings:
     resent_pace_s: float = 0.005
     """The same, after a command that was sent more than once."""
     fresh_s: float = 1.0
-    """A BMP that was heard so lately is not asked for a sign of life before a power-off."""
+    """A BMP that has sent something in this time is not checked before a power-off."""
     consider_s: float = 0.05
-    """Before boards are touched for a power-on: those of a job that is ended at once never are."""
+    """Pause before a power-on touches boards, so that a job that is ended at once leaves them alone."""
     power_reply_s: float = 10.0
     """From a power command to taking it, or its answer, for lost. Longer than boards take to come up."""
     power_losses: int = 12
@@ -63,4 +63,4 @@ class Timings:
     probe_longest_s: float = 30.0
     """The longest time between two probes."""
     heartbeat_s: float = 60.0
-    """A BMP that is watched and idle is asked for a sign of life this often."""
+    """How often a BMP that is watched and idle is checked."""

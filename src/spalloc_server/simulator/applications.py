@@ -84,7 +84,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Incoming:
-    """What a gatherer is being given."""
+    """Data that a gatherer is receiving."""
 
     transaction: int
     address: int
@@ -120,7 +120,7 @@ class Application:
         self.error = 0
         self.failure = failure
         self.incoming: Incoming | None = None
-        """What it is being given, where it is a gatherer."""
+        """The data that it is receiving, if it is a gatherer."""
         self.logs = False
         """Whether it has written log text."""
         self.step_us = 1000
@@ -161,7 +161,7 @@ class Application:
             self._next_sync = State.SYNC1 if self._next_sync == State.SYNC0 else State.SYNC0
 
     def signal(self, signal: int, now: float) -> None:
-        """Take a signal other than START and STOP; one that says nothing to it in its state changes nothing."""
+        """Take a signal other than START and STOP; one that has no meaning in its state changes nothing."""
         state = self.state_at(now)
         if (signal, state) in {(Signal.SYNC0, State.SYNC0), (Signal.SYNC1, State.SYNC1)}:
             if not self._fails(Signal.SYNC0):

@@ -254,7 +254,7 @@ class SimulatedFrame:
         return self.crashed or self._silent_from <= now < self._silent_until
 
     def silence(self, start: float = -math.inf, end: float = math.inf) -> None:
-        """Neither do nor answer anything from `start` until `end`, in place of any such time given before."""
+        """Ignore all commands from `start` until `end`; this replaces a time that was given before."""
         self._silent_from, self._silent_until = start, end
 
     def recover(self) -> None:

@@ -30,7 +30,7 @@ class _Range(NamedTuple):
 
 
 class Router:
-    """Routes by entry, and whose entries are whose."""
+    """Routes by entry, and which entries are allocated to which application."""
 
     __slots__ = ("_entries", "_ranges", "fixed_route")
 
@@ -70,7 +70,7 @@ class Router:
         return count
 
     def clear(self) -> None:
-        """Forget all routes, and whose entries are whose."""
+        """Forget all routes, and all allocations of entries."""
         self._entries.clear()
         self._ranges.clear()
 

@@ -54,12 +54,12 @@ class System(Fabric):
     # ---------------------------------------------------------------- where chips are
 
     def chip_at(self, x: int, y: int) -> Chip | None:
-        """Return the chip at these coordinates; None where there is none, or none any more."""
+        """Return the chip at these coordinates; None where there is none, or its board is lost."""
         number = self._by_position.get(x << 8 | y)
         return None if number is None else self.chip(number)
 
     def chip(self, number: int) -> Chip | None:
-        """Return the chip of a number, made where this is its first touch; None where its board is lost."""
+        """Return the chip of a number, made if this is its first use; None where its board is lost."""
         board, on_board = divmod(number, CHIPS_PER_BOARD)
         if board in self._lost:
             return None

@@ -5,8 +5,8 @@ a newer one supersedes it, and the outcome of the older one then means nothing. 
 *release* for each frame: they are switched off by an operation that nothing supersedes, then they rest, then they are
 free. Releases are stored, so that a restart drives power-offs to their end and keeps boards resting.
 
-A release outlives its machine: boards are boards, whatever the config file says of them. If they come back, in a
-machine of any name, it goes on for them there.
+A release outlives its machine: the hardware must be switched off whatever the config file says. If the boards
+come back, in a machine of any name, the release goes on there.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Power:
         self._outbox.switches.append(Switch(job.operation, job.job_id, on, frames))
 
     def note_before(self, undo: Undo, job: Job | None = None) -> None:
-        """Have all operations forgotten that are begun from now on, and that of a job under way again."""
+        """Have an undo forget all operations that begin from now on, and put back the one that a job has under way."""
         if job is not None and job.operation is not None:
             undo.entries(job.operation, self._job_of)
         undo.call(self._take_back, self._last_operation)
@@ -66,17 +66,17 @@ class Power:
         self._last_operation = last
 
     def forget(self, job: Job) -> None:
-        """The outcome of the job's operation no longer matters."""
+        """Ignore the outcome of the job's operation."""
         if job.operation is not None:
             del self._job_of[job.operation]
             job.operation = None
 
     def forget_job(self, job_id: int) -> None:
-        """No outcome of this job's matters any longer, whatever has become of the job."""
+        """Ignore all outcomes of operations of this job, live or not."""
         self._job_of = {operation: job for operation, job in self._job_of.items() if job != job_id}
 
     def try_board(self, machine: Machine, board: Board) -> int:
-        """Switch on a board that no job has, with all its links stopped; the operation."""
+        """Switch on a board that no job has, with all its links stopped; return the operation."""
         frames = frame_work(machine, [board], stopped_links(machine, [board]))
         self._last_operation += 1
         self._outbox.switches.append(Switch(self._last_operation, job_id=0, on=True, frames=frames))
@@ -116,15 +116,15 @@ class Power:
         return True
 
     def skip_numbers(self, used: Iterable[int]) -> None:
-        """Operations of an earlier run had these numbers; go on above them."""
+        """Number operations from above these, which an earlier run of the server used."""
         self._last_operation = max([self._last_operation, *used])
 
     def job_of(self, operation: int) -> int | None:
-        """The job whose operation under way this is, or None where it is superseded or no job's."""
+        """Return the job that has this operation under way; None where it is superseded, or of no job."""
         return self._job_of.get(operation)
 
     def released(self, operation: int, rest_until: float | None) -> ReleaseRow | None:
-        """The boards of this release are off: rest until then. None where no release has this operation."""
+        """Let the boards of a release, which are off, rest; return it. None where no release has this operation."""
         row = self._releases.get(operation)
         if row is None or row.rest_until is not None:
             return None
@@ -137,14 +137,14 @@ class Power:
         return row
 
     def machine_gone(self, name: str) -> None:
-        """Boards of this machine are switched off and rest as before, but there is nothing to give them back to."""
+        """Let the releases of a machine that has gone go on, with no boards to give back."""
         for row in self._releases.values():
             if row.machine == name:
                 row.boards = []
                 self._outbox.releases[row.release_id] = row
 
     def machine_came(self, machine: Machine) -> list[ReleaseRow]:
-        """Have boards that were of no machine be this new one's; return their releases, which it must wait for."""
+        """Assign boards on their way back to this new machine, if they are its boards; return their releases."""
         came = []
         boards = {address(machine, board): board for board in machine.live_boards}
         for row in reversed(self._releases.values()):

@@ -28,7 +28,7 @@ from spalloc_server.core.undo import Undo
 __all__ = ["COUNTED_SECONDS", "REPORTS", "SERVER", "BoardKey", "BoardRecords", "address"]
 
 REMEMBERED = 20
-"""Failures, and reports, that are remembered of a board: the latest."""
+"""The latest failures, and the latest reports, that are remembered of a board."""
 
 COUNTED_SECONDS = 7 * 86400.0
 """Failures and reports older than this count no longer."""
@@ -91,7 +91,7 @@ class BoardRecords:
     # ---------------------------------------------------------------- what the hardware and its users say
 
     def frame_changed(self, bmp: str, reason: str | None) -> set[str]:
-        """A frame's BMP has fallen silent, or answers again (None); the names of the machines that it is of."""
+        """Note that a frame's BMP has fallen silent, or answers again (None); return the names of its machines."""
         if reason is None:
             self.silent.pop(bmp, None)
         else:
@@ -132,7 +132,7 @@ class BoardRecords:
         return "; ".join(texts)
 
     def reported(self, machine: Machine, board: Board, report: BoardReport) -> None:
-        """A user says that a board does not work. The same user's newer report takes the place of the older."""
+        """Record a user's report that a board does not work. It replaces an older one of the same user."""
         row = self._row(machine, board)
         others = [other for other in row.reports if _differ(other, report) or other.time <= row.counts_from]
         row.reports = [*others, report][-REMEMBERED:]
@@ -143,7 +143,7 @@ class BoardRecords:
         self.keep(row, machine)
 
     def tried(self, machine: Machine, board: Board, reason: str | None, now: float) -> None:
-        """A self-test is over: the board works (None), or does not for this reason."""
+        """Record the result of a self-test: the board works (None), or does not, for this reason."""
         row = self._row(machine, board)
         if reason is not None:
             row.failures = [*row.failures, (now, reason)][-REMEMBERED:]
@@ -166,7 +166,7 @@ class BoardRecords:
         self.keep(row, machine)
 
     def enable(self, machine: Machine, board: Board) -> None:
-        """Forget all that speaks against a board itself."""
+        """Forget the record of a board, and so return it to service."""
         if (machine.name, *board) in self._rows:
             self._set((machine.name, *board), None, machine)
 
@@ -222,7 +222,7 @@ class BoardRecords:
                 self.apply(machine, [key[1:]])
 
     def note_before(self, key: BoardKey, undo: Undo) -> None:
-        """Have the record of a board put back as it is now; then `apply` it."""
+        """Have an undo put back the record of a board; have it call `apply` after that."""
         undo.entries(key, self._rows, self.trial_at, self._outbox.boards)
 
 

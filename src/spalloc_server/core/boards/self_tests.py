@@ -48,9 +48,9 @@ class SelfTests:
         """Boards that could not be tried, because of a defect; they stay in quarantine."""
         self._under_way: dict[int, tuple[Machine, Board]] = {}
         self.first: float | None = None
-        """When the next self-test is due, as far as that is not waiting for anything else; None where none is."""
+        """When the next self-test is due that waits for nothing but time; None where there is none."""
         self.verdicts: dict[BoardKey, str] = {}
-        """What came of each board's last self-test, in words, since the server started."""
+        """The result of each board's last self-test since the server started, in words."""
 
     def begin_due(self, machines: Mapping[str, Machine], now: float) -> list[str]:
         """Begin the self-tests that are due and possible, at every change; return the names of their machines."""
@@ -94,7 +94,7 @@ class SelfTests:
         return None
 
     def begin(self, machine: Machine, board: Board) -> None:
-        """Begin to try a board, which must be `possible`; as a whole, or not at all."""
+        """Begin the self-test of a board, which must be `possible`; as a whole, or not at all."""
         with Undo() as undo:
             self._power.note_before(undo)
             operation = self._power.try_board(machine, board)
@@ -103,7 +103,7 @@ class SelfTests:
             self._under_way[operation] = machine, board
 
     def ended(self, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> Machine | None:
-        """The machine whose board has been tried by this operation; None where it was no self-test."""
+        """Record the result of a self-test; return the machine. None where the operation was of no self-test."""
         if operation not in self._under_way:
             return None
         machine, board = self._under_way.pop(operation)
@@ -119,7 +119,7 @@ class SelfTests:
         return machine
 
     def break_off(self, machine: str | None = None) -> None:
-        """Switch off without having judged it what is being tried, on this machine, which goes, or on all."""
+        """End all self-tests without a result, on a machine that goes, or on all; switch their boards off."""
         for operation, (on, board) in list(self._under_way.items()):
             if machine in (None, on.name):
                 del self._under_way[operation]
@@ -132,7 +132,7 @@ class SelfTests:
         return (machine.name, board, NO_JOB) in self.held()
 
     def _closed(self, machine: Machine, board: Board) -> bool:
-        """Whether an operator has closed more than the board itself, which is in quarantine."""
+        """Whether an operator has closed the board's frame or drained its machine."""
         place = machine.board_locations.get(board)
         frame_is_closed = place is not None and (machine.name, place[:2]) in self._closures.frames
         return frame_is_closed or machine.name in self._closures.drained

@@ -1,4 +1,4 @@
-"""Who has which board of a machine: the one place that says whether a board may be given.
+"""Which job has which board of a machine, and whether a board may be given.
 
 Theory of operation. A board is *held* from the moment it is given to a job until it has been powered off, then
 *rests* until its time to cool down is over, then is free. Apart from that a board may be *out of service* (dead in
@@ -69,7 +69,7 @@ class Occupancy:
         self._serves_now: dict[Request, bool] = {}
         self._nearest: dict[Request, int | None] = {}
         self.free: Planes = self._live
-        """Boards that may be given, were the machine not closed."""
+        """Boards that may be given, unless the machine is closed."""
         self.lately = NOTHING
         """The boards whose rest has ended last, up to half of the machine: others are given first."""
         self._ends_of_rest: list[tuple[float, Board]] = []
@@ -89,7 +89,7 @@ class Occupancy:
         return self._whole
 
     def could_serve(self, kind: Request) -> bool:
-        """Whether the machine as configured could serve a kind of request if nobody had any of it."""
+        """Whether the machine as configured could serve a kind of request if no job had any of it."""
         return self._serves(kind, self.whole, self._could_serve)
 
     def set_min_fill(self, min_fill: Fraction) -> bool:
@@ -101,7 +101,7 @@ class Occupancy:
         return True
 
     def allocation(self, request: Request, found: Place) -> Allocation:
-        """What a request gets that is given this place: decided now, whatever becomes of the machine."""
+        """Return the allocation of a request that gets this place; later changes of the machine do not change it."""
         block, planes = found
         x, y, width, height = block
         boards = self.torus.boards(planes)
@@ -119,7 +119,7 @@ class Occupancy:
         )
 
     def serves_now(self, kind: Request) -> bool:
-        """Whether what is in service of the machine could serve a kind of request if nobody had any of it."""
+        """Whether the boards in service could serve a kind of request if no job had any."""
         if self.closed or not self.could_serve(kind):
             return False
         return not self.out or self._serves(kind, self.topology, self._serves_now)
@@ -211,11 +211,11 @@ class Occupancy:
             self.resting.pop(board, None)
 
     def hold_again(self, boards: Collection[Board], job_id: int) -> None:
-        """Boards that are held for one job are held for another from now on."""
+        """Hold boards for this job that are held for another so far."""
         self.holders.update(dict.fromkeys(boards, job_id))
 
     def release(self, boards: Collection[Board], rest_until: float | None) -> None:
-        """Boards are powered off: they rest until then, and are free from then on."""
+        """Let boards that are powered off rest until then; they are free after that."""
         for board in boards:
             self.holders.pop(board, None)
             if rest_until is not None:
@@ -262,5 +262,5 @@ class Occupancy:
         self._free_boards = {}
 
     def _set_free(self, boards: Iterable[Board]) -> None:
-        """Nobody has these any more: those that are in service may be given."""
+        """Free boards, as far as they are in service."""
         self.free = union(self.free, overlap(self.torus.planes(boards), self._live))

@@ -38,10 +38,10 @@ from spalloc_server.core.placement.whole_blocks import place_whole
 __all__ = ["Place", "fewest", "nearest_size", "place"]
 
 LOOK = 8
-"""Units of effort that trying another number of boards costs at least, to tell the user of one that works."""
+"""Least units of effort for trying another number of boards, in the search for one to suggest."""
 
 SEARCHES = 1
-"""No other number of boards is tried once those before have cost as much as so many searches may."""
+"""That search ends once it has cost as much as so many searches may."""
 
 Place: TypeAlias = tuple[Block, Planes]
 """A block, and the boards in it that are given."""
@@ -106,8 +106,8 @@ def fewest(request: Request, topology: Topology) -> int:
 def _takes_fewer(request: Request, topology: Topology, effort: Effort) -> bool:
     """Whether a request for n boards is given fewer, since some of a block are dead.
 
-    One that says how many it can do without, is. One that says nothing is only where the idle machine has no n for it:
-    its user counts on n boards, and would rather wait.
+    Those that say how many dead boards they tolerate are. Those that do not say are only where the idle machine has no
+    n boards for them: their users count on n boards, and would rather wait.
     """
     if not topology.blemishes or request.max_dead_boards == 0:
         return False

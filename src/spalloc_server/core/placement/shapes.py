@@ -38,7 +38,7 @@ ROUNDING = 1e-9
 
 
 def as_share(number: float) -> Fraction:
-    """The share that somebody means who writes 0.9, or 2/3 as far as digits go: 27 boards are nine tenths of 30."""
+    """Return the fraction that a decimal number stands for: 0.9 is nine tenths, 0.666667 is two thirds."""
     return Fraction(number).limit_denominator(1_000_000)
 
 
