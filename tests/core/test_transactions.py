@@ -100,7 +100,7 @@ SKIPPED: Mapping[type, Collection[str]] = {
 OTHERS = {"_scheduler", "_boards", "_power", "_closures", "_outbox", "_defects", "torus", "clock"}
 """Parts that other parts refer to, and what never changes."""
 
-WHATEVER_HAPPENS = {"_changed", "_suitable", "_joined", "_policy", "_failures", "tried", "work", "defects", "_turn_of"}
+WHATEVER_HAPPENS = {"_changed", "_suitable", "_joined", "_policy", "_failures", "tried", "work", "defects", "_key_of"}
 """Of all others: what only says that somebody is to look again; and what went wrong."""
 
 

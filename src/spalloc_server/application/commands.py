@@ -186,7 +186,7 @@ class WhereIs(Look, frozen=True, tag="where is"):
     """`core.model.replies.WhereIs`: a place in every kind of coordinates, or None."""
 
     place: dict[str, str | Whole]
-    """One of the forms of `core.queries.where_is`."""
+    """One of the forms of `core.views.where_is`."""
 
 
 class ReportProblem(Command, frozen=True, tag="report problem"):

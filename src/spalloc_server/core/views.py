@@ -282,8 +282,7 @@ def _board_view(state: State, machine: Machine, board: Board) -> BoardView:
     row = state.boards.row(machine, board) or BoardRow(machine=machine.name, x=x, y=y, z=z)
     view.last_trial = state.self_tests.verdicts.get((machine.name, x, y, z))
     view.trial_at, view.strikes, view.failures, view.reports = row.trial_at, row.strikes, row.failures, row.reports
-    cabinet, frame, _ = machine.board_locations[board]
-    note = state.closures.frames.get((machine.name, (cabinet, frame)))
+    note = state.closures.frames.get((machine.name, machine.board_locations[board][:2]))
     if row.out_of_service is not None:
         view.by, view.since = row.by, row.since
     elif note is not None:

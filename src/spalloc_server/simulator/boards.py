@@ -31,7 +31,7 @@ from spalloc_server.simulator.site import Site
 from spalloc_server.simulator.system import System
 from spalloc_server.simulator.tags import Target
 
-__all__ = ["BoardCounters", "Boards", "files_for"]
+__all__ = ["BATCH", "BoardCounters", "Boards", "files_for", "listen", "send"]
 
 BATCH: Final = 64
 """Most datagrams taken from one socket before the event loop goes on to others."""
@@ -133,9 +133,9 @@ class Boards:
     # ---------------------------------------------------------------- sockets
 
     def _open(self, site: Site) -> None:
-        scp = _listen(site.host, SCP_PORT)
+        scp = listen(site.host, SCP_PORT)
         try:
-            channel = _listen(site.host, BOOT_PORT)
+            channel = listen(site.host, BOOT_PORT)
         except OSError:
             scp.close()
             raise
@@ -227,7 +227,7 @@ class Boards:
             self.counters.malformed += 1
             return
         if reply is not None:
-            self._deliver(partial(_send, board.scp, reply, source))
+            self._deliver(partial(send, board.scp, reply, source))
         for stream in outgoing:
             self._begin(system, stream)
         if system.tags[board.number].changed:
@@ -254,7 +254,7 @@ class Boards:
                     del self._streams[key]
                     break
                 whole = stream.header + packet
-                self._deliver(partial(_send, board.scp, whole, stream.target))
+                self._deliver(partial(send, board.scp, whole, stream.target))
         self._pumping = bool(self._streams)
         if self._pumping:
             asyncio.get_running_loop().call_later(BURST_SECONDS, self._pump)
@@ -270,7 +270,7 @@ class Boards:
             board.reverse.pop(port).close()
         for port in wanted.keys() - board.reverse.keys() - {SCP_PORT, BOOT_PORT, 0}:
             try:
-                channel = board.reverse[port] = _listen(board.site.host, port)
+                channel = board.reverse[port] = listen(board.site.host, port)
             except OSError as exc:
                 self._report(f"the board at {board.site.host} cannot have UDP port {port} for a tag: {exc.strerror}")
             else:
@@ -283,7 +283,8 @@ class Boards:
                 self.counters.injected += 1
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a UDP socket that does not block; `OSError` where the address or port cannot be had."""
     channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         channel.setblocking(False)
@@ -295,8 +296,8 @@ def _listen(host: str, port: int) -> socket.socket:
     return channel
 
 
-def _send(channel: socket.socket, datagram: bytes, target: Target) -> None:
-    """Send, unless the board was switched off meanwhile or nobody takes it: UDP may lose anything."""
+def send(channel: socket.socket, datagram: bytes, target: Target) -> None:
+    """Send, unless the socket was closed meanwhile or nobody takes it: UDP may lose anything."""
     try:
         channel.sendto(datagram, target)
     except (OSError, OverflowError):  # a socket that was closed, nobody listens, or a tag's target cannot be

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from bisect import insort
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 __all__ = ["Block", "Heap"]
@@ -80,29 +81,19 @@ class Heap:
 
     def _gaps(self) -> list[tuple[int, int]]:
         """(address, bytes) of each block that could be had, in order of addresses."""
-        gaps = []
-        at = self._start
-        for block in self._blocks:
-            if block.address - HEADER > at + HEADER:
-                gaps.append((at + HEADER, block.address - at - 2 * HEADER))
-            at = block.address + block.size
-        if self._end > at + HEADER:
-            gaps.append((at + HEADER, self._end - at - HEADER))
-        return gaps
+        return [(at + HEADER, end - at - HEADER) for at, end, use in self._walk() if not use and end - at > HEADER]
 
     def headers(self) -> list[tuple[int, bytes]]:
         """(address, header) of each block and gap, in order of addresses, and of the end."""
-        starts: list[tuple[int, int]] = []
+        return [*((at, struct.pack("<2I", end, use)) for at, end, use in self._walk()), (self._end, bytes(HEADER))]
+
+    def _walk(self) -> Iterator[tuple[int, int, int]]:
+        """(address, end, second word) of the header of each block and gap, in order of addresses."""
         at = self._start
         for block in self._blocks:
             if block.address - HEADER > at:
-                starts.append((at, 0))
-            starts.append((block.address - HEADER, IN_USE | block.app << 8 | block.tag))
+                yield at, block.address - HEADER, 0
             at = block.address + block.size
+            yield block.address - HEADER, at, IN_USE | block.app << 8 | block.tag
         if self._end > at:
-            starts.append((at, 0))
-        following = [address for address, _ in starts[1:]] + [self._end]
-        walk = [
-            (address, struct.pack("<2I", after, use)) for (address, use), after in zip(starts, following, strict=True)
-        ]
-        return [*walk, (self._end, bytes(HEADER))]
+            yield at, self._end, 0

@@ -23,7 +23,7 @@ from typing import Final, Self
 from spalloc_server.config.settings import Configuration
 from spalloc_server.hardware.scp import SCP_PORT
 from spalloc_server.links import Links
-from spalloc_server.simulator.boards import Boards, files_for
+from spalloc_server.simulator.boards import BATCH, Boards, files_for, listen, send
 from spalloc_server.simulator.faults import Faults, Network, apply_faults
 from spalloc_server.simulator.frame import Counters, SimulatedFrame, SimulatedTimings
 from spalloc_server.simulator.site import SimulatorError, Site, loopback, sites_of
@@ -31,8 +31,6 @@ from spalloc_server.simulator.site import SimulatorError, Site, loopback, sites_
 __all__ = ["Simulator", "SimulatorError"]
 
 MAX_DATAGRAM: Final = 1024
-BATCH: Final = 64
-"""Most datagrams taken from one socket before the event loop goes on to others."""
 
 Source = tuple[str, int]
 """Address and port of a driver."""
@@ -142,13 +140,11 @@ class Simulator:
 
     def _listen(self, host: str) -> None:
         address = loopback(host)
-        channel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._sockets.append(channel)
-        channel.setblocking(False)
         try:
-            channel.bind((address, SCP_PORT))
+            channel = listen(address, SCP_PORT)
         except OSError as exc:
             raise SimulatorError(f"cannot listen on {host}:{SCP_PORT}: {exc.strerror}") from exc
+        self._sockets.append(channel)
         asyncio.get_running_loop().add_reader(channel, self._readable, channel, host)
 
     def _close(self) -> None:
@@ -182,7 +178,7 @@ class Simulator:
         if answer is None:
             return
         for delay, _ in self.networks[host].passages(self._random):
-            self._later(answer.at - now + delay, _send, channel, answer.datagram, source)
+            self._later(answer.at - now + delay, send, channel, answer.datagram, source)
 
     def _later(self, delay: float, action: Callable[..., None], *args: object) -> None:
         """Call `action` after `delay` seconds; at once where that is none."""
@@ -190,10 +186,3 @@ class Simulator:
             action(*args)
         else:
             asyncio.get_running_loop().call_later(delay, action, *args)
-
-
-def _send(channel: socket.socket, datagram: bytes, source: Source) -> None:
-    """Send, unless the simulator was left meanwhile or the system's buffer is full: UDP may lose anything."""
-    if channel.fileno() != -1:
-        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
-            channel.sendto(datagram, source)

@@ -120,12 +120,10 @@ class System(Fabric):
 
     def signal(self, signal: int, app: int, mask: int) -> None:
         """Give a signal to all cores of the applications whose number fits."""
-        if signal == Signal.STOP:
-            for chip in list(self._chips.values()):
-                chip.stop(app, mask)
-            return
         now = self.now()
         for chip in list(self._chips.values()):
+            if signal == Signal.STOP:
+                chip.stop(app, mask)
             for core, each in chip.apps.items():
                 if each.app & mask == app & mask:
                     if signal == Signal.START:

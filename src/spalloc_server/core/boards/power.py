@@ -90,8 +90,7 @@ class Power:
         """
         frames: dict[str, list[Board]] = {}
         for board in boards:
-            cabinet, frame, _ = machine.board_locations[board]
-            frames.setdefault(machine.bmp_ips[cabinet, frame], []).append(board)
+            frames.setdefault(address(machine, board)[0], []).append(board)
         for of_frame in frames.values():
             self._last_operation += 1
             row = ReleaseRow(
