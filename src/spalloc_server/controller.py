@@ -20,34 +20,33 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import wraps
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from spalloc_server.config.machine import Frame, Machine
+from spalloc_server.config.machine import Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board, Location
-from spalloc_server.core import commands, operations, queries, transitions, views
-from spalloc_server.core import restore as restoring
+from spalloc_server.core import commands, operations, queries, restore, transitions, views
 from spalloc_server.core.check import check
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.engine import Engine
+from spalloc_server.core.model.arguments import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
 from spalloc_server.core.model.effects import Effects
 from spalloc_server.core.model.events import JobEvent
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import BoardFailure, FrameWork, Outcome, Switch
-from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, WhereIs
 from spalloc_server.core.model.rows import Changes, Note, Snapshot
-from spalloc_server.core.model.views import BoardView, JobView, MachineView, SetAsideView
 from spalloc_server.core.state import State
 from spalloc_server.errors import RequestError
-from spalloc_server.frontends.v1.requests import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
 
 __all__ = [
     "BoardFailure",
     "Changes",
     "Controller",
+    "Defects",
     "Effects",
     "FrameWork",
     "JobMachineInfo",
@@ -60,8 +59,9 @@ __all__ = [
     "steady_time",
 ]
 
-ENDED: Final = -1
-UNKNOWN: Final = -2
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _ANCHOR = time.time() - time.monotonic()
 
 
@@ -71,6 +71,26 @@ def steady_time() -> float:
     So durations are right even while somebody sets the wall clock, and times mean something after a restart.
     """
     return _ANCHOR + time.monotonic()
+
+
+def _of_engine(function: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Controller, P], T]:
+    """Return the method that calls a function over the engine; its signature and its text are the function's."""
+
+    @wraps(function)
+    def method(self: Controller, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(self.engine, *args, **kwargs)
+
+    return method
+
+
+def _of_state(function: Callable[Concatenate[State, P], T]) -> Callable[Concatenate[Controller, P], T]:
+    """Return the same of a function over the state."""
+
+    @wraps(function)
+    def method(self: Controller, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(self.state, *args, **kwargs)
+
+    return method
 
 
 class Controller:
@@ -110,41 +130,23 @@ class Controller:
         """Make a job and start it if it can start; its number.
 
         Args:
-            args: sizes, see `frontends.v1.requests.parse_request`.
+            args: sizes, see `core.model.arguments.parse_request`.
             keepalivehost: the address that the command came from.
             kwargs: `owner`, `keepalive` and the other keywords of the protocol.
 
         Raises:
             RequestError: the arguments make no sense, or there are too many jobs. Nothing has changed.
         """
-        request = parse_request(args, kwargs, max_priority=self.state.configuration.scheduling.max_priority)
+        request = parse_request(args, kwargs)
         keepalive = parse_keepalive(kwargs.get("keepalive", DEFAULT_KEEPALIVE))
-        return self.submit(request, keepalive, keepalivehost, *told_of(args, kwargs))
-
-    def submit(
-        self,
-        request: Request,
-        keepalive: float | None,
-        host: str | None,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Make a job of a request that has been checked; see `core.commands.create_job`."""
-        return commands.create_job(self.engine, request, keepalive=keepalive, host=host, args=args, kwargs=kwargs)
+        args_told, kwargs_told = told_of(args, kwargs)
+        return commands.create_job(
+            self.engine, request, keepalive=keepalive, host=keepalivehost, args=args_told, kwargs=kwargs_told
+        )
 
     def job_keepalive(self, job_id: int, keepalivehost: str | None = None) -> None:
         """Start the job's lease anew, as every command that names the job does."""
         transitions.touch(self.state, job_id, keepalivehost)
-
-    def renew(self, job_id: int, host: str | None) -> int:
-        """Start the job's lease anew; return a number that is another where `get_job_state` has another answer.
-
-        It is `Job.revision` of a live job; `ENDED` and `UNKNOWN`, which are negative, where the job is not live.
-        """
-        job = transitions.touch(self.state, job_id, host)
-        if job is not None:
-            return job.revision
-        return ENDED if job_id in self.state.retired else UNKNOWN
 
     def get_job_state(self, job_id: int, keepalivehost: str | None = None) -> JobStatus:
         """State, power, lease and start of a job; unknown ones and ended ones are told apart."""
@@ -163,13 +165,8 @@ class Controller:
         """Switch the job's boards off; the job keeps them."""
         commands.switch_power(self.engine, job_id, keepalivehost, on=False)
 
-    def destroy_job(self, job_id: int, reason: str | None = None) -> None:
-        """End the job; its boards are switched off and go back."""
-        commands.destroy_job(self.engine, job_id, reason)
-
-    def report_problem(self, host: str, text: str, *, reporter: str) -> None:
-        """A user says that the board at this address does not work; see `core.commands.report_problem`."""
-        commands.report_problem(self.engine, host, text, reporter=reporter)
+    destroy_job = _of_engine(commands.destroy_job)
+    report_problem = _of_engine(commands.report_problem)
 
     # ---------------------------------------------------------------- questions of users
 
@@ -177,27 +174,12 @@ class Controller:
         """All live jobs, oldest first."""
         return [views.describe(job) for job in self.state.jobs.values()]
 
-    def job_revisions(self) -> list[tuple[int, int]]:
-        """Return (number, `Job.revision`) of each live job, oldest first: a new one where anything has changed."""
-        return [(job.job_id, job.revision) for job in self.state.jobs.values()]
-
-    def job_revision(self, job_id: int) -> int | None:
-        """Return the revision of a live job; None where there is none."""
-        job = self.state.jobs.get(job_id)
-        return None if job is None else job.revision
-
-    def describe_job(self, job_id: int) -> JobDescription:
-        """Return what `list_jobs` says of a live job; `KeyError` where there is none."""
-        return views.describe(self.state.jobs[job_id])
-
     def created_from(self, job_id: int) -> str | None:
         """The address that created a live job; None where there is no such job, or that is not known."""
         job = self.state.jobs.get(job_id)
         return None if job is None else job.created_from
 
-    def list_machines(self) -> list[MachineDescription]:
-        """All machines, highest priority first."""
-        return views.list_machines(self.state)
+    list_machines = _of_state(views.list_machines)
 
     def get_board_position(self, machine_name: str, x: int, y: int, z: int) -> Location | None:
         """(cabinet, frame, board) of a board, or None where there is none."""
@@ -218,79 +200,30 @@ class Controller:
         """The emergency stop that holds, if any."""
         return self.state.closures.stopped
 
-    def machine_views(self) -> list[MachineView]:
-        """All machines, highest priority first."""
-        return views.machine_views(self.state)
-
-    def board_views(self, machine: str | None = None) -> list[BoardView]:
-        """The boards of a machine, or of all; `RequestError` where there is no such machine."""
-        return views.board_views(self.state, machine)
-
-    def board_view(self, machine: str, board: Board) -> BoardView:
-        """One board; `RequestError` where there is no such board."""
-        return views.board_view(self.state, machine, board)
+    machine_views = _of_state(views.machine_views)
+    board_views = _of_state(views.board_views)
+    board_view = _of_state(views.board_view)
+    job_views = _of_state(views.job_views)
+    job_view = _of_state(views.job_view)
+    set_aside = _of_state(views.set_aside)
 
     def live_jobs(self) -> set[int]:
         """Numbers of the live jobs."""
         return set(self.state.jobs)
 
-    def job_views(self) -> list[JobView]:
-        """All live jobs, oldest first."""
-        return views.job_views(self.state)
+    # ---------------------------------------------------------------- what operators do
 
-    def job_view(self, job_id: int) -> JobView:
-        """One job, live or ended; where it waits, with the reason why. `RequestError` where none is remembered."""
-        return views.job_view(self.state, job_id)
-
-    def set_aside(self) -> list[SetAsideView]:
-        """Stored rows that made no sense at a start, in order of table and key."""
-        return views.set_aside(self.state)
-
-    # ---------------------------------------------------------------- what operators do: see `core.operations`
-
-    def disable_board(self, machine: str, board: Board, *, reason: str, by: str) -> BoardView:
-        """Take a board out of service; a job that has it keeps it."""
-        return operations.disable_board(self.engine, machine, board, reason=reason, by=by)
-
-    def enable_board(self, machine: str, board: Board) -> BoardView:
-        """Return a board to service and forget its failures, reports and strikes; its frame is another matter."""
-        return operations.enable_board(self.engine, machine, board)
-
-    def disable_frame(self, machine: str, frame: Frame, *, reason: str, by: str) -> list[BoardView]:
-        """Take all boards of a frame out of service; jobs that have some keep them."""
-        return operations.disable_frame(self.engine, machine, frame, reason=reason, by=by)
-
-    def enable_frame(self, machine: str, frame: Frame) -> list[BoardView]:
-        """Return a frame to service; what speaks against single boards of it stays."""
-        return operations.enable_frame(self.engine, machine, frame)
-
-    def power_cycle(self, machine: str, board: Board) -> BoardView:
-        """Try a board that nobody has: on, verify, off. It goes on record like any self-test."""
-        return operations.power_cycle(self.engine, machine, board)
-
-    def drain(self, machine: str, *, reason: str, by: str) -> None:
-        """Start no more jobs on a machine; those that run there go on, others may wait for it."""
-        operations.drain(self.engine, machine, reason=reason, by=by)
-
-    def undrain(self, machine: str) -> None:
-        """Start jobs on a machine again; also on one that has gone, should it come back."""
-        operations.undrain(self.engine, machine)
-
-    def kill(self, job_id: int, *, reason: str, by: str) -> None:
-        """End a job; its user is told by whom and why."""
-        operations.kill(self.engine, job_id, reason=reason, by=by)
-
-    def emergency_stop(self, *, reason: str, by: str) -> None:
-        """Switch everything off, and nothing on, until `resume`."""
-        operations.emergency_stop(self.engine, reason=reason, by=by)
-
-    def resume(self) -> None:
-        """The emergency is over: jobs that wait may start."""
-        operations.resume(self.engine)
-
-    def switch_off_unused(self) -> None:
-        """Switch off what nobody has, for a start that knows of no jobs: others may have left boards on."""
-        operations.switch_off_unused(self.engine)
+    disable_board = _of_engine(operations.disable_board)
+    enable_board = _of_engine(operations.enable_board)
+    disable_frame = _of_engine(operations.disable_frame)
+    enable_frame = _of_engine(operations.enable_frame)
+    power_cycle = _of_engine(operations.power_cycle)
+    drain = _of_engine(operations.drain)
+    undrain = _of_engine(operations.undrain)
+    kill = _of_engine(operations.kill)
+    emergency_stop = _of_engine(operations.emergency_stop)
+    resume = _of_engine(operations.resume)
+    switch_off_unused = _of_engine(operations.switch_off_unused)
 
     # ---------------------------------------------------------------- what the world tells
 
@@ -303,25 +236,11 @@ class Controller:
     def machines(self, machines: Mapping[str, Machine]) -> None:
         self.configure(dataclasses.replace(self.state.configuration, machines=list(machines.values())))
 
-    def configure(self, configuration: Configuration) -> None:
-        """Apply a configuration as one step; what is running on machines that stay is left alone."""
-        self.engine.configure(configuration)
-
-    def switched(self, outcome: Outcome) -> None:
-        """A power operation is over."""
-        self.engine.switched(outcome)
-
-    def frame_changed(self, bmp: str, reason: str | None) -> None:
-        """A frame's BMP has fallen silent, for this reason, or answers again (None); jobs follow at the next `tick`."""
-        self.engine.frame_changed(bmp, reason)
-
-    def tick(self, expire_before: float | None = None) -> None:
-        """Time has passed: end rests and expired leases, and start what can start. See `Engine.tick`."""
-        self.engine.tick(expire_before)
-
-    def wake_at(self) -> float | None:
-        """Return when `tick` should be called even if nothing else happens (leases apart); None for no such time."""
-        return self.engine.wake_at()
+    configure = _of_engine(Engine.configure)
+    switched = _of_engine(Engine.switched)
+    frame_changed = _of_engine(Engine.frame_changed)
+    tick = _of_engine(Engine.tick)
+    wake_at = _of_engine(Engine.wake_at)
 
     # ---------------------------------------------------------------- what the world must do
 
@@ -371,16 +290,6 @@ class Controller:
 
     # ---------------------------------------------------------------- stop and go on
 
-    def snapshot(self) -> Snapshot:
-        """Everything that `restore` needs."""
-        return restoring.snapshot(self.state)
-
-    def restore(
-        self, snapshot: Snapshot, configured: Iterable[Machine] = (), *, highest_id: int = 0
-    ) -> list[SetAsideView]:
-        """Go on where another left off; see `core.restore.restore`."""
-        return restoring.restore(self.engine, snapshot, configured, highest_id=highest_id)
-
-    def check(self) -> None:
-        """Assert every invariant."""
-        check(self.state)
+    snapshot = _of_state(restore.snapshot)
+    restore = _of_engine(restore.restore)
+    check = _of_state(check)

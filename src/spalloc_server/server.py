@@ -29,19 +29,18 @@ from spalloc_server.config.settings import Configuration
 from spalloc_server.config.watch import Source, watch
 from spalloc_server.controller import Controller
 from spalloc_server.core.closures import KEPT_FACTS
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import ConfigurationError, ListenError, SpallocServerError
 from spalloc_server.frontends.operators.service import Operators
 from spalloc_server.frontends.v1.listener import listening_sockets
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.log.logger import get_logger
 from spalloc_server.process import systemd
-from spalloc_server.process.consequences import Consequences
+from spalloc_server.process.consequences import Consequences, Reports
 from spalloc_server.process.expiry import Expiry, hurried
-from spalloc_server.process.hardware_reports import Reports
 from spalloc_server.process.in_thread import InThread
 from spalloc_server.process.job_log import JobLog
 from spalloc_server.process.journal_maintenance import JournalMaintenance
@@ -149,7 +148,7 @@ class Server(InThread):
             self._open_journal(None if predecessor is None else predecessor.lock)
             stack.push_async_callback(lambda: hurried(self._journal.close(), self._haste_asked, HASTE_SECONDS))
             self._restore()
-            reports, timings = Reports(self.controller, self._changed, self.defects), self._timings or Timings()
+            reports, timings = Reports(self.controller, self._hold, self.defects), self._timings or Timings()
             hardware = Hardware(reports.outcome, reports.frame, timings=timings, defects=self.defects)
             self._hardware = await stack.enter_async_context(hardware)
             self._connect_parts(reports)
@@ -224,7 +223,7 @@ class Server(InThread):
             return
         comparison = compare(self._configuration, configuration)
         self._configure(configuration)
-        self._changed()
+        self._hold()
         log.info("configuration reloaded", changes=comparison.lines() or "none")
         if sockets:
             listening = self._listen(sockets, address)
@@ -233,7 +232,7 @@ class Server(InThread):
     def _connect_parts(self, reports: Reports) -> None:
         """Make what stands around core and hardware, once there are both."""
         controller, hardware, defects = self.controller, self._hardware, self.defects
-        self._time = Expiry(controller, self._changed, defects)
+        self._time = Expiry(controller, self._hold, defects)
         subscriptions = Subscriptions()
         act = Consequences(hardware, subscriptions, self._job_log, reports.outcome, defects).act
         commits = self._commits = Commits(controller, self._journal, act=act, defects=defects)
@@ -310,7 +309,7 @@ class Server(InThread):
             waiting = predecessor.await_commands(self._hardware)
             self._predecessor_works = self.defects.begin(self._tasks, "the predecessor's BMPs", waiting)
             self._chores.append(self._predecessor_works)
-        self._changed()
+        self._hold()
         self._chores += [self._tasks.create_task(self.defects.lasting(*chore)) for chore in chores.items()]
         self._serves = True
         if address != self._listening:
@@ -362,17 +361,14 @@ class Server(InThread):
     # ---------------------------------------------------------------- from the core to the world
 
     def _hold(self) -> int | None:
+        """Have what may have changed in the core stored; the commit to wait for, if any."""
         if self.controller.defects:
             self.defects.take(self.controller.defects)
         self._time.arm()
         return self._commits.hold()
 
-    def _changed(self) -> None:
-        """Something other than a client may have changed the core."""
-        self._hold()
-
     def _refuse(self, reason: str | None) -> None:
-        self._application.read_only = reason
+        self._application.refuse_changes(reason)
 
     def _about(self) -> About:
         return About(self._config, self._state, self._service.acceptor.address, len(self._service.connections))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spalloc_server.application import admission
-from spalloc_server.application.admission import BURST_SECONDS, Admission, Kind
+from spalloc_server.application.admission import BURST_SECONDS, Admission, Charged
 
 
 class Clock:
@@ -40,10 +40,10 @@ def test_callers_are_counted_apart_and_so_are_keepalives() -> None:
     assert counting.charge("a") > 0
     assert counting.charge("b") == 0
     assert counting.delay("c") == 0
-    assert counting.charge("a", Kind.KEEPALIVE) == 0
+    assert counting.charge("a", Charged.KEEPALIVE) == 0
     for _ in range(10):
-        counting.charge("b", Kind.KEEPALIVE)
-    assert counting.charge("b", Kind.KEEPALIVE) > 0
+        counting.charge("b", Charged.KEEPALIVE)
+    assert counting.charge("b", Charged.KEEPALIVE) > 0
     assert counting.charge("b") == 0
 
 

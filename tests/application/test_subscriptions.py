@@ -7,7 +7,8 @@ from collections.abc import Collection
 
 import pytest
 
-from spalloc_server.application.subscriptions import SERVER, Key, Kind, Subscriptions
+from spalloc_server.application.commands import SERVER, Key, Kind
+from spalloc_server.application.subscriptions import Subscriptions
 
 PATIENCE = 30.0
 JOBS, MACHINES = Key(Kind.JOB), Key(Kind.MACHINE)

@@ -7,7 +7,8 @@ from collections.abc import Collection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spalloc_server.application.subscriptions import Key, Kind, Subscriptions
+from spalloc_server.application.commands import Key, Kind
+from spalloc_server.application.subscriptions import Subscriptions
 
 Names = set[int | str] | None
 

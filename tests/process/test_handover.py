@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from spalloc_server.errors import UpgradeError
-from spalloc_server.frontends.v1.connection_state import ConnectionState
+from spalloc_server.frontends.v1.connection import ConnectionState
 from spalloc_server.process import upgrade
 from spalloc_server.process.handover import FORMAT, Channel, Clients, Go, Operators, Ready, Takeover, Warm
 from spalloc_server.process.upgrade import CHUNK, Predecessor

@@ -18,9 +18,9 @@ from unittest.mock import Mock
 import pytest
 import structlog
 
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import StorageError, UpgradeError
 from spalloc_server.frontends.operators.protocol import socket_path
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.process import upgrade
 from spalloc_server.server import Server
 from spalloc_server.simulator.frame import SimulatedTimings

@@ -17,22 +17,20 @@ from rich.table import Table
 from rich.text import Text
 
 from spalloc_server.application import commands
-from spalloc_server.cli.process import count, one_line_errors
+from spalloc_server.cli.process import PATH, count, one_line_errors
 from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.core.model.views import BoardView, JobView, MachineView
 from spalloc_server.drawing.hexagons import MEANINGS, Condition, Size, Tile, columns_and_rows, job_colours
 from spalloc_server.drawing.svg import machine_svg
 from spalloc_server.drawing.terminal import CONDITION_COLOURS, FREE_LETTER, coloured_map, job_letters, plain_map
 from spalloc_server.errors import SpallocServerError
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.state_file import state_path
 
 __all__ = ["map"]
-
-PATH = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from spalloc_server.cli.process import one_line_errors
-from spalloc_server.cli.simulate_plot import plot
+from spalloc_server.cli.process import PATH, one_line_errors
 from spalloc_server.cli.tables import show, span
 from spalloc_server.cli.traces import TraceError, from_history, from_trace
 from spalloc_server.config.load import load
@@ -21,9 +22,7 @@ from spalloc_server.config.machine import Machine, check_size
 from spalloc_server.config.settings import Configuration
 from spalloc_server.core.simulation import Simulation
 
-__all__ = ["simulate"]
-
-PATH = click.Path(path_type=Path)
+__all__ = ["plot", "simulate"]
 
 
 @click.command()
@@ -113,3 +112,61 @@ def _told(name: str, value: object) -> object:
     if isinstance(value, float) and name.endswith("_s") and name != "wall_s":
         return span(value)
     return value
+
+
+WIDTH, HEIGHT, LEFT, TOP, GAP = 960, 200, 70, 30, 50
+POINTS: Final = 2000
+"""Points drawn at most in each curve."""
+
+
+def plot(simulation: Simulation) -> str:
+    """An SVG document with two panels, one above the other, over the same hours."""
+    capacity = sum(len(machine.live_boards) for machine in simulation.machines.values())
+    timeline = simulation.timeline[:: max(1, len(simulation.timeline) // POINTS)] or [(0.0, 0, 0)]
+    hours = [(at - timeline[0][0]) / 3600 for at, _, _ in timeline]
+    panels = (
+        ("boards in use", [float(boards) for _, boards, _ in timeline], float(capacity), "#3572b0"),
+        (
+            "jobs waiting",
+            [float(jobs) for _, _, jobs in timeline],
+            max(1.0, *(jobs for _, _, jobs in timeline)),
+            "#b03535",
+        ),
+    )
+    height = TOP + len(panels) * (HEIGHT + GAP)
+    title = f"{simulation.scheduling.policy}: {len(simulation.jobs)} jobs, {capacity} boards"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 20}" height="{height}">',
+        "<style>text {font: 12px sans-serif}</style>",
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{LEFT}" y="16">{title}</text>',
+    ]
+    for number, (name, values, highest, colour) in enumerate(panels):
+        parts += _panel(TOP + number * (HEIGHT + GAP), name, hours, values, highest, colour)
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _panel(
+    top: int, title: str, hours: Sequence[float], values: Sequence[float], highest: float, colour: str
+) -> list[str]:
+    """One panel: a frame, its scales, and a curve of steps."""
+    length = max(hours[-1], 1e-9)
+    bottom = top + HEIGHT
+    points = []
+    before = values[0]
+    for hour, value in zip(hours, values, strict=True):
+        x = LEFT + WIDTH * hour / length
+        points += [
+            f"{x:.1f},{bottom - HEIGHT * before / highest:.1f}",
+            f"{x:.1f},{bottom - HEIGHT * value / highest:.1f}",
+        ]
+        before = value
+    return [
+        f'<rect x="{LEFT}" y="{top}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#999"/>',
+        f'<text x="{LEFT - 8}" y="{top + 12}" text-anchor="end">{highest:.0f}</text>',
+        f'<text x="{LEFT - 8}" y="{bottom}" text-anchor="end">0</text>',
+        f'<text x="{LEFT}" y="{bottom + 18}">0 h</text>',
+        f'<text x="{LEFT + WIDTH}" y="{bottom + 18}" text-anchor="end">{hours[-1]:.1f} h</text>',
+        f'<text x="{LEFT + 8}" y="{top + 16}" fill="{colour}">{title}</text>',
+        f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}"/>',
+    ]

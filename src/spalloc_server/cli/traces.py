@@ -8,10 +8,10 @@ from pathlib import Path
 
 from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model.arguments import parse_request, read_request
+from spalloc_server.core.model.request import MAX_TEXT, Request
 from spalloc_server.core.simulation import TraceJob
 from spalloc_server.errors import RequestError, SpallocServerError
-from spalloc_server.frontends.v1.requests import MAX_TEXT, parse_request, read_request
 from spalloc_server.storage.history import read_history
 
 __all__ = ["TraceError", "from_history", "from_trace"]

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from spalloc_server.errors import UpgradeError
-from spalloc_server.frontends.v1.connection_state import ConnectionState
+from spalloc_server.frontends.v1.connection import ConnectionState
 
 __all__ = ["FORMAT", "Channel", "Clients", "Go", "Operators", "Ready", "Takeover", "Warm"]
 

@@ -15,14 +15,12 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
 
 from spalloc_server.core.model.events import JobEvent
-from spalloc_server.log.background import Background
-from spalloc_server.log.descriptor import POLL_SECONDS, takes, torn
+from spalloc_server.log.background import POLL_SECONDS, Background, takes, torn
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["JobLog"]
@@ -48,9 +46,7 @@ class JobLog:
             self._background.put(b"")  # so that a path that is wrong is told of at once
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         if self._background is not None:
             lost = await asyncio.to_thread(self._background.close, CLOSE_SECONDS)
             if lost:

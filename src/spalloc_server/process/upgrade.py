@@ -45,7 +45,6 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Final, Self
 
 from spalloc_server import __version__
@@ -54,7 +53,7 @@ from spalloc_server.core.model.rows import Snapshot
 from spalloc_server.errors import UpgradeError
 from spalloc_server.frontends.operators.service import Inherited
 from spalloc_server.frontends.operators.service import Operators as OperatorsService
-from spalloc_server.frontends.v1.connection_state import ConnectionState
+from spalloc_server.frontends.v1.connection import ConnectionState
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.logger import get_logger
@@ -116,9 +115,7 @@ class Successor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         if not self._serves:
             self.kill()
             self._channel.socket.close()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from spalloc_server import __version__
-from spalloc_server.application.subscriptions import SERVER, Key, Kind
+from spalloc_server.application.commands import SERVER, Key, Kind
 from spalloc_server.errors import RequestError
 from spalloc_server.frontends.operators import connection as connection_module
 from spalloc_server.frontends.operators import connections as connections_module
@@ -274,7 +274,7 @@ async def test_waiting_is_answered_with_another_revision_or_with_the_same_after_
     assert await operator.ask("wait", key="server", since=since, seconds=0.0) == since
     operator.send(line_of({"command": "wait", "key": "server", "since": since}))
     await operator.ask("jobs")
-    door.house.application.read_only = "full"
+    door.house.application.refuse_changes("full")
     assert (await operator.reply(1))["return"] != since
     assert (
         "Expected `float` <= 60.0"

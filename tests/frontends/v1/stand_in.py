@@ -13,8 +13,9 @@ from unittest.mock import Mock
 
 from spalloc_server.application.admission import Admission
 from spalloc_server.application.api import Application
+from spalloc_server.application.commands import Kind
 from spalloc_server.application.commits import Commits as RealCommits
-from spalloc_server.application.subscriptions import Kind, Subscriptions
+from spalloc_server.application.subscriptions import Subscriptions
 from spalloc_server.config.options import Access, Limits
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.job_state import JobState

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from spalloc_server.application.subscriptions import Kind
+from spalloc_server.application.commands import Kind
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.request import Request as WhatIsAsked

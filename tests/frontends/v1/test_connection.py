@@ -171,12 +171,12 @@ async def test_a_commit_that_fails_is_told_to_those_who_changed_something_and_to
 async def test_changes_can_be_refused_for_a_time_while_questions_are_answered() -> None:
     async with running() as run:
         line = await run.connect()
-        run.application.read_only = "the disk is full"
+        run.application.refuse_changes("the disk is full")
         assert await line.ask("create_job", owner="me") == {"exception": "the disk is full"}
         for command in ("destroy_job", "power_on_job_boards", "power_off_job_boards", "report_problem"):
             assert await line.ask(command, 1) == {"exception": "the disk is full"}
         assert await line.ask("version") == VERSION
-        run.application.read_only = None
+        run.application.refuse_changes(None)
         assert await line.ask("create_job", owner="me") == {"return": 1}
         assert [call[0] for call in run.core.calls] == ["submit"]
 

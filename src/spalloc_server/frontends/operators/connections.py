@@ -22,7 +22,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from spalloc_server.application.subscriptions import Subscriptions
+from spalloc_server.application.api import Subscriptions
 from spalloc_server.frontends.operators.connection import Connection
 from spalloc_server.log.logger import get_logger
 

@@ -18,15 +18,12 @@ import stat
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import msgspec
 
 from spalloc_server import __version__
-from spalloc_server.application.admission import Kind
-from spalloc_server.application.api import Answer, Application
-from spalloc_server.application.caller import ROLES, Caller, permissions_of
+from spalloc_server.application.api import ROLES, Answer, Application, Caller, Charged, permissions_of
 from spalloc_server.application.commands import Command, CreateJob, KeepAlive
 from spalloc_server.errors import BusyError, ForbiddenError, RequestError, SpallocServerError, UpgradeError
 from spalloc_server.frontends.operators.connection import Connection
@@ -105,9 +102,7 @@ class Operators:
             self.connections.adopt(sock, unread)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         self.connections.close()
         with suppress(FileNotFoundError):
             if self._path.stat().st_ino == self._inode:  # else another server listens there already
@@ -193,7 +188,7 @@ class Operators:
         if unknown := set(behalf.roles) - ROLES.keys():
             raise RequestError(f"there is no role {min(unknown)!r}; there are {', '.join(ROLES)}")
         identity = behalf.name if behalf.verified else behalf.address
-        admission, kind = self._application.admission, Kind(type(command) is not KeepAlive)
+        admission, kind = self._application.admission, Charged(type(command) is not KeepAlive)
         if identity is not None:
             if (seconds := admission.delay(identity, kind)) > 0:
                 raise BusyError(f"{identity} asks for too much at once: try again in {seconds:.1f} s")

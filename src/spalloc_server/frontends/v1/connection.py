@@ -16,16 +16,37 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Any, cast
 
-from spalloc_server.application.subscriptions import Kind
+import msgspec
+
+from spalloc_server.application.commands import Kind
 from spalloc_server.frontends.v1.commands import Call, decode
-from spalloc_server.frontends.v1.connection_state import ConnectionState
 from spalloc_server.frontends.v1.context import Context
 from spalloc_server.frontends.v1.door import Request, caller_at
 from spalloc_server.frontends.v1.lines import GarbageError, LineReader
 from spalloc_server.frontends.v1.listener import set_options
 from spalloc_server.frontends.v1.outgoing import TURN_BYTES, Outgoing
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "ConnectionState"]
+
+
+class ConnectionState(msgspec.Struct, kw_only=True):
+    """All that another process needs, besides the socket, to go on with a connection.
+
+    Its fields' names are on the wire between two versions (`process.handover.FORMAT`): they stay.
+    """
+
+    unread: bytes = b""
+    """Received and not answered yet."""
+    unsent: bytes = b""
+    """Answered and not sent yet."""
+    jobs: list[int] | None = []
+    """Jobs watched; None for all."""
+    machines: list[str] | None = []
+    """Machines watched; None for all."""
+    changed_jobs: list[int] = []
+    """Changes that the client has not been told of yet."""
+    changed_machines: list[str] = []
+
 
 TURN_COMMANDS = 32
 """Lines of one client that are answered before other clients have their turn."""

@@ -13,15 +13,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from spalloc_server.application.admission import Kind as Charged
-from spalloc_server.application.api import Application
-from spalloc_server.application.caller import ROLES, Caller
-from spalloc_server.application.commands import GetJobState, KeepAlive, ListJobs
-from spalloc_server.application.subscriptions import Key, Kind, Listener
+from spalloc_server.application.api import ROLES, Application, Caller, Charged, Listener
+from spalloc_server.application.commands import GetJobState, KeepAlive, Key, Kind, ListJobs
 from spalloc_server.errors import RequestError
-from spalloc_server.frontends.v1.cached_replies import CachedReplies
 from spalloc_server.frontends.v1.commands import Asked, Call, Version, Watch, read
-from spalloc_server.frontends.v1.replies import PROTOCOL_VERSION, RETURN_NULL, exception_reply, reply
+from spalloc_server.frontends.v1.replies import PROTOCOL_VERSION, RETURN_NULL, CachedReplies, exception_reply, reply
 from spalloc_server.log.defects import DefectLog
 
 __all__ = ["Client", "Door", "Request", "caller_at"]

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spalloc_server.controller import Controller
+from spalloc_server.core.model.arguments import parse_keepalive, parse_request, read_request, told_of
 from spalloc_server.errors import RequestError
-from spalloc_server.frontends.v1.requests import parse_keepalive, parse_request, told_of
 
 
 @pytest.mark.parametrize(
@@ -75,12 +76,12 @@ def test_a_machine_replaces_the_default_tag() -> None:
         ((), {"owner": "me", "require_torus": True}, "single board cannot be a torus"),
         ((0, 0, 0), {"owner": "me", "require_torus": True}, "single board cannot be a torus"),
         ((), {"owner": "me", "max_runtime": 0}, "more than 0 seconds"),
-        ((), {"owner": "me", "priority": 3}, "more than this server allows: at most 2"),
+        ((), {"owner": "me", "priority": 1.5}, "priority must be a whole number"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_a_text_that_says_why(args: Any, kwargs: Any, text: str) -> None:
     with pytest.raises(RequestError, match=text):
-        parse_request(args, kwargs, max_priority=2)
+        parse_request(args, kwargs)
 
 
 LONG = "x" * 257
@@ -97,9 +98,10 @@ LONG = "x" * 257
     ],
 )
 def test_long_texts_are_refused_but_not_where_they_were_taken_once(kwargs: Any, text: str) -> None:
-    parse_request((), kwargs)
+    request = parse_request((), kwargs)
+    assert read_request(kwargs["owner"], (), kwargs) == request
     with pytest.raises(RequestError, match=text):
-        told_of((), kwargs)
+        Controller().create_job(**kwargs)
 
 
 def test_what_is_told_of_a_request_is_as_it_came_but_never_long() -> None:
