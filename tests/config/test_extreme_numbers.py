@@ -11,8 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from spalloc_server.application import commands
-from spalloc_server.cli.simulate import simulate
-from spalloc_server.cli.traces import TraceError, from_trace
+from spalloc_server.cli.simulate import TraceError, from_trace, simulate
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import MAX_TRIADS, Machine
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS, Health, Limits, Scheduling

@@ -227,7 +227,7 @@ async def test_a_connection_that_stands_in_line_receives_no_more_than_once() -> 
         assert not sending.done()
         assert len(connection._lines.unread) <= 4 * RECEIVE_BYTES
         connection._queued = False
-        connection.thaw()
+        connection.take_turn()
         for _ in range(200_000):
             assert await line.reader.readline() == b'{"return":"1.0.0"}\n'
         await sending

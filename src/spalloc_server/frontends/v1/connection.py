@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
             self._receive(False)  # before its turn comes, it need not send more than this
         elif self._delay is None:
             if self._context.turns.over():
-                self._take_turn()
+                self.take_turn()
             else:
                 self._answer_lines()
 
@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
         if self._encrypted:
             self._answer_lines()  # at once, because TLS has no half-closed connections
         else:
-            self._take_turn()
+            self.take_turn()
         return not self._encrypted
 
     def pause_writing(self) -> None:
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has read everything."""
         self.outgoing.resume()
-        self._take_turn()
+        self.take_turn()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Forget the client."""
@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
             if handle is not None:
                 handle.cancel()
         self.outgoing.lose()
-        self._context.door.forget(self)
+        self._context.door.subscriptions.forget(self)
         self._lost(self)
 
     # -- the service calls these
@@ -169,7 +169,7 @@ class Connection(asyncio.Protocol):
         """
         self.outgoing.release(commit, error)
         if self._ended or not self._receiving:
-            self._take_turn()
+            self.take_turn()
 
     def close(self) -> None:
         """Disconnect the client once it has taken what was sent, or after `LINGER_SECONDS`."""
@@ -180,10 +180,6 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Disconnect the client at once."""
         self.outgoing.abort()
-
-    def thaw(self) -> None:
-        """Go on answering after the service was frozen."""
-        self._take_turn()
 
     def export(self) -> tuple[int, ConnectionState] | None:
         """(file descriptor of the socket, the rest) for another process to go on with.
@@ -210,7 +206,7 @@ class Connection(asyncio.Protocol):
 
     # -- from lines to replies
 
-    def _take_turn(self, *, again: bool = False) -> None:
+    def take_turn(self, *, again: bool = False) -> None:
         """Stand in line; where this client has just had a turn, in the line of those who want more."""
         if not self._queued and self._delay is None:
             self._queued = True
@@ -235,7 +231,7 @@ class Connection(asyncio.Protocol):
                 if line and not line.isspace():
                     goes_on = self._answer(line)
                 if commands == TURN_COMMANDS and goes_on and self._lines:
-                    self._take_turn(again=True)
+                    self.take_turn(again=True)
                     break
         except GarbageError as exc:
             self._reject(exc)
@@ -270,7 +266,7 @@ class Connection(asyncio.Protocol):
             return False
         took_long = (changes or len(reply) > CHEAP_BYTES) and context.turns.ended()
         if outgoing.size > TURN_BYTES or (took_long and not (self._encrypted and self._ended)):
-            self._take_turn(again=True)
+            self.take_turn(again=True)
             return False
         return not (outgoing.held and outgoing.full)
 

@@ -242,7 +242,7 @@ class Service:
         """Go on answering."""
         self.context.frozen = False
         for connection in self.connections:
-            connection.thaw()
+            connection.take_turn()
 
     def committed(self, commit: int, error: str | None = None) -> None:
         """Send the replies that waited for `commit` and earlier ones.
