@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import wraps
 from types import MappingProxyType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.settings import Configuration
@@ -62,6 +62,8 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 
+ENDED: Final = -1
+UNKNOWN: Final = -2
 _ANCHOR = time.time() - time.monotonic()
 
 
@@ -140,13 +142,23 @@ class Controller:
         request = parse_request(args, kwargs)
         keepalive = parse_keepalive(kwargs.get("keepalive", DEFAULT_KEEPALIVE))
         args_told, kwargs_told = told_of(args, kwargs)
-        return commands.create_job(
-            self.engine, request, keepalive=keepalive, host=keepalivehost, args=args_told, kwargs=kwargs_told
-        )
+        return self.submit(request, keepalive=keepalive, host=keepalivehost, args=args_told, kwargs=kwargs_told)
+
+    submit = _of_engine(commands.create_job)
 
     def job_keepalive(self, job_id: int, keepalivehost: str | None = None) -> None:
         """Start the job's lease anew, as every command that names the job does."""
         transitions.touch(self.state, job_id, keepalivehost)
+
+    def renew(self, job_id: int, host: str | None) -> int:
+        """Start the job's lease anew; return a number that is another where `get_job_state` has another answer.
+
+        It is `Job.revision` of a live job; `ENDED` and `UNKNOWN`, which are negative, where the job is not live.
+        """
+        job = transitions.touch(self.state, job_id, host)
+        if job is not None:
+            return job.revision
+        return ENDED if job_id in self.state.retired else UNKNOWN
 
     def get_job_state(self, job_id: int, keepalivehost: str | None = None) -> JobStatus:
         """State, power, lease and start of a job; unknown ones and ended ones are told apart."""
@@ -173,6 +185,16 @@ class Controller:
     def list_jobs(self) -> list[JobDescription]:
         """All live jobs, oldest first."""
         return [views.describe(job) for job in self.state.jobs.values()]
+
+    def job_revisions(self) -> list[tuple[int, int]]:
+        """Return (number, `Job.revision`) of each live job, oldest first: a new one where anything has changed."""
+        return [(job.job_id, job.revision) for job in self.state.jobs.values()]
+
+    def describe_job(self, job_id: int) -> JobDescription:
+        """Return what `list_jobs` says of a live job; `RequestError` where there is none."""
+        if job_id not in self.state.jobs:
+            raise RequestError(f"there is no live job {job_id}")
+        return views.describe(self.state.jobs[job_id])
 
     def created_from(self, job_id: int) -> str | None:
         """The address that created a live job; None where there is no such job, or that is not known."""

@@ -122,8 +122,8 @@ class Announcing(StandIn):
 
     run: Running
 
-    def submit(self, *args: Any) -> int:
-        job_id = super().submit(*args)
+    def submit(self, *args: Any, **kwargs: Any) -> int:
+        job_id = super().submit(*args, **kwargs)
         self.run.publish({job_id})
         return job_id
 

@@ -22,7 +22,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -38,7 +38,6 @@ from spalloc_server.application.performing import PERFORM, AtHardware, board_of
 from spalloc_server.application.subscriptions import Listener, Subscriptions
 from spalloc_server.application.views import ServerView
 from spalloc_server.controller import Controller, steady_time
-from spalloc_server.core import transitions
 from spalloc_server.errors import ForbiddenError, ReadOnlyError, RequestError, SpallocServerError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.defects import DefectLog
@@ -56,8 +55,6 @@ __all__ = [
 ]
 
 
-ENDED: Final = -1
-UNKNOWN: Final = -2
 _USE = Permission.USE  # to look it up in its class takes a while, and `renew` is called often
 
 
@@ -140,18 +137,14 @@ class Application:
     def renew(self, caller: Caller, job_id: int) -> int:
         """Renew a job's lease, as every command does that names it; return the revision of its state.
 
-        A door that has a reply to `GetJobState` of this revision need not ask again. It is `Job.revision` of a live
-        job; `ENDED` and `UNKNOWN`, which are negative, where the job is not live.
+        A door that has a reply to `GetJobState` of this revision need not ask again.
 
         Raises:
             ForbiddenError: the caller may not use jobs.
         """
         if _USE not in caller.permissions:
             self.perform(caller, commands.KeepAlive(job_id=job_id))  # which is refused, and audited
-        job = transitions.touch(self._core.state, job_id, caller.address)
-        if job is not None:
-            return job.revision
-        return ENDED if job_id in self._core.state.retired else UNKNOWN
+        return self._core.renew(job_id, caller.address)
 
     async def ask_hardware(self, caller: Caller, command: Command) -> Answer:
         """Do what `command` says, for `caller`, and wait for the hardware.

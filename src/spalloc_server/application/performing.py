@@ -25,11 +25,8 @@ from spalloc_server.application.views import TemperaturesView
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
-from spalloc_server.core.commands import create_job
-from spalloc_server.core.model.replies import JobDescription
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.views import BoardView
-from spalloc_server.core.views import describe
 from spalloc_server.errors import BusyError, HardwareError, RequestError
 from spalloc_server.hardware.blacklist import read_blacklist
 from spalloc_server.hardware.switchboard import Hardware
@@ -46,9 +43,7 @@ def _create(core: Controller, caller: Caller, command: commands.CreateJob) -> in
     args, kwargs = command.args, command.kwargs
     if args is None:
         args, kwargs = _in_words(command.request)
-    return create_job(
-        core.engine, command.request, keepalive=command.keepalive, host=caller.address, args=args, kwargs=kwargs
-    )
+    return core.submit(command.request, keepalive=command.keepalive, host=caller.address, args=args, kwargs=kwargs)
 
 
 def _in_words(request: Request) -> tuple[list[Any], dict[str, Any]]:
@@ -58,13 +53,6 @@ def _in_words(request: Request) -> tuple[list[Any], dict[str, Any]]:
     kwargs = {name: value for name in names if (value := getattr(request, name)) is not None}
     kwargs |= {"tags": sorted(request.tags)} if request.machine is None else {"machine": request.machine}
     return list(sizes), kwargs
-
-
-def _describe_job(core: Controller, _caller: Caller, command: commands.DescribeJob) -> JobDescription:
-    job = core.state.jobs.get(command.job_id)
-    if job is None:
-        raise RequestError(f"there is no live job {command.job_id}")
-    return describe(job)
 
 
 def _boards(core: Controller, _caller: Caller, command: commands.Boards) -> list[BoardView]:
@@ -91,8 +79,8 @@ PERFORM: Mapping[type[commands.Command], Callable[[Controller, Caller, Any], Any
     commands.PowerOffJob: lambda core, caller, c: core.power_off_job_boards(c.job_id, keepalivehost=caller.address),
     commands.DestroyJob: lambda core, _, c: core.destroy_job(c.job_id, c.reason),
     commands.ListJobs: lambda core, *_: core.list_jobs(),
-    commands.JobRevisions: lambda core, *_: [(job.job_id, job.revision) for job in core.state.jobs.values()],
-    commands.DescribeJob: _describe_job,
+    commands.JobRevisions: lambda core, *_: core.job_revisions(),
+    commands.DescribeJob: lambda core, _, c: core.describe_job(c.job_id),
     commands.ListMachines: lambda core, *_: core.list_machines(),
     commands.BoardPosition: lambda core, _, c: core.get_board_position(c.machine, c.x, c.y, c.z),
     commands.BoardAtPosition: lambda core, _, c: core.get_board_at_position(c.machine, c.cabinet, c.frame, c.board),

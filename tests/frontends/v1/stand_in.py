@@ -44,7 +44,7 @@ class StandIn:
         return command
 
     def submit(
-        self, request: Request, keepalive: float | None, host: str | None, args: list[Any], kwargs: dict[str, Any]
+        self, request: Request, *, keepalive: float | None, host: str | None, args: list[Any], kwargs: dict[str, Any]
     ) -> int:
         self.calls.append(("submit", (request, keepalive, host, args, kwargs), {}))
         self.jobs.append(request.owner)
@@ -58,9 +58,6 @@ class StandIn:
     def renew(self, job_id: int, host: str | None) -> int:
         self.calls.append(("renew", (job_id, host), {}))
         return len(self.jobs)
-
-    def job_revision(self, job_id: int) -> int | None:
-        return 0 if 1 <= job_id <= len(self.jobs) else None
 
     def job_revisions(self) -> list[tuple[int, int]]:
         return [(number, id(job)) for number, job in enumerate(self.jobs, start=1)]

@@ -11,8 +11,6 @@ from structlog.testing import capture_logs
 from spalloc_server.application.commands import Command, DescribeJob, GetJobState
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import Controller, Outcome
-from spalloc_server.core import views
-from spalloc_server.core.job import Job
 from spalloc_server.frontends.v1 import replies
 from spalloc_server.frontends.v1.door import caller_at
 from spalloc_server.frontends.v1.replies import CachedReplies
@@ -129,12 +127,14 @@ def test_a_job_that_cannot_be_described_is_left_out_and_put_on_record(
 ) -> None:
     first, second = (bench.core.create_job(owner="me") for _ in range(2))
 
-    def broken(job: Job) -> Any:
-        if job.job_id == first:
-            raise ZeroDivisionError
-        return views.describe(job)
+    describe = bench.core.describe_job
 
-    monkeypatch.setattr("spalloc_server.application.performing.describe", broken)
+    def broken(job_id: int) -> Any:
+        if job_id == first:
+            raise ZeroDivisionError
+        return describe(job_id)
+
+    monkeypatch.setattr(bench.core, "describe_job", broken)
     with capture_logs() as logs:
         assert [job["job_id"] for job in bench.listed()] == [second]
     assert [(line["event"], line["job_id"]) for line in logs] == [("a job could not be listed", first)]
