@@ -1,10 +1,10 @@
 """The shell that wires the core to the world, and runs it.
 
 Theory of operation. Everything happens in one event loop. Clients' commands, the hardware's answers and the passing of
-time change the core; `Commits` takes the changes, has them stored, and then lets their effects go: this module's
-`_act` switches power and tells watchers.
+time change the core; `Commits` takes the changes, has them stored, and then has their effects done:
+`process.consequences` switches power and tells subscribers.
 
-Stopping has two stages. The first finishes what BMPs are doing and says goodbye to clients; jobs keep their boards,
+Stopping has two stages. The first finishes what BMPs are doing and disconnects clients; jobs keep their boards,
 and boards their power. The second stops at once. Neither loses anything that was acknowledged.
 
 After an upgrade the old process only finishes what it has begun at BMPs. What it is told meanwhile it passes on.
@@ -114,7 +114,7 @@ class Server(InThread):
         self._serves = False
         self._asked_early: list[Callable[[], None]] = []
         """What is to be done as soon as it serves."""
-        self._care = JournalMaintenance(self._refuse)
+        self._maintenance = JournalMaintenance(self._refuse)
         self.defects = DefectLog()
         """What went wrong in the server itself."""
         self.controller = Controller()
@@ -153,7 +153,7 @@ class Server(InThread):
             self._hardware = await stack.enter_async_context(hardware)
             self._connect_parts(reports)
             self._commits.stopped = predecessor is not None
-            stack.push_async_callback(self._say_goodbye)
+            stack.push_async_callback(self._wind_up)
             self._configure(self._configuration)
             if self._cold_start and predecessor is None:
                 self.controller.switch_off_unused()
@@ -295,7 +295,9 @@ class Server(InThread):
             "leases": lambda: self._time.judge_leases(
                 lambda: self._configuration.timeout_check_interval, self._service.turns.pass_through
             ),
-            "care of the journal": lambda: self._care.run(self._journal, lambda: self._configuration.history_days),
+            "maintenance of the journal": lambda: self._maintenance.run(
+                self._journal, lambda: self._configuration.history_days
+            ),
             "systemd's watchdog": systemd.feed_watchdog,
             "stalls": self.stalls.run,
         }
@@ -330,7 +332,7 @@ class Server(InThread):
             log.warning("cold start: old state moved aside", kept_as=str(kept))
         loop = asyncio.get_running_loop()
         self._journal = SqliteJournal.open(
-            self._state, read_request=read_request, loop=loop, on_health=self._care.on_health, lock=lock
+            self._state, read_request=read_request, loop=loop, on_health=self._maintenance.on_health, lock=lock
         )
 
     def _restore(self) -> None:
@@ -375,20 +377,20 @@ class Server(InThread):
 
     # ---------------------------------------------------------------- stopping
 
-    async def _say_goodbye(self) -> None:
-        """Finish what is under way, unless there is haste, and disconnect the clients."""
+    async def _wind_up(self) -> None:
+        """Finish what is under way, unless the stop is in a hurry, and disconnect the clients."""
         self._service.acceptor.stop_listening()
         self._time.stop()
         if self._commits.stopped:
             return
         systemd.notify("STOPPING=1")
-        await hurried(self._part(), self._haste_asked, 0.0)
+        await hurried(self._finish_work(), self._haste_asked, 0.0)
         await hurried(self._commits.settle(), self._haste_asked, HASTE_SECONDS)
         self._commits.stop()  # should the disk go on after all, the next start does what follows
         for connection in tuple(self._service.connections):
             connection.abort()
 
-    async def _part(self) -> None:
+    async def _finish_work(self) -> None:
         await self._commits.settle()
         if not await self._hardware.drain(DRAIN_SECONDS):
             log.warning("BMPs did not finish in time; their work is taken up again at the next start")

@@ -1,4 +1,4 @@
-"""Writes in a thread of its own to what may fail or hang, so that nobody else ever waits for it.
+"""Writing, in a thread of its own, to what may fail or hang, so that nothing else ever waits for it.
 
 Theory of operation. `put` appends a record to a buffer and returns. A daemon thread takes records from there, in
 order, and hands them to `write`. Where that fails, the record stays and is tried again, at first soon and then once a
@@ -131,7 +131,7 @@ class Background:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             try:
                 self._thread.start()
-            except Exception:  # noqa: BLE001 - RuntimeError or MemoryError: whoever logs is not to suffer from it
+            except Exception:  # noqa: BLE001 - RuntimeError or MemoryError: the code that logs goes on
                 self._thread = None
         return self._thread is not None
 

@@ -2,7 +2,7 @@
 
 Theory of operation. Nothing that only tells may decide. Where a line of the log goes is set up by the program
 (`cli.logs`, or an embedding program's own structlog), and there it may fail: the disk is full, the reader of a pipe is
-gone, a value cannot be shown. Then the line is lost, and whoever logged it goes on.
+gone, a value cannot be shown. Then the line is lost, and the code that logged it goes on.
 """
 
 from __future__ import annotations

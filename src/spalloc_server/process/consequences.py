@@ -1,7 +1,7 @@
 """Between core and hardware: what follows from a commit, and what the hardware reports.
 
-Theory of operation. `Consequences`: boards are switched, clients are told, and the log of jobs grows. Whoever is
-concerned by one effect must not suffer from another: each is done by itself, and what it raises is put on record
+Theory of operation. `Consequences`: boards are switched, clients are told, and the log of jobs grows. One
+effect must not spoil another: each is done by itself, and what it raises is put on record
 (`defects`). A power-on that cannot even be begun counts as one that has failed, so that its job is placed elsewhere; a
 power-off is tried again, since its boards are given to nobody before it is done.
 

@@ -43,7 +43,7 @@ class JobLog:
 
     async def __aenter__(self) -> Self:
         if self._background is not None:
-            self._background.put(b"")  # so that a path that is wrong is told of at once
+            self._background.put(b"")  # so that a wrong path is reported at once
         return self
 
     async def __aexit__(self, *_raised: object) -> None:
@@ -53,7 +53,7 @@ class JobLog:
                 self._tell_lost(lost)
 
     def append(self, events: list[JobEvent]) -> None:
-        """Have it written what happened. Never waits; what cannot be written is told of in the server's log."""
+        """Have these events written. Never waits; the server's log tells what cannot be written."""
         if self._background is not None and events:
             with suppress(Exception):
                 self._background.put(b"".join(msgspec.json.encode(event) + b"\n" for event in events))

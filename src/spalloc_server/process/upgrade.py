@@ -83,7 +83,7 @@ CHUNK = 100
 most."""
 
 ACCEPTED_TURNS = 10
-"""Turns of the event loop after which whoever was accepted before an upgrade is a connection of the service."""
+"""Turns of the event loop after which a client that was accepted before an upgrade is a connection of the service."""
 
 log = get_logger(__name__)
 
@@ -197,8 +197,8 @@ class Predecessor:
         self._operators: Inherited | None = None
         if takeover.operators:
             operators, numbers = channel.receive(Operators)
-            ear, *sockets = (socket.socket(fileno=number) for number in numbers)
-            self._operators = ear, list(zip(sockets, operators.unread, strict=True))
+            listening_socket, *sockets = (socket.socket(fileno=number) for number in numbers)
+            self._operators = listening_socket, list(zip(sockets, operators.unread, strict=True))
 
     @classmethod
     def find(cls) -> Self | None:
@@ -210,7 +210,7 @@ class Predecessor:
         return cls(Channel(socket.socket(fileno=int(number))))
 
     def claim(self, commits: Commits, hardware: Hardware, operators: OperatorsService) -> None:
-        """Say that this process is ready, and wait for the word. Blocks.
+        """Say that this process is ready, and wait for `Go`. Blocks.
 
         Args:
             commits: stopped until then.
@@ -342,7 +342,7 @@ async def _go_on(
 
 
 async def _settle(commits: Commits, journal: SqliteJournal) -> None:
-    """Wait until nothing waits for a commit; this returns in the very turn of the event loop in which that is so."""
+    """Wait until nothing waits for a commit, and return in the same cycle of the event loop."""
     try:
         async with asyncio.timeout(SETTLE_SECONDS):
             for _ in range(ACCEPTED_TURNS):

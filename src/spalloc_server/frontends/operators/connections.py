@@ -1,9 +1,9 @@
 """Connections to the local API socket: there is always room for one more, and none is lost at an upgrade.
 
-Theory of operation. Whoever may connect may stop everything in an emergency, so no other connection can keep one out:
-who comes when `MAX_CONNECTIONS` are open takes the place of the one that has been idle for longest, or, where all wait
-for a reply or a change, of the one that has waited for longest. Few are accepted in one turn of the event loop, so that
-what they have sent is read before others come. Clients never get the process's last file descriptors
+Theory of operation. Every client that may connect may stop everything in an emergency, so no other connection can keep
+it out: one that comes when `MAX_CONNECTIONS` are open takes the place of the one that has been idle for longest, or,
+where all wait for a reply or a change, of the one that has waited for longest. Few are accepted in one cycle of the
+event loop, so that what they have sent is read before others come. Clients never get the process's last file descriptors
 (`frontends.v1.listener`); where there are none all the same, a connection gives up its own, or else a spare one is
 used. A connection that is closed for another is told so first. Its requests, if it has any, go on.
 
@@ -35,7 +35,7 @@ BACKLOG = 128
 """Operators that may wait to be accepted."""
 
 ACCEPTED = 4
-"""Operators that are accepted in a row, before others have their turn."""
+"""Operators that are accepted in a row, before others are served."""
 
 RETRY_SECONDS = 0.1
 """Between attempts to accept an operator while there is no file descriptor."""

@@ -2,8 +2,8 @@
 
 Theory of operation. `connections` accepts clients and gives their lines to this module, which performs what they ask
 and answers once that is durable. Who asks is known from the operating system; the server's own user, and root, may ask
-for others, too. What takes long to answer is answered one in each turn of the event loop, so that whoever would change
-something goes in between, and not before the client has read its earlier replies.
+for others, too. Of requests that take long, one is answered in each cycle of the event loop, so that commands that
+change something go in between, and not before the client has read its earlier replies.
 
 The socket admits only the server's own user and root, and its path ends with the server; one that a crash left behind
 is replaced. At an upgrade the socket goes to the new process as it is, so somebody always listens.
@@ -126,7 +126,7 @@ class Operators:
     # -- answering
 
     def _begin(self, connection: Connection, line: bytes) -> Coroutine[Any, Any, None] | None:
-        """Give what answers a line; None where it is no request, which ends the connection."""
+        """Return the coroutine that answers a line; None where it is no request, which ends the connection."""
         try:
             request = _request_in(line)
         except (msgspec.MsgspecError, RecursionError) as exc:
@@ -180,7 +180,7 @@ class Operators:
         return {text: subscriptions.revision(key) for text, key in keys.items()}
 
     def _caller(self, connection: Connection, behalf: Behalf | None, command: Command) -> Caller:
-        """Return who asks: the user at the other end, or whoever that asks for, within the budget of that one."""
+        """Return the caller: the user at the other end, or the one that it asks for, within the budget of that one."""
         if behalf is None:
             return Caller(door=DOOR, name=connection.user, verified=True, permissions=ROLES["admin"])
         if not connection.trusted:

@@ -5,8 +5,8 @@ thread is spent on a client. Lines that are not answered yet stay in the `LineRe
 and then nothing more is received; TCP makes the client wait. Replies go the way that `outgoing` tells.
 
 A connection is blocked while the client does not read (the transport has bytes left), while too many replies are held,
-while its address sends commands faster than it may, or when other clients have their turn: after `TURN_COMMANDS` lines,
-or when the event loop has served clients for long enough (`turns`). While it stands in their line it receives once
+while its address sends commands faster than it may, or while other clients are served: after `TURN_COMMANDS` lines,
+or when the event loop has served clients for long enough (`turns`). While it is queued with them it receives once
 more, and then no more either.
 """
 
@@ -49,7 +49,7 @@ class ConnectionState(msgspec.Struct, kw_only=True):
 
 
 TURN_COMMANDS = 32
-"""Lines of one client that are answered before other clients have their turn."""
+"""Lines of one client that are answered before other clients are served."""
 
 CHEAP_BYTES = 1024
 """Bytes of a reply up to which the clock is not read, where its command changed nothing."""
@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         self._encrypted = False
         self._ended = False
         self._queued = False
-        """Whether it is in the line of those who wait for their turn."""
+        """Whether it is queued with those that wait for their turn."""
         self._delay: asyncio.TimerHandle | None = None
         """Until its address may send another command."""
         self._linger: asyncio.TimerHandle | None = None
@@ -207,7 +207,7 @@ class Connection(asyncio.Protocol):
     # -- from lines to replies
 
     def take_turn(self, *, again: bool = False) -> None:
-        """Stand in line; where this client has just had a turn, in the line of those who want more."""
+        """Queue for a turn; where this client has just had one, with those that want more."""
         if not self._queued and self._delay is None:
             self._queued = True
             turns = self._context.turns

@@ -2,8 +2,8 @@
 
 Theory of operation. Clients are accepted a few at a time, so that a crowd of them leaves the others their turn. When
 the process has no file descriptors left but a reserve for its own work, or the system has none left at all, accepting
-pauses until a client's socket is closed (`resume`); every `RETRY_SECONDS` the listener looks for itself, so that it
-depends on nobody's telling. Meanwhile clients wait in the system's backlog: none is turned away. (Left to themselves,
+pauses until a client's socket is closed (`resume`); every `RETRY_SECONDS` the listener looks for itself, in case
+`resume` is not called. Meanwhile clients wait in the system's backlog: none is turned away. (Left to themselves,
 asyncio fills the log and uvloop disconnects clients.)
 """
 
@@ -27,7 +27,7 @@ BACKLOG = 4096
 """Clients that may wait to be accepted (the system may allow fewer): all reconnect at once after a restart."""
 
 ACCEPTED = 32
-"""Clients that are accepted in a row, before others have their turn."""
+"""Clients that are accepted in a row, before others are served."""
 
 RESERVED_FILES = 128
 """File descriptors that are kept for other things than clients."""

@@ -27,7 +27,7 @@ from spalloc_server.frontends.v1.replies import notification
 __all__ = ["PENDING_BYTES", "TURN_BYTES", "Outgoing"]
 
 TURN_BYTES = 65536
-"""Bytes of replies after which other clients have their turn; also the most that are held for commits."""
+"""Bytes of replies after which other clients are served; also the most that are held for commits."""
 
 PENDING_BYTES = 64
 """Memory that one changed job or machine counts for, until the client has read of it."""
