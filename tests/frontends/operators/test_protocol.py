@@ -181,6 +181,12 @@ async def test_what_v1_has_checked_is_not_taken_from_others(door: Door) -> None:
         ({"boards": 1, "require_torus": True}, "a single board cannot be a torus"),
         ({"boards": 2, "tags": [str(tag) for tag in range(99)]}, "99 tags given: name at most 16"),
         ({"boards": 2**60}, "size must be a whole number from"),
+        ({"boards": 2, "max_dead_links": -(2**60)}, "max_dead_links must be a whole number from"),
+        ({"boards": 2, "board": [0, 0, 0]}, "ask for either boards"),
+        ({}, "ask for either boards"),
+        ({"boards": 2, "machine": "m", "tags": ["default"]}, "machine and tags exclude each other"),
+        ({"boards": 2, "min_ratio": 2}, "min_ratio must be from 0"),
+        ({"boards": 2, "owner": "x" * 257}, "owner of 257 characters given"),
     ],
 )
 async def test_a_request_is_checked_whoever_sends_it(door: Door, request_: dict[str, Any], told: str) -> None:
