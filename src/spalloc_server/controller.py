@@ -34,7 +34,6 @@ from spalloc_server.core.defects import Defects
 from spalloc_server.core.engine import Engine
 from spalloc_server.core.model.arguments import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
 from spalloc_server.core.model.effects import Effects
-from spalloc_server.core.model.events import JobEvent
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import BoardFailure, FrameWork, Outcome, Switch
 from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, WhereIs
@@ -292,22 +291,6 @@ class Controller:
     def take_switches(self) -> list[Switch]:
         """Power operations to start since the last call, in order; only after their changes are stored."""
         taken, self.state.outbox.switches = self.state.outbox.switches, []
-        return taken
-
-    def take_events(self) -> list[JobEvent]:
-        """What has happened to jobs since the last call, in order; the latest `core.outbox.MAX_EVENTS` of it."""
-        taken = list(self.state.outbox.events)
-        self.state.outbox.events.clear()
-        return taken
-
-    def take_changed_jobs(self) -> set[int]:
-        """Jobs whose state changed since the last call."""
-        taken, self.state.outbox.changed_jobs = self.state.outbox.changed_jobs, set()
-        return taken
-
-    def take_changed_machines(self) -> set[str]:
-        """Machines that changed, or on which boards were given or freed, since the last call."""
-        taken, self.state.outbox.changed_machines = self.state.outbox.changed_machines, set()
         return taken
 
     # ---------------------------------------------------------------- stop and go on
