@@ -214,7 +214,7 @@ async def test_a_machine_that_goes_cuts_a_power_cycle_off(house: House, monkeypa
         await asking
 
 
-async def test_a_power_cycle_that_is_not_stored_is_told_and_audited_once(house: House) -> None:
+async def test_a_power_cycle_that_is_not_stored_is_reported_and_audited_once(house: House) -> None:
     house.journal.failure = StorageError("the disk is full")
     with structlog.testing.capture_logs() as log, pytest.raises(StorageError, match="the disk is full"):
         await house.application.ask_hardware(OPERATOR, commands.PowerCycle(**BOARD))  # type: ignore[arg-type]

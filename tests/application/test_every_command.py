@@ -292,7 +292,7 @@ def test_what_is_changed_although_nothing_can_be_stored_is_this() -> None:
 
 
 @every_command_by_every_door
-async def test_where_the_commit_fails_caller_and_audit_are_told(door: Door, example: Example) -> None:
+async def test_caller_and_audit_are_told_of_a_commit_that_fails(door: Door, example: Example) -> None:
     house, before = await prepared(example)
     house.journal.failure = StorageError(FULL)
     async with door(house) as ask:

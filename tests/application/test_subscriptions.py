@@ -83,7 +83,7 @@ def test_who_leaves_hears_nothing_more_and_is_forgotten(subscriptions: Subscript
     assert not any(each.listeners or each.names or each.of_all for each in subscriptions._kinds.values())
 
 
-def test_what_has_ended_is_told_once_more_and_then_remembered_by_nobody(subscriptions: Subscriptions, ear: Ear) -> None:
+def test_the_end_is_published_and_its_listeners_are_then_forgotten(subscriptions: Subscriptions, ear: Ear) -> None:
     subscriptions.subscribe(ear, job(1))
     subscriptions.publish(Kind.JOB, [1], ended=[1])
     assert ear.heard == [("job", {1})]

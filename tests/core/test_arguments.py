@@ -36,7 +36,7 @@ def test_defaults_are_those_of_the_protocol() -> None:
     assert (request.max_dead_boards, request.max_dead_links) == (None, None)
 
 
-def test_sloppy_requests_that_always_worked_still_do() -> None:
+def test_requests_in_loose_types_that_always_worked_still_do() -> None:
     request = parse_request((4.0, True, None), {"owner": 7, "min_ratio": 1, "max_dead_boards": 3.0, "tags": ""})
     assert (request.triads, request.owner, request.max_dead_boards, request.tags) == ((4, 1), "7", 3, frozenset())
     assert parse_request((None,), {"owner": "me"}).boards == 1
@@ -97,7 +97,7 @@ LONG = "x" * 257
         ({"owner": "me", "tags": ["a"] * 17}, "17 tags given: name at most 16"),
     ],
 )
-def test_long_texts_are_refused_but_not_where_they_were_taken_once(kwargs: Any, text: str) -> None:
+def test_long_texts_are_refused_in_new_jobs_and_read_in_old_rows(kwargs: Any, text: str) -> None:
     request = parse_request((), kwargs)
     assert read_request(kwargs["owner"], (), kwargs) == request
     with pytest.raises(RequestError, match=text):

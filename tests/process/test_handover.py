@@ -128,7 +128,7 @@ class Announcing(StandIn):
         return job_id
 
 
-async def test_nobody_is_answered_before_all_connections_are_there(
+async def test_no_client_is_answered_before_all_connections_are_there(
     channels: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upgrade, "CHUNK", 1)

@@ -324,7 +324,7 @@ class Helpless(upgrade.Successor):
         raise UpgradeError("the other process has ended")
 
 
-async def test_a_state_that_cannot_be_had_back_does_not_leave_the_old_process_deaf(
+async def test_the_old_process_serves_on_where_it_cannot_get_the_state_back(
     place: Place, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with place.simulator(), place.serving() as server:

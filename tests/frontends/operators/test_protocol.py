@@ -78,7 +78,9 @@ async def test_the_server_says_who_it_is_and_answers_then(door: Door) -> None:
     ],
     ids=range(7),
 )
-async def test_whoever_says_no_hello_is_told_what_to_install_as_older_programs_read_it(door: Door, line: bytes) -> None:
+async def test_a_program_that_sends_no_hello_is_told_what_to_install_in_a_form_that_older_ones_read(
+    door: Door, line: bytes
+) -> None:
     operator = await door.connect(line + b"\n" + line_of({"command": "undrain", "machine": "n"}))
     word = await raw(operator)
     assert f"Use the spalloc-admin of spalloc-server {__version__}" in word["exception"]
@@ -189,7 +191,7 @@ async def test_what_v1_has_checked_is_not_taken_from_others(door: Door) -> None:
         ({"boards": 2, "owner": "x" * 257}, "owner of 257 characters given"),
     ],
 )
-async def test_a_request_is_checked_whoever_sends_it(door: Door, request_: dict[str, Any], told: str) -> None:
+async def test_a_request_is_checked_as_those_of_v1_are(door: Door, request_: dict[str, Any], told: str) -> None:
     reply = await (await door.connect()).say({"command": "create job", "request": {"owner": "ann", **request_}})
     assert told in reply["error"]["text"]
     assert reply["error"]["code"] == "bad-request"
@@ -247,7 +249,7 @@ def test_what_is_no_key_is_refused(text: str) -> None:
         key_in(text)
 
 
-async def test_who_subscribes_is_told_once_that_is_stored_and_of_nothing_else(door: Door) -> None:
+async def test_subscribers_are_told_of_their_keys_only_and_once_changes_are_stored(door: Door) -> None:
     watching, acting = await door.connect(), await door.connect()
     revisions = await watching.ask("subscribe", keys=["machine/m", "jobs"])
     assert revisions.keys() == {"machine/m", "jobs"}

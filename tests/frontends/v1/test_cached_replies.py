@@ -67,7 +67,7 @@ def test_a_state_is_encoded_again_only_when_it_is_another(bench: Bench) -> None:
     assert bench.again(GetJobState) == 1
 
 
-def test_what_is_told_of_a_job_that_is_not_live_is_encoded_once_and_follows_its_end(bench: Bench) -> None:
+def test_the_state_of_a_job_that_is_not_live_is_encoded_once_and_follows_its_end(bench: Bench) -> None:
     assert [bench.state(1)["state"] for _ in range(3)] == [0, 0, 0]
     assert bench.again(GetJobState) == 1
     first = bench.core.create_job(owner="me")

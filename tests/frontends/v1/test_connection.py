@@ -155,7 +155,7 @@ async def test_a_commit_releases_all_earlier_tickets_and_no_later_one() -> None:
         assert await lines[2].receive() == {"return": 3}
 
 
-async def test_a_commit_that_fails_is_told_to_those_who_changed_something_and_to_no_others() -> None:
+async def test_only_clients_that_changed_something_are_told_of_a_commit_that_fails() -> None:
     async with running() as run:
         run.commits.on = True
         line = await run.connect()
@@ -257,7 +257,7 @@ async def test_one_client_has_no_more_than_its_turn_however_many_commands_it_sen
     connection.connection_lost(None)
 
 
-async def test_others_have_their_turn_while_one_client_asks_for_much() -> None:
+async def test_others_are_served_while_one_client_asks_for_much() -> None:
     async with running() as run:
         greedy, modest = await run.connect(), await run.connect()
         await modest.ask("version")
