@@ -34,6 +34,16 @@ from spalloc_server.hardware.switchboard import Hardware
 __all__ = ["PERFORM", "AtHardware", "board_of"]
 
 
+MAX_AT_HARDWARE = 32
+"""Commands that may wait for hardware at the same time."""
+
+POWER_CYCLE_SECONDS = 120.0
+"""The longest wait for a power cycle, which waits for its turn in its frame."""
+
+READ_AT_ONCE = 16
+"""Boards whose sensors are read at the same time; `Hardware` bounds what may wait for it."""
+
+
 def board_of(command: commands.OfBoard) -> tuple[int, int, int]:
     """Return the board that a command is about."""
     return command.x, command.y, command.z
@@ -105,16 +115,6 @@ PERFORM: Mapping[type[commands.Command], Callable[[Controller, Caller, Any], Any
     commands.Resume: lambda core, *_: core.resume(),
 }
 """All but `Status`, which tells more than the core knows, and what waits for hardware."""
-
-
-MAX_AT_HARDWARE = 32
-"""Commands that may wait for hardware at the same time."""
-
-POWER_CYCLE_SECONDS = 120.0
-"""The longest wait for a power cycle, which waits for its turn in its frame."""
-
-READ_AT_ONCE = 16
-"""Boards whose sensors are read at the same time; `Hardware` bounds what may wait for it."""
 
 
 class AtHardware:

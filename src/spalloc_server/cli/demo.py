@@ -3,7 +3,9 @@
 Theory of operation. The machine (or another, with `--config`) is simulated down to its BMPs and to boards that boot.
 The hardware is one process and the server another, so the hardware outlives a server that is killed. This process
 starts both, starts the server again where it ends by itself, and shows what happens as a client sees it. The server
-drives the hardware over UDP, and everybody reaches the server over TCP, the imaginary users too.
+drives the hardware over UDP, and everybody reaches the server over TCP, the imaginary users too: networks that are
+simulated now and then, each through a connection of its own. `demo --once` looks at the hardware as a driver would:
+which boards are on, and which links they stop.
 """
 
 from __future__ import annotations
@@ -47,6 +49,32 @@ ONCE_SECONDS = 60.0
 """The longest that `demo --once` may take."""
 POLL_SECONDS = 0.05
 """`demo --once`: between looks whether boards are off."""
+
+
+FPGA_OFF: Final = 0xFFFFFFFF
+"""What a register of a board that is off reads as."""
+
+USERS = (
+    "retina",
+    "visual-cortex",
+    "cochlea",
+    "hippocampus",
+    "cerebellum",
+    "basal-ganglia",
+    "motor-cortex",
+    "sudoku",
+    "robot-arm",
+    "mushroom-body",
+)
+"""Each has at most one job at a time, so that all together leave room for real users."""
+
+SIZES = (1, 1, 1, 3, 3, 6, 12, 24, 24, 48, 96, 200)
+"""Boards that they ask for, alike probable."""
+
+THINKING_SECONDS = (0.5, 6.0)
+
+RUNNING_SECONDS = (3.0, 20.0)
+"""Shortest and longest; less than a job's keepalive."""
 
 
 @click.command()
@@ -214,10 +242,6 @@ async def _take_one_job_through(port: int, configuration: Configuration, stoppin
     stopping.set()
 
 
-FPGA_OFF: Final = 0xFFFFFFFF
-"""What a register of a board that is off reads as."""
-
-
 async def look_at_hardware(configuration: Configuration) -> tuple[int, int]:
     """Return (boards that are on, links that they stop) of all machines.
 
@@ -242,28 +266,6 @@ async def look_at_hardware(configuration: Configuration) -> tuple[int, int]:
 
 async def _read(bmp: Bmp, board: int, fpga: int, address: int) -> int:
     return int.from_bytes(await bmp.command(board, Command.FPGA_READ, address, 4, fpga), "little")
-
-
-USERS = (
-    "retina",
-    "visual-cortex",
-    "cochlea",
-    "hippocampus",
-    "cerebellum",
-    "basal-ganglia",
-    "motor-cortex",
-    "sudoku",
-    "robot-arm",
-    "mushroom-body",
-)
-"""Each has at most one job at a time, so that all together leave room for real users."""
-
-SIZES = (1, 1, 1, 3, 3, 6, 12, 24, 24, 48, 96, 200)
-"""Boards that they ask for, alike probable."""
-
-THINKING_SECONDS = (0.5, 6.0)
-RUNNING_SECONDS = (3.0, 20.0)
-"""Shortest and longest; less than a job's keepalive."""
 
 
 async def use(host: str, port: int, user: str) -> None:

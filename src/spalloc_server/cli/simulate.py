@@ -1,4 +1,8 @@
-"""`spalloc-admin simulate`: a trace of jobs through the scheduler that serves, in virtual time."""
+"""`spalloc-admin simulate`: a trace of jobs through the scheduler that serves, in virtual time.
+
+Theory of operation. A trace is a CSV file, one in the Standard Workload Format, or a server's own history. What comes
+out is figures, and with `--plot` a picture: boards in use and jobs that wait, over time, as SVG.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,15 @@ from spalloc_server.errors import RequestError, SpallocServerError
 from spalloc_server.storage.history import read_history
 
 __all__ = ["TraceError", "from_history", "from_trace", "plot", "simulate"]
+
+
+WIDTH, HEIGHT, LEFT, TOP, GAP = 960, 200, 70, 30, 50
+
+POINTS: Final = 2000
+"""Points drawn at most in each curve."""
+
+SWF_SUBMIT, SWF_RUN_TIME, SWF_PROCESSORS, SWF_REQUESTED, SWF_USER = 1, 3, 4, 7, 11
+"""Fields of a line of the Standard Workload Format, counted from 0."""
 
 
 @click.command()
@@ -119,11 +132,6 @@ def _told(name: str, value: object) -> object:
     return value
 
 
-WIDTH, HEIGHT, LEFT, TOP, GAP = 960, 200, 70, 30, 50
-POINTS: Final = 2000
-"""Points drawn at most in each curve."""
-
-
 def plot(simulation: Simulation) -> str:
     """An SVG document with two panels, one above the other, over the same hours."""
     capacity = sum(len(machine.live_boards) for machine in simulation.machines.values())
@@ -175,10 +183,6 @@ def _panel(
         f'<text x="{LEFT + 8}" y="{top + 16}" fill="{colour}">{title}</text>',
         f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}"/>',
     ]
-
-
-SWF_SUBMIT, SWF_RUN_TIME, SWF_PROCESSORS, SWF_REQUESTED, SWF_USER = 1, 3, 4, 7, 11
-"""Fields of a line of the Standard Workload Format, counted from 0."""
 
 
 class TraceError(SpallocServerError):

@@ -42,6 +42,10 @@ PIECE_BYTES = 4096
 """Records are written together up to this size: so much is never mixed with another process's output in a pipe."""
 
 
+POLL_SECONDS = 1.0
+"""The longest that a thread waits at once for a pipe or terminal that takes nothing."""
+
+
 class Background:
     """A buffer, and the thread that empties it.
 
@@ -189,10 +193,6 @@ class Background:
 def lines_of(record: bytes) -> int:
     """Lines in a record; one, where it is a part of a line."""
     return record.count(b"\n") or int(bool(record))
-
-
-POLL_SECONDS = 1.0
-"""The longest that a thread waits at once for a pipe or terminal that takes nothing."""
 
 
 class Descriptor:

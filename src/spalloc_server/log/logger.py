@@ -17,6 +17,10 @@ import structlog
 __all__ = ["COMPLAINTS", "Complaints", "Logger", "get_logger"]
 
 
+COMPLAINTS = 20
+"""Lines of the log about clients that do wrong, each second."""
+
+
 class Logger:
     """Logs as structlog is configured at the time of each call. What goes wrong in that is swallowed."""
 
@@ -48,9 +52,6 @@ def get_logger(name: str) -> Logger:
     """Return the logger for the module of this name."""
     return Logger(name)
 
-
-COMPLAINTS = 20
-"""Lines of the log about clients that do wrong, each second."""
 
 log = get_logger(__name__)
 

@@ -30,6 +30,10 @@ RETURN_NULL = b'{"return":null}\n'
 encode = msgspec.json.Encoder().encode
 
 
+SPARE_REPLIES = 1024
+"""Replies about jobs that are not live that are kept in any case."""
+
+
 class _Return(msgspec.Struct):
     value: Any = msgspec.field(name="return")
 
@@ -51,10 +55,6 @@ def exception_reply(text: str) -> bytes:
 def notification(kind: str, changed: list[Any]) -> bytes:
     """The line that tells a client what changed; `kind` is jobs_changed or machines_changed."""
     return encode({kind: changed}) + b"\n"
-
-
-SPARE_REPLIES = 1024
-"""Replies about jobs that are not live that are kept in any case."""
 
 
 class CachedReplies:
