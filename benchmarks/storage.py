@@ -12,9 +12,9 @@ from pathlib import Path
 
 from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.core.model.allocation import Allocation
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import Changes, JobRow
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.sqlite import SqliteJournal
 
 CHUNK = 1000

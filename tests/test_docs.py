@@ -21,9 +21,9 @@ from spalloc_server.config.settings import Configuration
 from spalloc_server.config.toml import _Explicit, _SingleBoard, _StandardIps
 from spalloc_server.controller import Controller, Outcome
 from spalloc_server.core.model import replies
+from spalloc_server.core.model.arguments import KEYWORDS
 from spalloc_server.frontends.v1.commands import COMMANDS
 from spalloc_server.frontends.v1.replies import PROTOCOL_VERSION
-from spalloc_server.frontends.v1.requests import KEYWORDS
 from spalloc_server.storage.rows import TABLES
 from tests.pages import DOCS, PAGES, ROOT, SOURCES, cells, module_name, page, section
 

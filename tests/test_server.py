@@ -17,8 +17,8 @@ import pytest
 import structlog
 
 from spalloc_server.config import watch as config_watch
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import ConfigurationError, DamagedStateError, SpallocServerError, StorageError
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.hardware.scp import Command
 from spalloc_server.server import Server
 from spalloc_server.storage.history import read_state

@@ -20,14 +20,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import wraps
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board, Location
-from spalloc_server.core import commands, operations, restore as restoring, set_aside, transitions, views
+from spalloc_server.core import commands, operations, restore, set_aside, transitions, views
 from spalloc_server.core.check import check
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.engine import Engine
@@ -38,29 +39,25 @@ from spalloc_server.core.model import (
     Effects,
     FrameWork,
     JobDescription,
-    JobEvent,
     JobMachineInfo,
     JobState,
     JobStatus,
-    JobView,
-    MachineDescription,
-    MachineView,
     Note,
     Outcome,
-    Request,
     SetAsideView,
     Snapshot,
     Switch,
     WhereIs,
 )
+from spalloc_server.core.model.arguments import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
 from spalloc_server.core.state import State
 from spalloc_server.errors import RequestError
-from spalloc_server.frontends.v1.requests import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
 
 __all__ = [
     "BoardFailure",
     "Changes",
     "Controller",
+    "Defects",
     "Effects",
     "FrameWork",
     "JobMachineInfo",
@@ -73,6 +70,9 @@ __all__ = [
     "steady_time",
 ]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 ENDED: Final = -1
 UNKNOWN: Final = -2
 _ANCHOR = time.time() - time.monotonic()
@@ -84,6 +84,26 @@ def steady_time() -> float:
     So durations are right even while somebody sets the wall clock, and times mean something after a restart.
     """
     return _ANCHOR + time.monotonic()
+
+
+def _of_engine(function: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Controller, P], T]:
+    """Return the method that calls a function over the engine; its signature and its text are the function's."""
+
+    @wraps(function)
+    def method(self: Controller, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(self.engine, *args, **kwargs)
+
+    return method
+
+
+def _of_state(function: Callable[Concatenate[State, P], T]) -> Callable[Concatenate[Controller, P], T]:
+    """Return the same of a function over the state."""
+
+    @wraps(function)
+    def method(self: Controller, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(self.state, *args, **kwargs)
+
+    return method
 
 
 class Controller:
@@ -123,27 +143,19 @@ class Controller:
         """Make a job and start it if it can start; its number.
 
         Args:
-            args: sizes, see `frontends.v1.requests.parse_request`.
+            args: sizes, see `core.model.arguments.parse_request`.
             keepalivehost: the address that the command came from.
             kwargs: `owner`, `keepalive` and the other keywords of the protocol.
 
         Raises:
             RequestError: the arguments make no sense, or there are too many jobs. Nothing has changed.
         """
-        request = parse_request(args, kwargs, max_priority=self.state.configuration.scheduling.max_priority)
+        request = parse_request(args, kwargs)
         keepalive = parse_keepalive(kwargs.get("keepalive", DEFAULT_KEEPALIVE))
-        return self.submit(request, keepalive, keepalivehost, *told_of(args, kwargs))
+        args_told, kwargs_told = told_of(args, kwargs)
+        return self.submit(request, keepalive=keepalive, host=keepalivehost, args=args_told, kwargs=kwargs_told)
 
-    def submit(
-        self,
-        request: Request,
-        keepalive: float | None,
-        host: str | None,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Make a job of a request that has been checked; see `core.commands.create_job`."""
-        return commands.create_job(self.engine, request, keepalive=keepalive, host=host, args=args, kwargs=kwargs)
+    submit = _of_engine(commands.create_job)
 
     def job_keepalive(self, job_id: int, keepalivehost: str | None = None) -> None:
         """Start the job's lease anew, as every command that names the job does."""
@@ -176,13 +188,8 @@ class Controller:
         """Switch the job's boards off; the job keeps them."""
         commands.switch_power(self.engine, job_id, keepalivehost, on=False)
 
-    def destroy_job(self, job_id: int, reason: str | None = None) -> None:
-        """End the job; its boards are switched off and go back."""
-        commands.destroy_job(self.engine, job_id, reason)
-
-    def report_problem(self, host: str, text: str, *, reporter: str) -> None:
-        """A user says that the board at this address does not work; see `core.commands.report_problem`."""
-        commands.report_problem(self.engine, host, text, reporter=reporter)
+    destroy_job = _of_engine(commands.destroy_job)
+    report_problem = _of_engine(commands.report_problem)
 
     # ---------------------------------------------------------------- questions of users
 
@@ -194,13 +201,10 @@ class Controller:
         """Return (number, `Job.revision`) of each live job, oldest first: a new one where anything has changed."""
         return [(job.job_id, job.revision) for job in self.state.jobs.values()]
 
-    def job_revision(self, job_id: int) -> int | None:
-        """Return the revision of a live job; None where there is none."""
-        job = self.state.jobs.get(job_id)
-        return None if job is None else job.revision
-
     def describe_job(self, job_id: int) -> JobDescription:
-        """Return what `list_jobs` says of a live job; `KeyError` where there is none."""
+        """Return what `list_jobs` says of a live job; `RequestError` where there is none."""
+        if job_id not in self.state.jobs:
+            raise RequestError(f"there is no live job {job_id}")
         return views.describe(self.state.jobs[job_id])
 
     def created_from(self, job_id: int) -> str | None:
@@ -208,9 +212,7 @@ class Controller:
         job = self.state.jobs.get(job_id)
         return None if job is None else job.created_from
 
-    def list_machines(self) -> list[MachineDescription]:
-        """All machines, highest priority first."""
-        return views.list_machines(self.state)
+    list_machines = _of_state(views.list_machines)
 
     def get_board_position(self, machine_name: str, x: int, y: int, z: int) -> Location | None:
         """(cabinet, frame, board) of a board, or None where there is none."""
@@ -231,35 +233,21 @@ class Controller:
         """The emergency stop that holds, if any."""
         return self.state.closures.stopped
 
-    def machine_views(self) -> list[MachineView]:
-        """All machines, highest priority first."""
-        return views.machine_views(self.state)
-
-    def board_views(self, machine: str | None = None) -> list[BoardView]:
-        """The boards of a machine, or of all; `RequestError` where there is no such machine."""
-        return views.board_views(self.state, machine)
-
-    def board_view(self, machine: str, board: Board) -> BoardView:
-        """One board; `RequestError` where there is no such board."""
-        return views.board_view(self.state, machine, board)
-
-    def live_jobs(self) -> set[int]:
-        """Numbers of the live jobs."""
-        return set(self.state.jobs)
-
-    def job_views(self) -> list[JobView]:
-        """All live jobs, oldest first."""
-        return views.job_views(self.state)
-
-    def job_view(self, job_id: int) -> JobView:
-        """One job, live or ended; where it waits, with the reason why. `RequestError` where none is remembered."""
-        return views.job_view(self.state, job_id)
+    machine_views = _of_state(views.machine_views)
+    board_views = _of_state(views.board_views)
+    board_view = _of_state(views.board_view)
+    job_views = _of_state(views.job_views)
+    job_view = _of_state(views.job_view)
 
     def set_aside(self) -> list[SetAsideView]:
         """Stored rows that made no sense at a start, in order of table and key."""
         return set_aside.views(self.state.facts)
 
-    # ---------------------------------------------------------------- what operators do: see `core.operations`
+    def live_jobs(self) -> set[int]:
+        """Numbers of the live jobs."""
+        return set(self.state.jobs)
+
+    # ---------------------------------------------------------------- what operators do
 
     def disable_board(self, machine: str, board: Board, *, reason: str, by: str) -> BoardView:
         """Take a board out of service; a job that has it keeps it."""
@@ -277,10 +265,6 @@ class Controller:
         """Return a frame to service; what speaks against single boards of it stays."""
         return operations.set_frame(self.engine, machine, frame, None)
 
-    def power_cycle(self, machine: str, board: Board) -> BoardView:
-        """Try a board that nobody has: on, verify, off. It goes on record like any self-test."""
-        return operations.power_cycle(self.engine, machine, board)
-
     def drain(self, machine: str, *, reason: str, by: str) -> None:
         """Start no more jobs on a machine; those that run there go on, others may wait for it."""
         operations.set_drained(self.engine, machine, Note(reason, by, self.state.clock()))
@@ -289,21 +273,11 @@ class Controller:
         """Start jobs on a machine again; also on one that has gone, should it come back."""
         operations.set_drained(self.engine, machine, None)
 
-    def kill(self, job_id: int, *, reason: str, by: str) -> None:
-        """End a job; its user is told by whom and why."""
-        operations.kill(self.engine, job_id, reason=reason, by=by)
-
-    def emergency_stop(self, *, reason: str, by: str) -> None:
-        """Switch everything off, and nothing on, until `resume`."""
-        operations.emergency_stop(self.engine, reason=reason, by=by)
-
-    def resume(self) -> None:
-        """The emergency is over: jobs that wait may start."""
-        operations.resume(self.engine)
-
-    def switch_off_unused(self) -> None:
-        """Switch off what nobody has, for a start that knows of no jobs: others may have left boards on."""
-        operations.switch_off_unused(self.engine)
+    power_cycle = _of_engine(operations.power_cycle)
+    kill = _of_engine(operations.kill)
+    emergency_stop = _of_engine(operations.emergency_stop)
+    resume = _of_engine(operations.resume)
+    switch_off_unused = _of_engine(operations.switch_off_unused)
 
     # ---------------------------------------------------------------- what the world tells
 
@@ -316,25 +290,11 @@ class Controller:
     def machines(self, machines: Mapping[str, Machine]) -> None:
         self.configure(dataclasses.replace(self.state.configuration, machines=list(machines.values())))
 
-    def configure(self, configuration: Configuration) -> None:
-        """Apply a configuration as one step; what is running on machines that stay is left alone."""
-        self.engine.configure(configuration)
-
-    def switched(self, outcome: Outcome) -> None:
-        """A power operation is over."""
-        self.engine.switched(outcome)
-
-    def frame_changed(self, bmp: str, reason: str | None) -> None:
-        """A frame's BMP has fallen silent, for this reason, or answers again (None); jobs follow at the next `tick`."""
-        self.engine.frame_changed(bmp, reason)
-
-    def tick(self, expire_before: float | None = None) -> None:
-        """Time has passed: end rests and expired leases, and start what can start. See `Engine.tick`."""
-        self.engine.tick(expire_before)
-
-    def wake_at(self) -> float | None:
-        """Return when `tick` should be called even if nothing else happens (leases apart); None for no such time."""
-        return self.engine.wake_at()
+    configure = _of_engine(Engine.configure)
+    switched = _of_engine(Engine.switched)
+    frame_changed = _of_engine(Engine.frame_changed)
+    tick = _of_engine(Engine.tick)
+    wake_at = _of_engine(Engine.wake_at)
 
     # ---------------------------------------------------------------- what the world must do
 
@@ -366,34 +326,8 @@ class Controller:
         taken, self.state.outbox.switches = self.state.outbox.switches, []
         return taken
 
-    def take_events(self) -> list[JobEvent]:
-        """What has happened to jobs since the last call, in order; the latest `core.outbox.MAX_EVENTS` of it."""
-        taken = list(self.state.outbox.events)
-        self.state.outbox.events.clear()
-        return taken
-
-    def take_changed_jobs(self) -> set[int]:
-        """Jobs whose state changed since the last call."""
-        taken, self.state.outbox.changed_jobs = self.state.outbox.changed_jobs, set()
-        return taken
-
-    def take_changed_machines(self) -> set[str]:
-        """Machines that changed, or on which boards were given or freed, since the last call."""
-        taken, self.state.outbox.changed_machines = self.state.outbox.changed_machines, set()
-        return taken
-
     # ---------------------------------------------------------------- stop and go on
 
-    def snapshot(self) -> Snapshot:
-        """Everything that `restore` needs."""
-        return restoring.snapshot(self.state)
-
-    def restore(
-        self, snapshot: Snapshot, configured: Iterable[Machine] = (), *, highest_id: int = 0
-    ) -> list[SetAsideView]:
-        """Go on where another left off; see `core.restore.restore`."""
-        return restoring.restore(self.engine, snapshot, configured, highest_id=highest_id)
-
-    def check(self) -> None:
-        """Assert every invariant."""
-        check(self.state)
+    snapshot = _of_state(restore.snapshot)
+    restore = _of_engine(restore.restore)
+    check = _of_state(check)

@@ -1,10 +1,10 @@
 """The shell that wires the core to the world, and runs it.
 
 Theory of operation. Everything happens in one event loop. Clients' commands, the hardware's answers and the passing of
-time change the core; `Commits` takes the changes, has them stored, and then lets their effects go: this module's
-`_act` switches power and tells watchers.
+time change the core; `Commits` takes the changes, has them stored, and then has their effects done:
+`process.consequences` switches power and tells subscribers.
 
-Stopping has two stages. The first finishes what BMPs are doing and says goodbye to clients; jobs keep their boards,
+Stopping has two stages. The first finishes what BMPs are doing and disconnects clients; jobs keep their boards,
 and boards their power. The second stops at once. Neither loses anything that was acknowledged.
 
 After an upgrade the old process only finishes what it has begun at BMPs. What it is told meanwhile it passes on.
@@ -29,19 +29,18 @@ from spalloc_server.config.settings import Configuration
 from spalloc_server.config.watch import Source, watch
 from spalloc_server.controller import Controller
 from spalloc_server.core.closures import KEPT_FACTS
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import ConfigurationError, ListenError, SpallocServerError
 from spalloc_server.frontends.operators.service import Operators
 from spalloc_server.frontends.v1.listener import listening_sockets
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.log.logger import get_logger
 from spalloc_server.process import systemd
-from spalloc_server.process.consequences import Consequences
+from spalloc_server.process.consequences import Consequences, Reports
 from spalloc_server.process.expiry import Expiry, hurried
-from spalloc_server.process.hardware_reports import Reports
 from spalloc_server.process.in_thread import InThread
 from spalloc_server.process.job_log import JobLog
 from spalloc_server.process.journal_maintenance import JournalMaintenance
@@ -115,7 +114,7 @@ class Server(InThread):
         self._serves = False
         self._asked_early: list[Callable[[], None]] = []
         """What is to be done as soon as it serves."""
-        self._care = JournalMaintenance(self._refuse)
+        self._maintenance = JournalMaintenance(self._refuse)
         self.defects = DefectLog()
         """What went wrong in the server itself."""
         self.controller = Controller()
@@ -149,12 +148,12 @@ class Server(InThread):
             self._open_journal(None if predecessor is None else predecessor.lock)
             stack.push_async_callback(lambda: hurried(self._journal.close(), self._haste_asked, HASTE_SECONDS))
             self._restore()
-            reports, timings = Reports(self.controller, self._changed, self.defects), self._timings or Timings()
+            reports, timings = Reports(self.controller, self._hold, self.defects), self._timings or Timings()
             hardware = Hardware(reports.outcome, reports.frame, timings=timings, defects=self.defects)
             self._hardware = await stack.enter_async_context(hardware)
             self._connect_parts(reports)
             self._commits.stopped = predecessor is not None
-            stack.push_async_callback(self._say_goodbye)
+            stack.push_async_callback(self._wind_up)
             self._configure(self._configuration)
             if self._cold_start and predecessor is None:
                 self.controller.switch_off_unused()
@@ -224,7 +223,7 @@ class Server(InThread):
             return
         comparison = compare(self._configuration, configuration)
         self._configure(configuration)
-        self._changed()
+        self._hold()
         log.info("configuration reloaded", changes=comparison.lines() or "none")
         if sockets:
             listening = self._listen(sockets, address)
@@ -233,7 +232,7 @@ class Server(InThread):
     def _connect_parts(self, reports: Reports) -> None:
         """Make what stands around core and hardware, once there are both."""
         controller, hardware, defects = self.controller, self._hardware, self.defects
-        self._time = Expiry(controller, self._changed, defects)
+        self._time = Expiry(controller, self._hold, defects)
         subscriptions = Subscriptions()
         act = Consequences(hardware, subscriptions, self._job_log, reports.outcome, defects).act
         commits = self._commits = Commits(controller, self._journal, act=act, defects=defects)
@@ -296,7 +295,9 @@ class Server(InThread):
             "leases": lambda: self._time.judge_leases(
                 lambda: self._configuration.timeout_check_interval, self._service.turns.pass_through
             ),
-            "care of the journal": lambda: self._care.run(self._journal, lambda: self._configuration.history_days),
+            "maintenance of the journal": lambda: self._maintenance.run(
+                self._journal, lambda: self._configuration.history_days
+            ),
             "systemd's watchdog": systemd.feed_watchdog,
             "stalls": self.stalls.run,
         }
@@ -310,7 +311,7 @@ class Server(InThread):
             waiting = predecessor.await_commands(self._hardware)
             self._predecessor_works = self.defects.begin(self._tasks, "the predecessor's BMPs", waiting)
             self._chores.append(self._predecessor_works)
-        self._changed()
+        self._hold()
         self._chores += [self._tasks.create_task(self.defects.lasting(*chore)) for chore in chores.items()]
         self._serves = True
         if address != self._listening:
@@ -331,7 +332,7 @@ class Server(InThread):
             log.warning("cold start: old state moved aside", kept_as=str(kept))
         loop = asyncio.get_running_loop()
         self._journal = SqliteJournal.open(
-            self._state, read_request=read_request, loop=loop, on_health=self._care.on_health, lock=lock
+            self._state, read_request=read_request, loop=loop, on_health=self._maintenance.on_health, lock=lock
         )
 
     def _restore(self) -> None:
@@ -362,37 +363,34 @@ class Server(InThread):
     # ---------------------------------------------------------------- from the core to the world
 
     def _hold(self) -> int | None:
+        """Have what may have changed in the core stored; the commit to wait for, if any."""
         if self.controller.defects:
             self.defects.take(self.controller.defects)
         self._time.arm()
         return self._commits.hold()
 
-    def _changed(self) -> None:
-        """Something other than a client may have changed the core."""
-        self._hold()
-
     def _refuse(self, reason: str | None) -> None:
-        self._application.read_only = reason
+        self._application.refuse_changes(reason)
 
     def _about(self) -> About:
         return About(self._config, self._state, self._service.acceptor.address, len(self._service.connections))
 
     # ---------------------------------------------------------------- stopping
 
-    async def _say_goodbye(self) -> None:
-        """Finish what is under way, unless there is haste, and disconnect the clients."""
+    async def _wind_up(self) -> None:
+        """Finish what is under way, unless the stop is in a hurry, and disconnect the clients."""
         self._service.acceptor.stop_listening()
         self._time.stop()
         if self._commits.stopped:
             return
         systemd.notify("STOPPING=1")
-        await hurried(self._part(), self._haste_asked, 0.0)
+        await hurried(self._finish_work(), self._haste_asked, 0.0)
         await hurried(self._commits.settle(), self._haste_asked, HASTE_SECONDS)
         self._commits.stop()  # should the disk go on after all, the next start does what follows
         for connection in tuple(self._service.connections):
             connection.abort()
 
-    async def _part(self) -> None:
+    async def _finish_work(self) -> None:
         await self._commits.settle()
         if not await self._hardware.drain(DRAIN_SECONDS):
             log.warning("BMPs did not finish in time; their work is taken up again at the next start")

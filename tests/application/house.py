@@ -7,8 +7,9 @@ from typing import Any, cast
 
 from spalloc_server.application.api import Application
 from spalloc_server.application.caller import ROLES, Caller
+from spalloc_server.application.commands import Kind
 from spalloc_server.application.commits import Commits, Effects
-from spalloc_server.application.subscriptions import Kind, Subscriptions
+from spalloc_server.application.subscriptions import Subscriptions
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, Outcome
 from spalloc_server.hardware.blacklist import encode

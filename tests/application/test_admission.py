@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spalloc_server.application import admission
-from spalloc_server.application.admission import BURST_SECONDS, Admission, Kind
+from spalloc_server.application.admission import BURST_SECONDS, Admission, Charged
 
 
 class Clock:
@@ -14,7 +14,7 @@ class Clock:
         return self.now
 
 
-def test_without_a_rate_nobody_waits_and_nothing_is_remembered() -> None:
+def test_without_a_rate_no_caller_waits_and_none_is_remembered() -> None:
     counting = Admission(0.0)
     assert [counting.charge("a") for _ in range(1000)] == [0.0] * 1000
     assert not counting._due
@@ -40,14 +40,14 @@ def test_callers_are_counted_apart_and_so_are_keepalives() -> None:
     assert counting.charge("a") > 0
     assert counting.charge("b") == 0
     assert counting.delay("c") == 0
-    assert counting.charge("a", Kind.KEEPALIVE) == 0
+    assert counting.charge("a", Charged.KEEPALIVE) == 0
     for _ in range(10):
-        counting.charge("b", Kind.KEEPALIVE)
-    assert counting.charge("b", Kind.KEEPALIVE) > 0
+        counting.charge("b", Charged.KEEPALIVE)
+    assert counting.charge("b", Charged.KEEPALIVE) > 0
     assert counting.charge("b") == 0
 
 
-def test_who_has_earned_what_it_sent_is_forgotten_and_nobody_else_is() -> None:
+def test_only_a_caller_that_has_earned_what_it_sent_is_forgotten() -> None:
     clock = Clock()
     counting = Admission(1.0, clock=clock)
     for number in range(admission.SWEEP_KEYS):

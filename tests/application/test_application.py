@@ -7,14 +7,14 @@ import asyncio
 import pytest
 import structlog
 
-from spalloc_server.application import at_hardware, audit, commands
-from spalloc_server.application.at_hardware import MAX_AT_HARDWARE
+from spalloc_server.application import audit, commands, performing
 from spalloc_server.application.audit import Audit
-from spalloc_server.application.subscriptions import SERVER
+from spalloc_server.application.commands import SERVER
+from spalloc_server.application.performing import MAX_AT_HARDWARE
 from spalloc_server.controller import Outcome
 from spalloc_server.core.model.request import Request
 from spalloc_server.errors import BusyError, ForbiddenError, HardwareError, RequestError, StorageError
-from spalloc_server.log.complaints import COMPLAINTS
+from spalloc_server.log.logger import COMPLAINTS
 from tests.application.house import OPERATOR, PATIENCE, USER, House
 
 BOARD = {"machine": "m", "x": 1, "y": 1, "z": 2}
@@ -136,7 +136,7 @@ async def test_a_request_asks_for_one_kind_of_size(house: House, sizes: dict[str
 
 async def test_a_change_of_read_only_is_news_of_the_server(house: House) -> None:
     since = house.subscriptions.revision(SERVER)
-    house.application.read_only = "full"
+    house.application.refuse_changes("full")
     assert house.subscriptions.revision(SERVER) != since
     assert house.application.read_only == "full"
 
@@ -197,7 +197,7 @@ async def test_a_power_cycle_waits_for_its_end_with_a_deadline(house: House, mon
     assert (await asking).value.last_trial == "passed"
     await house.rest()
     monkeypatch.setattr(house.core, "switched", lambda outcome: None)
-    monkeypatch.setattr(at_hardware, "POWER_CYCLE_SECONDS", 0.0)
+    monkeypatch.setattr(performing, "POWER_CYCLE_SECONDS", 0.0)
     with pytest.raises(HardwareError, match="is still being tried; look again later"):
         await house.application.ask_hardware(OPERATOR, command)
 
@@ -214,7 +214,7 @@ async def test_a_machine_that_goes_cuts_a_power_cycle_off(house: House, monkeypa
         await asking
 
 
-async def test_a_power_cycle_that_is_not_stored_is_told_and_audited_once(house: House) -> None:
+async def test_a_power_cycle_that_is_not_stored_is_reported_and_audited_once(house: House) -> None:
     house.journal.failure = StorageError("the disk is full")
     with structlog.testing.capture_logs() as log, pytest.raises(StorageError, match="the disk is full"):
         await house.application.ask_hardware(OPERATOR, commands.PowerCycle(**BOARD))  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ def test_roles_permit_what_they_say_together_and_unknown_ones_nothing() -> None:
 
 
 @managing
-def test_where_nobody_is_restricted_any_address_may_change_any_job(
+def test_any_address_may_change_any_job_where_no_managers_are_named(
     authorisation: Authorisation, command: OfJob
 ) -> None:
     authorisation.check(v1("10.0.0.1"), command)
@@ -65,7 +65,9 @@ def test_where_managers_are_named_others_may_change_only_what_was_created_from_t
     authorisation.check(OPERATOR, command)
 
 
-def test_a_job_that_is_not_there_or_whose_creator_is_not_known_is_nobodys(authorisation: Authorisation) -> None:
+def test_any_address_may_change_a_job_that_does_not_exist_or_whose_creator_is_unknown(
+    authorisation: Authorisation,
+) -> None:
     authorisation.access = Access(managers=("10.0.0.0/8",))
     authorisation.check(v1("127.0.0.2"), commands.DestroyJob(job_id=77))
     authorisation.check(USER, commands.DestroyJob(job_id=77))
@@ -113,7 +115,9 @@ def test_a_verified_caller_owns_the_jobs_that_it_creates_unless_it_is_an_operato
         authorisation.check(USER, commands.CreateJob(request=Request(owner="bob")))
 
 
-def test_who_may_not_is_told_what_it_takes_and_what_there_is(authorisation: Authorisation) -> None:
+def test_a_refusal_names_the_permission_that_is_needed_and_those_that_the_caller_has(
+    authorisation: Authorisation,
+) -> None:
     told = "ann may not do this: it takes the permission `operate`, and ann has `look` and `use`"
     with pytest.raises(ForbiddenError, match=told):
         authorisation.check(USER, commands.Undrain(machine="m"))

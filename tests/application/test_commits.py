@@ -83,7 +83,7 @@ async def test_a_command_that_finds_its_work_done_waits_for_the_commit_of_who_di
     assert house.controller.get_job_state(other).state == JobState.power
 
 
-async def test_what_happens_in_one_turn_of_the_loop_is_one_batch(house: House) -> None:
+async def test_changes_in_one_cycle_of_the_event_loop_are_one_batch(house: House) -> None:
     tickets = set()
     for _ in range(3):
         house.controller.create_job(owner="me")
@@ -94,7 +94,7 @@ async def test_what_happens_in_one_turn_of_the_loop_is_one_batch(house: House) -
     assert house.commits.hold() not in tickets
 
 
-async def test_a_commit_that_fails_is_told_and_its_new_jobs_end(house: House) -> None:
+async def test_a_commit_that_fails_is_reported_and_its_new_jobs_end(house: House) -> None:
     house.journal.failure = StorageError("the disk is full")
     job_id = house.controller.create_job(owner="me")
     ticket = house.commits.hold()
@@ -180,7 +180,7 @@ async def test_once_another_process_has_taken_over_nothing_is_stored_or_done(hou
 # -------------------------------------------------------------------- outcomes
 
 
-async def test_an_outcome_is_told_to_who_asks_before_and_to_who_asks_afterwards(house: House) -> None:
+async def test_an_outcome_is_reported_to_callers_that_ask_before_and_afterwards(house: House) -> None:
     told: list[str | None] = []
     house.controller.create_job(owner="me")
     good = house.commits.hold()
@@ -215,7 +215,7 @@ async def test_a_commit_is_awaited_until_it_is_durable_or_has_failed(house: Hous
         await waiting
 
 
-async def test_nobody_waits_for_a_commit_that_another_process_has_to_finish(house: House) -> None:
+async def test_no_caller_waits_for_a_commit_that_another_process_has_to_finish(house: House) -> None:
     house.journal.held = True
     house.controller.create_job(owner="me")
     waiting = asyncio.create_task(house.commits.durable(house.commits.hold()))
@@ -227,7 +227,7 @@ async def test_nobody_waits_for_a_commit_that_another_process_has_to_finish(hous
         await house.commits.durable(house.commits.hold())
 
 
-async def test_who_is_told_of_an_outcome_and_raises_does_not_keep_it_from_others(house: House) -> None:
+async def test_a_callback_that_raises_does_not_keep_an_outcome_from_others(house: House) -> None:
     told: list[object] = []
     house.commits.tell(lambda number, error: told.append(1 // 0))
     house.commits.tell(lambda number, error: told.append(number))

@@ -15,8 +15,7 @@ import structlog
 
 from spalloc_server.application import commands
 from spalloc_server.application.caller import ROLES, Caller, Permission
-from spalloc_server.application.commands import AnyCommand, Command
-from spalloc_server.application.subscriptions import Kind
+from spalloc_server.application.commands import AnyCommand, Command, Kind
 from spalloc_server.core.model.request import Request as JobRequest
 from spalloc_server.errors import SpallocServerError, StorageError
 from spalloc_server.frontends.operators.protocol import socket_path
@@ -269,7 +268,7 @@ async def test_what_is_not_permitted_leaves_no_trace_but_in_the_audit(door: Door
 @every_command_by_every_door
 async def test_while_nothing_can_be_stored_only_what_makes_things_safe_is_changed(door: Door, example: Example) -> None:
     house, before = await prepared(example)
-    house.application.read_only = FULL
+    house.application.refuse_changes(FULL)
     command = example.command
     async with door(house) as ask:
         with structlog.testing.capture_logs() as log:
@@ -292,7 +291,7 @@ def test_what_is_changed_although_nothing_can_be_stored_is_this() -> None:
 
 
 @every_command_by_every_door
-async def test_where_the_commit_fails_caller_and_audit_are_told(door: Door, example: Example) -> None:
+async def test_caller_and_audit_are_told_of_a_commit_that_fails(door: Door, example: Example) -> None:
     house, before = await prepared(example)
     house.journal.failure = StorageError(FULL)
     async with door(house) as ask:

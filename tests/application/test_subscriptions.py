@@ -7,7 +7,8 @@ from collections.abc import Collection
 
 import pytest
 
-from spalloc_server.application.subscriptions import SERVER, Key, Kind, Subscriptions
+from spalloc_server.application.commands import SERVER, Key, Kind
+from spalloc_server.application.subscriptions import Subscriptions
 
 PATIENCE = 30.0
 JOBS, MACHINES = Key(Kind.JOB), Key(Kind.MACHINE)
@@ -17,7 +18,7 @@ def job(number: int) -> Key:
     return Key(Kind.JOB, number)
 
 
-class Ear:
+class Recorder:
     def __init__(self) -> None:
         self.heard: list[tuple[str, set[int | str]]] = []
 
@@ -31,62 +32,66 @@ def subscriptions() -> Subscriptions:
 
 
 @pytest.fixture
-def ear() -> Ear:
-    return Ear()
+def recorder() -> Recorder:
+    return Recorder()
 
 
-def test_a_listener_hears_of_what_it_asked_for_and_of_nothing_else(subscriptions: Subscriptions, ear: Ear) -> None:
-    subscriptions.subscribe(ear, job(1))
-    subscriptions.subscribe(ear, Key(Kind.MACHINE, "m"))
+def test_a_listener_hears_of_what_it_asked_for_and_of_nothing_else(
+    subscriptions: Subscriptions, recorder: Recorder
+) -> None:
+    subscriptions.subscribe(recorder, job(1))
+    subscriptions.subscribe(recorder, Key(Kind.MACHINE, "m"))
     subscriptions.publish(Kind.JOB, [1, 2])
     subscriptions.publish(Kind.JOB, [2])
     subscriptions.publish(Kind.MACHINE, ["m", "n"])
     subscriptions.publish(Kind.SERVER, [""])
     subscriptions.publish(Kind.JOB, [])
-    assert ear.heard == [("job", {1}), ("machine", {"m"})]
+    assert recorder.heard == [("job", {1}), ("machine", {"m"})]
 
 
 def test_who_listens_to_everything_hears_it_at_once_and_hears_single_names_no_more(
-    subscriptions: Subscriptions, ear: Ear
+    subscriptions: Subscriptions, recorder: Recorder
 ) -> None:
-    subscriptions.subscribe(ear, job(1))
-    subscriptions.subscribe(ear, JOBS)
-    subscriptions.subscribe(ear, job(2))
+    subscriptions.subscribe(recorder, job(1))
+    subscriptions.subscribe(recorder, JOBS)
+    subscriptions.subscribe(recorder, job(2))
     subscriptions.publish(Kind.JOB, [1, 2, 3])
-    assert ear.heard == [("job", {1, 2, 3})]
-    assert subscriptions.subscribed(ear, Kind.JOB) is None
-    subscriptions.unsubscribe(ear, job(1))
-    assert subscriptions.subscribed(ear, Kind.JOB) is None
-    subscriptions.unsubscribe(ear, JOBS)
-    assert subscriptions.subscribed(ear, Kind.JOB) == ()
+    assert recorder.heard == [("job", {1, 2, 3})]
+    assert subscriptions.subscribed(recorder, Kind.JOB) is None
+    subscriptions.unsubscribe(recorder, job(1))
+    assert subscriptions.subscribed(recorder, Kind.JOB) is None
+    subscriptions.unsubscribe(recorder, JOBS)
+    assert subscriptions.subscribed(recorder, Kind.JOB) == ()
     subscriptions.publish(Kind.JOB, [1])
-    assert len(ear.heard) == 1
+    assert len(recorder.heard) == 1
 
 
-def test_who_leaves_hears_nothing_more_and_is_forgotten(subscriptions: Subscriptions, ear: Ear) -> None:
-    other = Ear()
-    for each in (ear, other):
+def test_who_leaves_hears_nothing_more_and_is_forgotten(subscriptions: Subscriptions, recorder: Recorder) -> None:
+    other = Recorder()
+    for each in (recorder, other):
         subscriptions.subscribe(each, job(1))
         subscriptions.subscribe(each, job(2))
         subscriptions.subscribe(each, MACHINES)
         subscriptions.subscribe(each, SERVER)
-    subscriptions.unsubscribe(ear, job(2))
-    subscriptions.unsubscribe(ear, job(9))
-    assert subscriptions.subscribed(ear, Kind.JOB) == {1}
-    subscriptions.forget(ear)
+    subscriptions.unsubscribe(recorder, job(2))
+    subscriptions.unsubscribe(recorder, job(9))
+    assert subscriptions.subscribed(recorder, Kind.JOB) == {1}
+    subscriptions.forget(recorder)
     for kind, name in ((Kind.JOB, 1), (Kind.MACHINE, "m"), (Kind.SERVER, "")):
         subscriptions.publish(kind, [name])
-    assert ear.heard == []
+    assert recorder.heard == []
     assert len(other.heard) == 3
     subscriptions.forget(other)
     assert not any(each.listeners or each.names or each.of_all for each in subscriptions._kinds.values())
 
 
-def test_what_has_ended_is_told_once_more_and_then_remembered_by_nobody(subscriptions: Subscriptions, ear: Ear) -> None:
-    subscriptions.subscribe(ear, job(1))
+def test_the_end_is_published_and_its_listeners_are_then_forgotten(
+    subscriptions: Subscriptions, recorder: Recorder
+) -> None:
+    subscriptions.subscribe(recorder, job(1))
     subscriptions.publish(Kind.JOB, [1], ended=[1])
-    assert ear.heard == [("job", {1})]
-    assert subscriptions.subscribed(ear, Kind.JOB) == set()
+    assert recorder.heard == [("job", {1})]
+    assert subscriptions.subscribed(recorder, Kind.JOB) == set()
     assert not subscriptions._kinds[Kind.JOB].listeners
     assert not subscriptions._kinds[Kind.JOB].revisions
 
@@ -136,7 +141,7 @@ async def test_waiting_has_a_deadline(subscriptions: Subscriptions) -> None:
 
 
 def test_a_change_costs_as_much_as_it_has_listeners(subscriptions: Subscriptions) -> None:
-    class Counting(Ear):
+    class Counting(Recorder):
         calls = 0
 
         def hear(self, kind: Kind, names: Collection[int | str]) -> None:

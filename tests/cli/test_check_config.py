@@ -80,7 +80,7 @@ def test_it_describes_what_the_file_says(tmp_path: Path) -> None:
     ]
 
 
-def test_a_bad_file_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_bad_file_is_reported_in_one_line(tmp_path: Path) -> None:
     line = one_line_of(check_config, write(tmp_path, TWO.replace("[0, 0, 1]", "[0, 0, 5]")))
     assert line.startswith(
         f"spalloc-admin check-config: {tmp_path / 'config.toml'}, line 2: machine 'small': dead board"
@@ -116,7 +116,7 @@ def test_jobs_that_wait_in_vain_would_end(tmp_path: Path) -> None:
     assert lines[3:] == ["2 jobs of 3 would end"]
 
 
-def test_a_state_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_state_that_does_not_exist_is_reported_in_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(check_config, [str(write(tmp_path, TWO)), "--against", str(tmp_path / "none.db")])
     assert result.exit_code == 1
     assert str(tmp_path / "none.db") in result.stderr
@@ -128,7 +128,7 @@ def test_a_file_whose_certificate_cannot_be_had_is_bad_as_it_is_for_a_server(tmp
     assert f"no TLS with certificate {tmp_path / 'missing.pem'}" in one_line_of(check_config, config)
 
 
-def test_a_stored_row_that_makes_no_sense_is_told(tmp_path: Path) -> None:
+def test_a_stored_row_that_makes_no_sense_is_reported(tmp_path: Path) -> None:
     config, state = write(tmp_path, TWO), tmp_path / "state.db"
     store(config, state)
     with closing(connect(state)) as connection:

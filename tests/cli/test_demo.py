@@ -82,14 +82,14 @@ def test_once_says_why_a_job_cannot_be_had(config: Path) -> None:
     assert re.fullmatch(r"spalloc-admin demo: job 1 did not become ready: Cancelled: .*\n", errors)
 
 
-def test_a_port_in_use_is_told_in_one_line(config: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(config: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         line = one_line_of(demo, "--config", config, "--port", port)
     assert line.startswith(f"spalloc-admin demo: cannot listen on port {port} of 127.0.0.1: it is in use")
 
 
-def test_an_address_that_is_taken_is_told_in_one_line(config: Path, host: str) -> None:
+def test_an_address_that_is_taken_is_reported_in_one_line(config: Path, host: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind((host, SCP_PORT))
         line = one_line_of(demo, "--config", config, "--port", 0)
@@ -213,7 +213,7 @@ def answers(board: str) -> bool:
             return False
 
 
-def test_what_keeps_boards_from_working_is_told(config: Path) -> None:
+def test_the_demo_reports_what_keeps_boards_from_working(config: Path) -> None:
     script = f"ulimit -n 100; exec {BIN / 'spalloc-admin'} demo --once --port 0 --config {config}"
     with running("sh", "-c", script, folder=Path("/bin")) as process:
         output, errors = process.communicate(timeout=STOP_SECONDS)

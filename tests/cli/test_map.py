@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from spalloc_server.cli.map import map as map_command
 from spalloc_server.config.load import load
 from spalloc_server.controller import Changes, Controller, Outcome
-from spalloc_server.frontends.v1.requests import read_request
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import state_path
 from tests.cli.commands import one_line_of

@@ -109,7 +109,7 @@ def test_standard_output_is_no_different(kind: str) -> None:
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_what_a_value_does_to_its_rendering_is_told(log_format: str) -> None:
+def test_the_log_names_the_error_of_a_value_that_cannot_be_rendered(log_format: str) -> None:
     done = run(
         "around = []; around.append(around)\n"
         "log.info('one', value=Unshowable())\nlog.info('two', value=around)\nlog.info(Unshowable(), value=1)\n"

@@ -78,7 +78,7 @@ def test_a_python_config_that_others_may_write_is_executed_only_when_told_to(tmp
     assert "was executed" in one_line_of(main, config, "--allow-unsafe-config")
 
 
-def test_a_port_in_use_is_told_in_one_line(config: Path) -> None:
+def test_a_port_in_use_is_reported_in_one_line(config: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         line = one_line_of(main, config, "--port", port)

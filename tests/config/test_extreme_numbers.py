@@ -11,14 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from spalloc_server.application import commands
-from spalloc_server.cli.simulate import simulate
-from spalloc_server.cli.traces import TraceError, from_trace
+from spalloc_server.cli.simulate import TraceError, from_trace, simulate
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import MAX_TRIADS, Machine
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS, Health, Limits, Scheduling
 from spalloc_server.config.settings import Configuration
+from spalloc_server.core.model.arguments import parse_keepalive, parse_request
 from spalloc_server.errors import ConfigurationError, RequestError
-from spalloc_server.frontends.v1.requests import parse_keepalive, parse_request
 from tests.core.house import House
 from tests.core.machines import a_machine
 
@@ -58,7 +57,7 @@ def test_sizes_that_are_merely_too_large_make_a_job_that_is_cancelled(sizes: tup
 def test_absurd_numbers_are_refused_with_a_short_text(number: Any, where: str) -> None:
     args, kwargs = ((number,), {}) if where == "size" else ((2,), {where: number})
     with pytest.raises(RequestError, match=f"{where}") as refusal:
-        parse_request(args, {"owner": "me", **kwargs}, max_priority=5)
+        parse_request(args, {"owner": "me", **kwargs})
     assert len(str(refusal.value)) < 300
 
 

@@ -75,11 +75,23 @@ class House:
     def after(self, seconds: float) -> None:
         """Let time pass, in a shell that has fetched all that had changed before."""
         self.controller.take_changes()
-        self.controller.take_changed_jobs()
-        self.controller.take_changed_machines()
+        self.changed_jobs()
+        self.changed_machines()
         self.clock.now += seconds
         self.controller.tick()
         self.controller.check()
+
+    def changed_jobs(self) -> set[int]:
+        """Take the jobs that watchers are to be told of, and leave all else."""
+        outbox = self.controller.state.outbox
+        taken, outbox.changed_jobs = outbox.changed_jobs, set()
+        return taken
+
+    def changed_machines(self) -> set[str]:
+        """Take the machines that watchers are to be told of, and leave all else."""
+        outbox = self.controller.state.outbox
+        taken, outbox.changed_machines = outbox.changed_machines, set()
+        return taken
 
     def state(self, job_id: int) -> JobState:
         return JobState(self.controller.get_job_state(job_id).state)

@@ -68,7 +68,7 @@ def test_an_unknown_job_is_no_error() -> None:
     house.controller.power_on_job_boards(7)
     house.controller.power_off_job_boards(7)
     house.controller.destroy_job(7)
-    assert not house.controller.take_changed_jobs()
+    assert not house.changed_jobs()
 
 
 def test_a_job_that_no_machine_could_take_is_cancelled_at_once() -> None:
@@ -332,18 +332,18 @@ def test_machines_keep_their_order_of_priority() -> None:
 
 def test_watchers_learn_of_every_change() -> None:
     house = House(a_machine("m", 1, 1), seconds_before_free=30)
-    assert house.controller.take_changed_machines() == {"m"}
+    assert house.changed_machines() == {"m"}
     first = house.create(3)
-    assert (house.controller.take_changed_jobs(), house.controller.take_changed_machines()) == ({first}, {"m"})
+    assert (house.changed_jobs(), house.changed_machines()) == ({first}, {"m"})
     house.hardware()
-    assert house.controller.take_changed_jobs() == {first}
+    assert house.changed_jobs() == {first}
     second = house.create(3)
-    assert house.controller.take_changed_jobs() == {second}
+    assert house.changed_jobs() == {second}
     house.controller.destroy_job(first)
-    assert (house.controller.take_changed_jobs(), "m" in house.controller.take_changed_machines()) == ({first}, True)
+    assert (house.changed_jobs(), "m" in house.changed_machines()) == ({first}, True)
     house.hardware()
     house.after(30)
-    assert house.controller.take_changed_jobs() == {second}
+    assert house.changed_jobs() == {second}
 
 
 def test_retired_jobs_are_remembered_up_to_a_number() -> None:
@@ -495,15 +495,15 @@ def test_a_job_with_a_bounded_run_time_is_warned_and_then_ended() -> None:
     bounded, brief = house.create(max_runtime=600, keepalive=None), house.create(max_runtime=10, keepalive=None)
     house.after(50)
     house.hardware()
-    assert house.controller.take_changed_jobs() == {bounded, brief}
+    assert house.changed_jobs() == {bounded, brief}
     house.after(5)
-    assert house.controller.take_changed_jobs() == {brief}
+    assert house.changed_jobs() == {brief}
     assert "in 5 s" in (house.controller.get_job_state(brief).reason or "")
     house.after(5)
     assert house.controller.get_job_state(brief).reason == "The run time of 10 s that was asked for is over."
     house.after(529)
     assert house.controller.get_job_state(bounded).reason is None
-    house.controller.take_changed_jobs()
+    house.changed_jobs()
     wake_at = house.controller.wake_at()
     assert wake_at is not None
     house.after(wake_at - house.clock.now)

@@ -19,6 +19,7 @@ from spalloc_server.core.model.replies import JobStatus
 from spalloc_server.core.model.rows import Snapshot
 from spalloc_server.core.placement.effort import STEP
 from spalloc_server.core.scheduling import scheduler as schedule
+from spalloc_server.core.views import describe
 from spalloc_server.errors import RequestError
 from spalloc_server.links import Links
 from tests.core.machines import a_machine
@@ -225,15 +226,15 @@ class ControllerMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_clients_hear_of_a_job_changes_only_with_its_revision(self) -> None:
-        for job_id, revision in self.controller.job_revisions():
-            said = self.controller.describe_job(job_id)
-            assert self.controller.job_revision(job_id) == revision
-            assert self.said.setdefault((job_id, revision), said) == said
+        for job in self.controller.state.jobs.values():
+            said = describe(job)
+            assert self.said.setdefault((job.job_id, job.revision), said) == said
 
     @invariant()
     def a_jobs_state_is_another_only_with_another_revision(self) -> None:
         for job_id in range(self.controller.next_id + 1):
-            key = job_id, self.controller.renew(job_id, None)
+            job = self.controller.state.jobs.get(job_id)
+            key = job_id, (job_id in self.controller.state.retired) if job is None else job.revision
             state = self.controller.get_job_state(job_id)
             assert self.said_of_states.setdefault(key, state) == state
 

@@ -98,7 +98,7 @@ def test_watchers_are_notified_of_a_self_test_that_begins() -> None:
     house = a_house()
     quarantined(house, 0)
     house.after(100)
-    assert house.controller.take_changed_machines() == {"m"}
+    assert house.changed_machines() == {"m"}
 
 
 def test_failing_a_self_test_is_a_strike_and_three_strikes_need_an_operator() -> None:

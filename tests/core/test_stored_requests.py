@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller
+from spalloc_server.core.model.arguments import parse_request
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import Snapshot
 from spalloc_server.errors import RequestError
-from spalloc_server.frontends.v1.requests import parse_request
 from tests.core.house import House
 from tests.core.machines import a_machine
 
@@ -159,7 +159,7 @@ _arguments: st.SearchStrategy[tuple[list[Any], dict[str, Any]]] = st.tuples(
 def test_what_was_asked_for_comes_back_from_json_as_it_was(arguments: tuple[list[Any], dict[str, Any]]) -> None:
     args, kwargs = arguments
     try:
-        request = parse_request(args, kwargs, max_priority=MAX_NUMBER)
+        request = parse_request(args, kwargs)
     except RequestError:
         return
     again = msgspec.json.decode(msgspec.json.encode(request), type=Request)

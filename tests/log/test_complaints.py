@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from spalloc_server.log.complaints import COMPLAINTS, Complaints
+from spalloc_server.log.logger import COMPLAINTS, Complaints
 
 
 def test_only_so_many_warnings_a_second_are_logged_and_then_how_many_were_not() -> None:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from spalloc_server.errors import UpgradeError
-from spalloc_server.frontends.v1.connection_state import ConnectionState
+from spalloc_server.frontends.v1.connection import ConnectionState
 from spalloc_server.process import upgrade
 from spalloc_server.process.handover import FORMAT, Channel, Clients, Go, Operators, Ready, Takeover, Warm
 from spalloc_server.process.upgrade import CHUNK, Predecessor
@@ -122,13 +122,13 @@ class Announcing(StandIn):
 
     run: Running
 
-    def submit(self, *args: Any) -> int:
-        job_id = super().submit(*args)
+    def submit(self, *args: Any, **kwargs: Any) -> int:
+        job_id = super().submit(*args, **kwargs)
         self.run.publish({job_id})
         return job_id
 
 
-async def test_nobody_is_answered_before_all_connections_are_there(
+async def test_no_client_is_answered_before_all_connections_are_there(
     channels: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upgrade, "CHUNK", 1)

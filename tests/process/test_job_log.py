@@ -143,7 +143,7 @@ async def test_a_torn_line_that_cannot_be_taken_back_is_followed_by_a_whole_one(
 
 
 @pytest.mark.parametrize("kind", ["directory", "in no folder", "full"])
-async def test_a_path_that_cannot_be_written_is_told_of_at_once_and_once(tmp_path: Path, kind: str) -> None:
+async def test_a_path_that_cannot_be_written_is_logged_at_once_and_once(tmp_path: Path, kind: str) -> None:
     paths = {"directory": tmp_path, "in no folder": tmp_path / "none" / "log", "full": Path("/dev/full")}
     with capture_logs() as lines:
         async with JobLog(paths[kind]) as log:
@@ -170,7 +170,7 @@ async def test_a_folder_that_is_made_later_will_do(tmp_path: Path) -> None:
     assert numbers(text(path)) == [1, 2]
 
 
-async def test_a_pipe_gets_its_lines_once_somebody_reads_it_and_when_somebody_reads_it_again(path: Path) -> None:
+async def test_a_pipe_gets_its_lines_once_it_is_read_and_when_it_is_read_again(path: Path) -> None:
     os.mkfifo(path)
     with capture_logs() as lines:
         async with JobLog(path) as log:

@@ -35,7 +35,7 @@ def test_beats_that_are_hardly_late_count_for_nothing(watched: tuple[StallDetect
     assert (detector.count, lines) == (0, [])
 
 
-def test_a_stall_is_counted_and_told_with_the_work_that_was_done(
+def test_a_stall_is_counted_and_logged_with_the_work_that_was_done(
     watched: tuple[StallDetector, Clock, Clock],
 ) -> None:
     detector, clock, cpu_clock = watched

@@ -159,7 +159,7 @@ async def test_the_watchdog_is_fed_twice_in_its_time(manager: Manager, monkeypat
 
 
 @pytest.mark.parametrize("environment", [{}, {"WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"}])
-async def test_nobody_feeds_a_watchdog_that_is_not_there(
+async def test_without_a_watchdog_no_messages_are_sent_to_it(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
@@ -193,7 +193,7 @@ async def test_a_server_tells_of_its_start_reloads_upgrades_and_its_stop(tmp_pat
     asyncio.get_running_loop().remove_reader(manager.socket)
 
 
-async def test_a_process_that_does_not_take_over_is_never_told_of(tmp_path: Path, manager: Manager) -> None:
+async def test_systemd_is_not_told_of_a_process_that_does_not_take_over(tmp_path: Path, manager: Manager) -> None:
     place = Place(tmp_path)
     place.configure()
     manager.listen()

@@ -18,9 +18,9 @@ from unittest.mock import Mock
 import pytest
 import structlog
 
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import StorageError, UpgradeError
 from spalloc_server.frontends.operators.protocol import socket_path
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.process import upgrade
 from spalloc_server.server import Server
 from spalloc_server.simulator.frame import SimulatedTimings
@@ -324,7 +324,7 @@ class Helpless(upgrade.Successor):
         raise UpgradeError("the other process has ended")
 
 
-async def test_a_state_that_cannot_be_had_back_does_not_leave_the_old_process_deaf(
+async def test_the_old_process_serves_on_where_it_cannot_get_the_state_back(
     place: Place, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with place.simulator(), place.serving() as server:

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.journal import Journal, OnHealth
 from spalloc_server.storage.rows import Rows
 from spalloc_server.storage.sqlite import SqliteJournal

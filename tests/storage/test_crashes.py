@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.core.model.rows import Changes, Snapshot
 from spalloc_server.errors import StorageError
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.sqlite import SqliteJournal
 from tests.storage.disk import Disk, Operation, crash_image
 from tests.storage.journals import stored, written

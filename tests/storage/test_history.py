@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage import history, sqlite
 from spalloc_server.storage.history import read_history
 from spalloc_server.storage.sqlite import SqliteJournal

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import structlog
 
+from spalloc_server.core.model.arguments import parse_request, read_request
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import Snapshot
 from spalloc_server.errors import DamagedStateError, StorageError
-from spalloc_server.frontends.v1.requests import parse_request, read_request
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.row_migrations import ROW_MIGRATIONS
 from spalloc_server.storage.rows import TABLES

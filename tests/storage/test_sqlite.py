@@ -10,9 +10,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.core.model.rows import Changes, Snapshot
 from spalloc_server.errors import StorageError
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.rows import Rows, read_facts
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import connect_to_read

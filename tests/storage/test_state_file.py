@@ -17,9 +17,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.core.model.rows import BoardRow, Changes, Snapshot
 from spalloc_server.errors import DamagedStateError, NewerStateError, StateInUseError, StorageError
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.history import read_history
 from spalloc_server.storage.rows import TABLES, encode
 from spalloc_server.storage.sqlite import SqliteJournal
@@ -130,7 +130,7 @@ async def test_a_second_server_is_refused_at_once_and_told_who_has_the_state(pat
 
 HOLD = """
 import asyncio, sys, pathlib
-from spalloc_server.frontends.v1.requests import read_request
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.storage.sqlite import SqliteJournal
 async def main():
     SqliteJournal.open(pathlib.Path(sys.argv[1]), read_request=read_request, loop=asyncio.get_running_loop())

@@ -15,8 +15,8 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import StorageError
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.sqlite import SqliteJournal
 from tests.storage.disk import Disk, Operation
 from tests.storage.workload import workload

@@ -11,9 +11,9 @@ import pytest
 
 from spalloc_server.config.load import load
 from spalloc_server.controller import Controller
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.core.model.power import Outcome
 from spalloc_server.core.model.rows import Changes
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.sqlite import SqliteJournal
 from tests.house import Client
 from tests.processes import ServerProcess

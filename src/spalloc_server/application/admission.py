@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from enum import IntEnum
 
-__all__ = ["Admission", "Kind"]
+__all__ = ["Admission", "Charged"]
 
 BURST_SECONDS = 2.0
 """A caller may be ahead of its rate by the commands of so much time."""
@@ -21,7 +21,7 @@ SWEEP_KEYS = 1024
 """Callers whose rates are remembered before those are looked for that can be forgotten."""
 
 
-class Kind(IntEnum):
+class Charged(IntEnum):
     """What is counted apart."""
 
     KEEPALIVE = 0
@@ -43,7 +43,7 @@ class Admission:
         """When a caller will have earned its keepalives, and its other commands."""
         self._sweep_at = SWEEP_KEYS
 
-    def charge(self, key: str, kind: Kind = Kind.COMMAND) -> float:
+    def charge(self, key: str, kind: Charged = Charged.COMMAND) -> float:
         """Count a command; return the seconds to wait before the next one of this caller."""
         if not self.rate:
             return 0.0
@@ -56,7 +56,7 @@ class Admission:
         due[kind] = max(due[kind], now) + 1 / self.rate
         return max(0.0, due[kind] - now - BURST_SECONDS)
 
-    def delay(self, key: str, kind: Kind = Kind.COMMAND) -> float:
+    def delay(self, key: str, kind: Charged = Charged.COMMAND) -> float:
         """Return the seconds that this caller must wait now, without counting anything."""
         due = self._due.get(key) if self.rate else None
         return 0.0 if due is None else max(0.0, due[kind] - self._clock() - BURST_SECONDS)

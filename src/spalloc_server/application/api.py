@@ -28,22 +28,31 @@ import msgspec
 
 from spalloc_server import __version__
 from spalloc_server.application import commands
-from spalloc_server.application.admission import Admission
-from spalloc_server.application.at_hardware import AtHardware
+from spalloc_server.application.admission import Admission, Charged
 from spalloc_server.application.audit import Audit
 from spalloc_server.application.authorisation import Authorisation
-from spalloc_server.application.caller import Caller, Permission
-from spalloc_server.application.commands import Command
+from spalloc_server.application.caller import ROLES, Caller, Permission, permissions_of
+from spalloc_server.application.commands import SERVER, Command
 from spalloc_server.application.commits import Commits
-from spalloc_server.application.performing import PERFORM, board_of
-from spalloc_server.application.subscriptions import SERVER, Subscriptions
+from spalloc_server.application.performing import PERFORM, AtHardware, board_of
+from spalloc_server.application.subscriptions import Listener, Subscriptions
 from spalloc_server.application.views import ServerView
 from spalloc_server.controller import Controller, steady_time
 from spalloc_server.errors import ForbiddenError, ReadOnlyError, RequestError, SpallocServerError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.defects import DefectLog
 
-__all__ = ["About", "Answer", "Application"]
+__all__ = [
+    "ROLES",
+    "About",
+    "Answer",
+    "Application",
+    "Caller",
+    "Charged",
+    "Listener",
+    "Subscriptions",
+    "permissions_of",
+]
 
 
 _USE = Permission.USE  # to look it up in its class takes a while, and `renew` is called often
@@ -100,17 +109,13 @@ class Application:
         """Tells about the server around this; may be assigned."""
         self._defects = defects or DefectLog()
         self._audit = Audit(commits)
-        self._read_only: str | None = None
+        self.read_only: str | None = None
+        """Why commands that change something are refused, if they are; see `refuse_changes`."""
         self._started_at = steady_time()
 
-    @property
-    def read_only(self) -> str | None:
-        """Why nothing that changes something is done, if it is not; assigned by who watches over the disk."""
-        return self._read_only
-
-    @read_only.setter
-    def read_only(self, reason: str | None) -> None:
-        self._read_only = reason
+    def refuse_changes(self, reason: str | None) -> None:
+        """Refuse what changes something from now on, for this reason; or, with None, no longer. Subscribers hear it."""
+        self.read_only = reason
         self.subscriptions.publish(SERVER.kind, ("",))
 
     def perform(self, caller: Caller, command: Command) -> Answer:
@@ -122,7 +127,8 @@ class Application:
         """
         try:
             self._admit(caller, command)
-            value = self._status() if type(command) is commands.Status else self._do(caller, command)
+            status = type(command) is commands.Status
+            value = self._status() if status else PERFORM[type(command)](self._core, caller, command)
         except Exception as error:
             self._failed(caller, command, error)
             raise
@@ -166,11 +172,8 @@ class Application:
 
     def _admit(self, caller: Caller, command: Command) -> None:
         self.authorisation.check(caller, command)
-        if self._read_only is not None and command.changes and not command.even_if_read_only:
-            raise ReadOnlyError(self._read_only)
-
-    def _do(self, caller: Caller, command: Command) -> Any:
-        return PERFORM[type(command)](self._core, caller, command)
+        if self.read_only is not None and command.changes and not command.even_if_read_only:
+            raise ReadOnlyError(self.read_only)
 
     def _done(self, caller: Caller, command: Command, value: Any) -> Answer:
         commit = self._hold() if command.changes else None
@@ -193,7 +196,7 @@ class Application:
             version=__version__,
             pid=os.getpid(),
             started_at=self._started_at,
-            refusal=self._read_only,
+            refusal=self.read_only,
             stopped=self._core.stopped,
             jobs=dict(jobs),
             machines=self._core.machine_views(),

@@ -2,7 +2,7 @@
 
 Theory of operation. A command that was performed is logged as soon as its outcome is known: with its commit, be that
 stored or not. A disk that does not answer must not hide what was done, so after `LATE_SECONDS` a first line says that
-the outcome is not known yet. What was refused or failed is logged, too: so many lines a second (`log.complaints`).
+the outcome is not known yet. What was refused or failed is logged, too: so many lines a second (`log.logger`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import msgspec
 from spalloc_server.application.caller import Caller
 from spalloc_server.application.commands import Command
 from spalloc_server.application.commits import Commits
-from spalloc_server.log.complaints import Complaints
-from spalloc_server.log.logger import get_logger
+from spalloc_server.log.logger import Complaints, get_logger
 
 __all__ = ["Audit"]
 

@@ -5,13 +5,16 @@ Theory of operation. A door turns what its client sends into one of these, and h
 ones: who forgets to set one gets a command that needs an operator, is refused while nothing can be stored, waits for
 its commit and is audited.
 
+The last part names what can change, for those who subscribe to it (`subscriptions`).
+
 On the local API socket the field `command` tells which struct it is. Answers are plain structs and values, which a JSON
 encoder takes as they are.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, TypeAlias
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -19,12 +22,10 @@ from msgspec import Meta
 from spalloc_server.application.caller import Permission
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.core.model import Request
+from spalloc_server.core.model.arguments import DEFAULT_KEEPALIVE
 
 MAX_REASON = 1000
 """Characters of an operator's reason (else an exception)."""
-
-DEFAULT_KEEPALIVE = 60.0
-"""Seconds of silence after which a job ends, where its creator does not say."""
 
 Whole: TypeAlias = Annotated[int, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Reason: TypeAlias = Annotated[str, Meta(max_length=MAX_REASON)]
@@ -62,13 +63,43 @@ class Look(Command, frozen=True):
     audited = False
 
 
-class OfJob(Command, frozen=True):
-    """The base of what users do with a job. Naming it renews its lease."""
+class LongLook(Look, frozen=True):
+    """The base of those among them that may take long."""
+
+    takes_long = True
+
+
+class Use(Command, frozen=True):
+    """The base of what users do."""
 
     permission = Permission.USE
     audited = False
 
+
+class OfJob(Use, frozen=True):
+    """The base of what users do with a job. Naming it renews its lease."""
+
     job_id: Whole
+
+
+class LookAtJob(OfJob, frozen=True):
+    """The base of what changes nothing of a job but its lease, which is not stored."""
+
+    changes = False
+    repeatable = True
+
+
+class ChangeOfJob(OfJob, frozen=True):
+    """The base of what changes a job."""
+
+    manages_job = True
+
+
+class Safeguard(Command, frozen=True):
+    """The base of what operators do to make things safe."""
+
+    even_if_read_only = True
+    repeatable = True
 
 
 class OfBoard(Command, frozen=True):
@@ -91,11 +122,8 @@ class OfFrame(Command, frozen=True):
 # -------------------------------------------------------------------- what users ask
 
 
-class CreateJob(Command, frozen=True, tag="create job"):
+class CreateJob(Use, frozen=True, tag="create job"):
     """Queue a job; its number."""
-
-    permission = Permission.USE
-    audited = False
 
     request: Request
     keepalive: Keepalive | None = DEFAULT_KEEPALIVE
@@ -105,59 +133,42 @@ class CreateJob(Command, frozen=True, tag="create job"):
     kwargs: dict[str, Any] = {}
 
 
-class KeepAlive(OfJob, frozen=True, tag="keep job alive"):
+class KeepAlive(LookAtJob, frozen=True, tag="keep job alive"):
     """Renew a job's lease."""
 
-    changes = False
-    repeatable = True
 
-
-class GetJobState(OfJob, frozen=True, tag="job state"):
+class GetJobState(LookAtJob, frozen=True, tag="job state"):
     """`JobStatus`."""
 
-    changes = False
-    repeatable = True
 
-
-class GetJobMachineInfo(OfJob, frozen=True, tag="job machine"):
+class GetJobMachineInfo(LookAtJob, frozen=True, tag="job machine"):
     """`JobMachineInfo`: which boards a job has, and how to reach them."""
 
-    changes = False
-    repeatable = True
 
-
-class PowerOnJob(OfJob, frozen=True, tag="power job on"):
+class PowerOnJob(ChangeOfJob, frozen=True, tag="power job on"):
     """Switch a job's boards on, or reset them."""
 
-    manages_job = True
 
-
-class PowerOffJob(OfJob, frozen=True, tag="power job off"):
+class PowerOffJob(ChangeOfJob, frozen=True, tag="power job off"):
     """Switch a job's boards off."""
 
-    manages_job = True
     repeatable = True
 
 
-class DestroyJob(OfJob, frozen=True, tag="destroy job"):
+class DestroyJob(ChangeOfJob, frozen=True, tag="destroy job"):
     """End a job."""
 
-    manages_job = True
     repeatable = True
 
     reason: str | None = None
 
 
-class ListJobs(Look, frozen=True, tag="list jobs"):
+class ListJobs(LongLook, frozen=True, tag="list jobs"):
     """List of `JobDescription`, live ones, oldest first."""
 
-    takes_long = True
 
-
-class JobRevisions(Look, frozen=True, tag="job revisions"):
+class JobRevisions(LongLook, frozen=True, tag="job revisions"):
     """List of (number, revision) of live jobs, oldest first: another revision where a job's description is another."""
-
-    takes_long = True
 
 
 class DescribeJob(Look, frozen=True, tag="describe job"):
@@ -166,10 +177,8 @@ class DescribeJob(Look, frozen=True, tag="describe job"):
     job_id: Whole
 
 
-class ListMachines(Look, frozen=True, tag="list machines"):
+class ListMachines(LongLook, frozen=True, tag="list machines"):
     """List of `MachineDescription`, highest priority first."""
-
-    takes_long = True
 
 
 class BoardPosition(Look, OfBoard, frozen=True, tag="board position"):
@@ -189,11 +198,8 @@ class WhereIs(Look, frozen=True, tag="where is"):
     """One of the forms of `core.views.where_is`."""
 
 
-class ReportProblem(Command, frozen=True, tag="report problem"):
+class ReportProblem(Use, frozen=True, tag="report problem"):
     """Say that a board does not work; operators will see it."""
-
-    permission = Permission.USE
-    audited = False
 
     board_address: str
     """As `JobMachineInfo.connections` tells it."""
@@ -203,22 +209,16 @@ class ReportProblem(Command, frozen=True, tag="report problem"):
 # -------------------------------------------------------------------- what operators see
 
 
-class Status(Look, frozen=True, tag="status"):
+class Status(LongLook, frozen=True, tag="status"):
     """How is everything? `views.ServerView`."""
 
-    takes_long = True
 
-
-class Machines(Look, frozen=True, tag="machines"):
+class Machines(LongLook, frozen=True, tag="machines"):
     """List of `MachineView`."""
 
-    takes_long = True
 
-
-class Boards(Look, frozen=True, tag="boards"):
+class Boards(LongLook, frozen=True, tag="boards"):
     """List of `BoardView`."""
-
-    takes_long = True
 
     machine: str | None = None
     """Only of this machine."""
@@ -226,16 +226,12 @@ class Boards(Look, frozen=True, tag="boards"):
     """Only those out of service, or with failures or reports on record; dead ones apart."""
 
 
-class Jobs(Look, frozen=True, tag="jobs"):
+class Jobs(LongLook, frozen=True, tag="jobs"):
     """List of `JobView`, live ones."""
 
-    takes_long = True
 
-
-class ShowJob(Look, frozen=True, tag="job"):
+class ShowJob(LongLook, frozen=True, tag="job"):
     """`JobView`; with the reason why it waits, where it does."""
-
-    takes_long = True
 
     job_id: Whole
 
@@ -250,11 +246,8 @@ class Kill(Command, frozen=True, tag="kill"):
     reason: Reason
 
 
-class DisableBoard(OfBoard, frozen=True, tag="disable board"):
+class DisableBoard(OfBoard, Safeguard, frozen=True, tag="disable board"):
     """Take a board out of service. `BoardView`."""
-
-    even_if_read_only = True
-    repeatable = True
 
     reason: Reason
 
@@ -263,11 +256,8 @@ class EnableBoard(OfBoard, frozen=True, tag="enable board"):
     """Return a board to service. `BoardView`."""
 
 
-class DisableFrame(OfFrame, frozen=True, tag="disable frame"):
+class DisableFrame(OfFrame, Safeguard, frozen=True, tag="disable frame"):
     """Take a frame out of service. List of `BoardView`."""
-
-    even_if_read_only = True
-    repeatable = True
 
     reason: Reason
 
@@ -276,11 +266,8 @@ class EnableFrame(OfFrame, frozen=True, tag="enable frame"):
     """Return a frame to service. List of `BoardView`."""
 
 
-class Drain(Command, frozen=True, tag="drain"):
+class Drain(Safeguard, frozen=True, tag="drain"):
     """Start no more jobs on a machine."""
-
-    even_if_read_only = True
-    repeatable = True
 
     machine: str
     reason: Reason
@@ -292,12 +279,10 @@ class Undrain(Command, frozen=True, tag="undrain"):
     machine: str
 
 
-class EmergencyStop(Command, frozen=True, tag="emergency-stop"):
+class EmergencyStop(Safeguard, frozen=True, tag="emergency-stop"):
     """Switch everything off."""
 
     permission = Permission.STOP
-    even_if_read_only = True
-    repeatable = True
 
     reason: Reason
 
@@ -343,7 +328,7 @@ class SetBlacklist(OfBoard, frozen=True, tag="set blacklist"):
     lines: list[str]
 
 
-JobCommand: TypeAlias = (
+AnyCommand: TypeAlias = (
     CreateJob
     | KeepAlive
     | GetJobState
@@ -359,9 +344,7 @@ JobCommand: TypeAlias = (
     | BoardAtPosition
     | WhereIs
     | ReportProblem
-)
-OperatorsCommand: TypeAlias = (
-    Status
+    | Status
     | Machines
     | Boards
     | Jobs
@@ -375,6 +358,33 @@ OperatorsCommand: TypeAlias = (
     | Undrain
     | EmergencyStop
     | Resume
+    | PowerCycle
+    | Temperatures
+    | Blacklist
+    | SetBlacklist
 )
-HardwareCommand: TypeAlias = PowerCycle | Temperatures | Blacklist | SetBlacklist
-AnyCommand: TypeAlias = JobCommand | OperatorsCommand | HardwareCommand
+
+
+# -------------------------------------------------------------------- what can be subscribed to
+
+Name: TypeAlias = int | str
+
+
+class Kind(StrEnum):
+    """What can change."""
+
+    JOB = "job"
+    MACHINE = "machine"
+    SERVER = "server"
+
+
+class Key(NamedTuple):
+    """What is listened to."""
+
+    kind: Kind
+    name: Name | None = None
+    """A job's number, or a machine's name; None for all of this kind."""
+
+
+SERVER = Key(Kind.SERVER)
+"""That the server itself has changed: its configuration, an emergency stop, whether changes are refused."""

@@ -9,7 +9,7 @@ made in such a batch are ended again. All else in it stands: memory is the autho
 writes them as soon as it can. Until then effects are withheld, in order. Only in an emergency stop power-offs do
 not wait for a disk that refuses, nor, for longer than `EMERGENCY_SECONDS`, for one that hangs.
 
-`hold` names the commit that what has just been done waits for. Its outcome reaches whoever asked for it: all outcomes
+`hold` names the commit that the latest changes wait for. Its outcome reaches those that asked for it: all outcomes
 in order (`tell`), one outcome by a call back (`when_over`), or awaited (`durable`). Whatever the journal raises, each
 commit comes to an end, so that nobody waits for ever.
 """
@@ -81,9 +81,9 @@ class Commits:
         self._known_ids = controller.next_id
 
     def hold(self) -> int | None:
-        """The number of the batch to wait for until all that the core says now is durable; None where it is.
+        """Return the batch to wait for until all that the core says now is durable; None where it is.
 
-        A command that finds its work done already, by another client's, is as true as that one's batch is durable.
+        A command that changes nothing, since another one did the same before, waits for the batch of that one.
         """
         if not self._controller.changed:
             return self._number if self._storing else None

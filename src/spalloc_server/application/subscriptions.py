@@ -16,32 +16,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Hashable, Iterable
-from enum import StrEnum
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol
 
-__all__ = ["SERVER", "Key", "Kind", "Listener", "Subscriptions"]
+from spalloc_server.application.commands import Key, Kind, Name
 
-Name: TypeAlias = int | str
-
-
-class Kind(StrEnum):
-    """What can change."""
-
-    JOB = "job"
-    MACHINE = "machine"
-    SERVER = "server"
-
-
-class Key(NamedTuple):
-    """What is listened to."""
-
-    kind: Kind
-    name: Name | None = None
-    """A job's number, or a machine's name; None for all of this kind."""
-
-
-SERVER = Key(Kind.SERVER)
-"""That the server itself has changed: its configuration, an emergency stop, whether changes are refused."""
+__all__ = ["Listener", "Subscriptions"]
 
 
 class Listener(Hashable, Protocol):
@@ -149,7 +128,7 @@ class Subscriptions:
         try:
             if self.revision(key) == since:
                 async with asyncio.timeout(seconds):
-                    await waiter.heard.wait()
+                    await waiter.wait()
         except TimeoutError:
             pass
         finally:
@@ -157,11 +136,8 @@ class Subscriptions:
         return self.revision(key)
 
 
-class _Waiter:
-    """Hears of one change."""
-
-    def __init__(self) -> None:
-        self.heard = asyncio.Event()
+class _Waiter(asyncio.Event):
+    """Is set by a change."""
 
     def hear(self, _kind: Kind, _names: Collection[Name]) -> None:
-        self.heard.set()
+        self.set()

@@ -11,21 +11,19 @@ from pathlib import Path
 
 import click
 
-from spalloc_server.cli.process import count, one_line_errors
+from spalloc_server.cli.process import PATH, count, one_line_errors
 from spalloc_server.config.compare import compare
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.sources import recorded
+from spalloc_server.config.tls import tls_context
 from spalloc_server.controller import Controller
-from spalloc_server.frontends.v1.listener import tls_context
-from spalloc_server.frontends.v1.requests import read_request
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.state_file import consistent
 
 __all__ = ["check_config"]
-
-PATH = click.Path(path_type=Path)
 
 
 @click.command("check-config")

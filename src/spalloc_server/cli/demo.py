@@ -3,38 +3,42 @@
 Theory of operation. The machine (or another, with `--config`) is simulated down to its BMPs and to boards that boot.
 The hardware is one process and the server another, so the hardware outlives a server that is killed. This process
 starts both, starts the server again where it ends by itself, and shows what happens as a client sees it. The server
-drives the hardware over UDP, and everybody reaches the server over TCP, the imaginary users too.
+drives the hardware over UDP, and everybody reaches the server over TCP, the imaginary users too: networks that are
+simulated now and then, each through a connection of its own. `demo --once` looks at the hardware as a driver would:
+which boards are on, and which links they stop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import shlex
 import sys
 import time
 from collections.abc import Coroutine, Iterable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from spalloc_server.cli import output, process
 from spalloc_server.cli.client import Client, ClientError
-from spalloc_server.cli.demo_look import look_at_hardware
 from spalloc_server.cli.demo_parts import Part
-from spalloc_server.cli.demo_users import USERS, use
 from spalloc_server.cli.demo_view import show
 from spalloc_server.config.load import load
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.watch import DEFAULT_PORT
 from spalloc_server.controller import JobState
 from spalloc_server.errors import ConfigurationError
+from spalloc_server.hardware.bmp import Bmp
+from spalloc_server.hardware.scp import FLAG_REGISTER, Command, stop_register
+from spalloc_server.hardware.timings import Timings
+from spalloc_server.links import Links
 
-__all__ = ["demo"]
+__all__ = ["USERS", "demo", "look_at_hardware", "use"]
 
 HOST = "127.0.0.1"
 MILLION_CORE = Path(__file__).parents[1] / "examples" / "simulated-1200.toml"
@@ -45,17 +49,32 @@ ONCE_SECONDS = 60.0
 """The longest that `demo --once` may take."""
 POLL_SECONDS = 0.05
 """`demo --once`: between looks whether boards are off."""
-PATH = click.Path(path_type=Path)
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
-    config: Path
-    port: int
-    state: Path | None
-    real_timings: bool
-    users: bool
-    once: bool
+FPGA_OFF: Final = 0xFFFFFFFF
+"""What a register of a board that is off reads as."""
+
+USERS = (
+    "retina",
+    "visual-cortex",
+    "cochlea",
+    "hippocampus",
+    "cerebellum",
+    "basal-ganglia",
+    "motor-cortex",
+    "sudoku",
+    "robot-arm",
+    "mushroom-body",
+)
+"""Each has at most one job at a time, so that all together leave room for real users."""
+
+SIZES = (1, 1, 1, 3, 3, 6, 12, 24, 24, 48, 96, 200)
+"""Boards that they ask for, alike probable."""
+
+THINKING_SECONDS = (0.5, 6.0)
+
+RUNNING_SECONDS = (3.0, 20.0)
+"""Shortest and longest; less than a job's keepalive."""
 
 
 @click.command()
@@ -64,55 +83,56 @@ class _Options:
 )
 @click.option("--quiet-users", is_flag=True, help="No imaginary users: the machine is all yours.")
 @click.option("--once", is_flag=True, help="Take one job through, tell what happened, and end.")
-@click.option("--config", type=PATH, default=MILLION_CORE, help="Simulate this config file's machines instead.")
-@click.option("--state", type=PATH, help="Keep the server's state here; without, it goes when the demo ends.")
+@click.option("--config", type=process.PATH, default=MILLION_CORE, help="Simulate this config file's machines instead.")
+@click.option("--state", type=process.PATH, help="Keep the server's state here; without, it goes when the demo ends.")
 @click.option("--real-timings", is_flag=True, help="Take as long as boards do: 3 to 6 seconds for a power-on.")
 def demo(config: Path, port: int, state: Path | None, quiet_users: bool, once: bool, real_timings: bool) -> None:
     """A simulated machine of a million cores and its server, ready for real clients. ctrl+c ends it."""
     output.never_wait()
-    options = _Options(config, port, state, real_timings, users=not (quiet_users or once), once=once)
-    process.run("spalloc-admin demo", _demo(options))
+    users = () if quiet_users or once else USERS
+    process.run("spalloc-admin demo", _demo(config, port, state, real_timings=real_timings, users=users, once=once))
 
 
-async def _demo(options: _Options) -> None:
+async def _demo(
+    config: Path, port: int, state: Path | None, *, real_timings: bool, users: Iterable[str], once: bool
+) -> None:
     started = time.monotonic()
-    configuration = load(options.config)
+    configuration = load(config)
     if not configuration.machines:
-        raise ConfigurationError(f"{options.config}: has no machines to simulate")
+        raise ConfigurationError(f"{config}: has no machines to simulate")
     stopping = asyncio.Event()
     process.on_stop_signals(stopping.set)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="spalloc-demo-")))
-        state = options.state or folder / "state.db"
-        hardware, server = _hardware(options, folder), _server(options.config, options.port, state)
+        state = state or folder / "state.db"
+        hardware, server = _hardware(config, folder, real_timings=real_timings), _server(config, port, state)
         parts = [hardware, server]
-        stack.push_async_callback(_stop, parts)
+        stack.push_async_callback(lambda: asyncio.gather(*(part.stop() for part in parts)))
         for part in parts:
             await part.begin()
         await hardware.ready()
         port = int(await server.ready())
         _introduce(configuration, port, state, time.monotonic() - started)
-        life = [_keep_serving(parts, options, state, port), _watch(hardware, stopping)]
-        if options.once:
+        life = [_keep_serving(parts, config, state, port), _watch(hardware, stopping)]
+        if once:
             life.append(_take_one_job_through(port, configuration, stopping))
         else:
             (machine, *_) = configuration.machines
             life.append(show(HOST, port, machine, live=sys.stdout.isatty()))
-        if options.users:
-            life += [use(HOST, port, user) for user in USERS]
+        life += [use(HOST, port, user) for user in users]
         await _until(stopping, life)
     print("stopped")
 
 
-def _hardware(options: _Options, folder: Path) -> Part:
+def _hardware(config: Path, folder: Path, *, real_timings: bool) -> Part:
     """The simulated hardware, on its way."""
     timings = folder / "timings.toml"
     timings.write_text(BRISK_FAULTS)
-    how = ["--real-timings"] if options.real_timings else ["--faults", timings]
+    how = ["--real-timings"] if real_timings else ["--faults", timings]
     return Part(
         "spalloc_server.cli.admin",
         "simulate-hardware",
-        options.config,
+        config,
         "--boards",
         *how,
         says_ready=lambda line: line if line.startswith("simulated: ") else None,
@@ -131,16 +151,12 @@ def _server(config: Path, port: int, state: Path) -> Part:
     return Part("spalloc_server.cli.serve", *arguments, says_ready=port_of)
 
 
-async def _stop(parts: list[Part]) -> None:
-    await asyncio.gather(*(part.stop() for part in parts))
-
-
-async def _keep_serving(parts: list[Part], options: _Options, state: Path, port: int) -> None:
+async def _keep_serving(parts: list[Part], config: Path, state: Path, port: int) -> None:
     """Start the server, the last of the parts, again whenever it ends by itself: its jobs and their boards go on."""
     while True:
         how = await parts[-1].ended()
         print(f"the server {how}; it is started again, and goes on with its jobs", flush=True)
-        parts[-1] = _server(options.config, port, state)
+        parts[-1] = _server(config, port, state)
         await parts[-1].begin()
         await parts[-1].ready()
 
@@ -224,3 +240,48 @@ async def _take_one_job_through(port: int, configuration: Configuration, stoppin
     except TimeoutError as exc:
         raise ClientError(f"the job was not through after {ONCE_SECONDS:.0f} s") from exc
     stopping.set()
+
+
+async def look_at_hardware(configuration: Configuration) -> tuple[int, int]:
+    """Return (boards that are on, links that they stop) of all machines.
+
+    `HardwareError` where a BMP is silent.
+    """
+    on = stopped = 0
+    for machine in configuration.machines:
+        for frame, boards in machine.frames.items():
+            bmp = Bmp(machine.bmp_ips[frame], Timings(), lambda _: None)
+            try:
+                for board in boards:
+                    number = machine.board_locations[board][2]
+                    if await _read(bmp, number, 0, FLAG_REGISTER) == FPGA_OFF:
+                        continue
+                    on += 1
+                    for link in Links:
+                        stopped += await _read(bmp, number, *stop_register(link)) & 1
+            finally:
+                bmp.close()
+    return on, stopped
+
+
+async def _read(bmp: Bmp, board: int, fpga: int, address: int) -> int:
+    return int.from_bytes(await bmp.command(board, Command.FPGA_READ, address, 4, fpga), "little")
+
+
+async def use(host: str, port: int, user: str) -> None:
+    """Come, get boards, use them, give them back; and again, until cancelled. Come back where the server was away."""
+    chance = random.Random(user)
+    while True:
+        with suppress(ClientError):
+            async with Client.connect(host, port) as client:
+                while True:
+                    await _use_once(client, user, chance)
+        await asyncio.sleep(THINKING_SECONDS[0])
+
+
+async def _use_once(client: Client, user: str, chance: random.Random) -> None:
+    await asyncio.sleep(chance.uniform(*THINKING_SECONDS))
+    job_id = await client.call("create_job", chance.choice(SIZES), owner=user)
+    await client.wait_for_job(job_id, JobState.ready, JobState.destroyed)
+    await asyncio.sleep(chance.uniform(*RUNNING_SECONDS))
+    await client.call("destroy_job", job_id, "done")

@@ -1,7 +1,7 @@
 """The demo's parts: simulated hardware and server, each a command of this package in a process of its own.
 
-Theory of operation. A part is started, says in a line of its output that it is there, and is told to stop. What it says
-besides is kept, so that one that ends by itself can be told of with its own last words. The kernel ends the parts where
+Theory of operation. A part is started, says in a line of its output that it is there, and is told to stop. Its other
+output is kept, so that the last lines of one that ends by itself can be shown. The kernel ends the parts where
 the demo itself is killed, so that nothing is left behind. They are in a session of their own: ctrl+c is for the demo,
 which stops them in order. An upgrade puts another process in a server's place, in the same session and with the same
 output. So a part has ended when nobody writes its output any more, and the whole session is told to stop.

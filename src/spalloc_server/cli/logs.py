@@ -2,7 +2,7 @@
 
 Theory of operation. All modules log with structlog; `configure` says once where that goes. What the standard library
 logs (asyncio's complaints) is led into the same stream. Values that come from users are quoted, so that nobody can
-forge a line. A value that cannot be shown is told as such, and what goes wrong in writing is nobody's affair: nothing
+forge a line. A value that cannot be shown is replaced by a note, and errors in writing are ignored: nothing
 that only tells may decide. In a program that serves, standard error takes lines without waiting (`cli.output`); how
 many it had to drop is a line of the log, too.
 """

@@ -17,22 +17,20 @@ from rich.table import Table
 from rich.text import Text
 
 from spalloc_server.application import commands
-from spalloc_server.cli.process import count, one_line_errors
+from spalloc_server.cli.process import PATH, count, one_line_errors
 from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
 from spalloc_server.core.model import BoardView, JobView, MachineView
+from spalloc_server.core.model.arguments import read_request
 from spalloc_server.drawing.hexagons import MEANINGS, Condition, Size, Tile, columns_and_rows, job_colours
 from spalloc_server.drawing.svg import machine_svg
 from spalloc_server.drawing.terminal import CONDITION_COLOURS, FREE_LETTER, coloured_map, job_letters, plain_map
 from spalloc_server.errors import SpallocServerError
-from spalloc_server.frontends.v1.requests import read_request
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.state_file import state_path
 
 __all__ = ["map"]
-
-PATH = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,8 @@ def map(machine: str, state: Path | None, config: Path | None, svg: Path | None)
         (there,) = (each for each in look.machines if each.name == machine)
         size = there.width, there.height
         jobs = [job for job in look.jobs if job.machine == machine]
-        tiles = _tiles(look.boards, {job.job_id: job.owner for job in jobs})
+        owners = {job.job_id: job.owner for job in jobs}
+        tiles = {(view.x, view.y, view.z): _tile(view, owners) for view in look.boards}
         if svg is None:
             _show(size, look.boards, jobs, tiles)
         else:
@@ -81,10 +80,6 @@ def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
         core.restore(read_state(stored, read_request))
         click.echo(f"{exc}; this is what it has stored", err=True)
         return _Look(core.machine_views(), list(core.board_views(machine)), core.job_views())
-
-
-def _tiles(boards: Iterable[BoardView], owners: Mapping[int, str]) -> dict[Board, Tile]:
-    return {(view.x, view.y, view.z): _tile(view, owners) for view in boards}
 
 
 def _tile(view: BoardView, owners: Mapping[int, str]) -> Tile:

@@ -17,11 +17,26 @@ from spalloc_server.application.views import ServerView, TemperaturesView
 from spalloc_server.cli.process import count
 from spalloc_server.cli.running_server import OperatorError, RunningServer, of_a_server
 from spalloc_server.cli.tables import ago, asked, clock, noted, show, show_boards, show_machines, span
-from spalloc_server.core.boards.self_tests import PASSED
-from spalloc_server.core.model import BoardView, JobView, MachineView
+from spalloc_server.core.model import PASSED, BoardView, JobView, MachineView
 
-__all__ = ["blacklist", "board", "boards", "drain", "emergency_stop", "explain", "frame", "job", "jobs", "kill"]
-__all__ += ["machines", "power_cycle", "read_temperatures", "resume", "status", "undrain"]
+__all__ = [
+    "blacklist",
+    "board",
+    "boards",
+    "drain",
+    "emergency_stop",
+    "explain",
+    "frame",
+    "job",
+    "jobs",
+    "kill",
+    "machines",
+    "power_cycle",
+    "read_temperatures",
+    "resume",
+    "status",
+    "undrain",
+]
 
 
 # -------------------------------------------------------------------- looking

@@ -24,8 +24,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from spalloc_server.log.background import PIECE_BYTES, Background
-from spalloc_server.log.descriptor import Descriptor, takes
+from spalloc_server.log.background import PIECE_BYTES, Background, Descriptor, takes
 
 __all__ = ["Stream", "never_wait"]
 

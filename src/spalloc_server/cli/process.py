@@ -7,12 +7,19 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+
+import click
 
 from spalloc_server.cli import signals
 from spalloc_server.errors import SpallocServerError
 
-__all__ = ["count", "on_stop_signals", "one_line_errors", "run"]
+__all__ = ["PATH", "count", "on_stop_signals", "one_line_errors", "run"]
+
+
+PATH = click.Path(path_type=Path)
+"""The type of an argument or option that names a file."""
 
 
 def run(program: str, main: Coroutine[Any, Any, None]) -> None:

@@ -23,7 +23,7 @@ import msgspec
 
 from spalloc_server import __version__
 from spalloc_server.application.commands import Command
-from spalloc_server.cli.process import one_line_errors
+from spalloc_server.cli.process import PATH, one_line_errors
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.frontends.operators.protocol import PROTOCOL, Hello, socket_path
 
@@ -43,7 +43,6 @@ PAUSE_SECONDS = 0.1
 _OLDER = "Object missing required field `command`"
 """What a server says to a hello that is older than this protocol."""
 
-PATH = click.Path(path_type=Path)
 T = TypeVar("T")
 
 

@@ -57,6 +57,7 @@ class _Process:
         self._nowhere: IO[str] | None = None
 
     def hold(self) -> None:
+        """Let no signal do harm until `heed`. To be called first, by a program that then serves."""
         self.held = True
         for number in STOPS:
             signal.signal(number, lambda *_: os._exit(0))
@@ -66,6 +67,7 @@ class _Process:
             signal.signal(number, signal.SIG_IGN)
 
     def heed(self, handlers: Mapping[int, Callable[[], None]]) -> None:
+        """Call these for their signals from now on, in the running event loop; at once for those that came before."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -97,6 +99,7 @@ class _Process:
         self.early.clear()
 
     def finish(self) -> None:
+        """The event loop has ended, and the program is about to; or it goes on, where it is somebody else's."""
         for number, handler in self.before.items():
             signal.signal(number, signal.SIG_IGN if self.held else handler or signal.SIG_DFL)
         self.before.clear()
@@ -112,9 +115,7 @@ class _Process:
 _process = _Process()
 
 
-def hold() -> None:
-    """Let no signal do harm until `heed`. To be called first, by a program that then serves."""
-    _process.hold()
+hold, heed, finish = _process.hold, _process.heed, _process.finish
 
 
 def hold_interrupt() -> Callable[[], None]:
@@ -127,13 +128,3 @@ def hold_interrupt() -> Callable[[], None]:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     _process.held = True
     return release
-
-
-def heed(handlers: Mapping[int, Callable[[], None]]) -> None:
-    """Call these for their signals, and at once for those that came before; in the running event loop, from now on."""
-    _process.heed(handlers)
-
-
-def finish() -> None:
-    """The event loop has ended, and the program is about to; or it goes on, where it is somebody else's."""
-    _process.finish()

@@ -1,29 +1,46 @@
-"""`spalloc-admin simulate`: a trace of jobs through the scheduler that serves, in virtual time."""
+"""`spalloc-admin simulate`: a trace of jobs through the scheduler that serves, in virtual time.
+
+Theory of operation. A trace is a CSV file, one in the Standard Workload Format, or a server's own history. What comes
+out is figures, and with `--plot` a picture: boards in use and jobs that wait, over time, as SVG.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from spalloc_server.cli.process import one_line_errors
-from spalloc_server.cli.simulate_plot import plot
+from spalloc_server.cli.process import PATH, one_line_errors
 from spalloc_server.cli.tables import show, span
-from spalloc_server.cli.traces import TraceError, from_history, from_trace
 from spalloc_server.config.load import load
-from spalloc_server.config.machine import Machine, check_size
+from spalloc_server.config.machine import DEFAULT_TAGS, Machine, check_size
+from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.config.settings import Configuration
-from spalloc_server.core.simulation import Simulation
+from spalloc_server.core.model import MAX_TEXT, Request
+from spalloc_server.core.model.arguments import parse_request, read_request
+from spalloc_server.core.simulation import Simulation, TraceJob
+from spalloc_server.errors import RequestError, SpallocServerError
+from spalloc_server.storage.history import read_history
 
-__all__ = ["simulate"]
+__all__ = ["TraceError", "from_history", "from_trace", "plot", "simulate"]
 
-PATH = click.Path(path_type=Path)
+
+WIDTH, HEIGHT, LEFT, TOP, GAP = 960, 200, 70, 30, 50
+
+POINTS: Final = 2000
+"""Points drawn at most in each curve."""
+
+SWF_SUBMIT, SWF_RUN_TIME, SWF_PROCESSORS, SWF_REQUESTED, SWF_USER = 1, 3, 4, 7, 11
+"""Fields of a line of the Standard Workload Format, counted from 0."""
 
 
 @click.command()
@@ -113,3 +130,138 @@ def _told(name: str, value: object) -> object:
     if isinstance(value, float) and name.endswith("_s") and name != "wall_s":
         return span(value)
     return value
+
+
+def plot(simulation: Simulation) -> str:
+    """An SVG document with two panels, one above the other, over the same hours."""
+    capacity = sum(len(machine.live_boards) for machine in simulation.machines.values())
+    timeline = simulation.timeline[:: max(1, len(simulation.timeline) // POINTS)] or [(0.0, 0, 0)]
+    hours = [(at - timeline[0][0]) / 3600 for at, _, _ in timeline]
+    panels = (
+        ("boards in use", [float(boards) for _, boards, _ in timeline], float(capacity), "#3572b0"),
+        (
+            "jobs waiting",
+            [float(jobs) for _, _, jobs in timeline],
+            max(1.0, *(jobs for _, _, jobs in timeline)),
+            "#b03535",
+        ),
+    )
+    height = TOP + len(panels) * (HEIGHT + GAP)
+    title = f"{simulation.scheduling.policy}: {len(simulation.jobs)} jobs, {capacity} boards"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 20}" height="{height}">',
+        "<style>text {font: 12px sans-serif}</style>",
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{LEFT}" y="16">{title}</text>',
+    ]
+    for number, (name, values, highest, colour) in enumerate(panels):
+        parts += _panel(TOP + number * (HEIGHT + GAP), name, hours, values, highest, colour)
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _panel(
+    top: int, title: str, hours: Sequence[float], values: Sequence[float], highest: float, colour: str
+) -> list[str]:
+    """One panel: a frame, its scales, and a curve of steps."""
+    length = max(hours[-1], 1e-9)
+    bottom = top + HEIGHT
+    points = []
+    before = values[0]
+    for hour, value in zip(hours, values, strict=True):
+        x = LEFT + WIDTH * hour / length
+        points += [
+            f"{x:.1f},{bottom - HEIGHT * before / highest:.1f}",
+            f"{x:.1f},{bottom - HEIGHT * value / highest:.1f}",
+        ]
+        before = value
+    return [
+        f'<rect x="{LEFT}" y="{top}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#999"/>',
+        f'<text x="{LEFT - 8}" y="{top + 12}" text-anchor="end">{highest:.0f}</text>',
+        f'<text x="{LEFT - 8}" y="{bottom}" text-anchor="end">0</text>',
+        f'<text x="{LEFT}" y="{bottom + 18}">0 h</text>',
+        f'<text x="{LEFT + WIDTH}" y="{bottom + 18}" text-anchor="end">{hours[-1]:.1f} h</text>',
+        f'<text x="{LEFT + 8}" y="{top + 16}" fill="{colour}">{title}</text>',
+        f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}"/>',
+    ]
+
+
+class TraceError(SpallocServerError):
+    """A trace cannot be read; the text says which line, and what would be right."""
+
+
+def from_trace(path: Path) -> list[TraceJob]:
+    """The jobs of a file, by its ending: `.swf`, or else CSV with the columns submit_s, duration_s, owner, request.
+
+    Raises:
+        TraceError: it cannot be read, or a line of it cannot be understood.
+    """
+    try:
+        with path.open(
+            encoding="utf-8-sig", newline=""
+        ) as file:  # some spreadsheets begin a CSV with a byte order mark
+            return list(_from_swf(file, path) if path.suffix.lower() == ".swf" else _from_csv(file, path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TraceError(f"{path} cannot be read: {error}") from error
+
+
+def from_history(path: Path) -> list[TraceJob]:
+    """The jobs in a server's state file that have ended, as they were asked for and for as long as they had boards."""
+    jobs = []
+    for row in read_history(path):
+        if row.allocation is None or row.allocated_at is None or row.ended_at is None:
+            continue  # it never had boards, or lost them and waited for others
+        try:
+            request = row.request or read_request(row.owner, row.args, row.kwargs)
+        except RequestError as error:
+            raise TraceError(f"job {row.job_id} in {path}: {error}") from error
+        jobs.append(TraceJob(row.created_at, row.ended_at - row.allocated_at, request))
+    return jobs
+
+
+def _from_csv(lines: Iterator[str], path: Path) -> Iterator[TraceJob]:
+    reader = csv.DictReader(lines)
+    missing = {"submit_s", "duration_s", "owner", "request"} - set(reader.fieldnames or ())
+    if missing:
+        raise TraceError(
+            f"{path} lacks the column {min(missing)}: its first line names submit_s,duration_s,owner,request"
+        )
+    for row in reader:
+        if None in row.values():
+            raise TraceError(f"{path}, line {reader.line_num}: it has too few columns")
+        try:
+            sizes = [int(number) for number in row["request"].split("x")]
+            request = parse_request(sizes, {"owner": row["owner"]})
+            yield TraceJob(_seconds(row["submit_s"]), _seconds(row["duration_s"]), request)
+        except (ValueError, RequestError) as error:
+            raise TraceError(
+                f"{path}, line {reader.line_num}: {error}; right would be seconds, seconds, a name, and boards (24) or "
+                "triads (4x2)"
+            ) from error
+
+
+def _from_swf(lines: Iterator[str], path: Path) -> Iterator[TraceJob]:
+    """A processor counts as a board. Jobs that never ran are left out."""
+    for number, line in enumerate(lines, 1):
+        fields = line.partition(";")[0].split()
+        if not fields:
+            continue
+        try:
+            boards = max(int(fields[SWF_REQUESTED]), int(fields[SWF_PROCESSORS]))
+            submit, owner = _seconds(fields[SWF_SUBMIT]), fields[SWF_USER]
+            duration = _seconds(fields[SWF_RUN_TIME]) if fields[SWF_RUN_TIME] != "-1" else 0.0  # -1 is unknown
+        except (ValueError, IndexError) as error:
+            raise TraceError(f"{path}, line {number}: {error}; right would be the 18 numbers of a job") from error
+        if boards > MAX_NUMBER or len(owner) > MAX_TEXT:
+            raise TraceError(
+                f"{path}, line {number}: at most {MAX_NUMBER} processors, and {MAX_TEXT} characters of a user"
+            )
+        if boards > 0 and duration > 0:
+            yield TraceJob(submit, duration, Request(owner=f"user {owner}", boards=boards, tags=DEFAULT_TAGS))
+
+
+def _seconds(text: str) -> float:
+    """A time or a span: not negative, and not absurdly long."""
+    seconds = float(text)
+    if not 0 <= seconds <= MAX_SECONDS:  # nor is it, where it is not a number
+        raise ValueError(f"{text} is no number of seconds from 0 to {MAX_SECONDS:.0f}")
+    return seconds

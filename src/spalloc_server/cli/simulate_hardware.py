@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from spalloc_server.cli.output import never_wait
-from spalloc_server.cli.process import count, on_stop_signals, one_line_errors, run
+from spalloc_server.cli.process import PATH, count, on_stop_signals, one_line_errors, run
 from spalloc_server.config.load import load
 from spalloc_server.hardware.scp import SCP_PORT
 from spalloc_server.simulator.faults import Faults, read_faults
@@ -23,7 +23,6 @@ from spalloc_server.simulator.simulator import Simulator
 __all__ = ["simulate_hardware"]
 
 PROGRAM = "spalloc-admin simulate-hardware"
-PATH = click.Path(path_type=Path)
 
 
 @click.command("simulate-hardware")

@@ -23,7 +23,7 @@ from typing import Final
 from spalloc_server.config.load import load
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.sources import Looks, look, recorded
-from spalloc_server.frontends.v1.listener import tls_context
+from spalloc_server.config.tls import tls_context
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["Settling", "Source", "watch"]

@@ -45,9 +45,11 @@ def create_job(
         kwargs: the other arguments, likewise.
 
     Raises:
-        RequestError: there are too many jobs, or its priority is too high.
+        RequestError: the request makes no sense or is too long, its priority is too high, or there are too many jobs.
     """
     state, now = engine.state, engine.state.clock()
+    request.check()
+    request.check_lengths()
     if request.priority > (highest := state.configuration.scheduling.max_priority):
         raise RequestError(f"priority {request.priority} is more than this server allows: at most {highest}")
     state.quotas.admit(request.owner, host, state.scheduler.queued)

@@ -283,10 +283,9 @@ def _board_view(state: State, machine: Machine, board: Board) -> BoardView:
     view.last_trial = state.self_tests.verdicts.get((machine.name, x, y, z))
     view.trial_at, view.strikes, view.failures, view.reports = row.trial_at, row.strikes, row.failures, row.reports
     note = state.closures.frames.get((machine.name, machine.board_locations[board][:2]))
-    if row.out_of_service is not None:
-        view.by, view.since = row.by, row.since
-    elif note is not None:
-        view.by, view.since = note.by, note.since
+    who = note if row.out_of_service is None else row
+    if who is not None:
+        view.by, view.since = who.by, who.since
     return view
 
 

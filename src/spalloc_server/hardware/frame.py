@@ -78,7 +78,7 @@ class Frame:
         defects: DefectLog | None = None,
     ) -> None:
         self._defects = defects or DefectLog()
-        self.bmp = Bmp(host, timings, self._fell_silent, port=port)
+        self.bmp = Bmp(host, timings, lambda _reason: self._report(), port=port)
         self.flash = asyncio.Lock()
         """To be held from reading flash to having written it."""
         self.watched = False
@@ -217,9 +217,6 @@ class Frame:
                 done(None if work.void else failures)
 
     # --- frames that are out ---
-
-    def _fell_silent(self, _: str) -> None:
-        self._report()
 
     def _came_back(self) -> None:
         self._fpgas.forget()

@@ -226,12 +226,10 @@ class Version:
             label, _, rest = payload[_ARGUMENTS.size :].decode("ascii").partition("\0")
             name, _, hardware = label.partition("/")
             field = field_and_size >> 16
-            version = divmod(field, 100)
             if field == _SEMANTIC:
-                numbers = rest.rstrip("\0").split("-")[0].split(".")
-                major, minor, patch = map(int, numbers)
+                major, minor, patch = map(int, rest.rstrip("\0").split("-")[0].split("."))
             else:
-                (major, minor), patch = version, 0
+                (major, minor), patch = divmod(field, 100), 0
         except (struct.error, ValueError) as exc:
             raise BadPacket(f"cannot read a version from {payload!r}: {exc}") from exc
         parts = (where >> 24, where >> 16 & 0xFF, where >> 8 & 0xFF, where & 0xFF)

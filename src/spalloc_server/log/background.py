@@ -1,4 +1,4 @@
-"""Writes in a thread of its own to what may fail or hang, so that nobody else ever waits for it.
+"""Writing, in a thread of its own, to what may fail or hang, so that nothing else ever waits for it.
 
 Theory of operation. `put` appends a record to a buffer and returns. A daemon thread takes records from there, in
 order, and hands them to `write`. Where that fails, the record stays and is tried again, at first soon and then once a
@@ -7,16 +7,24 @@ stands in the buffer in place of what was lost, so it is told in the right place
 
 A process that ends does not wait for a daemon thread, so `flush` waits for it, for a bounded time. Once writing has
 failed, it tries just once more. The thread starts with the first record: a process that writes nothing has none.
+
+A `Descriptor` leads to a file, a pipe or a terminal. What was written in part, since a disk was full, leaves a torn
+line; the next one must not be appended to it. A pipe takes 4096 bytes at once or none of them, whoever else writes to
+it, so that lines stay whole.
 """
 
 from __future__ import annotations
 
+import os
+import select
+import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
-__all__ = ["Background"]
+__all__ = ["Background", "Descriptor", "takes", "torn"]
 
 BUFFER_BYTES = 2**20
 """Size of each buffer: for the log, standard output, the job log and systemd."""
@@ -32,6 +40,10 @@ LAST_RETRY_SECONDS = 1.0
 
 PIECE_BYTES = 4096
 """Records are written together up to this size: so much is never mixed with another process's output in a pipe."""
+
+
+POLL_SECONDS = 1.0
+"""The longest that a thread waits at once for a pipe or terminal that takes nothing."""
 
 
 class Background:
@@ -123,7 +135,7 @@ class Background:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             try:
                 self._thread.start()
-            except Exception:  # noqa: BLE001 - RuntimeError or MemoryError: whoever logs is not to suffer from it
+            except Exception:  # noqa: BLE001 - RuntimeError or MemoryError: the code that logs goes on
                 self._thread = None
         return self._thread is not None
 
@@ -181,3 +193,40 @@ class Background:
 def lines_of(record: bytes) -> int:
     """Lines in a record; one, where it is a part of a line."""
     return record.count(b"\n") or int(bool(record))
+
+
+class Descriptor:
+    """Writes to a file descriptor, whatever that is."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._begun = False
+
+    def write(self, data: bytes) -> int:
+        """Write, and return how many bytes were written; waits where it must. Raises `OSError`."""
+        if not self._begun:
+            if torn(self._number):
+                os.write(self._number, b"\n")
+            self._begun = True
+        try:
+            return os.write(self._number, data)
+        except BlockingIOError:  # somebody who shares it has made it so
+            takes(self._number, POLL_SECONDS)
+            return 0
+
+
+def takes(number: int, seconds: float) -> bool:
+    """Whether a descriptor takes 4096 bytes without waiting, within so many seconds."""
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    return bool(poll.poll(seconds * 1000))
+
+
+def torn(number: int) -> bool:
+    """Whether a descriptor leads to a file whose last line is not whole."""
+    with suppress(OSError):
+        status = os.fstat(number)
+        if stat.S_ISREG(status.st_mode) and status.st_size:
+            with open(f"/proc/self/fd/{number}", "rb") as file:  # noqa: PTH123 - it may be open for writing only
+                return os.pread(file.fileno(), 1, status.st_size - 1) != b"\n"
+    return False

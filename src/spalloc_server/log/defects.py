@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
-from spalloc_server.core.defects import Defects
+from spalloc_server.controller import Defects
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["DefectLog"]

@@ -1,1 +1,1 @@
-"""The process: upgrade, handover, systemd, time, and the care of the journal."""
+"""The process: upgrade, handover, systemd, timers, and maintenance of the journal."""

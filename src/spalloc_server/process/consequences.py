@@ -1,8 +1,12 @@
-"""What follows from a commit: boards are switched, clients are told, and the log of jobs grows.
+"""Between core and hardware: what follows from a commit, and what the hardware reports.
 
-Theory of operation. Whoever is concerned by one effect must not suffer from another: each is done by itself, and what
-it raises is put on record (`defects`). A power-on that cannot even be begun counts as one that has failed, so that its
-job is placed elsewhere; a power-off is tried again, since its boards are given to nobody before it is done.
+Theory of operation. `Consequences`: boards are switched, clients are told, and the log of jobs grows. One
+effect must not spoil another: each is done by itself, and what it raises is put on record
+(`defects`). A power-on that cannot even be begun counts as one that has failed, so that its job is placed elsewhere; a
+power-off is tried again, since its boards are given to nobody before it is done.
+
+`Reports`: outcomes of power operations, and frames that fall silent or answer again, are told to the log and to the
+core.
 """
 
 from __future__ import annotations
@@ -10,14 +14,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from spalloc_server.application.commands import SERVER, Kind
 from spalloc_server.application.commits import Effects
-from spalloc_server.application.subscriptions import SERVER, Kind, Subscriptions
+from spalloc_server.application.subscriptions import Subscriptions
+from spalloc_server.controller import Controller
 from spalloc_server.core.model import BoardFailure, Outcome, Switch
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.defects import DefectLog
+from spalloc_server.log.logger import get_logger
 from spalloc_server.process.job_log import JobLog
 
-__all__ = ["Consequences"]
+__all__ = ["Consequences", "Reports"]
 
 SWITCH_AGAIN_SECONDS = 10.0
 """From a power-off that could not be begun to the next attempt."""
@@ -83,3 +90,39 @@ def _failed(switch: Switch) -> Outcome:
         for board in frame.boards
     ]
     return Outcome(switch.operation, tuple(failures))
+
+
+log = get_logger(__name__)
+
+
+class Reports:
+    """Takes the reports of hardware. A defect of the core costs no more than the report that met it.
+
+    Args:
+        controller: the core.
+        changed: called when that may have changed.
+        defects: told what goes wrong that never should.
+    """
+
+    def __init__(self, controller: Controller, changed: Callable[[], object], defects: DefectLog) -> None:
+        self._controller = controller
+        self._changed = changed
+        self._defects = defects
+
+    def outcome(self, outcome: Outcome) -> None:
+        """A power operation is over."""
+        for failure in outcome.failures:
+            log.warning("board failed", bmp=failure.bmp, board=failure.board, reason=failure.reason)
+        with self._defects.contained("a part of the core failed", doing="the outcome of a power operation"):
+            self._controller.switched(outcome)
+        self._changed()
+
+    def frame(self, bmp: str, reason: str | None) -> None:
+        """A frame does not work, for this reason; or, with None, works again."""
+        if reason is None:
+            log.info("frame works again: its boards are in service", bmp=bmp)
+        else:
+            log.warning("frame does not work: its boards are out of service", bmp=bmp, reason=reason)
+        with self._defects.contained("a part of the core failed", doing="a frame that fell silent, or answers again"):
+            self._controller.frame_changed(bmp, reason)
+        self._changed()

@@ -1,4 +1,4 @@
-"""When it is time for what: the core's turns when something can happen by itself, and ends that must not be waited for.
+"""Timers: calls of the core when something is due, and deadlines for a stop that is in a hurry.
 
 Theory of operation. A timer is set for the next rest or run time that ends, and the next self-test. Leases are judged
 in two steps, so that a client is never punished for what the server has not read yet: at the first, the time is noted;
@@ -20,10 +20,10 @@ READ_GRACE = 0.1
 """Seconds between noting that leases have run out and ending their jobs, in which commands that wait are read."""
 
 READ_TURNS = 10
-"""Turns that all clients in line then have, before a keepalive is judged.
+"""Turns that all queued clients then have, before a keepalive is judged.
 
 The event loop may have stood still for all of `READ_GRACE`, or be busy: timers precede sockets, and clients whose
-commands have arrived may stand in line (`frontends.v1.turns`)."""
+commands have arrived may be queued (`frontends.v1.turns`)."""
 
 
 DEFECT_PAUSE = 1.0
@@ -31,7 +31,7 @@ DEFECT_PAUSE = 1.0
 
 
 async def hurried(work: Coroutine[Any, Any, None], haste: asyncio.Event, seconds: float) -> None:
-    """See this work to its end; from when `haste` is set, for no more than so many seconds."""
+    """Wait for the end of this work; once `haste` is set, for at most so many seconds."""
     working, hurrying = asyncio.create_task(work), asyncio.create_task(haste.wait())
     await asyncio.wait({working, hurrying}, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.wait({working}, timeout=seconds)
@@ -45,7 +45,7 @@ async def hurried(work: Coroutine[Any, Any, None], haste: asyncio.Event, seconds
 class Expiry:
     """Calls a core's `tick`, and then `changed`."""
 
-    def __init__(self, controller: Controller, changed: Callable[[], None], defects: DefectLog | None = None) -> None:
+    def __init__(self, controller: Controller, changed: Callable[[], object], defects: DefectLog | None = None) -> None:
         self._controller = controller
         self._changed = changed
         self._defects = defects or DefectLog()
@@ -53,7 +53,7 @@ class Expiry:
         self._wake: asyncio.TimerHandle | None = None
 
     def arm(self) -> None:
-        """Let the core have its turn when it is time; to be called whenever it may have changed."""
+        """Have the core called when something is due; to be called whenever it may have changed."""
         self.stop()
         wake_at: float | None = self._not_before
         with self._defects.contained("a part of the core failed", doing="when time is next to make a difference"):
@@ -73,7 +73,7 @@ class Expiry:
 
         Args:
             interval: seconds until the next look.
-            all_have_a_turn: returns when everybody who stands in line has been served.
+            all_have_a_turn: returns when all queued clients have been served.
         """
         while True:
             await asyncio.sleep(interval())

@@ -1,4 +1,4 @@
-"""What an old process and a new one say to each other when one takes over from the other, and how.
+"""The messages between an old process and a new one that takes over from it.
 
 Theory of operation. A message is MessagePack behind its length and the number of file descriptors that come with it.
 The system passes descriptors along with the first bytes; they are counted, since it drops those for which the process
@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from spalloc_server.errors import UpgradeError
-from spalloc_server.frontends.v1.connection_state import ConnectionState
+from spalloc_server.frontends.v1.connection import ConnectionState
 
 __all__ = ["FORMAT", "Channel", "Clients", "Go", "Operators", "Ready", "Takeover", "Warm"]
 
@@ -75,7 +75,7 @@ class Operators(_Message, frozen=True, tag="Operators"):
 
 
 class Ready(_Message, frozen=True, tag="Ready"):
-    """The new process has everything, and waits for the word."""
+    """The new process has everything, and waits for `Go`."""
 
 
 class Go(_Message, frozen=True, tag="Go"):

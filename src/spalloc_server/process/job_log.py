@@ -15,14 +15,12 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
 
 from spalloc_server.core.model import JobEvent
-from spalloc_server.log.background import Background
-from spalloc_server.log.descriptor import POLL_SECONDS, takes, torn
+from spalloc_server.log.background import POLL_SECONDS, Background, takes, torn
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["JobLog"]
@@ -45,19 +43,17 @@ class JobLog:
 
     async def __aenter__(self) -> Self:
         if self._background is not None:
-            self._background.put(b"")  # so that a path that is wrong is told of at once
+            self._background.put(b"")  # so that a wrong path is reported at once
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         if self._background is not None:
             lost = await asyncio.to_thread(self._background.close, CLOSE_SECONDS)
             if lost:
                 self._tell_lost(lost)
 
     def append(self, events: list[JobEvent]) -> None:
-        """Have it written what happened. Never waits; what cannot be written is told of in the server's log."""
+        """Have these events written. Never waits; the server's log tells what cannot be written."""
         if self._background is not None and events:
             with suppress(Exception):
                 self._background.put(b"".join(msgspec.json.encode(event) + b"\n" for event in events))

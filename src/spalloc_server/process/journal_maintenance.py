@@ -1,4 +1,4 @@
-"""The care of the journal while the server runs: what happens when the disk refuses, and history that grows old.
+"""Maintenance of the journal while the server runs: what happens when the disk refuses, and history that grows old.
 
 Theory of operation. While the disk refuses, clients are refused changes, once a second everything that waits is tried
 again, and once a minute the log says so. As soon as it works, all goes on.

@@ -45,7 +45,6 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Final, Self
 
 from spalloc_server import __version__
@@ -53,7 +52,7 @@ from spalloc_server.application.commits import Commits
 from spalloc_server.core.model import Snapshot
 from spalloc_server.errors import UpgradeError
 from spalloc_server.frontends.operators.service import Inherited, Operators as OperatorsService
-from spalloc_server.frontends.v1.connection_state import ConnectionState
+from spalloc_server.frontends.v1.connection import ConnectionState
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.logger import get_logger
@@ -83,7 +82,7 @@ CHUNK = 100
 most."""
 
 ACCEPTED_TURNS = 10
-"""Turns of the event loop after which whoever was accepted before an upgrade is a connection of the service."""
+"""Turns of the event loop after which a client that was accepted before an upgrade is a connection of the service."""
 
 log = get_logger(__name__)
 
@@ -115,9 +114,7 @@ class Successor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         if not self._serves:
             self.kill()
             self._channel.socket.close()
@@ -199,8 +196,8 @@ class Predecessor:
         self._operators: Inherited | None = None
         if takeover.operators:
             operators, numbers = channel.receive(Operators)
-            ear, *sockets = (socket.socket(fileno=number) for number in numbers)
-            self._operators = ear, list(zip(sockets, operators.unread, strict=True))
+            listening_socket, *sockets = (socket.socket(fileno=number) for number in numbers)
+            self._operators = listening_socket, list(zip(sockets, operators.unread, strict=True))
 
     @classmethod
     def find(cls) -> Self | None:
@@ -212,7 +209,7 @@ class Predecessor:
         return cls(Channel(socket.socket(fileno=int(number))))
 
     def claim(self, commits: Commits, hardware: Hardware, operators: OperatorsService) -> None:
-        """Say that this process is ready, and wait for the word. Blocks.
+        """Say that this process is ready, and wait for `Go`. Blocks.
 
         Args:
             commits: stopped until then.
@@ -344,7 +341,7 @@ async def _go_on(
 
 
 async def _settle(commits: Commits, journal: SqliteJournal) -> None:
-    """Wait until nothing waits for a commit; this returns in the very turn of the event loop in which that is so."""
+    """Wait until nothing waits for a commit, and return in the same cycle of the event loop."""
     try:
         async with asyncio.timeout(SETTLE_SECONDS):
             for _ in range(ACCEPTED_TURNS):

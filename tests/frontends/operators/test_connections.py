@@ -87,7 +87,7 @@ async def test_an_emergency_stop_gets_through_a_crowd(place: Place, stack: Async
         del everybody
 
 
-async def test_who_has_been_idle_for_longest_makes_room_and_is_told_to_send_it_again(
+async def test_the_connection_that_has_been_idle_for_longest_makes_room_and_is_told_to_send_again(
     place: Place, stack: AsyncExitStack
 ) -> None:
     async with place.simulator(), place.serving():
@@ -134,7 +134,7 @@ async def test_one_that_makes_room_with_a_request_under_way_is_told_to_look(
 
 
 @pytest.mark.slow
-async def test_a_crowd_of_connections_that_come_and_go_keeps_nobody_out(place: Place) -> None:
+async def test_many_connections_that_come_and_go_keep_no_operator_out(place: Place) -> None:
     async with place.simulator(), place.serving() as server:
         ended = threading.Event()
         flood = [asyncio.create_task(asyncio.to_thread(connect_and_connect, place, ended)) for _ in range(2)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from spalloc_server import __version__
-from spalloc_server.application.subscriptions import SERVER, Key, Kind
+from spalloc_server.application.commands import SERVER, Key, Kind
 from spalloc_server.errors import RequestError
 from spalloc_server.frontends.operators import connection as connection_module, connections as connections_module
 from spalloc_server.frontends.operators.connection import MAX_UNDER_WAY
@@ -77,7 +77,9 @@ async def test_the_server_says_who_it_is_and_answers_then(door: Door) -> None:
     ],
     ids=range(7),
 )
-async def test_whoever_says_no_hello_is_told_what_to_install_as_older_programs_read_it(door: Door, line: bytes) -> None:
+async def test_a_program_that_sends_no_hello_is_told_what_to_install_in_a_form_that_older_ones_read(
+    door: Door, line: bytes
+) -> None:
     operator = await door.connect(line + b"\n" + line_of({"command": "undrain", "machine": "n"}))
     word = await raw(operator)
     assert f"Use the spalloc-admin of spalloc-server {__version__}" in word["exception"]
@@ -180,9 +182,15 @@ async def test_what_v1_has_checked_is_not_taken_from_others(door: Door) -> None:
         ({"boards": 1, "require_torus": True}, "a single board cannot be a torus"),
         ({"boards": 2, "tags": [str(tag) for tag in range(99)]}, "99 tags given: name at most 16"),
         ({"boards": 2**60}, "size must be a whole number from"),
+        ({"boards": 2, "max_dead_links": -(2**60)}, "max_dead_links must be a whole number from"),
+        ({"boards": 2, "board": [0, 0, 0]}, "ask for either boards"),
+        ({}, "ask for either boards"),
+        ({"boards": 2, "machine": "m", "tags": ["default"]}, "machine and tags exclude each other"),
+        ({"boards": 2, "min_ratio": 2}, "min_ratio must be from 0"),
+        ({"boards": 2, "owner": "x" * 257}, "owner of 257 characters given"),
     ],
 )
-async def test_a_request_is_checked_whoever_sends_it(door: Door, request_: dict[str, Any], told: str) -> None:
+async def test_a_request_is_checked_as_those_of_v1_are(door: Door, request_: dict[str, Any], told: str) -> None:
     reply = await (await door.connect()).say({"command": "create job", "request": {"owner": "ann", **request_}})
     assert told in reply["error"]["text"]
     assert reply["error"]["code"] == "bad-request"
@@ -240,7 +248,7 @@ def test_what_is_no_key_is_refused(text: str) -> None:
         key_in(text)
 
 
-async def test_who_subscribes_is_told_once_that_is_stored_and_of_nothing_else(door: Door) -> None:
+async def test_subscribers_are_told_of_their_keys_only_and_once_changes_are_stored(door: Door) -> None:
     watching, acting = await door.connect(), await door.connect()
     revisions = await watching.ask("subscribe", keys=["machine/m", "jobs"])
     assert revisions.keys() == {"machine/m", "jobs"}
@@ -273,7 +281,7 @@ async def test_waiting_is_answered_with_another_revision_or_with_the_same_after_
     assert await operator.ask("wait", key="server", since=since, seconds=0.0) == since
     operator.send(line_of({"command": "wait", "key": "server", "since": since}))
     await operator.ask("jobs")
-    door.house.application.read_only = "full"
+    door.house.application.refuse_changes("full")
     assert (await operator.reply(1))["return"] != since
     assert (
         "Expected `float` <= 60.0"

@@ -71,7 +71,7 @@ async def test_status_tells_how_everything_is(place: Place) -> None:
         assert machine["boards"] == {"free": 9, "in use": 3}
 
 
-async def test_what_is_wrong_with_a_request_is_told_and_the_next_one_is_served(place: Place) -> None:
+async def test_an_error_names_what_is_wrong_with_a_request_and_the_next_one_is_served(place: Place) -> None:
     async with place.simulator(), place.serving(), Operator.of(place) as operator:
         wrong: list[tuple[dict[str, Any], str]] = [
             ({}, "missing required field `command`"),
@@ -221,7 +221,7 @@ async def test_operators_who_look_never_wait_for_the_disk_and_those_who_change_w
         assert await asyncio.gather(*drains) == [None, None]
 
 
-async def test_a_path_that_is_too_long_costs_operators_their_socket_but_nobody_else_anything(tmp_path: Path) -> None:
+async def test_a_path_that_is_too_long_costs_operators_their_socket_and_clients_nothing(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 120)
     folder.mkdir()
     place = Place(folder)

@@ -13,8 +13,9 @@ from unittest.mock import Mock
 
 from spalloc_server.application.admission import Admission
 from spalloc_server.application.api import Application
+from spalloc_server.application.commands import Kind
 from spalloc_server.application.commits import Commits as RealCommits
-from spalloc_server.application.subscriptions import Kind, Subscriptions
+from spalloc_server.application.subscriptions import Subscriptions
 from spalloc_server.config.options import Access, Limits
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.job_state import JobState
@@ -43,7 +44,7 @@ class StandIn:
         return command
 
     def submit(
-        self, request: Request, keepalive: float | None, host: str | None, args: list[Any], kwargs: dict[str, Any]
+        self, request: Request, *, keepalive: float | None, host: str | None, args: list[Any], kwargs: dict[str, Any]
     ) -> int:
         self.calls.append(("submit", (request, keepalive, host, args, kwargs), {}))
         self.jobs.append(request.owner)
@@ -57,9 +58,6 @@ class StandIn:
     def renew(self, job_id: int, host: str | None) -> int:
         self.calls.append(("renew", (job_id, host), {}))
         return len(self.jobs)
-
-    def job_revision(self, job_id: int) -> int | None:
-        return 0 if 1 <= job_id <= len(self.jobs) else None
 
     def job_revisions(self) -> list[tuple[int, int]]:
         return [(number, id(job)) for number, job in enumerate(self.jobs, start=1)]

@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 from spalloc_server.application.commands import Command, DescribeJob, GetJobState
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import Controller, Outcome
-from spalloc_server.frontends.v1 import cached_replies
-from spalloc_server.frontends.v1.cached_replies import CachedReplies
+from spalloc_server.frontends.v1 import replies
 from spalloc_server.frontends.v1.door import caller_at
+from spalloc_server.frontends.v1.replies import CachedReplies
 from spalloc_server.log.defects import DefectLog
 from tests.frontends.v1.stand_in import an_application
 
@@ -67,7 +67,7 @@ def test_a_state_is_encoded_again_only_when_it_is_another(bench: Bench) -> None:
     assert bench.again(GetJobState) == 1
 
 
-def test_what_is_told_of_a_job_that_is_not_live_is_encoded_once_and_follows_its_end(bench: Bench) -> None:
+def test_the_state_of_a_job_that_is_not_live_is_encoded_once_and_follows_its_end(bench: Bench) -> None:
     assert [bench.state(1)["state"] for _ in range(3)] == [0, 0, 0]
     assert bench.again(GetJobState) == 1
     first = bench.core.create_job(owner="me")
@@ -97,7 +97,7 @@ def test_to_ask_for_the_state_keeps_a_job_alive_also_where_the_reply_is_known(mo
 
 
 def test_no_more_is_kept_than_twice_what_is_live_and_some(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cached_replies, "SPARE_REPLIES", 10)
+    monkeypatch.setattr(replies, "SPARE_REPLIES", 10)
     bench.cached._most_states = 10
     live = [bench.core.create_job(owner="me") for _ in range(20)]
     for job_id in (*live, *range(1000, 2000)):
@@ -126,6 +126,7 @@ def test_a_job_that_cannot_be_described_is_left_out_and_put_on_record(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (bench.core.create_job(owner="me") for _ in range(2))
+
     describe = bench.core.describe_job
 
     def broken(job_id: int) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from structlog.testing import capture_logs
 
-from spalloc_server.application.subscriptions import Kind
+from spalloc_server.application.commands import Kind
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.request import Request as WhatIsAsked
@@ -181,7 +181,7 @@ def test_a_chip_that_is_no_whole_number_is_refused_since_all_whole_numbers_name_
         ("where_is", ("m",), {}, "the command is where_is(**place)"),
     ],
 )
-def test_arguments_that_do_not_fit_are_told_what_would(
+def test_a_refusal_of_arguments_says_what_would_be_right(
     command: str, args: tuple[Any, ...], kwargs: dict[str, Any], told: str
 ) -> None:
     with capture_logs() as logs:
@@ -193,7 +193,7 @@ def test_a_refused_request_is_answered_with_its_reason() -> None:
     assert Bench().ask("create_job", 1)["exception"].startswith("owner must be specified for all jobs")
 
 
-def test_a_defect_of_the_server_is_logged_and_its_client_told_no_details() -> None:
+def test_a_defect_of_the_server_is_logged_and_its_client_gets_no_details() -> None:
     with capture_logs() as logs:
         reply = Bench().ask("list_machines")
     assert reply == {"exception": "list_machines: internal error of the server; its log tells more"}

@@ -154,7 +154,7 @@ async def test_a_commit_releases_all_earlier_tickets_and_no_later_one() -> None:
         assert await lines[2].receive() == {"return": 3}
 
 
-async def test_a_commit_that_fails_is_told_to_those_who_changed_something_and_to_no_others() -> None:
+async def test_only_clients_that_changed_something_are_told_of_a_commit_that_fails() -> None:
     async with running() as run:
         run.commits.on = True
         line = await run.connect()
@@ -170,12 +170,12 @@ async def test_a_commit_that_fails_is_told_to_those_who_changed_something_and_to
 async def test_changes_can_be_refused_for_a_time_while_questions_are_answered() -> None:
     async with running() as run:
         line = await run.connect()
-        run.application.read_only = "the disk is full"
+        run.application.refuse_changes("the disk is full")
         assert await line.ask("create_job", owner="me") == {"exception": "the disk is full"}
         for command in ("destroy_job", "power_on_job_boards", "power_off_job_boards", "report_problem"):
             assert await line.ask(command, 1) == {"exception": "the disk is full"}
         assert await line.ask("version") == VERSION
-        run.application.read_only = None
+        run.application.refuse_changes(None)
         assert await line.ask("create_job", owner="me") == {"return": 1}
         assert [call[0] for call in run.core.calls] == ["submit"]
 
@@ -226,7 +226,7 @@ async def test_a_connection_that_stands_in_line_receives_no_more_than_once() -> 
         assert not sending.done()
         assert len(connection._lines.unread) <= 4 * RECEIVE_BYTES
         connection._queued = False
-        connection.thaw()
+        connection.take_turn()
         for _ in range(200_000):
             assert await line.reader.readline() == b'{"return":"1.0.0"}\n'
         await sending
@@ -256,7 +256,7 @@ async def test_one_client_has_no_more_than_its_turn_however_many_commands_it_sen
     connection.connection_lost(None)
 
 
-async def test_others_have_their_turn_while_one_client_asks_for_much() -> None:
+async def test_others_are_served_while_one_client_asks_for_much() -> None:
     async with running() as run:
         greedy, modest = await run.connect(), await run.connect()
         await modest.ask("version")

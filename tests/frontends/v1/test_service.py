@@ -9,11 +9,10 @@ import socket
 import pytest
 from structlog.testing import capture_logs
 
-from spalloc_server.application.subscriptions import Kind
+from spalloc_server.application.commands import Kind
 from spalloc_server.config.options import Access, Limits
 from spalloc_server.errors import ListenError
-from spalloc_server.frontends.v1.connection import Connection
-from spalloc_server.frontends.v1.connection_state import ConnectionState
+from spalloc_server.frontends.v1.connection import Connection, ConnectionState
 from spalloc_server.frontends.v1.listener import listening_sockets
 from spalloc_server.frontends.v1.outgoing import PENDING_BYTES
 from tests.frontends.v1.stand_in import Line, Running, request, running
@@ -42,7 +41,7 @@ async def test_watchers_hear_of_what_they_watch_and_of_nothing_else() -> None:
         assert await machine.receive() == {"machines_changed": ["a"]}
 
 
-async def test_jobs_that_have_ended_are_told_of_and_then_count_no_longer_as_watched() -> None:
+async def test_jobs_that_have_ended_are_notified_and_then_no_longer_count_as_watched() -> None:
     async with running(Limits(watches_per_connection=2)) as run:
         line = await watcher(run, "notify_job", 1)
         await line.ask("notify_job", 2)
@@ -72,7 +71,7 @@ async def test_stopping_to_watch_one_of_all_changes_nothing() -> None:
         assert await line.receive() == {"jobs_changed": [2]}
 
 
-async def test_changes_that_come_before_a_watcher_is_told_are_merged() -> None:
+async def test_changes_that_come_before_a_watcher_is_notified_are_merged() -> None:
     async with running() as run:
         line = await watcher(run)
         run.publish({1}, set())
@@ -179,7 +178,7 @@ async def test_replies_that_wait_for_a_commit_count_as_unread() -> None:
         assert 0 < run.service.context.backlog.bytes <= 1_000_000
 
 
-async def test_changes_that_a_client_does_not_hear_of_count_as_unread() -> None:
+async def test_changes_that_a_client_was_not_notified_of_count_as_unread() -> None:
     async with running() as run:
         await stuffed(run)
         before = run.service.context.backlog.bytes

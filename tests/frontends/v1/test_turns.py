@@ -80,7 +80,7 @@ async def test_who_comes_while_others_stand_in_line_stands_behind_them() -> None
     assert crowd.turns.over()
 
 
-async def test_nobody_starves_where_more_ask_than_can_be_answered_in_a_turn() -> None:
+async def test_every_client_is_served_where_more_ask_than_can_be_answered_in_a_turn() -> None:
     crowd, clients = Crowd(), 2 * TURN_CLIENTS
     waiting: set[int] = set()
 
@@ -113,7 +113,7 @@ async def test_those_who_ask_and_those_who_want_more_have_half_of_the_time_each(
     assert crowd.told[10:] == [104, 105]
 
 
-async def test_a_turn_is_over_after_its_time_and_begins_anew_when_the_event_loop_comes_around() -> None:
+async def test_a_turn_is_over_after_its_time_and_the_next_begins_with_the_next_cycle_of_the_event_loop() -> None:
     crowd = Crowd()
     assert not crowd.turns.over(), "nobody has had one yet"
     crowd.now += 1.5 * TURN_SECONDS
@@ -169,7 +169,7 @@ def broken() -> None:
     raise ZeroDivisionError
 
 
-async def test_a_defect_in_one_turn_leaves_the_others_theirs() -> None:
+async def test_a_defect_in_the_turn_of_one_client_does_not_cost_others_theirs() -> None:
     crowd = Crowd()
     told: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))

@@ -23,14 +23,11 @@ from spalloc_server.core.boards.power import Power
 from spalloc_server.core.boards.records import BoardKey, BoardRecords, address
 from spalloc_server.core.closures import Closures
 from spalloc_server.core.defects import Defects
-from spalloc_server.core.model import NO_JOB, BoardFailure
+from spalloc_server.core.model import NO_JOB, PASSED, BoardFailure
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from spalloc_server.core.undo import Undo
 
-__all__ = ["PASSED", "SelfTests"]
-
-PASSED = "passed"
-"""The verdict on a board that works."""
+__all__ = ["SelfTests"]
 
 
 class SelfTests:

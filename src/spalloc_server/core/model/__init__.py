@@ -7,7 +7,7 @@ from spalloc_server.core.model.effects import Effects, JobEvent
 from spalloc_server.core.model.job_state import STATES, JobState
 from spalloc_server.core.model.power import NO_JOB, BoardFailure, FrameWork, Outcome, Switch
 from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
-from spalloc_server.core.model.request import Kind, Request
+from spalloc_server.core.model.request import MAX_TEXT, Kind, Request, shown
 from spalloc_server.core.model.rows import (
     SERVER,
     BoardReport,
@@ -19,10 +19,12 @@ from spalloc_server.core.model.rows import (
     Snapshot,
     UnreadableRow,
 )
-from spalloc_server.core.model.views import BoardView, FrameView, JobView, MachineView, SetAsideView
+from spalloc_server.core.model.views import PASSED, BoardView, FrameView, JobView, MachineView, SetAsideView
 
 __all__ = [
+    "MAX_TEXT",
     "NO_JOB",
+    "PASSED",
     "SERVER",
     "STATES",
     "Allocation",
@@ -53,4 +55,5 @@ __all__ = [
     "Switch",
     "UnreadableRow",
     "WhereIs",
+    "shown",
 ]

@@ -1,15 +1,33 @@
-"""What a user asks for, parsed and checked once."""
+"""What a user asks for, and which of that makes sense.
+
+Theory of operation. A `Request` checks itself, by whatever door it came: `check` refuses what makes no sense, and
+`check_lengths` what would take too much memory. Older servers have taken longer texts, so the latter is for new jobs
+only. A request that makes sense but that no machine could serve is not refused: it becomes a job that is cancelled at
+once, the answer that published clients understand. How high a `priority` may be is a setting (`core.commands`).
+"""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
+from spalloc_server.errors import RequestError
 
-__all__ = ["Kind", "Request"]
+__all__ = ["MAX_TAGS", "MAX_TEXT", "Kind", "Request", "shown"]
 
+MAX_TEXT = 256
+"""Characters of an owner, a machine's name and a tag (else an exception), and of a reason that are kept."""
+
+MAX_TAGS = 16
+"""Tags of one request (else an exception)."""
+
+MAX_SHOWN = 80
+"""Characters of a wrong value that an exception repeats."""
+
+EITHER_MACHINE_OR_TAGS: Final = "machine and tags exclude each other: give the machine's name, or tags, or neither"
 
 Kind: TypeAlias = tuple[object, ...]
 """All of a request that bears on its place, but the number of boards."""
@@ -48,6 +66,38 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     priority: int = 0
     """Higher goes first; the configuration bounds it."""
 
+    def check(self) -> None:
+        """Raise `RequestError` where this makes no sense; its text is for the user."""
+        if sum(size is not None for size in (self.boards, self.triads, self.board)) != 1:
+            raise RequestError("ask for either boards (a number), or triads (width, height), or board (x, y, z)")
+        counts = [("size", size) for size in self.triads or self.board or (self.boards,)]
+        counts += [(name, getattr(self, name)) for name in ("max_dead_boards", "max_dead_links", "priority")]
+        for name, count in counts:
+            if count is not None and abs(count) > MAX_NUMBER:
+                right = f"a whole number from {-MAX_NUMBER} to {MAX_NUMBER}"
+                raise RequestError(f"{name} must be {right}, not {shown(count)}")
+        if self.machine is not None and self.tags:
+            raise RequestError(EITHER_MACHINE_OR_TAGS)
+        if self.require_torus and self.single:
+            raise RequestError("a single board cannot be a torus: ask for more boards, or leave require_torus out")
+        if not 0 <= self.min_ratio <= 1:
+            raise RequestError(f"min_ratio must be from 0 (any shape) to 1 (square), not {self.min_ratio}")
+        if (seconds := self.max_runtime) is not None and not 0 < seconds <= MAX_SECONDS:
+            right = "more than 0" if seconds <= 0 else f"at most {MAX_SECONDS:.0f}"
+            raise RequestError(f"max_runtime must be {right} seconds, not {seconds}")
+
+    def check_lengths(self) -> None:
+        """Raise `RequestError` where there are more tags than `MAX_TAGS`, or a text is longer than `MAX_TEXT`."""
+        if len(self.tags) > MAX_TAGS:
+            raise RequestError(f"{len(self.tags)} tags given: name at most {MAX_TAGS}")
+        for name, text in (
+            ("owner", self.owner),
+            ("machine", self.machine or ""),
+            *(("a tag", tag) for tag in self.tags),
+        ):
+            if len(text) > MAX_TEXT:
+                raise RequestError(f"{name} of {len(text)} characters given: it may have at most {MAX_TEXT}")
+
     @property
     def single(self) -> bool:
         """Whether this asks for one board, and so for no rectangle."""
@@ -72,3 +122,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
             self.require_torus,
             self.single,
         )
+
+
+def shown(value: Any) -> str:
+    """Return `value` as an error text repeats it: never long, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, or a list in a list in a list ...
+        return f"a value of the kind `{type(value).__name__}` that is too large to be shown"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

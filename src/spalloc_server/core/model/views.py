@@ -10,7 +10,10 @@ from spalloc_server.coordinates import Board
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.rows import BoardReport, Note
 
-__all__ = ["BoardView", "FrameView", "JobView", "MachineView", "SetAsideView"]
+__all__ = ["PASSED", "BoardView", "FrameView", "JobView", "MachineView"]
+
+PASSED = "passed"
+"""The verdict on a board that works."""
 
 
 class FrameView(msgspec.Struct, kw_only=True):

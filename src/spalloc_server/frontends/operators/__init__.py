@@ -1,1 +1,1 @@
-"""What operators tell a running server, over a local socket beside its state."""
+"""The local API socket: what programs of this computer ask of the server, `spalloc-admin` above all."""

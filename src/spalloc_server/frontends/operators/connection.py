@@ -13,7 +13,8 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Protocol, cast
 
-from spalloc_server.application.subscriptions import Key, Kind, Name, Subscriptions
+from spalloc_server.application.api import Subscriptions
+from spalloc_server.application.commands import Key, Kind, Name
 from spalloc_server.frontends.operators.protocol import (
     change,
     error,

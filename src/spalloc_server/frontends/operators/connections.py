@@ -1,11 +1,11 @@
 """Connections to the local API socket: there is always room for one more, and none is lost at an upgrade.
 
-Theory of operation. Whoever may connect may stop everything in an emergency, so no other connection can keep one out:
-who comes when `MAX_CONNECTIONS` are open takes the place of the one that has been idle for longest, or, where all wait
-for a reply or a change, of the one that has waited for longest. Few are accepted in one turn of the event loop, so that
-what they have sent is read before others come. Clients never get the process's last file descriptors
-(`frontends.v1.listener`); where there are none all the same, a connection gives up its own, or else a spare one is
-used. A connection that is closed for another is told so first. Its requests, if it has any, go on.
+Theory of operation. Every client that may connect may stop everything in an emergency, so no other connection can keep
+it out: one that comes when `MAX_CONNECTIONS` are open takes the place of the one that has been idle for longest, or,
+where all wait for a reply or a change, of the one that has waited for longest. Few are accepted in one cycle of the
+event loop, so that what they have sent is read before others come. Clients never get the process's last file
+descriptors (`frontends.v1.listener`); where there are none all the same, a connection gives up its own, or else a spare
+one is used. A connection that is closed for another is told so first. Its requests, if it has any, go on.
 
 At an upgrade the listening socket and the connections go to the new process, with what was received and not answered.
 Requests that may be repeated go along; of others that are under way, the operator is told that the outcome is unknown.
@@ -22,7 +22,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from spalloc_server.application.subscriptions import Subscriptions
+from spalloc_server.application.api import Subscriptions
 from spalloc_server.frontends.operators.connection import Connection
 from spalloc_server.log.logger import get_logger
 
@@ -35,7 +35,7 @@ BACKLOG = 128
 """Operators that may wait to be accepted."""
 
 ACCEPTED = 4
-"""Operators that are accepted in a row, before others have their turn."""
+"""Operators that are accepted in a row, before others are served."""
 
 RETRY_SECONDS = 0.1
 """Between attempts to accept an operator while there is no file descriptor."""

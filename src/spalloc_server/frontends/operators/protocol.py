@@ -32,14 +32,30 @@ import msgspec
 from msgspec import Meta
 
 from spalloc_server import __version__
-from spalloc_server.application.commands import AnyCommand
-from spalloc_server.application.subscriptions import Key, Kind
+from spalloc_server.application.commands import AnyCommand, Key, Kind
 from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.errors import RequestError, SpallocServerError
 
-__all__ = ["PROTOCOL", "AnyRequest", "Behalf", "Hello", "Request", "Subscribe", "Unsubscribe", "Wait"]
-__all__ += ["answer", "change", "error", "greeting", "key_in", "last_word", "socket_path", "stranger", "subscribing"]
-__all__ += ["text_of"]
+__all__ = [
+    "PROTOCOL",
+    "AnyRequest",
+    "Behalf",
+    "Hello",
+    "Request",
+    "Subscribe",
+    "Unsubscribe",
+    "Wait",
+    "answer",
+    "change",
+    "error",
+    "greeting",
+    "key_in",
+    "last_word",
+    "socket_path",
+    "stranger",
+    "subscribing",
+    "text_of",
+]
 
 PROTOCOL: Final = 1
 """Version of what the lines hold. New commands and fields need no new version, other meanings of old ones do."""

@@ -2,8 +2,8 @@
 
 Theory of operation. `connections` accepts clients and gives their lines to this module, which performs what they ask
 and answers once that is durable. Who asks is known from the operating system; the server's own user, and root, may ask
-for others, too. What takes long to answer is answered one in each turn of the event loop, so that whoever would change
-something goes in between, and not before the client has read its earlier replies.
+for others, too. Of requests that take long, one is answered in each cycle of the event loop, so that commands that
+change something go in between, and not before the client has read its earlier replies.
 
 The socket admits only the server's own user and root, and its path ends with the server; one that a crash left behind
 is replaced. At an upgrade the socket goes to the new process as it is, so somebody always listens.
@@ -18,15 +18,12 @@ import stat
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import msgspec
 
 from spalloc_server import __version__
-from spalloc_server.application.admission import Kind
-from spalloc_server.application.api import Answer, Application
-from spalloc_server.application.caller import ROLES, Caller, permissions_of
+from spalloc_server.application.api import ROLES, Answer, Application, Caller, Charged, permissions_of
 from spalloc_server.application.commands import Command, CreateJob, KeepAlive
 from spalloc_server.errors import BusyError, ForbiddenError, RequestError, SpallocServerError, UpgradeError
 from spalloc_server.frontends.operators.connection import Connection
@@ -105,9 +102,7 @@ class Operators:
             self.connections.adopt(sock, unread)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         self.connections.close()
         with suppress(FileNotFoundError):
             if self._path.stat().st_ino == self._inode:  # else another server listens there already
@@ -131,7 +126,7 @@ class Operators:
     # -- answering
 
     def _begin(self, connection: Connection, line: bytes) -> Coroutine[Any, Any, None] | None:
-        """Give what answers a line; None where it is no request, which ends the connection."""
+        """Return the coroutine that answers a line; None where it is no request, which ends the connection."""
         try:
             request = _request_in(line)
         except (msgspec.MsgspecError, RecursionError) as exc:
@@ -185,7 +180,7 @@ class Operators:
         return {text: subscriptions.revision(key) for text, key in keys.items()}
 
     def _caller(self, connection: Connection, behalf: Behalf | None, command: Command) -> Caller:
-        """Return who asks: the user at the other end, or whoever that asks for, within the budget of that one."""
+        """Return the caller: the user at the other end, or the one that it asks for, within the budget of that one."""
         if behalf is None:
             return Caller(door=DOOR, name=connection.user, verified=True, permissions=ROLES["admin"])
         if not connection.trusted:
@@ -193,7 +188,7 @@ class Operators:
         if unknown := set(behalf.roles) - ROLES.keys():
             raise RequestError(f"there is no role {min(unknown)!r}; there are {', '.join(ROLES)}")
         identity = behalf.name if behalf.verified else behalf.address
-        admission, kind = self._application.admission, Kind(type(command) is not KeepAlive)
+        admission, kind = self._application.admission, Charged(type(command) is not KeepAlive)
         if identity is not None:
             if (seconds := admission.delay(identity, kind)) > 0:
                 raise BusyError(f"{identity} asks for too much at once: try again in {seconds:.1f} s")

@@ -21,19 +21,17 @@ from typing import Any, ClassVar, Final, TypeAlias
 import msgspec
 
 from spalloc_server.application import commands
-from spalloc_server.application.commands import Command
-from spalloc_server.application.subscriptions import Key, Kind
+from spalloc_server.application.commands import Command, Key, Kind
 from spalloc_server.config.options import MAX_NUMBER
-from spalloc_server.errors import RequestError
-from spalloc_server.frontends.v1.lines import GarbageError
-from spalloc_server.frontends.v1.requests import (
+from spalloc_server.core.model import MAX_TEXT, shown
+from spalloc_server.core.model.arguments import (
     DEFAULT_KEEPALIVE,
-    MAX_TEXT,
     parse_keepalive,
     parse_request,
-    shown,
     told_of,
 )
+from spalloc_server.errors import RequestError
+from spalloc_server.frontends.v1.lines import GarbageError
 
 __all__ = ["COMMANDS", "Asked", "Call", "Version", "Watch", "decode", "read"]
 
@@ -119,7 +117,7 @@ def version() -> Version:
 def create_job(*args: Any, **kwargs: Any) -> Command:
     """Queue a job; its id."""
     kwargs.pop("keepalivehost", None)  # which the server itself knows
-    request = parse_request(args, kwargs, max_priority=MAX_NUMBER)  # the server knows what is too high
+    request = parse_request(args, kwargs)
     keepalive = parse_keepalive(kwargs.get("keepalive", DEFAULT_KEEPALIVE))
     as_it_came = told_of(args, kwargs)
     return commands.CreateJob(request=request, keepalive=keepalive, args=as_it_came[0], kwargs=as_it_came[1])

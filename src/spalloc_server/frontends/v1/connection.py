@@ -5,8 +5,8 @@ thread is spent on a client. Lines that are not answered yet stay in the `LineRe
 and then nothing more is received; TCP makes the client wait. Replies go the way that `outgoing` tells.
 
 A connection is blocked while the client does not read (the transport has bytes left), while too many replies are held,
-while its address sends commands faster than it may, or when other clients have their turn: after `TURN_COMMANDS` lines,
-or when the event loop has served clients for long enough (`turns`). While it stands in their line it receives once
+while its address sends commands faster than it may, or while other clients are served: after `TURN_COMMANDS` lines,
+or when the event loop has served clients for long enough (`turns`). While it is queued with them it receives once
 more, and then no more either.
 """
 
@@ -16,19 +16,40 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Any, cast
 
-from spalloc_server.application.subscriptions import Kind
+import msgspec
+
+from spalloc_server.application.commands import Kind
 from spalloc_server.frontends.v1.commands import Call, decode
-from spalloc_server.frontends.v1.connection_state import ConnectionState
 from spalloc_server.frontends.v1.context import Context
 from spalloc_server.frontends.v1.door import Request, caller_at
 from spalloc_server.frontends.v1.lines import GarbageError, LineReader
 from spalloc_server.frontends.v1.listener import set_options
 from spalloc_server.frontends.v1.outgoing import TURN_BYTES, Outgoing
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "ConnectionState"]
+
+
+class ConnectionState(msgspec.Struct, kw_only=True):
+    """All that another process needs, besides the socket, to go on with a connection.
+
+    Its fields' names are on the wire between two versions (`process.handover.FORMAT`): they stay.
+    """
+
+    unread: bytes = b""
+    """Received and not answered yet."""
+    unsent: bytes = b""
+    """Answered and not sent yet."""
+    jobs: list[int] | None = []
+    """Jobs watched; None for all."""
+    machines: list[str] | None = []
+    """Machines watched; None for all."""
+    changed_jobs: list[int] = []
+    """Changes that the client has not been told of yet."""
+    changed_machines: list[str] = []
+
 
 TURN_COMMANDS = 32
-"""Lines of one client that are answered before other clients have their turn."""
+"""Lines of one client that are answered before other clients are served."""
 
 CHEAP_BYTES = 1024
 """Bytes of a reply up to which the clock is not read, where its command changed nothing."""
@@ -74,7 +95,7 @@ class Connection(asyncio.Protocol):
         self._encrypted = False
         self._ended = False
         self._queued = False
-        """Whether it is in the line of those who wait for their turn."""
+        """Whether it is queued with those that wait for their turn."""
         self._delay: asyncio.TimerHandle | None = None
         """Until its address may send another command."""
         self._linger: asyncio.TimerHandle | None = None
@@ -102,7 +123,7 @@ class Connection(asyncio.Protocol):
             self._receive(False)  # before its turn comes, it need not send more than this
         elif self._delay is None:
             if self._context.turns.over():
-                self._take_turn()
+                self.take_turn()
             else:
                 self._answer_lines()
 
@@ -112,7 +133,7 @@ class Connection(asyncio.Protocol):
         if self._encrypted:
             self._answer_lines()  # at once, because TLS has no half-closed connections
         else:
-            self._take_turn()
+            self.take_turn()
         return not self._encrypted
 
     def pause_writing(self) -> None:
@@ -122,7 +143,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has read everything."""
         self.outgoing.resume()
-        self._take_turn()
+        self.take_turn()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Forget the client."""
@@ -130,7 +151,7 @@ class Connection(asyncio.Protocol):
             if handle is not None:
                 handle.cancel()
         self.outgoing.lose()
-        self._context.door.forget(self)
+        self._context.door.subscriptions.forget(self)
         self._lost(self)
 
     # -- the service calls these
@@ -148,7 +169,7 @@ class Connection(asyncio.Protocol):
         """
         self.outgoing.release(commit, error)
         if self._ended or not self._receiving:
-            self._take_turn()
+            self.take_turn()
 
     def close(self) -> None:
         """Disconnect the client once it has taken what was sent, or after `LINGER_SECONDS`."""
@@ -159,10 +180,6 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Disconnect the client at once."""
         self.outgoing.abort()
-
-    def thaw(self) -> None:
-        """Go on answering after the service was frozen."""
-        self._take_turn()
 
     def export(self) -> tuple[int, ConnectionState] | None:
         """(file descriptor of the socket, the rest) for another process to go on with.
@@ -189,8 +206,8 @@ class Connection(asyncio.Protocol):
 
     # -- from lines to replies
 
-    def _take_turn(self, *, again: bool = False) -> None:
-        """Stand in line; where this client has just had a turn, in the line of those who want more."""
+    def take_turn(self, *, again: bool = False) -> None:
+        """Queue for a turn; where this client has just had one, with those that want more."""
         if not self._queued and self._delay is None:
             self._queued = True
             turns = self._context.turns
@@ -214,7 +231,7 @@ class Connection(asyncio.Protocol):
                 if line and not line.isspace():
                     goes_on = self._answer(line)
                 if commands == TURN_COMMANDS and goes_on and self._lines:
-                    self._take_turn(again=True)
+                    self.take_turn(again=True)
                     break
         except GarbageError as exc:
             self._reject(exc)
@@ -249,7 +266,7 @@ class Connection(asyncio.Protocol):
             return False
         took_long = (changes or len(reply) > CHEAP_BYTES) and context.turns.ended()
         if outgoing.size > TURN_BYTES or (took_long and not (self._encrypted and self._ended)):
-            self._take_turn(again=True)
+            self.take_turn(again=True)
             return False
         return not (outgoing.held and outgoing.full)
 

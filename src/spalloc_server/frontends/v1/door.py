@@ -13,15 +13,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from spalloc_server.application.admission import Kind as Charged
-from spalloc_server.application.api import Application
-from spalloc_server.application.caller import ROLES, Caller
-from spalloc_server.application.commands import GetJobState, KeepAlive, ListJobs
-from spalloc_server.application.subscriptions import Key, Kind, Listener
+from spalloc_server.application.api import ROLES, Application, Caller, Charged, Listener
+from spalloc_server.application.commands import GetJobState, KeepAlive, Key, Kind, ListJobs
 from spalloc_server.errors import RequestError
-from spalloc_server.frontends.v1.cached_replies import CachedReplies
 from spalloc_server.frontends.v1.commands import Asked, Call, Version, Watch, read
-from spalloc_server.frontends.v1.replies import PROTOCOL_VERSION, RETURN_NULL, exception_reply, reply
+from spalloc_server.frontends.v1.replies import PROTOCOL_VERSION, RETURN_NULL, CachedReplies, exception_reply, reply
 from spalloc_server.log.defects import DefectLog
 
 __all__ = ["Client", "Door", "Request", "caller_at"]
@@ -58,7 +54,8 @@ class Door:
     def __init__(self, application: Application, most_watched: int, defects: DefectLog) -> None:
         self.most_watched = most_watched
         self._application = application
-        self._subscriptions = application.subscriptions
+        self.subscriptions = application.subscriptions
+        """What clients watch."""
         self._defects = defects
         self._cached = CachedReplies(application, defects)
 
@@ -84,17 +81,13 @@ class Door:
 
     def watched(self, client: Client) -> tuple[list[Any] | None, list[Any] | None]:
         """(jobs, machines) that `client` watches; None for all."""
-        jobs, machines = (self._subscriptions.subscribed(client, kind) for kind in (Kind.JOB, Kind.MACHINE))
+        jobs, machines = (self.subscriptions.subscribed(client, kind) for kind in (Kind.JOB, Kind.MACHINE))
         return None if jobs is None else sorted(jobs), None if machines is None else sorted(machines)
 
     def watch(self, client: Client, kind: Kind, names: Collection[Any] | None) -> None:
         """Let `client` watch these; None for all."""
         for name in (None,) if names is None else names:
-            self._subscriptions.subscribe(client, Key(kind, name))
-
-    def forget(self, client: Client) -> None:
-        """Let `client` watch nothing any longer."""
-        self._subscriptions.forget(client)
+            self.subscriptions.subscribe(client, Key(kind, name))
 
     def _answer(self, client: Client, asks: Asked) -> tuple[bytes, int | None]:
         if isinstance(asks, GetJobState):
@@ -113,7 +106,7 @@ class Door:
         return reply(value), commit
 
     def _change_watch(self, client: Client, watch: Watch) -> None:
-        key, subscriptions = watch.key, self._subscriptions
+        key, subscriptions = watch.key, self.subscriptions
         if not watch.on:
             subscriptions.unsubscribe(client, key)
             return

@@ -1,6 +1,6 @@
 """Bytes in, lines out.
 
-Theory of operation. Whole lines that nobody has read yet stand in one line behind each other, and are taken one at a
+Theory of operation. Whole lines that were received and not taken yet are in one queue, and are taken one at a
 time; what has been received of the next is kept behind them. So a connection that must wait (for its replies to be
 read, for a commit, for its turn) simply stops taking: nothing is queued twice, and no more is kept than one receive and
 one line, since nothing more is received while lines wait. No I/O happens here.

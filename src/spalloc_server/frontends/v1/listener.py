@@ -2,8 +2,8 @@
 
 Theory of operation. Clients are accepted a few at a time, so that a crowd of them leaves the others their turn. When
 the process has no file descriptors left but a reserve for its own work, or the system has none left at all, accepting
-pauses until a client's socket is closed (`resume`); every `RETRY_SECONDS` the listener looks for itself, so that it
-depends on nobody's telling. Meanwhile clients wait in the system's backlog: none is turned away. (Left to themselves,
+pauses until a client's socket is closed (`resume`); every `RETRY_SECONDS` the listener looks for itself, in case
+`resume` is not called. Meanwhile clients wait in the system's backlog: none is turned away. (Left to themselves,
 asyncio fills the log and uvloop disconnects clients.)
 """
 
@@ -14,24 +14,20 @@ import errno
 import os
 import resource
 import socket
-import ssl
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
-from spalloc_server.config.options import Access
-from spalloc_server.config.sources import note
-from spalloc_server.errors import ConfigurationError, ListenError
+from spalloc_server.errors import ListenError
 from spalloc_server.log.logger import get_logger
 
-__all__ = ["Listener", "is_loopback", "listening_sockets", "set_options", "tls_context"]
+__all__ = ["Listener", "is_loopback", "listening_sockets", "set_options"]
 
 BACKLOG = 4096
 """Clients that may wait to be accepted (the system may allow fewer): all reconnect at once after a restart."""
 
 ACCEPTED = 32
-"""Clients that are accepted in a row, before others have their turn."""
+"""Clients that are accepted in a row, before others are served."""
 
 RESERVED_FILES = 128
 """File descriptors that are kept for other things than clients."""
@@ -140,29 +136,6 @@ class Listener:
 
 def _is_in_reserve(number: int) -> bool:
     return number >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_FILES
-
-
-def tls_context(access: Access, folder: Path) -> ssl.SSLContext | None:
-    """What connections are encrypted with; None where they are not to be.
-
-    Args:
-        access: names the files.
-        folder: that they are relative to.
-
-    Raises:
-        ConfigurationError: the files cannot be read, or do not belong together.
-    """
-    if not access.tls_certificate:
-        return None
-    certificate, key = folder / access.tls_certificate, folder / (access.tls_key or access.tls_certificate)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    note(certificate)
-    note(key)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ValueError) as exc:  # an SSLError is one too; ValueError: no name of a file
-        raise ConfigurationError(f"access: no TLS with certificate {certificate} and key {key}: {exc}") from exc
-    return context
 
 
 def is_loopback(host: str) -> bool:

@@ -10,7 +10,7 @@ Notifications are not queued but merged: until it is the client's turn, and whil
 changed gather in a set. None is ever dropped, because published clients wait for ever for a lost one; where the set
 outgrows `write_buffer_bytes`, the client is disconnected instead, which it does notice. So is one that reads nothing,
 for `UNREAD_SECONDS`, of a reply that is longer than that. Thus a connection holds at most its longest reply and about
-`write_buffer_bytes` besides. What all connections hold together is bounded by `frontends.v1.backlog`.
+`write_buffer_bytes` besides. What all connections hold together is bounded by `frontends.v1.context`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from collections import deque
 from collections.abc import Collection
 from typing import Any
 
-from spalloc_server.application.subscriptions import Kind
+from spalloc_server.application.commands import Kind
 from spalloc_server.frontends.v1.context import Context
 from spalloc_server.frontends.v1.replies import notification
 
 __all__ = ["PENDING_BYTES", "TURN_BYTES", "Outgoing"]
 
 TURN_BYTES = 65536
-"""Bytes of replies after which other clients have their turn; also the most that are held for commits."""
+"""Bytes of replies after which other clients are served; also the most that are held for commits."""
 
 PENDING_BYTES = 64
 """Memory that one changed job or machine counts for, until the client has read of it."""

@@ -1,15 +1,16 @@
 """Turns: what clients cause is done in slices, between which the event loop does all else.
 
 Theory of operation. Clients are served as their data arrives, as long as the turn lasts: `TURN_SECONDS` from when the
-event loop last came around. After that they stand in line, and as long as anybody does, so does everybody who comes.
-The line is taken up in the loop's next turn, as far as the time of that one goes. So a crowd that arrives, asks or is
-told something at once is served in order, and neither timers nor sockets wait for all of it. (Nobody is told when the
-loop comes around while nobody waits for it; so whoever comes when the last turn has ended begins another.)
+event loop began its last cycle. After that they are queued, and while any client is queued, so is every new one. The
+queue is served in the loop's next cycle, for as long as a turn lasts. So clients that all connect, ask or are notified
+at once are served in order, and neither timers nor sockets wait for all of them. (While no client is queued, nothing
+notices that the loop begins a cycle; so the first client after the end of a turn begins the next turn.)
 
-Those who have had a turn and want more, and those who are told something, stand in a second line, and each of the two
-has half of the time: neither clients that send requests by the thousand nor a change that thousands watch keep one
-waiting who asks a single thing. Those who leave have a third, behind both: they are in no hurry, and to forget one
-costs the loop more than is spent here. From each line somebody is served in every turn, however long the others take.
+Clients that have had a turn and want more, and those that are to be notified, are in a second queue, and each of the
+two has half of the time: neither clients that send requests by the thousand nor a change that thousands watch delay a
+client that asks a single thing. Clients that leave are in a third queue, behind both: they can wait, and to forget one
+costs the loop more than is spent here. From each queue at least one is served in every turn, however long the others
+take.
 
 Replies to a crowd leave together, before the event loop waits again (`send`), at most `TURN_CLIENTS` at a time. A
 client that reads many finds the next there when it has read the last, while one that is sent by itself must wake its
@@ -26,7 +27,7 @@ from collections.abc import Callable
 __all__ = ["LEAVING_AT_LEAST", "TURN_CLIENTS", "TURN_LEAVING", "TURN_SECONDS", "Turns"]
 
 TURN_SECONDS = 0.004
-"""Time for clients, before timers and all else have their turn."""
+"""Time for clients, before timers and all else are served."""
 
 TURN_CLIENTS = 128
 """Clients that replies are sent to in one turn, or a few more."""
@@ -58,7 +59,7 @@ class Turns:
         self._coming = False
 
     def over(self) -> bool:
-        """Whether who asks now has to be `put` into the line: others stand there, or the present turn has ended."""
+        """Whether a client that asks now must be queued (`put`): others are, or the present turn has ended."""
         if self._line or len(self._to_send) >= TURN_CLIENTS:
             return True
         now = self._clock()
@@ -79,7 +80,7 @@ class Turns:
         self._come()
 
     async def pass_through(self) -> None:
-        """Wait until all who stand in one of the lines now have had a turn."""
+        """Wait until all clients that are queued now have had a turn."""
         for line in (self.put, self.more):
             reached = asyncio.Event()
             line(reached.set)
@@ -110,7 +111,7 @@ class Turns:
             self._loop.call_soon(self._next)
 
     def _next(self) -> None:
-        """The event loop has come around."""
+        """Serve the queues, in a new cycle of the event loop."""
         self._coming = False
         self._end = self._clock() + TURN_SECONDS
         try:
@@ -130,7 +131,7 @@ class Turns:
             self._serve_some(self._line, first, self._end)
 
     def _serve_some(self, line: deque[Callable[[], None]], most: int, until: float) -> int:
-        """Serve so many at most, but at least one, until then; how many it were."""
+        """Serve at most so many, but at least one, until then; return how many were served."""
         for number in range(most):
             line.popleft()()
             if self._clock() > until or self.ended():

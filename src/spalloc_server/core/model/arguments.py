@@ -1,9 +1,8 @@
-"""From v1's arguments of `create_job` to a `Request`: parsed and validated once, where they enter.
+"""The arguments of `create_job`, from clients of v1, embedding programs and old rows: how they become a `Request`.
 
 Theory of operation. The published clients send clean requests, but people's own scripts have always got away with a
 keepalive that is a string, an owner that is not one, and sizes that end in null; so these are taken. Anything else is
-refused with a text that says what would be right. A request that makes sense but that no machine could serve is not
-refused here: it becomes a job that is cancelled at once, the answer that published clients understand.
+refused with a text that says what would be right. What a `Request` must be, however it was made, it checks itself.
 
 Numbers are bounded here, generously: whole ones to those that every reader of JSON takes exactly, and times to some
 three hundred years. So all that the core works out from them fits into a float and into the journal.
@@ -20,23 +19,13 @@ from typing import Any
 
 from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
-from spalloc_server.core.model import Request
+from spalloc_server.core.model.request import EITHER_MACHINE_OR_TAGS, MAX_SHOWN, MAX_TAGS, Request, shown
 from spalloc_server.errors import RequestError
 
-__all__ = ["DEFAULT_KEEPALIVE", "KEYWORDS", "MAX_TAGS", "MAX_TEXT"]
-__all__ += ["in_text", "parse_keepalive", "parse_request", "read_request", "shown", "told_of"]
+__all__ = ["DEFAULT_KEEPALIVE", "KEYWORDS", "parse_keepalive", "parse_request", "read_request", "told_of"]
 
 DEFAULT_KEEPALIVE = 60.0
 """Seconds of silence after which a job is destroyed, where its creator names none."""
-
-MAX_TEXT = 256
-"""Characters of an owner, a machine's name and a tag (else an exception), and of a reason that are kept."""
-
-MAX_TAGS = 16
-"""Tags of one request (else an exception)."""
-
-MAX_SHOWN = 80
-"""Characters of a wrong value that an exception repeats."""
 
 KEYWORDS = frozenset(
     {"owner", "keepalive", "machine", "tags", "min_ratio", "max_dead_boards", "max_dead_links", "require_torus"}
@@ -45,13 +34,12 @@ KEYWORDS = frozenset(
 """What `create_job` takes by name."""
 
 
-def parse_request(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_priority: int = 0) -> Request:
+def parse_request(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Request:
     """The request that `create_job(*args, **kwargs)` makes.
 
     Args:
         args: none or one number (boards), two (width and height in triads) or three (x, y, z of one board).
         kwargs: `owner` and any of the other keywords of `create_job`; `keepalive` is for `parse_keepalive`.
-        max_priority: the highest `priority` that may be asked for.
 
     Raises:
         RequestError: the arguments cannot be understood; its text is for the user.
@@ -64,12 +52,8 @@ def parse_request(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_priorit
         )
     sizes = _sizes(args)
     machine, tags = _machine_and_tags(kwargs.get("machine"), kwargs.get("tags"))
-    single = len(sizes) == 3 or sizes == (1,)
-    require_torus = bool(kwargs.get("require_torus", False))
-    if require_torus and single:
-        raise RequestError("a single board cannot be a torus: ask for more boards, or leave require_torus out")
-    return Request(
-        owner=in_text(kwargs["owner"], "owner"),
+    request = Request(
+        owner=_in_text(kwargs["owner"], "owner"),
         boards=sizes[0] if len(sizes) == 1 else None,
         triads=(sizes[0], sizes[1]) if len(sizes) == 2 else None,
         board=(sizes[0], sizes[1], sizes[2]) if len(sizes) == 3 else None,
@@ -78,10 +62,12 @@ def parse_request(args: Sequence[Any], kwargs: Mapping[str, Any], *, max_priorit
         min_ratio=_min_ratio(kwargs.get("min_ratio")),
         max_dead_boards=_count(kwargs.get("max_dead_boards"), "max_dead_boards"),
         max_dead_links=_count(kwargs.get("max_dead_links"), "max_dead_links"),
-        require_torus=require_torus,
+        require_torus=bool(kwargs.get("require_torus", False)),
         max_runtime=_max_runtime(kwargs.get("max_runtime")),
-        priority=_priority(kwargs.get("priority"), max_priority),
+        priority=_count(kwargs.get("priority"), "priority") or 0,
     )
+    request.check()
+    return request
 
 
 def read_request(owner: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Request:
@@ -90,7 +76,7 @@ def read_request(owner: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     Raises:
         RequestError: no server can have made a job of them.
     """
-    return parse_request(args, {**kwargs, "owner": owner}, max_priority=MAX_NUMBER)
+    return parse_request(args, {**kwargs, "owner": owner})
 
 
 def told_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -99,18 +85,10 @@ def told_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], 
     They are as they came, but never long: the server keeps them for as long as the job lives.
 
     Raises:
-        RequestError: a text is longer than `MAX_TEXT`, or there are more tags than `MAX_TAGS`.
+        RequestError: there are more tags than `MAX_TAGS`.
     """
-    tags = kwargs.get("tags") or ()
-    if len(tags) > MAX_TAGS:
-        raise RequestError(f"{len(tags)} tags given: name at most {MAX_TAGS}")
-    for name, text in (
-        ("owner", kwargs["owner"]),
-        ("machine", kwargs.get("machine")),
-        *(("a tag", tag) for tag in tags),
-    ):
-        if (length := len(in_text(text, name))) > MAX_TEXT:
-            raise RequestError(f"{name} of {length} characters given: it may have at most {MAX_TEXT}")
+    if (tags := len(kwargs.get("tags") or ())) > MAX_TAGS:  # as they came: the same one a thousand times is long, too
+        raise RequestError(f"{tags} tags given: name at most {MAX_TAGS}")
     told = {name: value for name, value in kwargs.items() if name not in {"owner", "keepalive"}}
     torus = told.get("require_torus")
     if len(shown(torus)) > MAX_SHOWN or (isinstance(torus, int) and abs(torus) > MAX_NUMBER):
@@ -131,21 +109,12 @@ def parse_keepalive(value: Any) -> float | None:
     return keepalive
 
 
-def in_text(value: Any, name: str) -> str:
+def _in_text(value: Any, name: str) -> str:
     """Return `value` as a text; `RequestError` where it is too long, or nested too deeply, to be one."""
     try:
         return str(value)
     except (ValueError, RecursionError) as exc:
         raise RequestError(f"{name} must be a text, not {shown(value)}") from exc
-
-
-def shown(value: Any) -> str:
-    """Return `value` as an error text repeats it: never long, whatever it is."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a whole number of thousands of digits, or a list in a list in a list ...
-        return f"a value of the kind `{type(value).__name__}` that is too large to be shown"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _sizes(args: Sequence[Any]) -> tuple[int, ...]:
@@ -161,11 +130,11 @@ def _sizes(args: Sequence[Any]) -> tuple[int, ...]:
 
 def _machine_and_tags(machine: Any, tags: Any) -> tuple[str | None, frozenset[str]]:
     if machine is not None and tags is not None:
-        raise RequestError("machine and tags exclude each other: give the machine's name, or tags, or neither")
+        raise RequestError(EITHER_MACHINE_OR_TAGS)
     if machine is not None:
         if not isinstance(machine, str | int | float):
             raise RequestError(f"machine must be a machine's name, not {shown(machine)}")
-        return in_text(machine, "machine"), frozenset()
+        return _in_text(machine, "machine"), frozenset()
     if tags is None:
         return None, DEFAULT_TAGS
     if not (isinstance(tags, Sequence | AbstractSet) or tags == {}) or (isinstance(tags, str) and tags):
@@ -178,24 +147,11 @@ def _machine_and_tags(machine: Any, tags: Any) -> tuple[str | None, frozenset[st
 
 def _min_ratio(value: Any) -> float:
     ratio = 0.0 if value is None else _number(value, "min_ratio", "a number from 0 to 1")
-    if ratio < 0:
-        raise RequestError(f"min_ratio must be from 0 (any shape) to 1 (square), not {ratio}")
     return 1 / ratio if ratio > 1 else ratio
 
 
 def _max_runtime(value: Any) -> float | None:
-    seconds = None if value is None else _number(value, "max_runtime", "a number of seconds, or null for no bound")
-    if seconds is not None and not 0 < seconds <= MAX_SECONDS:
-        right = "more than 0" if seconds <= 0 else f"at most {MAX_SECONDS:.0f}"
-        raise RequestError(f"max_runtime must be {right} seconds, not {seconds}")
-    return seconds
-
-
-def _priority(value: Any, highest: int) -> int:
-    priority = 0 if value is None else _whole_number(value, "priority")
-    if priority > highest:
-        raise RequestError(f"priority {priority} is more than this server allows: at most {highest}")
-    return priority
+    return None if value is None else _number(value, "max_runtime", "a number of seconds, or null for no bound")
 
 
 def _count(value: Any, name: str) -> int | None:
@@ -206,9 +162,7 @@ def _whole_number(value: Any, name: str) -> int:
     number = _number(value, name, "a whole number")
     if not number.is_integer():
         raise RequestError(f"{name} must be a whole number, not {shown(value)}")
-    if abs(value) > MAX_NUMBER:  # not `number`, which is rounded
-        raise RequestError(f"{name} must be a whole number from {-MAX_NUMBER} to {MAX_NUMBER}, not {shown(value)}")
-    return int(value)
+    return int(value)  # not `number`, which is rounded
 
 
 def _number(value: Any, name: str, right: str) -> float:

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from spalloc_server.controller import Controller
+from spalloc_server.core.model.arguments import parse_keepalive, parse_request, read_request, told_of
 from spalloc_server.errors import RequestError
-from spalloc_server.frontends.v1.requests import parse_keepalive, parse_request, told_of
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_defaults_are_those_of_the_protocol() -> None:
     assert (request.max_dead_boards, request.max_dead_links) == (None, None)
 
 
-def test_sloppy_requests_that_always_worked_still_do() -> None:
+def test_requests_in_loose_types_that_always_worked_still_do() -> None:
     request = parse_request((4.0, True, None), {"owner": 7, "min_ratio": 1, "max_dead_boards": 3.0, "tags": ""})
     assert (request.triads, request.owner, request.max_dead_boards, request.tags) == ((4, 1), "7", 3, frozenset())
     assert parse_request((None,), {"owner": "me"}).boards == 1
@@ -74,12 +75,12 @@ def test_a_machine_replaces_the_default_tag() -> None:
         ((), {"owner": "me", "require_torus": True}, "single board cannot be a torus"),
         ((0, 0, 0), {"owner": "me", "require_torus": True}, "single board cannot be a torus"),
         ((), {"owner": "me", "max_runtime": 0}, "more than 0 seconds"),
-        ((), {"owner": "me", "priority": 3}, "more than this server allows: at most 2"),
+        ((), {"owner": "me", "priority": 1.5}, "priority must be a whole number"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_a_text_that_says_why(args: Any, kwargs: Any, text: str) -> None:
     with pytest.raises(RequestError, match=text):
-        parse_request(args, kwargs, max_priority=2)
+        parse_request(args, kwargs)
 
 
 LONG = "x" * 257
@@ -95,10 +96,11 @@ LONG = "x" * 257
         ({"owner": "me", "tags": ["a"] * 17}, "17 tags given: name at most 16"),
     ],
 )
-def test_long_texts_are_refused_but_not_where_they_were_taken_once(kwargs: Any, text: str) -> None:
-    parse_request((), kwargs)
+def test_long_texts_are_refused_in_new_jobs_and_read_in_old_rows(kwargs: Any, text: str) -> None:
+    request = parse_request((), kwargs)
+    assert read_request(kwargs["owner"], (), kwargs) == request
     with pytest.raises(RequestError, match=text):
-        told_of((), kwargs)
+        Controller().create_job(**kwargs)
 
 
 def test_what_is_told_of_a_request_is_as_it_came_but_never_long() -> None:
