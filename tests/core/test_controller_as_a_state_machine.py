@@ -74,7 +74,7 @@ class ControllerMachine(RuleBasedStateMachine):
         self.now = 1000.0
         self.controller = self.new_controller()
         self.waiting: list[Switch] = []
-        self.said_of_states: dict[tuple[int, int], Any] = {}
+        self.said_of_states: dict[tuple[int, int | str], Any] = {}
         self.said: dict[tuple[int, int], Any] = {}
         """What clients hear of each revision of each job, by the present controller."""
         self.patch = pytest.MonkeyPatch()
@@ -234,7 +234,8 @@ class ControllerMachine(RuleBasedStateMachine):
     def a_jobs_state_is_another_only_with_another_revision(self) -> None:
         for job_id in range(self.controller.next_id + 1):
             job = self.controller.state.jobs.get(job_id)
-            key = job_id, (job_id in self.controller.state.retired) if job is None else job.revision
+            ended = "ended" if job_id in self.controller.state.retired else "unknown"
+            key = job_id, ended if job is None else job.revision
             state = self.controller.get_job_state(job_id)
             assert self.said_of_states.setdefault(key, state) == state
 
