@@ -48,8 +48,9 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.operator import Example, Operator
 from cosmic_ray.plugins import get_operator, operator_names
 from coverage import CoverageData
-from tools.forked_tests import ELSEWHERE, FAILED, LATE, PASSED
 from parso.python.tree import Name
+
+from tools.forked_tests import ELSEWHERE, FAILED, LATE, PASSED
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("src/spalloc_server")
@@ -227,8 +228,11 @@ class Tests:
         statement = max(enclosing, key=lambda each: each.lineno)
         last = statement.body[0].lineno if hasattr(statement, "body") else (statement.end_lineno or 0) + 1
         lines = range(statement.lineno, max(last, mutant.line + 1))
-        if not any(isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) for each in enclosing if each != statement):
-            lines = range(len(tree.body) and tree.body[-1].end_lineno or 0)  # executed once, whatever test is the first
+        functions = [each for each in enclosing if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+        if statement in functions:  # its defaults, which matter where it is called
+            lines = range(statement.lineno, (statement.end_lineno or 0) + 1)
+        elif not functions:  # executed once, by the test that is the first to import it
+            lines = range(1 + mutant.text.count("\n"))
         names = set[str]().union(*(self.by_line.get((mutant.place.path, line), set()) for line in lines))
         names = names or set(self.seconds)  # of a module without any function
         own, around = ([name for name in names if name.startswith(folders)] for folders in ROOMS[mutant.place.room])

@@ -58,7 +58,6 @@ ALL = {(BMP, number) for number in range(24)}
         (unreadable("boards", "m", 0, 0, 0), set()),
         (unreadable("facts", "owner/x"), set()),
     ],
-    ids=str,
 )
 def test_the_boards_of_a_row_that_cannot_be_read_are_off_before_anybody_gets_them(
     row: UnreadableRow, off: set[tuple[str, int]]
