@@ -343,9 +343,10 @@ class Copy:
             code = self._run(*names)
         if code == FAILED:
             for line in self._output().splitlines():
-                _, _, told = line.partition(" ")
-                if line.startswith(("FAILED ", "ERROR ")):
-                    return [max((name for name in names if told.startswith(name)), key=len)]
+                told = line.removeprefix("FAILED ").removeprefix("ERROR ")
+                if told != line and (found := [name for name in names if told.startswith(name)]):
+                    return [max(found, key=len)]
+            sys.exit(f"{self._output()[-3000:]}\n\nIt does not tell which test has failed.")
         return [] if code == PASSED else names
 
     def _output(self) -> str:
