@@ -37,7 +37,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
@@ -70,6 +70,9 @@ PYTEST = (
     *("-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-profile=mutants"),
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # of plugins, which `forked_tests` has loaded before
 )
+MOST_SECONDS = 40.0, 20.0
+"""That tests of a mutant's room, and of those around it, may take for one mutant, by the time that they took at first.
+The slowest are left out, so a mutant that only these would notice counts as survived."""
 FIRST = 30
 """Tests that are tried before the others: most mutants need no more, and to collect many takes long."""
 
@@ -235,9 +238,16 @@ class Tests:
             lines = range(1 + mutant.text.count("\n"))
         names = set[str]().union(*(self.by_line.get((mutant.place.path, line), set()) for line in lines))
         names = names or set(self.seconds)  # of a module without any function
-        own, around = ([name for name in names if name.startswith(folders)] for folders in ROOMS[mutant.place.room])
-        ordered = self._most_telling_first(own)
-        return [each for each in (ordered[:FIRST], ordered[FIRST:], self._most_telling_first(around)) if each]
+        own, around = (
+            self._in_time(self._most_telling_first(name for name in names if name.startswith(folders)), seconds)
+            for folders, seconds in zip(ROOMS[mutant.place.room], MOST_SECONDS, strict=True)
+        )
+        return [each for each in (own[:FIRST], own[FIRST:], around) if each]
+
+    def _in_time(self, names: list[str], seconds: float) -> list[str]:
+        """Return the first of these tests that take no more seconds together."""
+        ends = accumulate(self.seconds.get(name, 0.0) for name in names)
+        return [name for name, end in zip(names, ends, strict=True) if end <= seconds]
 
     def _most_telling_first(self, names: Iterable[str]) -> list[str]:
         """Return the quickest case of each test, then the second of each, and so on."""
