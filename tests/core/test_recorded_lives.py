@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from spalloc_server.controller import Controller
 from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
 from spalloc_server.errors import RequestError
 from tests.core.machines import a_machine
+from tests.core.recorded import sum_of
 
 RECORDS = Path(__file__).parents[1] / "data" / "recorded-lives.json"
 LIVES, STEPS = 16, 90
@@ -218,12 +218,6 @@ class Life:
         aside = self.controller.restore(snapshot, self.machines)
         self.configure()
         return f"restart {sum_of(snapshot)} {aside}"
-
-
-def sum_of(what: Any) -> str:
-    """A check sum of plain data."""
-    text = json.dumps(msgspec.to_builtins(what, str_keys=True), sort_keys=True)
-    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def lived(seed: int) -> list[str]:
