@@ -240,6 +240,32 @@ async def test_a_callback_that_raises_does_not_keep_an_outcome_from_others(house
     assert told == [commit, None]
 
 
+async def test_a_row_that_cannot_be_stored_costs_itself_and_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = house.journal.write
+
+    def write_or_raise(changes: Changes, committed: Committed) -> None:
+        if bad in changes.jobs and changes.jobs[bad].ended_at is None:
+            raise KeyError("row")
+        write(changes, committed)
+
+    good, bad = (house.controller.create_job(owner="me") for _ in range(2))
+    house.controller.disable_board("m", (1, 1, 2), reason="smoke", by="eve")
+    house.controller.drain("m", reason="smoke", by="eve")
+    monkeypatch.setattr(house.journal, "write", write_or_raise)
+    with structlog.testing.capture_logs() as log:
+        while not house.commits.settled():
+            await house.commits.settle()
+    stored = house.journal.load(max_retired=100)
+    assert [(row.job_id, row.ended_at is None) for row in stored.jobs] == [(good, True), (bad, False)]
+    assert [(row.x, row.y, row.z) for row in stored.boards] == [(1, 1, 2)]
+    assert stored.facts["drained/m"]["reason"] == "smoke"
+    assert stored.facts["next_id"] == bad + 1
+    assert [line.get("row") for line in log if line["event"] == "a row cannot be stored"] == [f"jobs/{bad}"]
+    assert house.controller.job_view(bad).reason == "The server could not store this job: see its log"
+
+
 @pytest.mark.parametrize("error", [StorageError("no"), RuntimeError("no"), MemoryError(), KeyError("row")])
 @pytest.mark.parametrize("times", [1, 2, 1000])
 async def test_whatever_the_journal_raises_each_commit_comes_to_an_end(

@@ -114,6 +114,13 @@ def test_the_version_of_a_current_bmp_is_read_from_the_text() -> None:
     assert version.encode() == payload
 
 
+@pytest.mark.parametrize("version", [(2, 0, 0), (3, 0, 1), (10, 20, 30), (1, 0, 0), (1, 99, 0), (0, 5, 0)], ids=str)
+def test_decoding_a_version_undoes_encoding_it(version: tuple[int, int, int]) -> None:
+    told = Version("BC&MP", "Spin5-BMP", version, code_block=0x12, frame_id=0x34, can_id=0x56, board_id=0x78)
+    assert told.encode()[:4] == bytes.fromhex("78563412")
+    assert Version.decode(told.encode()) == told
+
+
 def test_labels_after_a_version_are_ignored() -> None:
     payload = bytes.fromhex("03030201 0001ffff 00000000") + b"BC&MP/Spin5-BMP\x002.1.2-rc.1\0"
     version = Version.decode(payload)
