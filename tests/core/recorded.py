@@ -19,6 +19,11 @@ def sum_of(what: Any) -> str:
     return f"{zlib.crc32(text_of(what).encode()):08x}"
 
 
+def shortened(line: str) -> str:
+    """A line as it is recorded: how it begins, and a check sum of what is left out."""
+    return line if len(line) <= 60 else f"{line[:50]}... {sum_of(line)}"
+
+
 def _rounded(what: Any) -> Any:
     if isinstance(what, float):
         return float(f"{what:.9g}")

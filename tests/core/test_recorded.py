@@ -14,6 +14,7 @@ import random
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import pytest
 
@@ -26,7 +27,7 @@ from spalloc_server.core.placement.search import fewest, nearest_size, place
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from spalloc_server.links import Links
 from tests.core.machines import a_machine
-from tests.core.recorded import sum_of, text_of
+from tests.core.recorded import shortened, sum_of, text_of
 
 RECORDS = Path(__file__).parents[1] / "data" / "recorded.json"
 CHUNKS, SEARCHES, QUEUES = 30, 50, 40
@@ -39,7 +40,9 @@ COST = 0.05
 def a_random_machine(choose: random.Random, width: int, height: int) -> Machine:
     boards = [(x, y, z) for x in range(width) for y in range(height) for z in range(3)]
     dead = choose.sample(boards, choose.choice([0, 0, 1, 2, len(boards) // 8]))
-    links = [(*choose.choice(boards), choose.choice(list(Links))) for _ in range(choose.choice([0, 0, 1, 3, 8]))]
+    links = [
+        (*choose.choice(boards), choose.choice(list(Links))) for _ in range(choose.choice([0, 0, 1, 3, 8, len(boards)]))
+    ]
     return a_machine("m", width, height, dead_boards=dead, dead_links=links)
 
 
@@ -71,6 +74,9 @@ def a_place(seed: int) -> Any:
         center = choose.choice(live)
         near = [one for one in live if abs(one[0] - center[0]) + abs(one[1] - center[1]) <= choose.choice([0, 1, 2])]
         occupancy.hold([one for one in near if one not in occupancy.holders], job_id)
+    if choose.random() < 0.3:
+        scattered = choose.sample(live, len(live) // 2)
+        occupancy.hold([one for one in scattered if one not in occupancy.holders], 98)
     idle = sorted(set(live) - occupancy.holders.keys())
     used = choose.sample(idle, min(len(idle), choose.choice([0, 0, 1, 4, 20])))
     occupancy.hold(used, 99)
@@ -86,53 +92,110 @@ def a_place(seed: int) -> Any:
     return [told, nearest, fewest(request, occupancy.topology), effort.spent]
 
 
-def a_queue(seed: int) -> list[str]:
-    """What happens to jobs of a few owners that come and go at random, a line for each start and some explanations."""
-    choose = random.Random(seed)
-    machines = {
-        "m": a_random_machine(choose, choose.randint(2, 5), choose.randint(2, 4)),
-        "n": a_machine("n", 2, 2, tags=("default", "n")),
-    }
-    rest = choose.choice([0.0, 30.0])
-    policy: Literal["backfill", "fifo"] = "fifo" if seed % 4 == 0 else "backfill"
-    scheduler = Scheduler(Scheduling(policy=policy, half_life=3600.0, max_priority=3), rest)
-    scheduler.set_machines(machines)
-    now, told = 1000.0, list[str]()
-    running: dict[int, tuple[float, Any]] = {}
-    waiting: set[int] = set()
-    for job_id in range(1, 60):
-        now += choose.expovariate(1 / 40)
-        for ended, (end, allocation) in sorted(running.items()):
-            if end <= now:
-                del running[ended]
-                scheduler.end(ended, now)
-                scheduler.free(allocation.machine, allocation.boards, rest_until=now + rest if rest else None, now=now)
-        frame = [(0, 0, z) for z in range(3)]
-        if choose.random() < 0.1:
-            scheduler.set_out_of_service("m", frame, out=choose.random() < 0.5)
+class Line:
+    """A scheduler of two machines, and jobs of a few owners that come and go at random."""
+
+    def __init__(self, seed: int) -> None:
+        self.choose = choose = random.Random(seed)
+        self.now, self.told, self.last = 1000.0, list[str](), 0
+        self.rest = choose.choice([0.0, 30.0])
+        self.size = choose.randint(2, 5), choose.randint(2, 4)
+        self.machines = {"m": a_random_machine(choose, *self.size), "n": a_machine("n", 2, 2, tags=("default", "n"))}
+        self.scheduler = Scheduler()
+        self.policy: Literal["backfill", "fifo"] = "fifo" if seed % 4 == 0 else "backfill"
+        self.set_policy(2 / 3)
+        self.scheduler.set_machines(self.machines)
+        self.running: dict[int, tuple[float, Any]] = {}
+        self.waiting: dict[int, Request] = {}
+
+    def set_policy(self, min_fill: float) -> None:
+        scheduling = Scheduling(policy=self.policy, half_life=3600.0, max_priority=3, min_fill=min_fill)
+        self.scheduler.set_policy(scheduling, self.rest)
+
+    def submit(self) -> None:
+        choose, machine = self.choose, self.machines["m"]
+        self.last += 1
         request = a_random_request(
             choose,
-            machines["m"],
+            machine,
             owner=choose.choice("abc"),
             tags=frozenset({"n"}) if choose.random() < 0.1 else DEFAULT_TAGS,
             priority=choose.choice([0, 0, 0, 1]),
             max_runtime=choose.choice([None, None, 120.0]),
         )
-        if refusal := scheduler.refusal(request):
-            told.append(f"{job_id} refused: {refusal}")
-            continue
-        scheduler.submit(job_id, request, now)
-        waiting.add(job_id)
-        for started, allocation in scheduler.run(now):
-            size, boards = f"{allocation.width}x{allocation.height}", sum_of(allocation.boards)
-            told.append(f"{now:.0f} {started} on {allocation.machine} {size} {boards}")
-            running[started] = now + choose.expovariate(1 / 150), allocation
-            waiting.discard(started)
+        if refusal := self.scheduler.refusal(request):
+            self.told.append(f"{self.last} refused: {refusal}")
+            return
+        avoid = {"m": [(x, 0, z) for x in range(machine.width) for z in range(3)]} if choose.random() < 0.1 else None
+        due = self.scheduler.submit(self.last, request, self.now, avoid=avoid)
+        self.told.append(f"{self.last} due {due:.6g}")
+        self.waiting[self.last] = request
+
+    def end(self, job_id: int) -> None:
+        _, allocation = self.running.pop(job_id)
+        self.scheduler.end(job_id, self.now, learn=self.choose.random() < 0.8)
+        until = self.now + self.rest if self.rest else None
+        self.scheduler.free(allocation.machine, allocation.boards, rest_until=until, now=self.now)
+
+    def disturb(self) -> None:
+        """Change something that is not a job."""
+        choose, scheduler = self.choose, self.scheduler
+        match choose.randrange(7):
+            case 0 | 1:
+                boards = [(0, 0, z) for z in range(3)]
+                scheduler.set_out_of_service("m", boards, out=choose.random() < 0.5)
+            case 2:
+                scheduler.close(choose.choice([(), (), ("n",), ("m",)]), everything=choose.random() < 0.1)
+            case 3:
+                self.set_policy(choose.choice([2 / 3, 2 / 3, 0.5, 1.0]))
+            case 4:
+                self.machines["m"] = a_random_machine(choose, *self.size)
+                scheduler.set_machines(self.machines)
+            case 5 if self.waiting:
+                gone = choose.choice(sorted(self.waiting))
+                del self.waiting[gone]
+                scheduler.withdraw(gone)
+            case _:
+                self.policy = choose.choice(["backfill", "backfill", self.policy])
+                self.set_policy(2 / 3)
+
+    def step(self) -> None:
+        choose, scheduler = self.choose, self.scheduler
+        self.now += choose.choice([0.0, choose.expovariate(1 / 60)])
+        for ended, (end, _) in sorted(self.running.items()):
+            if end <= self.now:
+                self.end(ended)
+        if choose.random() < 0.15:
+            self.disturb()
+        for _ in range(choose.choice([1, 1, 1, 4])):
+            self.submit()
+        go_on = choose.random() < 0.7
+        for job_id, reason in scheduler.impossible(go_on=go_on):
+            self.told.append(f"{job_id} impossible: {reason}")
+            del self.waiting[job_id]
+            scheduler.withdraw(job_id)
+        for started, allocation in scheduler.run(self.now, go_on=go_on):
+            size, boards = f"{allocation.width}x{allocation.height}", sum_of(allocation)
+            self.told.append(f"{self.now:.0f} {started} on {allocation.machine} {size} {boards}")
+            self.running[started] = self.now + choose.expovariate(1 / 150), allocation
+            del self.waiting[started]
         scheduler.check()
-        if waiting and job_id % 5 == 0:
-            told += [f"{each}: {scheduler.explain(each, now).text}" for each in sorted(waiting)[:3]]
-    told.append(text_of(scheduler.facts()))
-    return told
+        left, line = scheduler._queue.work.left, [job.job_id for job in scheduler._queue.line]
+        wake_at = scheduler.wake_at()
+        self.told.append(f"{scheduler.pending} {wake_at and round(wake_at, 3)} {left} {line}")
+        if self.waiting and choose.random() < 0.3:
+            some = choose.sample(sorted(self.waiting), min(2, len(self.waiting)))
+            self.told += [f"{each}: {scheduler.explain(each, self.now).text}" for each in some]
+
+
+def a_queue(seed: int) -> list[str]:
+    """What happens to jobs of a few owners that come and go at random."""
+    line = Line(seed)
+    with patch("spalloc_server.core.scheduling.scheduler.STEP", line.choose.choice([40, 150, 1200])):
+        for _ in range(60):
+            line.step()
+    line.told.append(text_of(line.scheduler.facts()))
+    return list(map(shortened, line.told))
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

@@ -91,7 +91,7 @@ class Life:
             str(controller.wake_at()),
             *(sum_of(each) for each in (rows, effects.events, effects.switches, *views)),
         ]
-        self.lines.append(" | ".join(told))
+        self.lines.append(f"{told[0]:.50} | {sum_of(told)} | {' | '.join(told[1:6])}")
         assert not controller.defects.take()
 
     # ---------------------------------------------------------------- deeds

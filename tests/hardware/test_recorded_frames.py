@@ -24,10 +24,11 @@ from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
 from spalloc_server.simulator.faults import Network
 from spalloc_server.simulator.frame import REAL_TIMINGS, SimulatedFrame
+from tests.core.recorded import shortened
 from tests.hardware.virtual import Bench, on_bench
 
 RECORDS = Path(__file__).parents[1] / "data" / "recorded-frames.json"
-SEEDS, STEPS, BOARDS = 24, 30, 6
+SEEDS, STEPS, BOARDS = 48, 30, 6
 
 
 def frames() -> dict[str, SimulatedFrame]:
@@ -86,8 +87,11 @@ async def live(bench: Bench, choose: random.Random, told: list[str]) -> None:
                 what = f"temperature {error}"
         else:
             what = f"drained {await bench.hardware.drain(choose.choice([1.0, 30.0]))}"
-        await asyncio.sleep(choose.choice([0.0, 0.01, 1.0, 20.0, 150.0]))
-        told.append(f"{bench.loop.time():.3f} {host} {what} {bench.hardware.busy()} {bench.hardware.in_flight()}")
+        seconds, busy = choose.choice([0.0, 0.01, 1.0, 20.0, 150.0]), ""
+        for _ in range(5):
+            busy += "-+"[bench.hardware.busy()]
+            await asyncio.sleep(seconds / 5)
+        told.append(f"{bench.loop.time():.3f} {host} {what} {busy} {bench.hardware.in_flight()}")
         told.append(f"    {status(bench)}")
     for host in "ab":
         bench.frame(host).recover()
@@ -122,7 +126,7 @@ def lived(seed: int) -> list[str]:
         await live(bench, choose, told)
 
     run()
-    return told
+    return list(map(shortened, told))
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -175,6 +175,31 @@ def test_each_link_has_its_stop_register() -> None:
     }
 
 
+def test_codes_are_those_of_the_firmware() -> None:
+    assert {code.name: int(code) for code in ResponseCode} == {
+
+            "OK": 0x80,
+            "LEN": 0x81,
+            "SUM": 0x82,
+            "CMD": 0x83,
+            "ARG": 0x84,
+            "PORT": 0x85,
+            "TIMEOUT": 0x86,
+            "ROUTE": 0x87
+        ,
+        "CPU": 0x88, "DEAD": 0x89, "BUF": 0x8A, "P2P_NOREPLY": 0x8B, "P2P_REJECT": 0x8C, "P2P_BUSY": 0x8D,
+        "P2P_TIMEOUT": 0x8E, "PKT_TX": 0x8F,
+    }
+    assert {code.name: int(code) for code in Command} == {
+        "VERSION": 0, "RUN": 1, "READ": 2, "WRITE": 3, "FILL": 5, "FPGA_READ": 17, "FPGA_WRITE": 18, "LED": 25,
+        "IPTAG": 26, "INFO": 48, "FLASH_COPY": 49, "FLASH_ERASE": 50, "FLASH_WRITE": 51, "SERIAL_FLASH": 53,
+        "EEPROM": 54, "RESET": 55, "XILINX": 56, "POWER": 57, "I2C": 61, "PWM": 62, "TEST": 63, "TUBE": 64,
+    }
+    assert {code.name: int(code) for code in InfoType} == {
+        "SERIAL": 0, "EEPROM": 1, "CAN_STATUS": 2, "ADC": 3, "IP": 4,
+    }
+
+
 def test_power_arguments_hold_delay_state_and_mask() -> None:
     assert power_arguments((0, 1, 3, 3), on=True) == (1, 0b1011)
     assert power_arguments((23,), on=False, delay_ms=25) == (25 << 16, 1 << 23)
