@@ -73,6 +73,8 @@ PYTEST = (
 MOST_SECONDS = 40.0, 20.0
 """That tests of a mutant's room, and of those around it, may take for one mutant, by the time that they took at first.
 The slowest are left out, so a mutant that only these would notice counts as survived."""
+CASE_SECONDS = 0.005
+"""By so much another case of the same test comes later: cases that are alike notice the same."""
 FIRST = 30
 """Tests that are tried before the others: most mutants need no more, and to collect many takes long."""
 
@@ -237,9 +239,11 @@ class Tests:
         elif not functions:  # executed once, by the test that is the first to import it
             lines = range(1 + mutant.text.count("\n"))
         names = set[str]().union(*(self.by_line.get((mutant.place.path, line), set()) for line in lines))
-        names = names or set(self.seconds)  # of a module without any function
+        if not functions:
+            files = {name.partition("::")[0] for name in names}  # none for a module without any function
+            names = {name for name in self.seconds if not files or name.partition("::")[0] in files}
         own, around = (
-            self._in_time(self._most_telling_first(name for name in names if name.startswith(folders)), seconds)
+            self._in_time(self._quickest_first(name for name in names if name.startswith(folders)), seconds)
             for folders, seconds in zip(ROOMS[mutant.place.room], MOST_SECONDS, strict=True)
         )
         return [each for each in (own[:FIRST], own[FIRST:], around) if each]
@@ -249,15 +253,15 @@ class Tests:
         ends = accumulate(self.seconds.get(name, 0.0) for name in names)
         return [name for name, end in zip(names, ends, strict=True) if end <= seconds]
 
-    def _most_telling_first(self, names: Iterable[str]) -> list[str]:
-        """Return the quickest case of each test, then the second of each, and so on."""
+    def _quickest_first(self, names: Iterable[str]) -> list[str]:
+        """Order tests by how long they take; the further cases of a test somewhat later."""
         cases = Counter[str]()
-        ranks = {}
+        later = {}
         for name in sorted(names, key=lambda name: (self.seconds.get(name, 0.0), name)):
             function = name.partition("[")[0]
-            ranks[name] = cases[function], self.seconds.get(name, 0.0), name
+            later[name] = self.seconds.get(name, 0.0) + CASE_SECONDS * cases[function], name
             cases[function] += 1
-        return sorted(ranks, key=ranks.__getitem__)
+        return sorted(later, key=later.__getitem__)
 
 
 def covers(node: ast.stmt, line: int) -> bool:
