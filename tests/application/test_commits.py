@@ -240,6 +240,23 @@ async def test_a_callback_that_raises_does_not_keep_an_outcome_from_others(house
     assert told == [commit, None]
 
 
+async def test_of_commits_that_have_failed_the_last_are_remembered(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "FAILURES_KEPT", 3)
+    house.journal.failure = StorageError("full")
+    failed = []
+    for number in range(5):
+        house.controller.disable_board("m", (0, 0, 0), reason=f"reason {number}", by="eve")
+        failed.append(house.commits.hold())
+        await house.commits.settle()
+    outcomes: list[str | None] = []
+    for commit in failed:
+        assert commit is not None
+        house.commits.when_over(commit, outcomes.append)
+    assert outcomes == [None, None, "full", "full", "full"]
+
+
 async def test_a_row_that_cannot_be_stored_costs_itself_and_no_other(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,9 +69,9 @@ def test_the_revision_counts_what_clients_are_told_anew() -> None:
     ("seconds", "warned_at"), [(1000.0, 1040.0), (120.0, 160.0), (119.0, 159.5), (60.0, 130.0), (10.0, 105.0)]
 )
 def test_the_end_of_a_run_time_is_told_a_minute_before_or_at_half_time(seconds: float, warned_at: float) -> None:
-    job = msgspec.structs.replace(a_job(JobState.ready), request=Request(owner="me", boards=1, max_runtime=seconds))
-    assert job.ends_at is None, "it is not ready yet"
-    job.ready_at = 100.0
+    request = Request(owner="me", boards=1, max_runtime=seconds)
+    assert msgspec.structs.replace(a_job(JobState.ready), request=request).ends_at is None, "it is not ready yet"
+    job = msgspec.structs.replace(a_job(JobState.ready), request=request, ready_at=100.0)
     assert (job.ends_at, job.warned_at) == (100.0 + seconds, warned_at)
     job.warn(warned_at)
     left = 100.0 + seconds - warned_at

@@ -191,7 +191,7 @@ class Line:
 def a_queue(seed: int) -> list[str]:
     """What happens to jobs of a few owners that come and go at random."""
     line = Line(seed)
-    with patch("spalloc_server.core.scheduling.scheduler.STEP", line.choose.choice([40, 150, 1200])):
+    with patch("spalloc_server.core.scheduling.scheduler.STEP", line.choose.choice([12, 42, 150, 1200])):
         for _ in range(60):
             line.step()
     line.told.append(text_of(line.scheduler.facts()))
