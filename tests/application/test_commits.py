@@ -240,6 +240,19 @@ async def test_a_callback_that_raises_does_not_keep_an_outcome_from_others(house
     assert told == [commit, None]
 
 
+async def test_what_a_failed_commit_changes_is_stored_though_nobody_asks_for_anything_more(house: House) -> None:
+    house.journal.failure = StorageError("full")
+    job_id = house.controller.create_job(owner="me")
+    house.commits.hold()
+    await asyncio.sleep(0)
+    house.journal.failure = None
+    async with asyncio.timeout(PATIENCE):
+        while not house.commits.settled():  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+    (row,) = house.journal.load(max_retired=10).jobs
+    assert (row.job_id, row.reason) == (job_id, "The server could not store this job: full")
+
+
 async def test_of_commits_that_have_failed_the_last_are_remembered(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
