@@ -243,8 +243,9 @@ async def test_a_callback_that_raises_does_not_keep_an_outcome_from_others(house
 async def test_what_a_failed_commit_changes_is_stored_though_nobody_asks_for_anything_more(house: House) -> None:
     house.journal.failure = StorageError("full")
     job_id = house.controller.create_job(owner="me")
-    house.commits.hold()
-    await asyncio.sleep(0)
+    commit = house.commits.hold()
+    with pytest.raises(StorageError):
+        await house.commits.durable(commit)
     house.journal.failure = None
     async with asyncio.timeout(PATIENCE):
         while not house.commits.settled():  # noqa: ASYNC110 - it tells nobody

@@ -28,7 +28,7 @@ from tests.core.machines import a_machine
 from tests.core.recorded import sum_of
 
 RECORDS = Path(__file__).parents[1] / "data" / "recorded-lives.json"
-LIVES, STEPS = 16, 90
+LIVES, STEPS = 24, 90
 
 
 class Life:
@@ -62,7 +62,7 @@ class Life:
             *[self.switch] * 3,
             *[self.end] * 4,
             *[self.report, self.board, self.frame, self.silence, self.drain, self.stop, self.try_board] * 2,
-            *[self.reload, self.restart],
+            *[self.reload, self.restart, self.restart],
         ]
         deed = self.choose.choice(deeds)
         try:
@@ -202,6 +202,7 @@ class Life:
         return f"power-cycle {machine.name} {board}: {sum_of(self.controller.power_cycle(machine.name, board))}"
 
     def reload(self) -> str:
+        self.settings["seconds_before_free"] = self.choose.choice([0.0, 5.0, 20.0, 70.0])
         dead = {self.a_board()[1] for _ in range(self.choose.choice([0, 1]))}
         self.machines[0] = a_machine("m", 4, self.choose.choice([3, 3, 2]), dead_boards={b for b in dead if b[1] < 2})
         if len(self.machines) > 1 and self.choose.random() < 0.3:
