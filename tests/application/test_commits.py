@@ -13,6 +13,7 @@ from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, JobState
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
+from spalloc_server.log.defects import DefectLog
 from spalloc_server.storage.journal import Committed
 from tests.core.machines import a_machine
 from tests.house import PATIENCE
@@ -252,6 +253,19 @@ async def test_what_a_failed_commit_changes_is_stored_though_nobody_asks_for_any
             await asyncio.sleep(0)
     (row,) = house.journal.load(max_retired=10).jobs
     assert (row.job_id, row.reason) == (job_id, "The server could not store this job: full")
+
+
+async def test_effects_that_raise_are_counted_and_the_next_commit_is_made(house: House) -> None:
+    def act(_: Effects) -> None:
+        raise ZeroDivisionError
+
+    defects = DefectLog()
+    house.commits = Commits(house.controller, house.journal, act=act, defects=defects)
+    with structlog.testing.capture_logs():
+        for count in (1, 2):
+            house.controller.create_job(owner="me")
+            await house.commits.durable(house.commits.hold())
+            assert defects.count == count
 
 
 async def test_of_commits_that_have_failed_the_last_are_remembered(

@@ -24,13 +24,15 @@ from spalloc_server.core.model.request import Request
 from spalloc_server.core.placement.effort import Effort
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import fewest, nearest_size, place
+from spalloc_server.core.placement.selection import select
+from spalloc_server.core.placement.shapes import least_boards
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from spalloc_server.links import Links
 from tests.core.machines import a_machine
 from tests.core.recorded import shortened, sum_of, text_of
 
 RECORDS = Path(__file__).parents[1] / "data" / "recorded.json"
-CHUNKS, SEARCHES, QUEUES = 30, 50, 40
+CHUNKS, SEARCHES, QUEUES, SELECTIONS = 30, 50, 40, 600
 """Chunks of so many searches, and queues."""
 
 COST = 0.05
@@ -90,6 +92,22 @@ def a_place(seed: int) -> Any:
     if found is not None:
         told = [*found[0], sum_of(occupancy.allocation(request, found))]
     return [told, nearest, fewest(request, occupancy.topology), effort.spent]
+
+
+def a_selection(seed: int) -> str | None:
+    """Which of the boards of a block are given that has many holes, for a job that has just enough to span it."""
+    choose = random.Random(seed)
+    width, height = choose.randint(1, 6), choose.randint(1, 5)
+    machine = a_random_machine(choose, width + choose.choice([0, 1]), height + choose.choice([0, 1]))
+    topology = Occupancy(machine).topology
+    block = choose.randrange(machine.width), choose.randrange(machine.height), width, height
+    share = choose.choice([0.6, 0.75, 0.9])
+    kept = [board for board in machine.live_boards if choose.random() < share]
+    among = topology.seen(topology.torus.planes(kept), block)
+    boards = least_boards((width, height)) + choose.choice([0, 0, 1, 2, 5])
+    effort = Effort(topology.torus.size)
+    given = select(topology, block, among, boards, effort)
+    return None if given is None else f"{boards} {sum_of(topology.torus.boards(given))} {effort.spent}"
 
 
 class Line:
@@ -208,6 +226,11 @@ def test_a_search_finds_the_place_that_was_recorded_at_the_cost_that_was_recorde
         assert spent == pytest.approx(spent_before, rel=COST), f"seed {seed}"
 
 
+def test_of_a_block_those_boards_are_given_that_were_recorded() -> None:
+    records = json.loads(RECORDS.read_text())["selections"]
+    assert [a_selection(seed) for seed in range(SELECTIONS)] == records
+
+
 @pytest.mark.parametrize("seed", range(QUEUES))
 def test_a_queue_moves_as_was_recorded(seed: int) -> None:
     assert a_queue(seed) == json.loads(RECORDS.read_text())["queues"][seed]
@@ -216,6 +239,7 @@ def test_a_queue_moves_as_was_recorded(seed: int) -> None:
 def write() -> None:
     records = {
         "places": [a_place(seed) for seed in range(CHUNKS * SEARCHES)],
+        "selections": [a_selection(seed) for seed in range(SELECTIONS)],
         "queues": [a_queue(seed) for seed in range(QUEUES)],
     }
     lines = [f'"{kind}": [\n' + ",\n".join(map(json.dumps, each)) + "\n]" for kind, each in records.items()]

@@ -119,6 +119,7 @@ def test_jobs_that_no_machine_can_take_are_counted_and_hold_up_nobody() -> None:
 def test_an_empty_trace_has_no_figures_to_tell() -> None:
     figures = run([]).figures()
     assert (figures["jobs"], figures["mean_wait_s"], figures["useful"], figures["fairness"]) == (0, None, None, None)
+    assert (figures["utilisation"], figures["makespan_s"], figures["mean_slowdown"]) == (None, 0.0, None)
 
 
 def test_first_come_first_served_lets_nobody_overtake() -> None:
