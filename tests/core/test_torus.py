@@ -7,8 +7,7 @@ from itertools import product
 
 import pytest
 
-from spalloc_server.core.placement import topology as topologies
-from spalloc_server.core.placement import windows as sums
+from spalloc_server.core.placement import topology as topologies, windows as sums
 from spalloc_server.core.placement.effort import LEAST_ALLOWANCE, Effort, EffortSpent, allowance
 from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.topology import Topology

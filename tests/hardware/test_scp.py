@@ -115,9 +115,10 @@ def test_the_version_of_a_current_bmp_is_read_from_the_text() -> None:
 
 
 @pytest.mark.parametrize("version", [(2, 0, 0), (3, 0, 1), (10, 20, 30), (1, 0, 0), (1, 99, 0), (0, 5, 0)], ids=str)
-def test_decoding_a_version_undoes_encoding_it(version: tuple[int, int, int]) -> None:
-    told = Version("BC&MP", "Spin5-BMP", version, code_block=0x12, frame_id=0x34, can_id=0x56, board_id=0x78)
-    assert told.encode()[:4] == bytes.fromhex("78563412")
+@pytest.mark.parametrize("where", [(0x12, 0x34, 0x56, 0x78), (0xFF, 0xFF, 0xFF, 0xFF), (1, 0xFE, 1, 0xFE)], ids=str)
+def test_decoding_a_version_undoes_encoding_it(version: tuple[int, int, int], where: tuple[int, int, int, int]) -> None:
+    told = Version("BC&MP", "Spin5-BMP", version, *where, build_date=0xFEDCBA98)
+    assert told.encode()[:4] == bytes(reversed(where))
     assert Version.decode(told.encode()) == told
 
 
