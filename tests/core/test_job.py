@@ -58,13 +58,6 @@ def test_a_row_is_a_copy() -> None:
     assert row.state == JobState.power
 
 
-def test_the_revision_counts_what_clients_are_told_anew() -> None:
-    job = a_job(JobState.ready)
-    for number in range(3):
-        assert job.revision == number
-        job.revise()
-
-
 @pytest.mark.parametrize(
     ("seconds", "warned_at"), [(1000.0, 1040.0), (120.0, 160.0), (119.0, 159.5), (60.0, 130.0), (10.0, 105.0)]
 )

@@ -85,9 +85,9 @@ def a_place(seed: int) -> Any:
     occupancy.release(used, 1.0)
     occupancy.wake(1.0)
     request = a_random_request(choose, machine)
-    effort = Effort(occupancy.torus.size)
-    found = place(request, occupancy.free_boards, effort)
-    nearest = nearest_size(request, occupancy.free_boards) if request.boards is not None else None
+    effort, free_boards = Effort(occupancy.torus.size), occupancy.free_boards_of(occupancy.free)
+    found = place(request, free_boards, effort)
+    nearest = nearest_size(request, free_boards, Effort(occupancy.torus.size)) if request.boards is not None else None
     told = None
     if found is not None:
         told = [*found[0], sum_of(occupancy.allocation(request, found))]
@@ -198,7 +198,7 @@ class Line:
             self.running[started] = self.now + choose.expovariate(1 / 150), allocation
             del self.waiting[started]
         scheduler.check()
-        left, line = scheduler._queue.work.left, [job.job_id for job in scheduler._queue.line]
+        left, line = scheduler._queue.work.left, [job.job_id for job in scheduler._queue.ordered]
         wake_at = scheduler.wake_at()
         self.told.append(f"{scheduler.pending} {wake_at and round(wake_at, 3)} {left} {line}")
         if self.waiting and choose.random() < 0.3:
