@@ -31,6 +31,8 @@ from spalloc_server.links import Links
 from tests.core.machines import a_machine
 from tests.core.recorded import shortened, sum_of, text_of
 
+pytestmark = pytest.mark.slow
+
 RECORDS = Path(__file__).parents[1] / "data" / "recorded.json"
 CHUNKS, SEARCHES, QUEUES, SELECTIONS = 30, 50, 40, 600
 """Chunks of so many searches, and queues."""

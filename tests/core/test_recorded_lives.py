@@ -27,6 +27,8 @@ from spalloc_server.errors import RequestError
 from tests.core.machines import a_machine
 from tests.core.recorded import sum_of
 
+pytestmark = pytest.mark.slow
+
 RECORDS = Path(__file__).parents[1] / "data" / "recorded-lives.json"
 LIVES, STEPS = 24, 90
 

@@ -27,6 +27,8 @@ from spalloc_server.simulator.frame import REAL_TIMINGS, SimulatedFrame
 from tests.core.recorded import shortened
 from tests.hardware.virtual import Bench, on_bench
 
+pytestmark = pytest.mark.slow
+
 RECORDS = Path(__file__).parents[1] / "data" / "recorded-frames.json"
 SEEDS, STEPS, BOARDS = 48, 30, 6
 
