@@ -66,8 +66,9 @@ def test_the_boards_of_a_row_that_cannot_be_read_are_off_before_anybody_gets_the
     assert set_aside == [f"{row.table}/{'/'.join(map(str, row.key))}: it is torn"]
     busy = {(view.bmp, view.board) for view in controller.board_views() if view.state == "switching off"}
     assert busy == off
-    assert (controller.take_changed_machines() >= {"m"}) == bool(off)
-    switches = controller.take_switches()
+    effects = controller.take()
+    assert ("m" in effects.machines) == bool(off)
+    switches = effects.switches
     assert not any(switch.on or switch.job_id for switch in switches)
     assert {(frame.bmp, number) for switch in switches for frame in switch.frames for number in frame.boards} == off
     for switch in switches:
