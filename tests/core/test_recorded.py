@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
+import msgspec
 import pytest
 
 from spalloc_server.config.machine import DEFAULT_TAGS, Machine
 from spalloc_server.config.options import Scheduling
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.placement.effort import Effort
+from spalloc_server.core.placement.layout import as_told_before
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import fewest, nearest_size, place
 from spalloc_server.core.placement.selection import select
@@ -92,7 +94,9 @@ def a_place(seed: int) -> Any:
     nearest = nearest_size(request, free_boards, Effort(occupancy.torus.size)) if request.boards is not None else None
     told = None
     if found is not None:
-        told = [*found[0], sum_of(occupancy.allocation(request, found))]
+        allocation = occupancy.allocation(request, found)
+        before = as_told_before(machine, msgspec.structs.replace(allocation, wraps=None, stopped=None))
+        told = [*found[0], sum_of(allocation), sum_of(before)]
     return [told, nearest, fewest(request, occupancy.topology), effort.spent]
 
 
