@@ -102,7 +102,7 @@ fuzz: $(DEV) ## damaged input of every kind, each for FUZZ_SECONDS (60)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/python -m pytest tests/test_fuzz.py --timeout 3600 $(ARGS)
 
 mutants: $(MUTANTS) ## how many small changes of core, application and hardware the tests notice: SEED=n, 20 minutes
-	@$(BIN)/python tools/mutants.py --seed $(or $(SEED),1) $(ARGS)
+	@$(BIN)/python -m tools.mutants --seed $(or $(SEED),1) $(ARGS)
 
 bench: $(DEV) ## the benchmarks, side by side with the published server
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -6,8 +6,13 @@ test notices has *survived*. All mutants would take days. So a sample is drawn w
 in the order in which they are drawn, as two processes can in `MINUTES`.
 
 Each process has a copy of the project. One run of the tests of the rooms with coverage says which tests execute which
-line, and how long each takes. A mutant is tried by the tests that execute its line: first those of its own room, the
-quickest first, until one fails; then those of the rooms around it.
+line, and how long each takes. A mutant is tried by the tests that execute its line, until one fails: first a few of its
+own room, the quickest and no two alike; then the others of its room; then those of the rooms around it. Tests that do
+not end in time count as failed.
+
+A mutant is killed by a failing test only where that test, alone in the same copy, passes without the change. Where
+tests cannot even be collected, they must be without the change. Else `SystemExit` says so: nothing that is broken for
+another reason counts as a kill. `tools/forked_tests.py` runs the tests, and says where the package is not the copy's.
 
 Left alone are annotations, decorators, the keywords of a class, texts, and the constants of modules, of which most are
 numbers that somebody has chosen. A survivor of which no test could tell is listed in `tools/equivalent_mutants.toml`,
@@ -18,21 +23,21 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 import tomllib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
@@ -44,6 +49,8 @@ from cosmic_ray.operators.operator import Example, Operator
 from cosmic_ray.plugins import get_operator, operator_names
 from coverage import CoverageData
 from parso.python.tree import Name
+
+from tools.forked_tests import ELSEWHERE, FAILED, LATE, PASSED
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("src/spalloc_server")
@@ -59,7 +66,17 @@ MINUTES = 20.0
 BAR = 0.9
 PROCESSES = 2
 LEFT_OUT = (".git", ".venv", ".venvs", "_build", "__pycache__", ".*_cache", ".hypothesis", ".coverage*")
-PYTEST = ("-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-profile=mutants")
+PYTEST = (
+    *("-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-profile=mutants"),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # of plugins, which `forked_tests` has loaded before
+)
+MOST_SECONDS = 40.0, 20.0
+"""That tests of a mutant's room, and of those around it, may take for one mutant, by the time that they took at first.
+The slowest are left out, so a mutant that only these would notice counts as survived."""
+CASE_SECONDS = 0.005
+"""By so much another case of the same test comes later: cases that are alike notice the same."""
+FIRST = 30
+"""Tests that are tried before the others: most mutants need no more, and to collect many takes long."""
 
 
 class LeaveOutCall(Operator):  # type: ignore[misc]
@@ -121,7 +138,7 @@ def operators() -> dict[str, list[Operator]]:
     """Return {kind of change: operators}: of each kind, a place has one mutant."""
     kinds = defaultdict[str, list[Operator]](list)
     kinds["LeaveOutCall"].append(LeaveOutCall())
-    for name in operator_names():
+    for name in sorted(operator_names()):
         operator = get_operator(name)
         same_for_most_values = re.search("_(Eq|NotEq)_Is|_(Is|IsNot)_(Eq|NotEq)", name)
         if not operator.arguments() and not same_for_most_values and "Decorator" not in name and "NoOp" not in name:
@@ -181,12 +198,22 @@ def mutant_at(place: Place) -> Mutant | None:
     """Return the mutant, or None where the change is none, or is one of which no test could tell."""
     code = (ROOT / place.path).read_text(encoding="utf-8")
     text = mutate_code(code, place.operator, place.occurrence)
-    pairs = enumerate(zip(code.splitlines(), (text or code).splitlines(), strict=False), 1)
+    if text is None or not is_another(code, text):
+        return None
+    pairs = enumerate(zip(code.splitlines(), text.splitlines(), strict=False), 1)
     for line, (before, after) in pairs:
         if before != after:
             known = (place.path.relative_to(PACKAGE).as_posix(), before.strip(), after.strip()) in equivalent()
             return None if known else Mutant(place, line, before.strip(), after.strip(), text)
     return None
+
+
+def is_another(code: str, text: str) -> bool:
+    """Whether this is Python, and another program."""
+    try:
+        return ast.dump(ast.parse(text)) != ast.dump(ast.parse(code))
+    except SyntaxError:
+        return False
 
 
 # -------------------------------------------------------------------- which tests there are
@@ -200,15 +227,41 @@ class Tests:
     by_line: dict[tuple[Path, int], set[str]]
 
     def of(self, mutant: Mutant) -> list[list[str]]:
-        """Return the tests of the mutant's own room that execute its statement, and those of the rooms around it."""
+        """Return the tests that execute the mutant's statement, in the order in which they are tried."""
         tree = ast.parse((ROOT / mutant.place.path).read_text(encoding="utf-8"))
-        around = [each for each in ast.walk(tree) if isinstance(each, ast.stmt) and covers(each, mutant.line)]
-        statement = max(around, key=lambda each: each.lineno)
+        enclosing = [each for each in ast.walk(tree) if isinstance(each, ast.stmt) and covers(each, mutant.line)]
+        statement = max(enclosing, key=lambda each: each.lineno)
         last = statement.body[0].lineno if hasattr(statement, "body") else (statement.end_lineno or 0) + 1
         lines = range(statement.lineno, max(last, mutant.line + 1))
+        functions = [each for each in enclosing if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+        if statement in functions:  # its defaults, which matter where it is called
+            lines = range(statement.lineno, (statement.end_lineno or 0) + 1)
+        elif not functions:  # executed once, by the test that is the first to import it
+            lines = range(1 + mutant.text.count("\n"))
         names = set[str]().union(*(self.by_line.get((mutant.place.path, line), set()) for line in lines))
-        ordered = sorted(names, key=lambda name: self.seconds.get(name, 0.0))
-        return [[name for name in ordered if name.startswith(folders)] for folders in ROOMS[mutant.place.room]]
+        if not functions:
+            files = {name.partition("::")[0] for name in names}  # none for a module without any function
+            names = {name for name in self.seconds if not files or name.partition("::")[0] in files}
+        own, around = (
+            self._in_time(self._quickest_first(name for name in names if name.startswith(folders)), seconds)
+            for folders, seconds in zip(ROOMS[mutant.place.room], MOST_SECONDS, strict=True)
+        )
+        return [each for each in (own[:FIRST], own[FIRST:], around) if each]
+
+    def _in_time(self, names: list[str], seconds: float) -> list[str]:
+        """Return the first of these tests that take no more seconds together."""
+        ends = accumulate(self.seconds.get(name, 0.0) for name in names)
+        return [name for name, end in zip(names, ends, strict=True) if end <= seconds]
+
+    def _quickest_first(self, names: Iterable[str]) -> list[str]:
+        """Order tests by how long they take; the further cases of a test somewhat later."""
+        cases = Counter[str]()
+        later = {}
+        for name in sorted(names, key=lambda name: (self.seconds.get(name, 0.0), name)):
+            function = name.partition("[")[0]
+            later[name] = self.seconds.get(name, 0.0) + CASE_SECONDS * cases[function], name
+            cases[function] += 1
+        return sorted(later, key=later.__getitem__)
 
 
 def covers(node: ast.stmt, line: int) -> bool:
@@ -226,7 +279,7 @@ def measured(copy: Path, rooms: set[str]) -> Tests:
     config.write_text("[run]\nrelative_files = true\nsource = src/spalloc_server\n")
     folders = sorted({folder for room in rooms for folder in chain(*ROOMS[room])})
     options = ("--cov", f"--cov-config={config}", "--cov-context=test", "--cov-report=", "--durations=0", "-vv")
-    command = [sys.executable, *PYTEST, "-n", str(PROCESSES), "--durations-min=0", *options, *folders]
+    command = [sys.executable, "-m", "pytest", *PYTEST, "-n", str(PROCESSES), "--durations-min=0", *options, *folders]
     ran = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, check=False)
     if ran.returncode:
         sys.exit(f"{ran.stdout[-3000:]}\n\nThe tests must pass without any change.")
@@ -242,59 +295,120 @@ def measured(copy: Path, rooms: set[str]) -> Tests:
     return Tests(dict(seconds), by_line)
 
 
+def load(copy: Path) -> None:
+    """Have all modules compiled, which `measured` does in its copy."""
+    command = [sys.executable, "-m", "pytest", *PYTEST, "--collect-only", *chain(*chain(*ROOMS.values()))]
+    subprocess.run(command, cwd=copy, env=environment(copy), stdout=subprocess.DEVNULL, check=True)
+
+
 def environment(copy: Path) -> dict[str, str]:
     """Return an environment in which the package is that of a copy of the project."""
-    return {**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, "PYTHONPATH": str(copy / "src")}
 
 
 # -------------------------------------------------------------------- trying them
 
 
-def notice(copy: Path, names: list[str], seconds: Callable[[str], float]) -> bool:
-    """Whether one of these tests fails in a copy of the project, or does not end in time."""
-    if not names:
-        return False
-    (copy / "tests-to-run").write_text("\n".join(names))
-    longest = max(map(seconds, names))
-    command = [sys.executable, *PYTEST, "-x", "--no-cov", f"--timeout={20 + 10 * longest:.0f}", "@tests-to-run"]
-    process = subprocess.Popen(
-        command, cwd=copy, env=environment(copy), start_new_session=True, stdout=subprocess.DEVNULL
-    )
-    try:
-        return process.wait(timeout=30 + 5 * sum(map(seconds, names))) != 0
-    except subprocess.TimeoutExpired:
+class Copy:
+    """A copy of the project, in which tests run."""
+
+    def __init__(self, folder: Path, tests: Tests) -> None:
+        self._folder, self._tests = folder, tests
+        self._sound = set[str]()
+        """Tests that pass alone, without any change."""
+        command = [sys.executable, str(Path(__file__).with_name("forked_tests.py"))]
+        self._server = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**environment(folder), "PYTHONDONTWRITEBYTECODE": "1"},  # so what is loaded is never an earlier mutant
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self) -> None:
+        """End the process that runs the tests."""
+        self._server.communicate()
+
+    def survives(self, mutant: Mutant) -> bool:
+        """Whether no test notices a mutant.
+
+        Raises:
+            SystemExit: what noticed it fails without it, too.
+        """
+        path = self._folder / mutant.place.path
+        original = path.read_text(encoding="utf-8")
+        for names in self._tests.of(mutant):
+            path.write_text(mutant.text, encoding="utf-8")
+            try:
+                failed = self._failing(names)
+            finally:
+                path.write_text(original, encoding="utf-8")
+            if failed:
+                self._check(failed)
+                return False
         return True
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+
+    def _failing(self, names: list[str]) -> list[str]:
+        """Run these tests; return the one that failed, or all of them where none could be run or they did not end."""
+        code = self._run(*names)
+        if code not in {PASSED, FAILED, LATE}:  # the change may have given the cases of a test other names
+            names = list(dict.fromkeys(name.partition("[")[0] for name in names))
+            code = self._run(*names)
+        if code == FAILED:
+            for line in self._output().splitlines():
+                told = line.removeprefix("FAILED ").removeprefix("ERROR ")
+                if told != line and (found := [name for name in names if told.startswith(name)]):
+                    return [max(found, key=len)]
+            sys.exit(f"{self._output()[-3000:]}\n\nIt does not tell which test has failed.")
+        return [] if code == PASSED else names
+
+    def _output(self) -> str:
+        """Return what pytest printed last."""
+        return (self._folder / "output").read_text(encoding="utf-8", errors="replace")
+
+    def _check(self, failed: list[str]) -> None:
+        """Make sure that what failed does not fail without the change."""
+        if len(failed) == 1 and failed[0] in self._sound:
+            return
+        code = self._run(*failed) if len(failed) == 1 else self._run("--collect-only", *failed)
+        if code != PASSED:
+            sys.exit(f"{self._output()[-3000:]}\n\nThis fails without any change: {', '.join(failed[:3])}")
+        if len(failed) == 1:
+            self._sound.update(failed)
+
+    def _run(self, *names: str) -> int:
+        """Run tests; return what pytest returns, or `LATE`."""
+        (self._folder / "tests-to-run").write_text("\n".join(names))
+        seconds = [self._tests.seconds.get(name, 0.0) for name in names]
+        arguments = [*PYTEST, "-x", "--no-cov", f"--timeout={10 + 10 * max(seconds):.0f}", "-rfE", "@tests-to-run"]
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        print(json.dumps([30 + 5 * sum(seconds), arguments]), file=self._server.stdin, flush=True)
+        code = int(self._server.stdout.readline())
+        if code == ELSEWHERE:
+            sys.exit(f"the tests ran another package than that of {self._folder}")
+        return code
 
 
-def survives(copy: Path, mutant: Mutant, tests: Tests) -> bool:
-    """Whether no test notices a mutant."""
-    path = copy / mutant.place.path
-    original = path.read_text(encoding="utf-8")
-    path.write_text(mutant.text, encoding="utf-8")
-    try:
-        return not any(notice(copy, names, lambda name: tests.seconds.get(name, 0.0)) for names in tests.of(mutant))
-    finally:
-        path.write_text(original, encoding="utf-8")
-
-
-def tried(copies: Iterable[Path], places: list[Place], tests: Tests, until: float) -> Iterator[tuple[Mutant, bool]]:
+def tried(copies: list[Copy], places: list[Place], until: float) -> Iterator[tuple[Mutant, bool]]:
     """Yield (mutant, whether it has survived) of those that are tried in time, in the order in which they end."""
     waiting, done = SimpleQueue[Place](), SimpleQueue[tuple[Mutant, bool]]()
     for place in places:
         waiting.put(place)
 
-    def work(copy: Path) -> None:
+    def work(copy: Copy) -> None:
         while time.monotonic() < until:
             try:
                 mutant = mutant_at(waiting.get_nowait())
+                if mutant is not None:
+                    done.put((mutant, copy.survives(mutant)))
             except Empty:
                 return
-            if mutant is not None:
-                done.put((mutant, survives(copy, mutant, tests)))
+            except BaseException:
+                while not waiting.empty():  # the others need not go on
+                    waiting.get_nowait()
+                raise
 
     with ThreadPoolExecutor() as pool:
         working = [pool.submit(work, copy) for copy in copies]
@@ -305,6 +419,8 @@ def tried(copies: Iterable[Path], places: list[Place], tests: Tests, until: floa
                 continue
         for each in working:
             each.result()
+    for copy in copies:
+        copy.close()
 
 
 def main() -> int:
@@ -324,8 +440,10 @@ def main() -> int:
             shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
         tests = measured(copies[0], {place.room for place in places})
         print(f"{len(tests.seconds)} tests of these rooms pass", flush=True)
+        for copy in copies[1:]:
+            load(copy)
         survivors, count = [], 0
-        for mutant, survived in tried(copies, places[: options.most], tests, until):
+        for mutant, survived in tried([Copy(copy, tests) for copy in copies], places[: options.most], until):
             count += 1
             if survived:
                 survivors.append(mutant)

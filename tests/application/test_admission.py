@@ -61,3 +61,17 @@ def test_only_a_caller_that_has_earned_what_it_sent_is_forgotten() -> None:
     for number in range(5 * admission.SWEEP_KEYS):
         counting.charge(f"many {number}")
     assert len(counting._due) == 5 * admission.SWEEP_KEYS + 2, "none of these has earned its command"
+
+
+def test_the_next_sweep_comes_when_there_are_twice_as_many_as_the_last_one_has_left() -> None:
+    clock = Clock()
+    counting = Admission(1.0, clock=clock)
+    left = admission.SWEEP_KEYS
+    for number in range(left + 1):  # one more than are remembered without a look: none can be forgotten yet
+        counting.charge(f"first {number}")
+    clock.now += 1000
+    for number in range(left - 1):
+        counting.charge(f"second {number}")
+    assert len(counting._due) == 2 * left
+    counting.charge("third")
+    assert len(counting._due) == left

@@ -13,6 +13,7 @@ from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, JobState
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
+from spalloc_server.log.defects import DefectLog
 from spalloc_server.storage.journal import Committed
 from tests.core.machines import a_machine
 from tests.house import PATIENCE
@@ -238,6 +239,76 @@ async def test_a_callback_that_raises_does_not_keep_an_outcome_from_others(house
     house.commits.when_over(commit, told.append)
     await house.commits.settle()
     assert told == [commit, None]
+
+
+async def test_what_a_failed_commit_changes_is_stored_though_nobody_asks_for_anything_more(house: House) -> None:
+    house.journal.failure = StorageError("full")
+    job_id = house.controller.create_job(owner="me")
+    commit = house.commits.hold()
+    with pytest.raises(StorageError):
+        await house.commits.durable(commit)
+    house.journal.failure = None
+    async with asyncio.timeout(PATIENCE):
+        while not house.commits.settled():  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+    (row,) = house.journal.load(max_retired=10).jobs
+    assert (row.job_id, row.reason) == (job_id, "The server could not store this job: full")
+
+
+async def test_effects_that_raise_are_counted_and_the_next_commit_is_made(house: House) -> None:
+    def act(_: Effects) -> None:
+        raise ZeroDivisionError
+
+    defects = DefectLog()
+    house.commits = Commits(house.controller, house.journal, act=act, defects=defects)
+    with structlog.testing.capture_logs():
+        for count in (1, 2):
+            house.controller.create_job(owner="me")
+            await house.commits.durable(house.commits.hold())
+            assert defects.count == count
+
+
+async def test_of_commits_that_have_failed_the_last_are_remembered(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "FAILURES_KEPT", 3)
+    house.journal.failure = StorageError("full")
+    failed = []
+    for number in range(5):
+        house.controller.disable_board("m", (0, 0, 0), reason=f"reason {number}", by="eve")
+        failed.append(house.commits.hold())
+        await house.commits.settle()
+    outcomes: list[str | None] = []
+    for commit in failed:
+        assert commit is not None
+        house.commits.when_over(commit, outcomes.append)
+    assert outcomes == [None, None, "full", "full", "full"]
+
+
+async def test_a_row_that_cannot_be_stored_costs_itself_and_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = house.journal.write
+
+    def write_or_raise(changes: Changes, committed: Committed) -> None:
+        if bad in changes.jobs and changes.jobs[bad].ended_at is None:
+            raise KeyError("row")
+        write(changes, committed)
+
+    good, bad = (house.controller.create_job(owner="me") for _ in range(2))
+    house.controller.disable_board("m", (1, 1, 2), reason="smoke", by="eve")
+    house.controller.drain("m", reason="smoke", by="eve")
+    monkeypatch.setattr(house.journal, "write", write_or_raise)
+    with structlog.testing.capture_logs() as log:
+        while not house.commits.settled():
+            await house.commits.settle()
+    stored = house.journal.load(max_retired=100)
+    assert [(row.job_id, row.ended_at is None) for row in stored.jobs] == [(good, True), (bad, False)]
+    assert [(row.x, row.y, row.z) for row in stored.boards] == [(1, 1, 2)]
+    assert stored.facts["drained/m"]["reason"] == "smoke"
+    assert stored.facts["next_id"] == bad + 1
+    assert [line.get("row") for line in log if line["event"] == "a row cannot be stored"] == [f"jobs/{bad}"]
+    assert house.controller.job_view(bad).reason == "The server could not store this job: see its log"
 
 
 @pytest.mark.parametrize("error", [StorageError("no"), RuntimeError("no"), MemoryError(), KeyError("row")])

@@ -316,6 +316,54 @@ def test_boards_whose_release_cannot_be_made_in_the_jobs_name_are_switched_off_a
         story.house.controller.check()
 
 
+def test_boards_that_are_held_for_nobody_are_looked_for_soon_after_a_defect_but_not_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = House(a_machine("a", 2, 2), seconds_before_free=0)
+    core = house.controller
+    monkeypatch.setattr(BoardRecords, "frame_changed", _raise)
+
+    def wakes(seconds: float) -> float | None:
+        house.clock.now += seconds
+        core.frame_changed("bmp-a-0", "silent")
+        return core.wake_at()
+
+    core.state.scheduler.hold("a", [(0, 0, 0)], 77)
+    assert wakes(0) == 1000.0
+    core.tick()
+    ((release,),) = ([switch for switch in core.take_switches() if not switch.on],)
+    assert (release.job_id, release.frames[0].boards) == (77, (0,))
+    assert core.wake_at() is None
+    assert wakes(3) == 1010.0
+    core.tick()
+    assert core.wake_at() == 1010.0, "it is not time yet"
+    house.clock.now = 1010.0
+    core.tick()
+    assert core.wake_at() is None
+    assert wakes(0.5) == 1020.0
+    house.clock.now = 1030.0
+    core.tick()
+    assert wakes(20) == 1050.0, "the last look was long ago"
+
+
+def test_giving_a_job_up_neither_puts_off_nor_replaces_the_look_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(a_machine("a", 2, 2), seconds_before_free=0)
+    core = house.controller
+    job_id = house.create(3, keepalive=None)
+    house.hardware()
+    monkeypatch.setattr(BoardRecords, "frame_changed", _raise)
+    core.frame_changed("bmp-a-0", "silent")
+    assert core.wake_at() == 1000.0
+    monkeypatch.setattr(transitions, "end", _raise)
+    core.destroy_job(job_id)
+    assert core.wake_at() == 1000.0, "as before"
+    (switch,) = core.take_switches()
+    assert (switch.on, switch.job_id, len(switch.frames[0].boards)) == (False, job_id, 3), "in the job's own name"
+    core.tick()
+    core.frame_changed("bmp-a-0", "silent")
+    assert core.wake_at() == 1010.0
+
+
 def test_an_exception_that_nobody_fetches_is_not_kept_for_ever_nor_pickled() -> None:
     import pickle
 

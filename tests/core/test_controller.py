@@ -365,6 +365,33 @@ def test_the_list_of_jobs_shows_what_was_asked_for() -> None:
     assert len(job.boards) == 1
 
 
+def test_where_is_answers_alike_in_every_form_on_every_chip() -> None:
+    house = House(a_machine("m", 3, 2), seconds_before_free=0)
+    job_id = house.create(2, 2, keepalive=None)
+    where = house.controller.where_is
+    of_job: set[tuple[int, int]] = set()
+    for x in range(36):
+        for y in range(24):
+            at = where(machine="m", chip_x=x, chip_y=y)
+            assert at is not None
+            assert at.chip == (x, y)
+            board = where(machine="m", **dict(zip("xyz", at.logical, strict=True)))
+            place = where(machine="m", **dict(zip(("cabinet", "frame", "board"), at.physical, strict=True)))
+            assert board is not None
+            assert board == place
+            assert board.board_chip == (0, 0)
+            across, up = (x - board.chip[0]) % 36, (y - board.chip[1]) % 24
+            assert at.board_chip == (across, up)
+            assert (board.logical, board.physical, board.job_id) == (at.logical, at.physical, at.job_id)
+            if at.job_id is None:
+                assert at.job_chip is None
+            else:
+                assert at.job_chip is not None
+                assert where(job_id=job_id, chip_x=at.job_chip[0], chip_y=at.job_chip[1]) == at
+                of_job.add(at.job_chip)
+    assert len(of_job) == 12 * 48
+
+
 def test_where_is_answers_in_every_form() -> None:
     house = House(a_machine("m", 4, 2))
     job_id = house.create(2, 2)

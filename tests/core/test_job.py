@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from spalloc_server.core.job import TRANSITIONS, Event, Job
@@ -55,3 +56,19 @@ def test_a_row_is_a_copy() -> None:
     row = job.row()
     job.apply(Event.switched)
     assert row.state == JobState.power
+
+
+@pytest.mark.parametrize(
+    ("seconds", "warned_at"), [(1000.0, 1040.0), (120.0, 160.0), (119.0, 159.5), (60.0, 130.0), (10.0, 105.0)]
+)
+def test_the_end_of_a_run_time_is_told_a_minute_before_or_at_half_time(seconds: float, warned_at: float) -> None:
+    request = Request(owner="me", boards=1, max_runtime=seconds)
+    assert msgspec.structs.replace(a_job(JobState.ready), request=request).ends_at is None, "it is not ready yet"
+    job = msgspec.structs.replace(a_job(JobState.ready), request=request, ready_at=100.0)
+    assert (job.ends_at, job.warned_at) == (100.0 + seconds, warned_at)
+    job.warn(warned_at)
+    left = 100.0 + seconds - warned_at
+    told = f"The run time of {seconds:g} s that was asked for is over in {left:.0f} s; then the job will be ended."
+    assert (job.bound, job.warning, job.revision) == (100.0 + seconds, told, 1)
+    job.warn(1e6)
+    assert "is over in 0 s;" in (job.warning or "")

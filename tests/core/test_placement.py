@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from fractions import Fraction
 
+import pytest
 from hypothesis import assume, given, settings, strategies as st
 
 from spalloc_server.config.machine import Machine
@@ -112,6 +113,22 @@ def test_what_is_refused_brute_force_refuses_too(situation: tuple[Machine, froze
         assert not machine_oracle.whole(machine, request, free, spanned=True)
         if not (request.require_torus or machine_oracle.whole(machine, request, machine.live_boards, spanned=True)):
             assert not machine_oracle.whole(machine, request, free, spanned=False)
+
+
+@pytest.mark.parametrize("dead", [{(2, 0, 1), (2, 1, 1)}, {(0, 1, 2), (1, 1, 2), (2, 1, 2)}], ids=str)
+def test_all_that_works_is_given_where_it_goes_around_the_machine_although_its_far_end_is_dead(
+    dead: set[Board],
+) -> None:
+    machine = a_machine("m", 3, 2, dead_boards=dead)
+    working = sorted(machine.live_boards)
+    found = placed(machine, a_request(boards=len(working)))
+    assert found is not None
+    block, boards = found
+    assert (block[2:], list(boards)) == ((3, 2), working)
+    fewer = placed(machine, a_request(boards=len(working) - 1))
+    assert fewer is not None
+    assert len(fewer[1]) == len(working) - 1
+    assert placed(machine, a_request(boards=len(working)), [working[-1]]) is None
 
 
 def test_a_link_that_is_dead_from_both_ends_is_one_dead_link() -> None:

@@ -43,6 +43,46 @@ def test_of_twice_as_many_owners_those_are_kept_whose_jobs_ended_last_and_a_star
     assert restarted.predict(Request(owner="always", boards=1)) == 77.0
 
 
+def test_shares_are_parts_of_all_use_however_little_that_is() -> None:
+    past = Past(half_life=1000.0)
+    assert past.share("a", 5.0) == 0.0
+    past.learn(Request(owner="a", boards=1), 1, 0.1, 10.0)
+    past.learn(Request(owner="b", boards=1), 3, 0.1, 10.0)
+    assert [past.share(owner, 10.0) for owner in "abc"] == pytest.approx([1.0, 0.75, 0.0])
+    assert [past.share(owner, 2010.0) for owner in "abc"] == pytest.approx([0.25, 0.75, 0.0])
+    past.learn(Request(owner="a", boards=1), 1, 0.1, 1010.0)
+    assert past.share("a", 1010.0) == pytest.approx((0.05 + 0.1) / (0.05 + 0.1 + 0.15))
+
+
+def test_predictions_are_means_of_the_last_of_a_size_of_an_owner_and_of_everybody() -> None:
+    past = Past(half_life=1000.0)
+
+    def ask(owner: str, boards: int, max_runtime: float | None = None) -> float:
+        return past.predict(Request(owner=owner, boards=boards, max_runtime=max_runtime))
+
+    assert ask("a", 3) == runtime.UNKNOWN
+    for seconds in (10.0, 20.0, 40.0):
+        past.learn(Request(owner="a", boards=3), 3, seconds, 1.0)
+    past.learn(Request(owner="a", boards=6), 6, 100.0, 1.0)
+    assert (ask("a", 3), ask("a", 6), ask("a", 9)) == (30.0, 100.0, 70.0)
+    assert ask("b", 3) == (10.0 + 20.0 + 40.0 + 100.0) / 4
+    assert (ask("a", 3, max_runtime=5.0), ask("a", 3, max_runtime=50.0)) == (5.0, 30.0)
+    for _ in range(runtime.EVERYBODY):
+        past.learn(Request(owner="c", boards=3), 3, 7.0, 1.0)
+    assert ask("b", 3) == 7.0
+
+
+def test_of_an_owners_sizes_those_are_kept_that_were_used_last() -> None:
+    past = Past(half_life=1000.0)
+    for boards in [*range(3, 3 + runtime.MAX_SIZES), 3, 3 + runtime.MAX_SIZES]:
+        past.learn(Request(owner="a", boards=boards), boards, 10.0 * boards, 1.0)
+    kept = past.facts()["owner/a"]["sizes"]
+    assert len(kept) == runtime.MAX_SIZES
+    assert kept["3"] == [30.0, 30.0]
+    assert "4" not in kept
+    assert past.facts() == {}
+
+
 def test_a_start_on_more_owners_than_are_remembered_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     past = Past(half_life=1000.0)
     for number in range(10):

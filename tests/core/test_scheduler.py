@@ -210,15 +210,63 @@ def test_explain_tells_place_in_line_region_holders_and_start() -> None:
     assert told.predicted_start == pytest.approx(hall.now + 100.0)
     assert told.waits_for is not None
     assert len(told.waits_for.boards) == 48
-    assert (
-        told.text
-        == (
-            "number 1 of 2 in the queue; it waits for 48 boards of 4x4 triads at (0, 0) of m, held by jobs "
-            f"{holders[0]} and {holders[1]}; predicted to start in 100 s"
-        )
-        or "held by jobs" in told.text
+    assert told.text == (
+        "number 1 of 2 in the queue; it waits for 48 boards of 4x4 triads at (0, 0) of m, held by jobs "
+        f"{holders[0]}, {holders[1]}; predicted to start in 100 s"
     )
     assert hall.scheduler.explain(behind, hall.now).position == 2
+
+
+@pytest.mark.parametrize(
+    ("holders", "held"),
+    [
+        (1, "job 1"),
+        (2, "jobs 1, 2"),
+        (6, "jobs 1, 2, 3, 4, 5, 6"),
+        (7, "jobs 1, 2, 3, 4, 5, 6 and 1 more"),
+        (16, "jobs 1, 2, 3, 4, 5, 6 and 10 more"),
+    ],
+)
+def test_explain_names_a_few_of_those_who_hold_the_boards(holders: int, held: str) -> None:
+    hall = Hall(a_machine("m", holders, 1))
+    for _ in range(holders):
+        hall.submit(3)
+    told = hall.scheduler.explain(hall.submit(3 * holders), hall.now)
+    assert f", held by {held}; predicted to start in 10 min" in told.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0.4, "0 s"),
+        (119.0, "119 s"),
+        (120.0, "2 min"),
+        (600.0, "10 min"),
+        (7199.0, "120 min"),
+        (7200.0, "2 h"),
+        (86400.0, "24 h"),
+    ],
+)
+def test_explain_tells_times_as_people_do(seconds: float, told: str) -> None:
+    hall = Hall()
+    hall.teach("me", 48, seconds, seconds)
+    hall.submit(48)
+    assert hall.scheduler.explain(hall.submit(48), hall.now).text.endswith(f"; predicted to start in {told}")
+
+
+def test_a_job_for_one_board_waits_for_1_board() -> None:
+    hall = Hall()
+    hall.submit(48)
+    text = hall.scheduler.explain(hall.submit(1), hall.now).text
+    assert "it waits for 1 board of 1x1 triads at (0, 0) of m, held by job 1" in text
+
+
+def test_what_cannot_be_had_for_now_is_told_with_what_is_closed() -> None:
+    hall = Hall()
+    hall.submit(48)
+    hall.scheduler.set_out_of_service("m", [(0, 0, 0)], out=True)
+    text = hall.scheduler.explain(hall.submit(48, max_dead_boards=0), hall.now).text
+    assert text == "number 1 of 1 in the queue; too little of m is in service for now"
 
 
 @pytest.mark.parametrize("apart", [0.0, 0.3])

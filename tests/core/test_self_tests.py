@@ -213,6 +213,33 @@ def test_a_board_is_not_switched_on_for_a_self_test_before_it_has_rested() -> No
     assert (on.on, on.frames[0].boards) == (True, (0,))
 
 
+def test_a_board_that_has_failed_more_often_than_a_reload_allows_is_out_at_its_next_failure() -> None:
+    house = House(a_machine("m", 1, 1), seconds_before_free=0, health=Health(quarantine_after=5, max_placements=1))
+    house.bad["bmp-m-0", 0] = "smoke"
+
+    def fails() -> str | None:
+        house.create(0, 0, 0, machine="m", keepalive=None)
+        house.hardware()
+        return house.controller.board_view("m", (0, 0, 0)).out_of_service
+
+    assert [fails() for _ in range(3)] == [None] * 3
+    house.configure(a_machine("m", 1, 1), seconds_before_free=0, health=Health(quarantine_after=2, max_placements=1))
+    assert fails() == "smoke"
+
+
+def test_a_board_may_be_tried_from_the_very_end_of_its_rest_on() -> None:
+    house = House(a_machine("m", 1, 1), seconds_before_free=30)
+    job_id = house.create(0, 0, 0, machine="m", keepalive=None)
+    house.hardware()
+    house.controller.destroy_job(job_id)
+    house.hardware()
+    house.clock.now += 29.0
+    with pytest.raises(RequestError, match=r"it was on lately, and rests for another 1 s"):
+        house.controller.power_cycle("m", (0, 0, 0))
+    house.clock.now += 1.0
+    assert house.controller.power_cycle("m", (0, 0, 0)).state == "on trial"
+
+
 def test_a_self_test_that_failed_by_its_frames_fault_is_done_again_even_if_the_frame_is_back_by_then() -> None:
     house = a_house()
     quarantined(house, 0)

@@ -48,6 +48,64 @@ def test_the_figures_of_a_trace_that_can_be_worked_out_by_hand() -> None:
     assert (figures["mean_wait_large_s"], figures["max_wait_large_s"]) == (None, None)
 
 
+def test_every_figure_of_a_trace_with_two_owners_and_a_large_job() -> None:
+    jobs = [
+        a_job(10, 100, 144, "ann"),
+        a_job(30, 200, 144, "bob"),
+        a_job(20, 30, 72, "ann"),
+        a_job(110, 60, 72, "bob"),
+        a_job(310, 5, 145, "ann"),
+    ]
+    simulation = run(jobs, "fifo", 8, 6)
+    assert [job.submit for job in simulation.jobs] == [10, 20, 30, 110, 310]
+    assert waits(simulation) == [0, 90, 110, 230]
+    slowdowns = [1.0, (90 + 30) / 60, (110 + 200) / 200, (230 + 60) / 60]
+    ann, bob = (slowdowns[0] + slowdowns[1]) / 2, (slowdowns[2] + slowdowns[3]) / 2
+    work_inside = 144 * 100 + 72 * 30 + 144 * (310 - 140)  # up to when the last job came
+    assert simulation.figures() == {
+        "policy": "fifo",
+        "jobs": 5,
+        "started": 4,
+        "cancelled": 1,
+        "utilisation": round(work_inside / (144 * 300), 4),
+        "useful": round((144 * 100 + 72 * 30 + 144 * 200 + 72 * 60) / (144 * 390), 4),
+        "makespan_s": 390.0,
+        "mean_wait_s": 107.5,
+        "p95_wait_s": 230.0,
+        "max_wait_s": 230.0,
+        "mean_wait_large_s": 55.0,
+        "max_wait_large_s": 110.0,
+        "mean_slowdown": round(sum(slowdowns) / 4, 2),
+        "fairness": round((ann + bob) ** 2 / (2 * (ann**2 + bob**2)), 3),
+    }
+    assert sorted({*simulation.timeline} - {(0.0, 0, 0)}) == [
+        (10, 144, 0),
+        (20, 144, 1),
+        (30, 144, 2),
+        (110, 72, 2),
+        (140, 144, 1),
+        (310, 144, 1),
+        (340, 72, 0),
+        (400, 0, 0),
+    ]
+
+
+def test_a_run_tells_how_many_jobs_are_over() -> None:
+    jobs = [a_job(0, 100, 48), a_job(10, 100, 49), a_job(10, 50, 48)]
+    simulation = Simulation({"m": a_machine("m", 4, 4)}, jobs, Scheduling(), 0.0)
+    assert list(simulation.run()) == [0, 1, 2, 3]
+
+
+def test_a_job_is_large_from_a_cabinet_on() -> None:
+    figures = run([a_job(0, 10, 119), a_job(1, 10, 120), a_job(2, 10, 144)], "fifo", 8, 6).figures()
+    assert (figures["mean_wait_large_s"], figures["max_wait_large_s"]) == (13.5, 18.0)
+
+
+def test_of_many_waits_the_one_is_told_that_nineteen_of_twenty_are_below() -> None:
+    figures = run([a_job(0, 10, 48) for _ in range(40)], "fifo").figures()
+    assert figures["p95_wait_s"] == 380.0
+
+
 def test_boards_rest_between_jobs() -> None:
     assert waits(run([a_job(0, 100, 48), a_job(10, 100, 48)], cool_down=30)) == [0, 120]
 
@@ -61,6 +119,7 @@ def test_jobs_that_no_machine_can_take_are_counted_and_hold_up_nobody() -> None:
 def test_an_empty_trace_has_no_figures_to_tell() -> None:
     figures = run([]).figures()
     assert (figures["jobs"], figures["mean_wait_s"], figures["useful"], figures["fairness"]) == (0, None, None, None)
+    assert (figures["utilisation"], figures["makespan_s"], figures["mean_slowdown"]) == (None, 0.0, None)
 
 
 def test_first_come_first_served_lets_nobody_overtake() -> None:

@@ -66,6 +66,7 @@ DAMAGE: list[tuple[int, dict[str, Any], str]] = [
     (QUEUED, {"board": (0, 0, 0)}, "none, or for more than one"),
     (READY, {"boards": 1}, "none, or for more than one"),
     (QUEUED, {"owner": "mallory"}, "its owner is 'me', and that of its request 'mallory'"),
+    (QUEUED, {"owner": "zoe"}, "its owner is 'me', and that of its request 'zoe'"),
     *((QUEUED, {"boards": number}, str(number)) for number in (0, -1, MAX_NUMBER + 1, 10**30, -(10**30))),
     *((QUEUED, {"boards": None, "triads": sizes}, "from 1 to") for sizes in ((0, 1), (1, -1), (1, 2**60))),
     *((QUEUED, {"boards": None, "board": place}, "from 0 to") for place in ((-1, 0, 0), (0, 0, 2**60))),

@@ -67,6 +67,26 @@ def test_bytes_that_are_no_list_are_refused() -> None:
         decode(struct.pack("<I", 64).ljust(256, b"\0"))
 
 
+def test_a_list_has_as_many_entries_as_its_bytes_hold() -> None:
+    full = struct.pack("<64I", 63, *range(63))
+    assert len(decode(full)) == 63
+    assert decode(struct.pack("<I", 0).ljust(256, b"\xff")) == []
+    with pytest.raises(RequestError, match="at most 63 lines, not 64"):
+        encode(["chip 1 1 dead"] * 64)
+    with pytest.raises(RequestError, match="named twice"):
+        encode(["chip 1 1 dead"] * 63)
+
+
+@pytest.mark.parametrize("chip", [(x, y) for x in range(10) for y in range(10)], ids=str)
+def test_the_chips_of_a_board_have_lines_and_no_others(chip: tuple[int, int]) -> None:
+    text = "chip {} {} core 0".format(*chip)
+    if chip in CHIPS:
+        assert decode(encode([text])) == [text]
+    else:
+        with pytest.raises(RequestError, match=f"there is no chip {chip[0]} {chip[1]} on a board"):
+            encode([text])
+
+
 @on_bench()
 async def test_a_blacklist_is_written_to_flash_with_its_checksum_and_its_copy(bench: Bench) -> None:
     async def ask(command: int, arg1: int = 0, arg2: int = 0, arg3: int = 0, data: bytes = b"") -> bytes:

@@ -114,6 +114,14 @@ def test_the_version_of_a_current_bmp_is_read_from_the_text() -> None:
     assert version.encode() == payload
 
 
+@pytest.mark.parametrize("version", [(2, 0, 0), (3, 0, 1), (10, 20, 30), (1, 0, 0), (1, 99, 0), (0, 5, 0)], ids=str)
+@pytest.mark.parametrize("where", [(0x12, 0x34, 0x56, 0x78), (0xFF, 0xFF, 0xFF, 0xFF), (1, 0xFE, 1, 0xFE)], ids=str)
+def test_decoding_a_version_undoes_encoding_it(version: tuple[int, int, int], where: tuple[int, int, int, int]) -> None:
+    told = Version("BC&MP", "Spin5-BMP", version, *where, build_date=0xFEDCBA98)
+    assert told.encode()[:4] == bytes(reversed(where))
+    assert Version.decode(told.encode()) == told
+
+
 def test_labels_after_a_version_are_ignored() -> None:
     payload = bytes.fromhex("03030201 0001ffff 00000000") + b"BC&MP/Spin5-BMP\x002.1.2-rc.1\0"
     version = Version.decode(payload)
@@ -165,6 +173,58 @@ def test_each_link_has_its_stop_register() -> None:
         Links.west: (1, 0x1005C),
         Links.south_west: (1, 0x0005C),
         Links.south: (0, 0x1005C),
+    }
+
+
+def test_codes_are_those_of_the_firmware() -> None:
+    assert {code.name: int(code) for code in ResponseCode} == {
+        "OK": 0x80,
+        "LEN": 0x81,
+        "SUM": 0x82,
+        "CMD": 0x83,
+        "ARG": 0x84,
+        "PORT": 0x85,
+        "TIMEOUT": 0x86,
+        "ROUTE": 0x87,
+        "CPU": 0x88,
+        "DEAD": 0x89,
+        "BUF": 0x8A,
+        "P2P_NOREPLY": 0x8B,
+        "P2P_REJECT": 0x8C,
+        "P2P_BUSY": 0x8D,
+        "P2P_TIMEOUT": 0x8E,
+        "PKT_TX": 0x8F,
+    }
+    assert {code.name: int(code) for code in Command} == {
+        "VERSION": 0,
+        "RUN": 1,
+        "READ": 2,
+        "WRITE": 3,
+        "FILL": 5,
+        "FPGA_READ": 17,
+        "FPGA_WRITE": 18,
+        "LED": 25,
+        "IPTAG": 26,
+        "INFO": 48,
+        "FLASH_COPY": 49,
+        "FLASH_ERASE": 50,
+        "FLASH_WRITE": 51,
+        "SERIAL_FLASH": 53,
+        "EEPROM": 54,
+        "RESET": 55,
+        "XILINX": 56,
+        "POWER": 57,
+        "I2C": 61,
+        "PWM": 62,
+        "TEST": 63,
+        "TUBE": 64,
+    }
+    assert {code.name: int(code) for code in InfoType} == {
+        "SERIAL": 0,
+        "EEPROM": 1,
+        "CAN_STATUS": 2,
+        "ADC": 3,
+        "IP": 4,
     }
 
 

@@ -41,7 +41,7 @@ def kind_of(request: Request, side: int, dead_links: int) -> Request:
     else:
         if request.boards is not None and request.min_ratio * side > 1 + ROUNDING:
             ratios = _ratios(side)
-            ratio = ratios[min(bisect_left(ratios, request.min_ratio - ROUNDING), len(ratios) - 1)]
+            ratio = ratios[bisect_left(ratios, request.min_ratio - ROUNDING)]
         if boards is not None:
             boards = max(-1, min(boards, request.asked - 1))
         if links is not None:

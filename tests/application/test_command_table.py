@@ -1,0 +1,112 @@
+"""What is known of each command before it is performed, what its fields may hold, and what they are by default."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from spalloc_server.application.commands import AnyCommand, Command, Look, OfJob
+from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
+
+LETTERS = {
+    "c": "changes",
+    "r": "even_if_read_only",
+    "a": "audited",
+    "h": "at_hardware",
+    "t": "takes_long",
+    "m": "manages_job",
+    "R": "repeatable",
+}
+TABLE = {
+    "create job": "use c",
+    "keep job alive": "use R",
+    "job state": "use R",
+    "job machine": "use R",
+    "power job on": "use cm",
+    "power job off": "use cmR",
+    "destroy job": "use cmR",
+    "list jobs": "look tR",
+    "job revisions": "look tR",
+    "describe job": "look R",
+    "list machines": "look tR",
+    "board position": "look R",
+    "board at position": "look R",
+    "where is": "look R",
+    "report problem": "use c",
+    "status": "look tR",
+    "machines": "look tR",
+    "boards": "look tR",
+    "jobs": "look tR",
+    "job": "look tR",
+    "kill": "operate ca",
+    "disable board": "operate craR",
+    "enable board": "operate ca",
+    "disable frame": "operate craR",
+    "enable frame": "operate ca",
+    "drain": "operate craR",
+    "undrain": "operate ca",
+    "emergency-stop": "stop craR",
+    "resume": "stop ca",
+    "power-cycle": "operate cah",
+    "temperatures": "look hR",
+    "blacklist": "look hR",
+    "set blacklist": "operate ah",
+}
+"""By its tag, the permission that a command takes, and a letter for each of `LETTERS` that is true of it."""
+
+
+def told(kind: type[Command]) -> str:
+    return f"{kind.permission} {''.join(letter for letter, name in LETTERS.items() if getattr(kind, name))}"
+
+
+def test_what_is_known_of_each_command_is_this() -> None:
+    assert {kind.__struct_config__.tag: told(kind) for kind in get_args(AnyCommand)} == TABLE
+
+
+def test_a_command_of_which_nothing_is_said_is_an_operators_and_is_stored_and_audited() -> None:
+    assert (told(Command), told(Look), told(OfJob)) == ("operate ca", "look R", "use c")
+
+
+def decoded(tag: str, **fields: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode({"command": tag, **fields}), type=AnyCommand)
+
+
+def test_fields_that_nobody_gives_have_their_defaults() -> None:
+    job = decoded("create job", request={"owner": "ann", "boards": 3})
+    assert (job.keepalive, job.args, job.kwargs) == (60.0, None, {})
+    assert (decoded("boards").machine, decoded("boards").bad) == (None, False)
+    assert decoded("destroy job", job_id=1).reason is None
+    temperatures = decoded("temperatures", machine="m")
+    assert (temperatures.cabinet, temperatures.frame) == (None, None)
+
+
+BOARD = {"machine": "m", "x": 0, "y": 0, "z": 0}
+ASKED = {"request": {"owner": "ann", "boards": 3}}
+
+
+@pytest.mark.parametrize(
+    ("tag", "fields", "name", "least", "most", "beyond"),
+    [
+        ("kill", {"reason": "r"}, "job_id", -MAX_NUMBER, MAX_NUMBER, 1),
+        ("enable board", BOARD, "x", -MAX_NUMBER, MAX_NUMBER, 1),
+        ("enable board", BOARD, "z", -MAX_NUMBER, MAX_NUMBER, 1),
+        ("enable frame", {"machine": "m", "frame": 0}, "cabinet", -MAX_NUMBER, MAX_NUMBER, 1),
+        ("board at position", {"machine": "m", "cabinet": 0, "frame": 0}, "board", -MAX_NUMBER, MAX_NUMBER, 1),
+        ("create job", ASKED, "keepalive", -MAX_SECONDS, MAX_SECONDS, 1e6),
+        ("kill", {"job_id": 1}, "reason", "", "x" * 1000, "x"),
+        ("drain", {"machine": "m"}, "reason", "", "x" * 1000, "x"),
+    ],
+)
+def test_fields_are_bounded(tag: str, fields: dict[str, Any], name: str, least: Any, most: Any, beyond: Any) -> None:
+    for value in (least, most):
+        assert getattr(decoded(tag, **{**fields, name: value}), name) == value
+    for value in (most + beyond, *(() if isinstance(least, str) else (least - beyond,))):
+        with pytest.raises(msgspec.ValidationError):
+            decoded(tag, **{**fields, name: value})
+
+
+def test_a_field_that_there_is_not_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="unknown field"):
+        decoded("resume", force=True)

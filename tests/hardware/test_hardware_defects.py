@@ -1,0 +1,66 @@
+"""A defect of those who are told by the hardware is logged, counted where all are, and costs nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from spalloc_server.core.model.power import FrameWork, Outcome, Switch
+from spalloc_server.hardware.frame import Frame
+from spalloc_server.hardware.switchboard import Hardware
+from spalloc_server.hardware.timings import Timings
+from spalloc_server.log.defects import DefectLog
+from spalloc_server.simulator.faults import Network
+from spalloc_server.simulator.frame import SimulatedFrame
+from tests.hardware.virtual import VirtualLoop
+
+
+class Boom(Exception):
+    pass
+
+
+def boom(*_: object) -> None:
+    raise Boom
+
+
+def test_a_frames_condition_that_cannot_be_told_is_counted() -> None:
+    defects = DefectLog()
+    frame = Frame("bmp", Timings(), lambda coroutine: coroutine.close(), boom, defects=defects)
+    with structlog.testing.capture_logs() as log:
+        frame.bmp.fall_silent("gone")
+    assert (defects.count, frame.out) == (1, "gone")
+    assert log[0]["bmp"] == "bmp"
+    frame = Frame("bmp", Timings(), lambda coroutine: coroutine.close(), boom)
+    with structlog.testing.capture_logs():
+        frame.bmp.fall_silent("gone")
+    assert frame.out == "gone", "nor does it raise where nobody counts"
+
+
+def run(on_outcome: Callable[[Outcome], None], defects: DefectLog | None) -> None:
+    loop = VirtualLoop({"a": SimulatedFrame()}, Network(), 1)
+
+    async def main() -> None:
+        async with Hardware(on_outcome, lambda *_: None, defects=defects) as hardware:
+            hardware.switch(Switch(1, 1, True, (FrameWork("a", (1,)),)))
+            assert await hardware.drain(60.0)
+            hardware.switch(Switch(2, 2, True, (FrameWork("a", (2,)),)))
+            assert await hardware.drain(60.0)
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner, structlog.testing.capture_logs():
+        runner.run(main())
+    assert loop.frames["a"].boards_on() == {1, 2}
+
+
+def test_an_outcome_that_cannot_be_told_is_counted_and_others_are_told() -> None:
+    defects, told = DefectLog(), list[int]()
+
+    def on_outcome(outcome: Outcome) -> None:
+        told.append(outcome.operation)
+        raise Boom
+
+    run(on_outcome, defects)
+    assert (told, defects.count) == ([1, 2], 2)
+    run(on_outcome, None)
+    assert told == [1, 2, 1, 2]
