@@ -296,3 +296,42 @@ async def test_a_server_of_another_version_is_told_apart(place: Place, said: byt
     async with Replies(socket_path(place.state), said) as server:
         assert told in await complaint(place, "status")
     assert len(server.requests) == 1
+
+
+# -------------------------------------------------------------------- text from users
+
+
+HOSTILE = "red\x1b[31m\x9b1m\u202e:skull:\x7f\n[b]9 root ready"
+SHOWN = r"red\x1b[31m\x9b1m\u202e:skull:\x7f\n[b]9 root ready"
+
+
+async def test_what_users_and_operators_have_typed_is_shown_escaped_and_is_data_in_json(place: Place) -> None:
+    async with serving(place) as (_, client):
+        job_id = await client.create(3, owner=HOSTILE)
+        status = await client.until(job_id, READY)
+        assert status["state"] == READY
+        board = (await client.call("get_job_machine_info", job_id))["connections"][0][1]
+        await client.call("report_problem", board, description=HOSTILE)
+        await admin(place, "frame", "disable", "m", 0, 0, "--reason", HOSTILE)
+        await admin(place, "drain", "m", "--reason", HOSTILE)
+        looks = [("status",), ("machines",), ("boards",), ("jobs",), ("job", job_id), ("explain", job_id), ("map", "m")]
+        for look in looks:
+            output = (await admin(place, *look)).output
+            assert SHOWN in output, look
+            assert all(line.isprintable() for line in output.splitlines()), look
+            if look[0] != "map":
+                told = (await admin(place, *look, "--json")).output
+                assert all(line.isascii() and line.isprintable() for line in told.splitlines()), look
+                assert json.dumps(HOSTILE) in told, look
+        await admin(place, "emergency-stop", "--yes", "--reason", HOSTILE)
+        assert SHOWN in (await admin(place, "explain", job_id)).output
+        assert SHOWN in await complaint(place, "undrain", HOSTILE)
+
+
+async def test_bytes_that_are_no_text_are_refused_in_a_reason_and_escaped_in_a_path(tmp_path: Path) -> None:
+    place = Place(tmp_path / "folder-\udcff")
+    place.folder.mkdir()
+    place.configure()
+    async with serving(place):
+        assert "is no text in UTF-8" in await complaint(place, "kill", 1, "--reason", "\udcff")
+        assert r"folder-\xff" in await words(place, "status")

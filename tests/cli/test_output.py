@@ -69,7 +69,7 @@ def test_text_gets_there_by_every_way_and_in_order() -> None:
     told = done.stderr.decode()
     at = -1
     for what in (
-        "by structlog  value='(Unshowable that cannot be shown: RuntimeError)'  bytes='\\udc80'",
+        'by structlog  value="(Unshowable that cannot be shown: RuntimeError)"  bytes="\\udc80"',
         "error   by the standard library %s",
         "error   with the wrong arguments",
         "error   with a level of its own",

@@ -203,8 +203,13 @@ class Application:
             defects=self._defects.count,
             last_defect=self._defects.last,
             set_aside=self._core.set_aside(),
-            config=str(about.config),
-            state=str(about.state),
+            config=_text(about.config),
+            state=_text(about.state),
             address=about.address,
             connections=about.connections,
         )
+
+
+def _text(path: Path) -> str:
+    """A path as text that any encoding has; its bytes may be no text at all."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

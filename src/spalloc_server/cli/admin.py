@@ -7,7 +7,6 @@ from importlib import import_module
 import click
 
 from spalloc_server import __version__
-from spalloc_server.cli import signals
 
 __all__ = ["main"]
 
@@ -60,5 +59,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    signals.hold_interrupt()()
-    main()
+    from spalloc_server.cli import start
+
+    start.admin()

@@ -22,11 +22,12 @@ from rich.table import Table
 from rich.text import Text
 
 from spalloc_server.cli.client import Client, ClientError
-from spalloc_server.cli.process import count
+from spalloc_server.cli.process import count, say
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import JobState
 from spalloc_server.core.model import JobDescription
 from spalloc_server.drawing.hexagons import PALETTE
+from spalloc_server.log.text import printable
 
 __all__ = ["Events", "picture", "show"]
 
@@ -40,7 +41,7 @@ BAR_WIDTH: Final = 32
 
 async def show(host: str, port: int, machine: Machine, *, live: bool, console: Console | None = None) -> None:
     """Show what happens, as a client sees it, until cancelled: as a picture where `live`, else line by line."""
-    console = console or Console(highlight=False, soft_wrap=not live)
+    console = console or Console(highlight=False, soft_wrap=not live, emoji=False)
     events = Events()
     latest: deque[str] = deque(maxlen=EVENTS)
     with Live(console=console, auto_refresh=False) if live else nullcontext(console) as display:
@@ -74,7 +75,7 @@ def _draw(
         display.update(picture(machine, jobs, latest), refresh=True)
     else:
         for line in news:
-            display.print(f"{time.strftime('%H:%M:%S')}  {line}", markup=False)
+            say(f"{time.strftime('%H:%M:%S')}  {line}", wrap=False, file=display.file)
 
 
 class Events:
@@ -151,7 +152,7 @@ def _table(jobs: Sequence[JobDescription]) -> Table:
 
 def _cut(text: str, style: str = "") -> Text:
     """Text that stays on its line, and ends with … where it is too long for it."""
-    return Text(text, style, no_wrap=True, overflow="ellipsis")
+    return Text(printable(text), style, no_wrap=True, overflow="ellipsis")
 
 
 def _colour(job: JobDescription) -> str:

@@ -6,6 +6,7 @@ over and is asked the same. It starts nothing and writes nothing.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spalloc_server.application import commands
-from spalloc_server.cli.process import PATH, count, one_line_errors
+from spalloc_server.cli.process import PATH, count, one_line_errors, say, write
 from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
@@ -26,7 +27,7 @@ from spalloc_server.core.model.arguments import read_request
 from spalloc_server.drawing.hexagons import MEANINGS, Condition, Size, Tile, columns_and_rows, job_colours
 from spalloc_server.drawing.svg import machine_svg
 from spalloc_server.drawing.terminal import CONDITION_COLOURS, FREE_LETTER, coloured_map, job_letters, plain_map
-from spalloc_server.errors import SpallocServerError
+from spalloc_server.log.text import printable
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.state_file import state_path
 
@@ -61,7 +62,7 @@ def map(machine: str, state: Path | None, config: Path | None, svg: Path | None)
             _show(size, look.boards, jobs, tiles)
         else:
             legend = {job.job_id: f"{job.job_id}: {job.owner}, {count(len(job.boards), 'board')}" for job in jobs}
-            _write(svg, machine_svg(machine, size, tiles, legend))
+            write(svg, machine_svg(machine, size, tiles, legend))
 
 
 def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
@@ -78,7 +79,7 @@ def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
             raise
         core = Controller()
         core.restore(read_state(stored, read_request))
-        click.echo(f"{exc}; this is what it has stored", err=True)
+        say(f"{exc}; this is what it has stored", file=sys.stderr)
         return _Look(core.machine_views(), list(core.board_views(machine)), core.job_views())
 
 
@@ -97,13 +98,6 @@ def _tile(view: BoardView, owners: Mapping[int, str]) -> Tile:
     return Tile(job_id, condition, text="" if job_id is None else str(job_id), title="; ".join(words))
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise SpallocServerError(f"{path} cannot be written: {exc.strerror}") from exc
-
-
 def _show(size: Size, boards: Iterable[BoardView], jobs: Iterable[JobView], tiles: Mapping[Board, Tile]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if coloured := console.color_system is not None:
@@ -118,10 +112,12 @@ def _show(size: Size, boards: Iterable[BoardView], jobs: Iterable[JobView], tile
         sign = Text("██", colour) if coloured else Text(condition.value or FREE_LETTER)
         table.add_row(sign, MEANINGS[condition], str(number))
     for job in jobs:
-        table.add_row(signs.get(job.job_id, ""), Text(f"job {job.job_id} of {job.owner}"), str(len(job.boards)))
+        table.add_row(
+            signs.get(job.job_id, ""), Text(printable(f"job {job.job_id} of {job.owner}")), str(len(job.boards))
+        )
     console.print(table)
     for line in _out_of_service(boards):
-        console.print(line, markup=False)
+        say(line)
 
 
 def _out_of_service(boards: Iterable[BoardView]) -> Iterator[str]:

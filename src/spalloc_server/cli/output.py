@@ -35,16 +35,23 @@ FLUSH_SECONDS = 0.5
 class Stream(io.TextIOBase):
     """Takes text a line at a time. No method waits or raises, but for what is not text."""
 
-    encoding = "utf-8"
     errors = "backslashreplace"
 
-    def __init__(self, number: int, descriptor: Descriptor, background: Background) -> None:
+    def __init__(
+        self, number: int, descriptor: Descriptor, background: Background, encoding: str | None = None
+    ) -> None:
+        self._encoding = encoding or "utf-8"
         self._number = number
         self._descriptor = descriptor
         self.background = background
         self._line = ""
         self._lock = threading.RLock()
         self._ending = False
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """What the terminal takes, or whatever else reads this; characters that it has not are escaped."""
+        return self._encoding
 
     def write(self, text: str) -> int:
         """Take text; whole lines are written soon."""
@@ -106,7 +113,7 @@ def never_wait() -> None:
             shared = streams and _same(1, 2)
             descriptor = Descriptor(number)
             background = streams[0].background if shared else _background(descriptor, name)
-            stream = Stream(number, descriptor, background)
+            stream = Stream(number, descriptor, background, getattr(there, "encoding", None))
             setattr(sys, name, stream)
             streams.append(stream)
     if streams:

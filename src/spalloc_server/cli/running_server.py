@@ -9,6 +9,7 @@ if the server says that it did nothing of it, or if doing it twice is to do it o
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Callable
@@ -90,7 +91,7 @@ class RunningServer:
         reply = self._patiently(request)
         answer = msgspec.json.decode(reply, type=kind)
         if self.as_json:
-            click.echo(msgspec.json.format(bytes(reply)).decode())
+            print(json.dumps(msgspec.json.decode(reply), indent=2))  # in ASCII
             raise click.exceptions.Exit(0 if good(answer) else 1)
         return answer
 
@@ -108,11 +109,15 @@ class RunningServer:
             time.sleep(PAUSE_SECONDS)
 
     def _exchange(self, request: Command) -> msgspec.Raw:
+        try:
+            line = msgspec.json.encode({"id": 1, "command": request}) + b"\n"
+        except UnicodeEncodeError as exc:
+            raise OperatorError(f"{exc.object!r} is no text in UTF-8") from exc
         with _connected(self.path) as connection:
             connection.settimeout(REPLY_SECONDS)
             try:
                 with suppress(ConnectionError):  # there may be a last word all the same
-                    connection.sendall(_hello() + msgspec.json.encode({"id": 1, "command": request}) + b"\n")
+                    connection.sendall(_hello() + line)
                 with connection.makefile("rb") as lines:
                     for line in lines:
                         if (reply := _reply_in(line)) is not None:

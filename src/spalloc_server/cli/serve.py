@@ -116,7 +116,6 @@ def _ready(server: Server) -> None:
 
 
 if __name__ == "__main__":
-    from spalloc_server.cli import signals
+    from spalloc_server.cli import start
 
-    signals.hold()
-    main()
+    start.serve()

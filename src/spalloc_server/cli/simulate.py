@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from spalloc_server.cli.process import PATH, one_line_errors
+from spalloc_server.cli.process import PATH, one_line_errors, write
 from spalloc_server.cli.tables import show, span
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import DEFAULT_TAGS, Machine, check_size
@@ -84,7 +84,7 @@ def simulate(
         seconds = _run(simulation)
         figures = {**simulation.figures(), "wall_s": round(seconds, 2)}
         if picture is not None:
-            picture.write_text(plot(simulation), encoding="utf-8")
+            write(picture, plot(simulation))
     if as_json:
         click.echo(json.dumps(figures))
     else:

@@ -9,8 +9,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from spalloc_server.cli.process import count
+from spalloc_server.cli.process import count, say
 from spalloc_server.core.model import BoardView, JobView, MachineView, Note
+from spalloc_server.log.text import printable
 
 __all__ = ["ago", "asked", "clock", "noted", "show", "show_boards", "show_machines", "span"]
 
@@ -24,10 +25,10 @@ def show(columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
     # Piped into another program, a table is as wide as it needs to be
-    console = Console(highlight=False, markup=False)
-    console = console if console.is_terminal else Console(highlight=False, markup=False, width=1000)
+    console = Console(highlight=False, markup=False, emoji=False)
+    console = console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=1000)
     console.print(table)
 
 
@@ -55,9 +56,9 @@ def show_machines(views: list[MachineView]) -> None:
         for each in view.frames:
             where = f"{view.name}: cabinet {each.cabinet}, frame {each.frame} ({each.bmp})"
             if each.disabled is not None:
-                print(f"{where} is disabled {noted(each.disabled)}")
+                say(f"{where} is disabled {noted(each.disabled)}")
             if each.silent is not None:
-                print(f"{where} is out of service: {each.silent}")
+                say(f"{where} is out of service: {each.silent}")
 
 
 def show_boards(views: list[BoardView]) -> None:
