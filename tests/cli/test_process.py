@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import sys
 
 import pytest
 
-from spalloc_server.cli.process import count, on_stop_signals, one_line_errors, run
+from spalloc_server.cli.process import count, on_stop_signals, one_line_errors, run, say
 from spalloc_server.errors import ListenError, SpallocServerError
 from tests.house import PATIENCE
 
@@ -59,3 +60,23 @@ def test_signals_are_heeded_with_and_without_uvloop(uvloop: bool, monkeypatch: p
 
 def test_numbers_agree_with_their_nouns() -> None:
     assert [count(number, "board") for number in (0, 1, 2)] == ["0 boards", "1 board", "2 boards"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_long_line_goes_on_below_between_two_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    for file, indent, lines in (
+        (Terminal(), 0, ["reason  it waits for boards of", "a-machine-with-a-name-of-over-thirty", "and more"]),
+        (
+            Terminal(),
+            8,
+            ["reason  it waits for boards of", "        a-machine-with-a-name-of-over-thirty", "        and more"],
+        ),
+        (io.StringIO(), 0, ["reason  it waits for boards of a-machine-with-a-name-of-over-thirty and more"]),
+    ):
+        say("reason  it waits for boards of a-machine-with-a-name-of-over-thirty and more", indent=indent, file=file)
+        assert file.getvalue().splitlines() == lines

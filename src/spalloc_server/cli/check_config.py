@@ -46,10 +46,11 @@ def check_config(config: Path, against: Path | None, allow_unsafe_config: bool) 
 
 
 def _description(machine: Machine) -> str:
+    dead = len(machine.dead_boards & machine.board_locations.keys())  # without a place it is only a gap in a triad
     parts = [
         f"{machine.name}: {machine.width} x {machine.height} triads",
         f"{count(len(machine.live_boards), 'board')} in {count(len(machine.frames), 'frame')}",
-        *([count(len(machine.dead_boards), "dead board")] if machine.dead_boards else ()),
+        *([count(dead, "dead board")] if dead else ()),
         *([count(len(machine.dead_links), "dead link")] if machine.dead_links else ()),
         f"tags {', '.join(sorted(machine.tags)) or 'none'}",
     ]

@@ -11,9 +11,11 @@ which boards are on, and which links they stop.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import shlex
+import socket
 import sys
 import time
 from collections.abc import Coroutine, Iterable
@@ -34,7 +36,7 @@ from spalloc_server.config.watch import DEFAULT_PORT
 from spalloc_server.controller import JobState
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.bmp import Bmp
-from spalloc_server.hardware.scp import FLAG_REGISTER, Command, stop_register
+from spalloc_server.hardware.scp import FLAG_REGISTER, SCP_PORT, Command, stop_register
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
 
@@ -49,6 +51,10 @@ ONCE_SECONDS = 60.0
 """The longest that `demo --once` may take."""
 POLL_SECONDS = 0.05
 """`demo --once`: between looks whether boards are off."""
+MOST_DEMOS: Final = 99
+"""On one computer at a time."""
+FIRST_NETWORK: Final = '"127.1.0.0"'
+"""The `base_ip` of the demo's own machine, as its config file has it."""
 COLUMNS: Final = 80
 """Of the terminal that it speaks to."""
 
@@ -99,13 +105,14 @@ async def _demo(
     config: Path, port: int, state: Path | None, *, real_timings: bool, users: Iterable[str], once: bool
 ) -> None:
     started = time.monotonic()
-    configuration = load(config)
-    if not configuration.machines:
-        raise ConfigurationError(f"{config}: has no machines to simulate")
     stopping = asyncio.Event()
     process.on_stop_signals(stopping.set)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="spalloc-demo-")))
+        config = _beside_other_demos(config, folder)
+        configuration = load(config)
+        if not configuration.machines:
+            raise ConfigurationError(f"{config}: has no machines to simulate")
         state = state or folder / "state.db"
         hardware, server = _hardware(config, folder, real_timings=real_timings), _server(config, port, state)
         parts = [hardware, server]
@@ -124,6 +131,30 @@ async def _demo(
         life += [use(HOST, port, user) for user in users]
         await _until(stopping, life)
     process.say("stopped")
+
+
+def _beside_other_demos(config: Path, folder: Path) -> Path:
+    """The config file of the demo's own machine, or a copy with other addresses, where another demo has these."""
+    if config != MILLION_CORE:
+        return config
+    text = config.read_text(encoding="utf-8")
+    network = next((number for number in range(1, MOST_DEMOS + 1) if _is_free(f"127.{number}.0.0")), 1)
+    if network == 1 or FIRST_NETWORK not in text:
+        return config
+    copy = folder / config.name
+    table = json.dumps(str(config.with_name("spinner-1200.csv")))
+    copy.write_text(text.replace(FIRST_NETWORK, f'"127.{network}.0.0"').replace('"spinner-1200.csv"', table))
+    return copy
+
+
+def _is_free(host: str) -> bool:
+    """Whether no simulated frame has this address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        try:
+            one.bind((host, SCP_PORT))
+        except OSError:
+            return False
+    return True
 
 
 def _hardware(config: Path, folder: Path, *, real_timings: bool) -> Part:

@@ -106,9 +106,10 @@ class Events:
 
 def picture(machine: Machine, jobs: Sequence[JobDescription], events: Iterable[str]) -> RenderableType:
     """Machine, jobs and events at this moment."""
-    boards_on = sum(len(job.boards or ()) for job in jobs if job.power)
+    here = [job for job in jobs if job.allocated_machine_name == machine.name]
+    boards_on = sum(len(job.boards or ()) for job in here if job.power)
     total = len(machine.live_boards)
-    held = sum(len(job.boards or ()) for job in jobs)
+    held = sum(len(job.boards or ()) for job in here)
     bar = Text.assemble(
         ("█" * round(BAR_WIDTH * held / total), "green"),
         ("░" * (BAR_WIDTH - round(BAR_WIDTH * held / total)), "dim"),

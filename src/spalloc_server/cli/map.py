@@ -86,7 +86,7 @@ def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
 def _tile(view: BoardView, owners: Mapping[int, str]) -> Tile:
     if view.state == "dead":
         condition = Condition.dead
-    elif view.out_of_service is not None:
+    elif view.out_of_service is not None and view.state != "switching off":  # for which whoever repairs it waits
         condition = Condition.out_of_service
     else:
         condition = Condition.usable if view.state in {"free", "in use"} else Condition.resting
@@ -132,4 +132,6 @@ def _out_of_service(boards: Iterable[BoardView]) -> Iterator[str]:
         which = ", ".join(f"({view.x}, {view.y}, {view.z})" for view in views) + (" is" if len(views) == 1 else " are")
         if len(views) == live[cabinet, frame] > 1:
             which = f"cabinet {cabinet}, frame {frame}, {count(len(views), 'board')}, is"
-        yield f"{which} out of service: {reason}" + (f" (by {by})" if by else "")
+        users = sorted({view.job_id for view in views if view.state == "in use" and view.job_id is not None})
+        used = f"; in use by {', '.join(f'job {job_id}' for job_id in users)}" if users else ""
+        yield f"{which} out of service: {reason}" + (f" (by {by})" if by else "") + used

@@ -17,7 +17,7 @@ from spalloc_server.application.views import ServerView, TemperaturesView
 from spalloc_server.cli.process import count, say
 from spalloc_server.cli.running_server import OperatorError, RunningServer, of_a_server
 from spalloc_server.cli.tables import ago, asked, clock, noted, show, show_boards, show_machines, span
-from spalloc_server.core.model import PASSED, BoardView, JobView, MachineView
+from spalloc_server.core.model import PASSED, BoardView, JobView, MachineView, Note
 
 __all__ = [
     "blacklist",
@@ -37,6 +37,8 @@ __all__ = [
     "status",
     "undrain",
 ]
+
+NOTE: Any = Note | None  # what some commands answer; mypy takes no union for a type
 
 
 # -------------------------------------------------------------------- looking
@@ -173,7 +175,22 @@ def read_temperatures(server: RunningServer, machine: str, cabinet: int | None, 
 
 # -------------------------------------------------------------------- changing
 
-_reason = click.option("--reason", required=True, help="Why; shown to operators and, where it concerns them, to users.")
+
+def _said(_context: click.Context, _option: click.Parameter, reason: str) -> str:
+    if not reason.strip():
+        raise click.BadParameter("it is empty: say why")
+    return reason
+
+
+_reason = click.option(
+    "--reason", required=True, callback=_said, help="Why; shown to operators and, where it concerns them, to users."
+)
+
+
+def _replaced(before: Note | None) -> None:
+    """Say what was closed already."""
+    if before is not None:
+        say(f"it was so already, {noted(before)}; that reason is replaced")
 
 
 @click.command()
@@ -209,7 +226,12 @@ def board() -> None:
 @of_a_server
 def disable_board(server: RunningServer, machine: str, x: int, y: int, z: int, reason: str) -> None:
     """Give a board to nobody any more; a job that has it keeps it."""
-    show_boards([server.ask(commands.DisableBoard(machine=machine, x=x, y=y, z=z, reason=reason), BoardView)])
+    request = commands.DisableBoard(machine=machine, x=x, y=y, z=z, reason=reason)
+    bad = server.look(commands.Boards(machine=machine, bad=True), list[BoardView])
+    show_boards([server.ask(request, BoardView)])
+    for view in bad:
+        if (view.x, view.y, view.z) == (x, y, z) and view.out_of_service is not None:
+            say(f"it was out of service already: {view.out_of_service}" + (f" (by {view.by})" if view.by else ""))
 
 
 @board.command("enable")
@@ -232,7 +254,12 @@ def frame() -> None:
 def disable_frame(server: RunningServer, machine: str, cabinet: int, frame: int, reason: str) -> None:
     """Give a frame's boards to nobody any more; jobs that have some keep them."""
     request = commands.DisableFrame(machine=machine, cabinet=cabinet, frame=frame, reason=reason)
+    machines = server.look(commands.Machines(), list[MachineView])
     show_boards(server.ask(request, list[BoardView]))
+    for view in machines:
+        for each in view.frames:
+            if (each.machine, each.cabinet, each.frame) == (machine, cabinet, frame):
+                _replaced(each.disabled)
 
 
 @frame.command("enable")
@@ -245,12 +272,13 @@ def enable_frame(server: RunningServer, machine: str, cabinet: int, frame: int) 
 
 @click.command()
 @click.argument("machine")
-@click.option("--reason", default="maintenance", show_default=True, help="Why; shown to operators.")
+@click.option("--reason", default="maintenance", show_default=True, callback=_said, help="Why; shown to operators.")
 @of_a_server
 def drain(server: RunningServer, machine: str, reason: str) -> None:
     """Start no more jobs on MACHINE; those that run go on, others wait."""
-    server.ask(commands.Drain(machine=machine, reason=reason), type(None))
+    before = server.ask(commands.Drain(machine=machine, reason=reason), NOTE)
     say(f"no more jobs start on {machine}, until `spalloc-admin undrain {machine}`")
+    _replaced(before)
 
 
 @click.command()
@@ -258,8 +286,8 @@ def drain(server: RunningServer, machine: str, reason: str) -> None:
 @of_a_server
 def undrain(server: RunningServer, machine: str) -> None:
     """Start jobs on MACHINE again."""
-    server.ask(commands.Undrain(machine=machine), type(None))
-    say(f"jobs start on {machine} again")
+    before = server.ask(commands.Undrain(machine=machine), NOTE)
+    say(f"{machine} was not drained" if before is None else f"{machine} is drained no more: it was {noted(before)}")
 
 
 @click.command("power-cycle")
@@ -277,23 +305,24 @@ def power_cycle(server: RunningServer, machine: str, x: int, y: int, z: int) -> 
 
 @click.command("emergency-stop")
 @click.option("--yes", is_flag=True, help="Without it, nothing happens.")
-@click.option("--reason", default="emergency", show_default=True, help="Why; users are told.")
+@click.option("--reason", default="emergency", show_default=True, callback=_said, help="Why; users are told.")
 @of_a_server
 def emergency_stop(server: RunningServer, yes: bool, reason: str) -> None:
     """Switch every board off and start nothing until `resume`. Jobs that use boards end."""
     if not yes:
         raise OperatorError("this ends all jobs that use boards and switches everything off: add --yes to do it")
-    server.ask(commands.EmergencyStop(reason=reason), type(None))
+    before = server.ask(commands.EmergencyStop(reason=reason), NOTE)
     say("every board is being switched off, and none is switched on until `spalloc-admin resume`")
     say("`spalloc-admin status` tells how many are still switching off")
+    _replaced(before)
 
 
 @click.command()
 @of_a_server
 def resume(server: RunningServer) -> None:
     """End an emergency stop: jobs that wait may start."""
-    server.ask(commands.Resume(), type(None))
-    say("jobs start again")
+    before = server.ask(commands.Resume(), NOTE)
+    say("there was no emergency stop" if before is None else f"the emergency stop is over: it was {noted(before)}")
 
 
 @click.group()

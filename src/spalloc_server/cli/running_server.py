@@ -95,6 +95,10 @@ class RunningServer:
             raise click.exceptions.Exit(0 if good(answer) else 1)
         return answer
 
+    def look(self, request: Command, kind: type[T]) -> T:
+        """The reply to a request that is not what the command was asked."""
+        return msgspec.json.decode(self._patiently(request), type=kind)
+
     def _patiently(self, request: Command) -> msgspec.Raw:
         """Return the reply to a request, which is sent again where that may help and does no harm."""
         deadline, again = time.monotonic() + AGAIN_SECONDS, False
@@ -173,6 +177,8 @@ def find_server(state: Path | None, config: Path | None) -> Path:
     if config is not None:
         from spalloc_server.storage.state_file import state_path
 
+        if not config.exists():
+            raise OperatorError(f"there is no config file {config}; of a server whose file has gone, give the --state")
         return socket_path(state_path(config))
     running = []
     for path in sorted(Path().glob("*.sock")):

@@ -33,9 +33,12 @@ def show(columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
 
 
 def show_machines(views: list[MachineView]) -> None:
-    """Print machines, and below them the frames that are not in service."""
+    """Print machines, each board of them in one column, and below them the frames that are not in service."""
     show(
-        ("machine", "triads", "boards", "in use", "free", "resting", "out of service", "dead", "jobs", "remarks"),
+        (
+            *("machine", "triads", "boards", "in use", "free", "switching off", "resting", "out of service"),
+            *("dead", "jobs", "remarks"),
+        ),
         (
             (
                 view.name,
@@ -43,11 +46,12 @@ def show_machines(views: list[MachineView]) -> None:
                 sum(view.boards.values()) - view.boards.get("dead", 0),
                 view.boards.get("in use", 0),
                 view.boards.get("free", 0),
-                sum(view.boards.get(state, 0) for state in ("resting", "switching off", "on trial")),
-                view.out_of_service,
+                view.boards.get("switching off", 0),
+                view.boards.get("resting", 0),
+                view.boards.get("out of service", 0) + view.boards.get("on trial", 0),
                 view.boards.get("dead", 0),
                 view.jobs,
-                f"drained {noted(view.drained)}" if view.drained else "",
+                _remarks(view),
             )
             for view in views
         ),
@@ -59,6 +63,13 @@ def show_machines(views: list[MachineView]) -> None:
                 say(f"{where} is disabled {noted(each.disabled)}")
             if each.silent is not None:
                 say(f"{where} is out of service: {each.silent}")
+
+
+def _remarks(view: MachineView) -> str:
+    later = view.out_of_service - view.boards.get("out of service", 0) - view.boards.get("on trial", 0)
+    remarks = [f"drained {noted(view.drained)}"] if view.drained else []
+    remarks += [f"{count(later, 'board')} more to go out of service when free"] if later > 0 else []
+    return "; ".join(remarks)
 
 
 def show_boards(views: list[BoardView]) -> None:
