@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -44,7 +43,7 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise click.exceptions.Exit(128 + signal.SIGINT) from None
+            raise click.exceptions.Exit(130) from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
