@@ -45,7 +45,7 @@ class _Stalls:
         self._longest = max(self._longest, (stalled, worked))
 
     def take(self) -> dict[str, int]:
-        """For the log: milliseconds of the longest, those of them at work, and how many there were; then there are none."""
+        """For the log: milliseconds of the longest, those of them at work, and how many there were; then none."""
         (stalled, worked), count = self._longest, self.count
         self.count, self._longest = 0, (0.0, 0.0)
         return {"stalled_ms": round(stalled * 1e3), "cpu_ms": round(worked * 1e3), "stalls": count}
