@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 
 import pytest
 
+from spalloc_server.cli import process
 from spalloc_server.cli.process import count, on_stop_signals, one_line_errors, run, say
 from spalloc_server.errors import ListenError, SpallocServerError
 from tests.house import PATIENCE
@@ -80,3 +82,19 @@ def test_a_long_line_goes_on_below_between_two_words_on_a_terminal(monkeypatch: 
     ):
         say("reason  it waits for boards of a-machine-with-a-name-of-over-thirty and more", indent=indent, file=file)
         assert file.getvalue().splitlines() == lines
+
+
+def test_ctrl_c_before_it_has_begun_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(process, "_loop_factory", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("program", main())
+    gc.collect()
+    assert [str(each.message) for each in recwarn if "never awaited" in str(each.message)] == []

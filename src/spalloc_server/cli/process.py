@@ -31,6 +31,7 @@ def run(program: str, main: Coroutine[Any, Any, None]) -> None:
         with one_line_errors(program), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(main)
     finally:
+        main.close()  # it has not begun, where ctrl+c came before
         signals.finish()
 
 
