@@ -366,8 +366,8 @@ async def test_who_opens_what_is_open_is_told_so(place: Place) -> None:
         assert await words(place, "resume") == "there was no emergency stop"
         await words(place, "drain", "m", "--reason", "moving")
         await words(place, "emergency-stop", "--yes", "--reason", "smoke")
-        assert re.fullmatch(r"m is drained no more: it was by .* moving", await words(place, "undrain", "m"))
-        assert re.fullmatch(r"the emergency stop is over: it was by .* smoke", await words(place, "resume"))
+        assert re.fullmatch(r"m is drained no more; it was, by .* moving", await words(place, "undrain", "m"))
+        assert re.fullmatch(r"the emergency stop is over; it was given by .* smoke", await words(place, "resume"))
 
 
 @pytest.mark.parametrize(

@@ -287,7 +287,7 @@ def drain(server: RunningServer, machine: str, reason: str) -> None:
 def undrain(server: RunningServer, machine: str) -> None:
     """Start jobs on MACHINE again."""
     before = server.ask(commands.Undrain(machine=machine), NOTE)
-    say(f"{machine} was not drained" if before is None else f"{machine} is drained no more: it was {noted(before)}")
+    say(f"{machine} was not drained" if before is None else f"{machine} is drained no more; it was, {noted(before)}")
 
 
 @click.command("power-cycle")
@@ -322,7 +322,9 @@ def emergency_stop(server: RunningServer, yes: bool, reason: str) -> None:
 def resume(server: RunningServer) -> None:
     """End an emergency stop: jobs that wait may start."""
     before = server.ask(commands.Resume(), NOTE)
-    say("there was no emergency stop" if before is None else f"the emergency stop is over: it was {noted(before)}")
+    say(
+        "there was no emergency stop" if before is None else f"the emergency stop is over; it was given {noted(before)}"
+    )
 
 
 @click.group()
