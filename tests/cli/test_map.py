@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import structlog
 from click.testing import CliRunner
 
 from spalloc_server.cli.map import map as map_command
@@ -94,10 +95,11 @@ def test_a_picture_goes_to_a_file_with_every_board_named(config: Path, tmp_path:
 async def test_a_running_server_is_asked(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.configure()
-    async with place.simulator(), place.serving() as server:
-        server.controller.create_job(3, owner="ann")
-        server.controller.frame_changed(place.hosts[0], "it is silent")
-        result = await asyncio.to_thread(CliRunner().invoke, map_command, ["m", "--config", str(place.config)])
+    with structlog.testing.capture_logs():  # which would go where the command's words go
+        async with place.simulator(), place.serving() as server:
+            server.controller.create_job(3, owner="ann")
+            server.controller.frame_changed(place.hosts[0], "it is silent")
+            result = await asyncio.to_thread(CliRunner().invoke, map_command, ["m", "--config", str(place.config)])
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     picture = result.stdout.partition("free ")[0]
