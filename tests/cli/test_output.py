@@ -136,6 +136,16 @@ def test_a_crash_leaves_its_traceback_and_what_was_logged_before() -> None:
     assert done.returncode == 1
 
 
+def test_no_thread_writes_any_more_when_python_takes_itself_apart(tmp_path: Path) -> None:
+    code = (
+        "log.info('it'); print('that')\nimport atexit; atexit._run_exitfuncs()\n"
+        f"print(len(threading.enumerate()), file=open({str(tmp_path / 'threads')!r}, 'w'))"
+    )
+    with Sink("full disk") as sink:
+        run(code, stderr=sink.number, stdout=sink.number)
+    assert (tmp_path / "threads").read_text() == "1\n"
+
+
 def test_what_finalizers_say_at_the_very_end_is_told_too() -> None:
     done = run("import builtins\nclass Late:\n    def __del__(self): 1 / 0\nbuiltins.late = Late()")
     assert b"ZeroDivisionError" in done.stderr

@@ -31,6 +31,9 @@ __all__ = ["Stream", "never_wait"]
 FLUSH_SECONDS = 0.5
 """The longest that the end of the process waits for the last lines to be written."""
 
+JOIN_SECONDS = 0.1
+"""The longest that the end of the process waits for the thread that writes; one that is held up there sleeps on."""
+
 
 class Stream(io.TextIOBase):
     """Takes text a line at a time. No method waits or raises, but for what is not text."""
@@ -142,3 +145,6 @@ def _end(streams: list[Stream]) -> None:
     deadline = time.monotonic() + FLUSH_SECONDS
     for stream in streams:
         stream.end(max(0.0, deadline - time.monotonic()))
+    for stream in streams:  # Python crashes where a thread wakes up after Python's own end
+        stream.background.close(0.0)
+        stream.background.join(JOIN_SECONDS)
