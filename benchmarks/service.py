@@ -158,7 +158,7 @@ def report_stalls(subject: Subject) -> None:
         stalls = subject.stalls()
         worked = [worked for _, worked in stalls if worked >= 20]
         print(
-            f"ours: {len(stalls)} stalls of the event loop were logged (at most one a second), the longest "
+            f"ours: {len(stalls)} stalls of the event loop were logged (the longest of each minute), the longest "
             f"{max((stalled for stalled, _ in stalls), default=0)} ms; in {len(worked)} of them it was at work for "
             f"20 ms or more, at most {max(worked, default=0)} ms"
         )

@@ -436,6 +436,34 @@ async def test_the_job_log_tells_a_jobs_life_a_line_an_event(place: Place, clien
     assert [event["event"] for event in events] == ["created", "allocated", "ready", "destroyed"]
     assert {event["owner"] for event in events} == {"me"}
     assert (events[-1]["reason"], len(events[1]["boards"])) == ("enough", 3)
+    assert [event.get("seconds", -1) >= 0 for event in events] == [False, True, True, True]
+
+
+async def test_the_log_tells_what_happens_to_jobs_and_how_many_a_reload_and_a_stop_have_ended(
+    place: Place, clients: Clients
+) -> None:
+    with structlog.testing.capture_logs() as log:
+        async with place.simulator(), place.serving() as server:
+            client = await clients.connect(server)
+            for owner in ("ann", "bob"):
+                await client.until(await client.create(3, owner=owner), READY)
+            await client.call("destroy_job", 1, "enough")
+            place.configure(name="n")
+            server.reload()
+            last = await client.create(1)
+            await client.until(last, READY)
+    lines = [entry for entry in log if entry["event"].startswith("job ")]
+    assert [(line["event"], line["job"]) for line in lines] == [
+        *(("job created", 1), ("job allocated", 1), ("job ready", 1)),
+        *(("job created", 2), ("job allocated", 2), ("job ready", 2)),
+        *(("job ended", 1), ("job ended", 2)),
+        *(("job created", 3), ("job allocated", 3), ("job ready", 3)),
+    ]
+    ended = lines[6]
+    assert (ended["owner"], ended["machine"], ended["boards"], ended["reason"]) == ("ann", "m", 3, "enough")
+    (reload,) = (entry for entry in log if entry["event"] == "configuration reloaded")
+    assert reload["jobs_ended"] == 1
+    assert log[-1] == {"event": "stopped: jobs keep their boards", "log_level": "info", "jobs": 1, "jobs_ended": 0}
 
 
 async def test_a_board_in_quarantine_comes_back_by_itself_to_a_server_that_nobody_uses(place: Place) -> None:

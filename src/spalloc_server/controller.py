@@ -265,13 +265,13 @@ class Controller:
         """Return a frame to service; what speaks against single boards of it stays."""
         return operations.set_frame(self.engine, machine, frame, None)
 
-    def drain(self, machine: str, *, reason: str, by: str) -> None:
-        """Start no more jobs on a machine; those that run there go on, others may wait for it."""
-        operations.set_drained(self.engine, machine, Note(reason, by, self.state.clock()))
+    def drain(self, machine: str, *, reason: str, by: str) -> Note | None:
+        """Start no more jobs on a machine; those that run there go on. Return what drained it before."""
+        return operations.set_drained(self.engine, machine, Note(reason, by, self.state.clock()))
 
-    def undrain(self, machine: str) -> None:
-        """Start jobs on a machine again; also on one that has gone, should it come back."""
-        operations.set_drained(self.engine, machine, None)
+    def undrain(self, machine: str) -> Note | None:
+        """Start jobs on a machine again; also on one that has gone, should it come back. Return the note."""
+        return operations.set_drained(self.engine, machine, None)
 
     power_cycle = _of_engine(operations.power_cycle)
     kill = _of_engine(operations.kill)

@@ -221,10 +221,9 @@ class Server(InThread):
         except (ConfigurationError, ListenError) as exc:
             log.error("configuration not changed: the file is bad", error=str(exc))
             return
-        comparison = compare(self._configuration, configuration)
-        self._configure(configuration)
+        before, ended = self._configuration, self._configure(configuration)
         self._hold()
-        log.info("configuration reloaded", changes=comparison.lines() or "none")
+        log.info("configuration reloaded", changes=compare(before, configuration).lines() or "none", jobs_ended=ended)
         if sockets:
             listening = self._listen(sockets, address)
             self._chores.append(self.defects.begin(self._tasks, "listening elsewhere", listening))
@@ -346,7 +345,7 @@ class Server(InThread):
         for row in set_aside:
             log.error("stored row set aside: it makes no sense", table=row.table, key=row.key, reason=row.reason)
 
-    def _configure(self, configuration: Configuration) -> None:
+    def _configure(self, configuration: Configuration) -> int:
         self._configuration = configuration
         self._service.configure(configuration.limits, configuration.access)
         self._service.acceptor.tls = self._source.tls
@@ -359,6 +358,7 @@ class Server(InThread):
             log.warning("the configuration ends jobs", jobs=len(ended), machines=gone, job_ids=ended[:NAMED_JOBS])
         self._hardware.set_timings(self._timings or Timings.of(configuration.hardware))
         self._hardware.watch({host for machine in configuration.machines for host in machine.bmp_ips.values()})
+        return len(ended)
 
     # ---------------------------------------------------------------- from the core to the world
 
@@ -389,6 +389,7 @@ class Server(InThread):
         self._commits.stop()  # should the disk go on after all, the next start does what follows
         for connection in tuple(self._service.connections):
             connection.abort()
+        log.info("stopped: jobs keep their boards", jobs=len(self.controller.live_jobs()), jobs_ended=0)
 
     async def _finish_work(self) -> None:
         await self._commits.settle()

@@ -41,6 +41,7 @@ async def test_the_audit_names_caller_command_and_what_it_was_given(house: House
         "command": "kill",
         "job_id": 1,
         "reason": "night",
+        "jobs_ended": 1,
         "outcome": "stored",
     }
 
@@ -231,3 +232,20 @@ async def test_what_needs_no_hardware_is_not_asked_of_it(house: House) -> None:
 async def test_without_a_server_around_it_the_status_tells_what_is_known(house: House) -> None:
     view = house.application.perform(OPERATOR, commands.Status()).value
     assert (view.config, view.address, view.refusal) == (".", ("", 0), None)
+
+
+@pytest.mark.parametrize(
+    ("command", "ended"),
+    [
+        (commands.EmergencyStop(reason="smoke"), 1),
+        (commands.Kill(job_id=1, reason="night"), 1),
+        (commands.Drain(machine="m", reason="moving"), 0),
+    ],
+)
+async def test_the_audit_tells_how_many_jobs_a_command_has_ended(
+    house: House, command: commands.Command, ended: int
+) -> None:
+    with structlog.testing.capture_logs() as log:
+        house.application.perform(OPERATOR, command)
+        await house.rest()
+    assert [line["jobs_ended"] for line in log if line["event"] == "command performed"] == [ended]

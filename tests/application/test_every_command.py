@@ -87,10 +87,13 @@ EXAMPLES = [
     ),
     Example(commands.EnableFrame(machine="n", cabinet=0, frame=0), lambda it: len(it) == 3, ("boards",)),
     Example(commands.Drain(machine="m", reason="moving"), _null, ("drained",)),
-    Example(commands.Undrain(machine="n"), _null, ("drained",)),
+    Example(commands.Undrain(machine="n"), lambda it: it["by"] == "eve", ("drained",)),
     Example(commands.EmergencyStop(reason="smoke"), _null, ("jobs", "boards", "stopped")),
     Example(
-        commands.Resume(), _null, ("stopped",), lambda house: house.core.emergency_stop(reason="smoke", by="somebody")
+        commands.Resume(),
+        lambda it: it["reason"] == "smoke",
+        ("stopped",),
+        lambda house: house.core.emergency_stop(reason="smoke", by="somebody"),
     ),
     Example(commands.PowerCycle(**A_BOARD), lambda it: it["last_trial"] == "passed", ("boards",)),
     Example(

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from spalloc_server import __version__
+from spalloc_server.cli import admin
 from spalloc_server.cli.admin import COMMANDS, main
 
 
@@ -27,9 +28,26 @@ def test_every_command_is_there_and_has_its_own_help(name: str) -> None:
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:
-    result = CliRunner().invoke(main, ["dmeo"])
+    result = CliRunner().invoke(main, ["xyz"])
     assert result.exit_code == 2
-    assert "No such command 'dmeo'" in result.stderr
+    assert "No such command 'xyz'." in result.stderr
+    assert "mean" not in result.stderr
+
+
+@pytest.mark.parametrize(("said", "meant"), [("statsu", "status"), ("dmeo", "demo"), ("boord", "board")])
+def test_a_misspelt_command_brings_the_one_that_may_be_meant(said: str, meant: str) -> None:
+    result = CliRunner().invoke(main, [said])
+    assert result.exit_code == 2
+    assert f"No such command '{said}'. Did you mean '{meant}'?" in result.stderr
+
+
+def test_ctrl_c_ends_a_command_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(admin, "import_module", interrupted)
+    result = CliRunner().invoke(main, ["status"])
+    assert (result.exit_code, result.output) == (130, "")
 
 
 def test_it_tells_its_version() -> None:

@@ -75,7 +75,7 @@ def test_it_describes_what_the_file_says(tmp_path: Path) -> None:
     config = write(tmp_path, TWO)
     assert told(config) == [
         "small: 4 x 2 triads, 23 boards in 1 frame, 1 dead board, 2 dead links, tags default",
-        "desk: 1 x 1 triads, 1 board in 1 frame, 2 dead boards, tags desk, test",
+        "desk: 1 x 1 triads, 1 board in 1 frame, tags desk, test",
         f"{config} is good: 2 machines, 24 boards",
     ]
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from spalloc_server.cli import demo, demo_view
 from spalloc_server.cli.demo_view import Events, picture, show
 from spalloc_server.config.load import load
+from spalloc_server.config.machine import Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, Outcome
 from tests.house import PATIENCE, Place
@@ -115,3 +116,33 @@ async def test_the_picture_is_drawn_again_and_again_on_a_terminal(
         with pytest.raises(asyncio.CancelledError):
             await showing
     assert screen.getvalue().endswith("\x1b[?25h"), "the cursor is back"
+
+
+def test_jobs_of_other_machines_are_not_counted_as_on_the_one_that_is_shown() -> None:
+    core = Controller()
+    (machine,) = load(EXAMPLES / "simulated-24.toml").machines
+    other = Machine.single_board("other", bmp_ip="bmp", spinnaker_ip="board")
+    core.configure(Configuration([machine, other]))
+    for name in ("other", machine.name):
+        core.create_job(1, machine=name, owner="me")
+    console = Console(file=io.StringIO(), width=80)
+    console.print(picture(machine, core.list_jobs(), []))
+    assert isinstance(console.file, io.StringIO)
+    assert "  1 of 24 boards in use, 1 switched on" in console.file.getvalue()
+
+
+async def test_owners_are_shown_escaped_in_lines_and_in_the_picture(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.configure()
+    async with place.simulator(), place.serving() as server, asyncio.timeout(PATIENCE):
+        (machine,) = server.controller.machines.values()
+        server.controller.create_job(owner="a\x1b[31m:skull:\n")
+        for live in (True, False):
+            screen = io.StringIO()
+            console = Console(file=screen, width=120, force_terminal=live)
+            showing = asyncio.create_task(show(*server.address, machine, live=live, console=console))
+            while r"a\x1b[31m:skull:\n" not in screen.getvalue():  # noqa: ASYNC110 - a screen tells nobody
+                await asyncio.sleep(0)
+            showing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await showing

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import structlog
 from click.testing import CliRunner
 
 from spalloc_server.cli.map import map as map_command
@@ -94,15 +95,19 @@ def test_a_picture_goes_to_a_file_with_every_board_named(config: Path, tmp_path:
 async def test_a_running_server_is_asked(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.configure()
-    async with place.simulator(), place.serving() as server:
-        server.controller.create_job(3, owner="ann")
-        server.controller.frame_changed(place.hosts[0], "it is silent")
-        result = await asyncio.to_thread(CliRunner().invoke, map_command, ["m", "--config", str(place.config)])
+    with structlog.testing.capture_logs():  # which would go where the command's words go
+        async with place.simulator(), place.serving() as server:
+            server.controller.create_job(3, owner="ann")
+            server.controller.frame_changed(place.hosts[0], "it is silent")
+            result = await asyncio.to_thread(CliRunner().invoke, map_command, ["m", "--config", str(place.config)])
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
-    assert result.stdout.partition("free ")[0].count("!") == 12
+    picture = result.stdout.partition("free ")[0]
+    assert (picture.count("a"), picture.count("!")) == (3, 9), "who has boards of the frame is seen"
     assert "job 1 of ann" in result.stdout
-    assert result.stdout.splitlines()[-1] == "cabinet 0, frame 0, 12 boards, is out of service: it is silent"
+    assert result.stdout.splitlines()[-1] == (
+        "cabinet 0, frame 0, 12 boards, is out of service: it is silent; in use by job 1"
+    )
 
 
 def test_a_machine_that_there_is_not_is_one_line(config: Path) -> None:
@@ -125,3 +130,14 @@ def test_a_picture_that_cannot_be_written_is_one_line(config: Path, tmp_path: Pa
     assert result.exit_code == 1
     assert line.startswith("spalloc-admin map: ")
     assert "frame.svg" in line
+
+
+def test_boards_of_a_disabled_frame_are_drawn_as_their_jobs_until_these_have_ended(config: Path) -> None:
+    core = busy(config)
+    core.disable_frame("frame", (0, 0), reason="fans", by="bob")
+    store(config, core.take_changes())
+    text = drawn("frame", "--config", config)
+    picture = text.partition("free ")[0]
+    assert [picture.count(mark) for mark in "a~!"] == [6, 1, 17], "one has yet to be switched off"
+    assert "boards, is out of service: fans (by bob)" not in text
+    assert "are out of service: fans (by bob); in use by job 1" in text

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +17,9 @@ from click.testing import CliRunner, Result
 
 from spalloc_server.cli import running_server
 from spalloc_server.cli.admin import main
+from spalloc_server.cli.tables import show_machines
 from spalloc_server.controller import BoardFailure, Outcome
+from spalloc_server.core.model.views import MachineView
 from spalloc_server.frontends.operators.protocol import socket_path
 from spalloc_server.server import Server
 from tests.house import Client, Place
@@ -95,7 +99,7 @@ async def test_status_is_for_people_and_with_json_for_programs(place: Place) -> 
         shown = await words(place, "status")
         assert f"port {server.address[1]}" in shown
         assert "jobs: 1 ready" in shown
-        assert "m 2x2 12 3 9 0 0 0 1" in shown
+        assert "m 2x2 12 3 9 0 0 0 0 1" in shown
         assert (await data(place, "status"))["jobs"] == {"ready": 1}
 
 
@@ -296,3 +300,115 @@ async def test_a_server_of_another_version_is_told_apart(place: Place, said: byt
     async with Replies(socket_path(place.state), said) as server:
         assert told in await complaint(place, "status")
     assert len(server.requests) == 1
+
+
+# -------------------------------------------------------------------- text from users
+
+
+HOSTILE = "red\x1b[31m\x9b1m\u202e:skull:\x7f\n[b]9 root ready"
+SHOWN = r"red\x1b[31m\x9b1m\u202e:skull:\x7f\n[b]9 root ready"
+
+
+async def test_what_users_and_operators_have_typed_is_shown_escaped_and_is_data_in_json(place: Place) -> None:
+    async with serving(place) as (_, client):
+        job_id = await client.create(3, owner=HOSTILE)
+        status = await client.until(job_id, READY)
+        assert status["state"] == READY
+        board = (await client.call("get_job_machine_info", job_id))["connections"][0][1]
+        await client.call("report_problem", board, description=HOSTILE)
+        await admin(place, "frame", "disable", "m", 0, 0, "--reason", HOSTILE)
+        await admin(place, "drain", "m", "--reason", HOSTILE)
+        looks = [("status",), ("machines",), ("boards",), ("jobs",), ("job", job_id), ("explain", job_id), ("map", "m")]
+        for look in looks:
+            output = (await admin(place, *look)).output
+            assert SHOWN in output, look
+            assert all(line.isprintable() for line in output.splitlines()), look
+            if look[0] != "map":
+                told = (await admin(place, *look, "--json")).output
+                assert all(line.isascii() and line.isprintable() for line in told.splitlines()), look
+                assert json.dumps(HOSTILE) in told, look
+        await admin(place, "emergency-stop", "--yes", "--reason", HOSTILE)
+        assert SHOWN in (await admin(place, "explain", job_id)).output
+        assert SHOWN in await complaint(place, "undrain", HOSTILE)
+
+
+async def test_bytes_that_are_no_text_are_refused_in_a_reason_and_escaped_in_a_path(tmp_path: Path) -> None:
+    place = Place(tmp_path / "folder-\udcff")
+    place.folder.mkdir()
+    place.configure()
+    async with serving(place):
+        assert "is no text in UTF-8" in await complaint(place, "kill", 1, "--reason", "\udcff")
+        assert r"folder-\xff" in await words(place, "status")
+
+
+# -------------------------------------------------------------------- what was so before
+
+
+async def test_who_closes_what_is_closed_is_told_what_is_replaced(place: Place) -> None:
+    async with serving(place):
+        for close in (
+            ("drain", "m"),
+            ("emergency-stop", "--yes"),
+            ("frame", "disable", "m", 0, 0),
+        ):
+            assert "already" not in await words(place, *close, "--reason", "first")
+            shown = await words(place, *close, "--reason", "second")
+            assert re.search(r"it was so already, by \S+, \d+ s ago: first; that reason is replaced$", shown), shown
+        await words(place, "frame", "enable", "m", 0, 0)
+        board = ("board", "disable", "m", 0, 0, 1)
+        assert "already" not in await words(place, *board, "--reason", "first")
+        assert "it was out of service already: first (by " in await words(place, *board, "--reason", "second")
+
+
+async def test_who_opens_what_is_open_is_told_so(place: Place) -> None:
+    async with serving(place):
+        assert await words(place, "undrain", "m") == "m was not drained"
+        assert await words(place, "resume") == "there was no emergency stop"
+        await words(place, "drain", "m", "--reason", "moving")
+        await words(place, "emergency-stop", "--yes", "--reason", "smoke")
+        assert re.fullmatch(r"m is drained no more; it was, by .* moving", await words(place, "undrain", "m"))
+        assert re.fullmatch(r"the emergency stop is over; it was given by .* smoke", await words(place, "resume"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("kill", 1),
+        ("drain", "m"),
+        ("emergency-stop", "--yes"),
+        ("board", "disable", "m", 0, 0, 0),
+        ("frame", "disable", "m", 0, 0),
+    ],
+)
+@pytest.mark.parametrize("reason", ["", " \n"])
+async def test_a_reason_is_to_say_something(place: Place, command: tuple[object, ...], reason: str) -> None:
+    result = await admin(place, *command, "--reason", reason)
+    assert result.exit_code == 2
+    assert "it is empty: say why" in result.stderr
+
+
+async def test_a_config_file_that_is_not_there_is_named(place: Place, tmp_path: Path) -> None:
+    told = f"there is no config file {tmp_path / 'none.toml'}"
+    assert told in await complaint(None, "status", "--config", tmp_path / "none.toml")
+    assert told in await complaint(None, "map", "m", "--config", tmp_path / "none.toml")
+
+
+async def test_every_board_is_in_one_column_of_the_status(place: Place) -> None:
+    place.configure(seconds_before_free=60)
+    async with serving(place) as (server, client):
+        job_id = await client.create(3)
+        await client.until(job_id, READY)
+        other = await client.create(1)
+        await client.until(other, READY)
+        await words(place, "frame", "disable", "m", 0, 0, "--reason", "fans")
+        assert "m 2x2 12 4 0 0 0 8 0 2 4 boards more to go out of service when free" in await words(place, "status")
+        await words(place, "frame", "enable", "m", 0, 0)
+        await client.call("destroy_job", other)
+        assert server.controller.machine_views()[0].boards["switching off"] == 1
+        assert "m 2x2 12 3 8 1 0 0 0 1" in " ".join(table(server.controller.machine_views()).split())
+
+
+def table(views: list[MachineView]) -> str:
+    with redirect_stdout(io.StringIO()) as output:
+        show_machines(views)
+    return output.getvalue()

@@ -69,7 +69,7 @@ def test_text_gets_there_by_every_way_and_in_order() -> None:
     told = done.stderr.decode()
     at = -1
     for what in (
-        "by structlog  value='(Unshowable that cannot be shown: RuntimeError)'  bytes='\\udc80'",
+        'by structlog  value="(Unshowable that cannot be shown: RuntimeError)"  bytes="\\udc80"',
         "error   by the standard library %s",
         "error   with the wrong arguments",
         "error   with a level of its own",
@@ -134,6 +134,16 @@ def test_a_crash_leaves_its_traceback_and_what_was_logged_before() -> None:
     assert lines[1000:] == [*lines[1000:-1], "RuntimeError: the end"]
     assert "Traceback (most recent call last):" in lines
     assert done.returncode == 1
+
+
+def test_no_thread_writes_any_more_when_python_takes_itself_apart(tmp_path: Path) -> None:
+    code = (
+        "log.info('it'); print('that')\nimport atexit; atexit._run_exitfuncs()\n"
+        f"print(len(threading.enumerate()), file=open({str(tmp_path / 'threads')!r}, 'w'))"
+    )
+    with Sink("full disk") as sink:
+        run(code, stderr=sink.number, stdout=sink.number)
+    assert (tmp_path / "threads").read_text() == "1\n"
 
 
 def test_what_finalizers_say_at_the_very_end_is_told_too() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import io
 import os
 import signal
 import sys
 
 import pytest
 
-from spalloc_server.cli.process import count, on_stop_signals, one_line_errors, run
+from spalloc_server.cli import process
+from spalloc_server.cli.process import count, on_stop_signals, one_line_errors, run, say
 from spalloc_server.errors import ListenError, SpallocServerError
 from tests.house import PATIENCE
 
@@ -59,3 +62,39 @@ def test_signals_are_heeded_with_and_without_uvloop(uvloop: bool, monkeypatch: p
 
 def test_numbers_agree_with_their_nouns() -> None:
     assert [count(number, "board") for number in (0, 1, 2)] == ["0 boards", "1 board", "2 boards"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_long_line_goes_on_below_between_two_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    for file, indent, lines in (
+        (Terminal(), 0, ["reason  it waits for boards of", "a-machine-with-a-name-of-over-thirty", "and more"]),
+        (
+            Terminal(),
+            8,
+            ["reason  it waits for boards of", "        a-machine-with-a-name-of-over-thirty", "        and more"],
+        ),
+        (io.StringIO(), 0, ["reason  it waits for boards of a-machine-with-a-name-of-over-thirty and more"]),
+    ):
+        say("reason  it waits for boards of a-machine-with-a-name-of-over-thirty and more", indent=indent, file=file)
+        assert file.getvalue().splitlines() == lines
+
+
+def test_ctrl_c_before_it_has_begun_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(process, "_loop_factory", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("program", main())
+    gc.collect()
+    assert [str(each.message) for each in recwarn if "never awaited" in str(each.message)] == []

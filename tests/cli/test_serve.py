@@ -98,7 +98,7 @@ def test_it_serves_reloads_and_stops_gracefully(config: Path, tmp_path: Path) ->
     options = ["--log-format", "json", config, "-p", "0", "--state", tmp_path / "state.db", "--job-log", tmp_path / "j"]
     with running("spalloc_server", *options) as process:
         serving = logged(process, "serving")
-        assert (serving["machines"], serving["boards"]) == ("frame (24 boards)", 24)
+        assert (serving["machines"], serving["boards"]) == ({"frame": 24}, 24)
         port = int(str(serving["address"]).removeprefix("127.0.0.1:"))
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client, client.makefile("rw") as lines:
             lines.write('{"command": "create_job", "kwargs": {"owner": "me"}}\n')

@@ -98,6 +98,9 @@ def test_people_get_a_table_and_a_picture(tmp_path: Path) -> None:
         ("a.csv", "submit_s,duration_s,owner,request\n0,-1,me,1\n", "-1 is no number of seconds"),
         ("a.csv", "submit_s,duration_s,owner,request\n0,1\n", "line 2: it has too few columns"),
         ("a.swf", "1 2 3\n", "line 1"),
+        ("a.swf", SWF + "Version: 2\n", "line 5"),
+        ("a.swf", SWF.replace(" 12 ", " 1.5 "), "1.5 is no whole number"),
+        ("a.swf", SWF.replace(" 12 ", " inf "), "line 2"),
         ("a.swf", SWF.replace(" 100 ", " nan "), "nan is no number of seconds"),
     ],
 )
@@ -140,3 +143,18 @@ def test_a_trace_or_a_history_must_be_given() -> None:
     result = CliRunner().invoke(simulate, ["--machine", "2x2"])
     assert result.exit_code == 2
     assert "either a TRACE or --from-history" in result.stderr
+
+
+def test_logs_of_other_machines_are_read_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "wild.swf"
+    text = (
+        "Version: 2\n"
+        "Computer: Großrechner\n"
+        "; Note: é\n"
+        "1 0 -1 100.00 4.00 -1 -1 12.00 -1 -1 1 3 -1 -1 -1 -1 -1 -1 ; Größe\n"
+        "2 10.50 -1 50 12 -1 -1 -1 -1 -1 1 4 -1 -1 -1 -1 -1 -1\n"
+        "3 15 -1 -1.00 12 -1 -1 -1 -1 -1 0 4 -1 -1 -1 -1 -1 -1\n"
+    )
+    path.write_bytes(text.encode("latin-1"))
+    told = figures(path, "--machine", "2x2", "--cool-down", 0)
+    assert (told["jobs"], told["max_wait_s"], told["makespan_s"]) == (2, 89.5, 150.0)

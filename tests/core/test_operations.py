@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import pytest
 
+from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import Health
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller
@@ -377,3 +379,60 @@ def test_a_switch_that_fails_is_on_record_with_its_time() -> None:
     house.after(5)
     house.controller.switched(Outcome(on.operation, (BoardFailure(BMP, 0, "no FPGA"),)))
     assert board(house).failures == [(1005.0, "no FPGA")]
+
+
+@pytest.mark.parametrize("reserved", [True, False])
+def test_a_job_that_waits_is_told_what_is_closed_and_promised_nothing(reserved: bool) -> None:
+    closures: list[tuple[Callable[[Controller], object], str]] = [
+        (lambda core: core.disable_frame("m", (0, 0), **WHY), "cabinet 0, frame 0 of m is disabled by eve: smells"),
+        (lambda core: core.frame_changed(BMP, "no answer"), "cabinet 0, frame 0 of m is out of service: no answer"),
+        (lambda core: core.drain("m", **WHY), "m is drained by eve: smells"),
+        (
+            lambda core: core.emergency_stop(**WHY),
+            "nothing starts before the emergency stop by eve is over: smells",
+        ),
+    ]
+    for close, told in closures:
+        house = a_house(1)
+        if reserved:
+            house.create(3)
+            house.hardware()
+            waiting = house.create(3)
+            close(house.controller)
+        else:
+            close(house.controller)
+            waiting = house.create(3)
+        view = house.controller.job_view(waiting)
+        assert (view.reason or "").endswith(f"; {told}")
+        assert " in 0 s" not in (view.reason or "")
+        assert view.predicted_start is None
+
+
+def test_frames_that_are_closed_are_no_reason_for_a_job_that_waits_for_others() -> None:
+    house = House(a_machine("m", 4, 4), seconds_before_free=0)
+    house.controller.disable_frame("m", (0, 0), **WHY)
+    house.create(24)
+    waiting = house.controller.job_view(house.create(3))
+    assert waiting.predicted_start is not None
+    assert "disabled" not in (waiting.reason or "")
+
+
+def test_what_is_closed_twice_tells_what_was_said_before_and_what_is_opened_tells_what_was_closed() -> None:
+    core = a_house().controller
+    first, second = Note("smells", "eve", 1000.0), Note("burns", "ann", 1000.0)
+    closures: list[tuple[Callable[..., object], Callable[[], object]]] = [
+        (partial(core.drain, "m"), partial(core.undrain, "m")),
+        (core.emergency_stop, core.resume),
+    ]
+    for close, open_ in closures:
+        assert open_() is None
+        assert close(reason="smells", by="eve") is None
+        assert close(reason="burns", by="ann") == first
+        assert open_() == second
+        assert open_() is None
+
+
+def test_a_board_without_a_place_is_not_counted() -> None:
+    core = House(Machine.single_board("m", bmp_ip="bmp", spinnaker_ip="board")).controller
+    (view,) = core.machine_views()
+    assert view.boards == {"free": 1}

@@ -80,3 +80,12 @@ def test_the_pictures_in_the_docs_are_what_this_code_draws(name: str) -> None:
     exec((ROOT / "docs" / "draw_pictures.py").read_text(), script)
     draw = script["PICTURES"][name]  # type: ignore[index]
     assert (ROOT / "docs" / "img" / name).read_text() == draw()
+
+
+def test_no_text_makes_a_picture_malformed() -> None:
+    hostile = "a\x00\x1b[31m\x9b\ufffe\udc80\u202e<b>&\n"
+    tiles = {(0, 0, 0): Tile(job_id=7, text=hostile, title=hostile)}
+    root = ET.fromstring(machine_svg(hostile, (2, 2), tiles, {7: hostile}).encode())
+    shown = r"a\x00\x1b[31m\x9b\ufffe\udc80\u202e<b>&\n"
+    texts = [each.text for each in root.iter() if each.text and "31m" in each.text]
+    assert texts == [f"{shown}: 2 x 2 triads", shown, shown, shown]

@@ -15,11 +15,12 @@ TILES = {
     (0, 0, 2): Tile(condition=Condition.dead),
     (1, 0, 0): Tile(condition=Condition.resting),
     (1, 0, 1): Tile(job_id=9, condition=Condition.out_of_service),
+    (1, 0, 2): Tile(condition=Condition.out_of_service),
 }
 
 
 def test_letters_stand_where_hexagons_do() -> None:
-    assert plain_map((2, 1), TILES).splitlines() == ["× .", " b !", "a ~"]  # noqa: RUF001 - the mark
+    assert plain_map((2, 1), TILES).splitlines() == ["× !", " b b", "a ~"]  # noqa: RUF001 - the mark
 
 
 def test_each_job_has_a_letter() -> None:
@@ -38,11 +39,9 @@ def test_each_board_is_two_halves_of_its_colour() -> None:
         for colour in (style.color, style.bgcolor):  # type: ignore[union-attr]
             if colour is not None:
                 halves[colour.name] += 1
-    free = CONDITION_COLOURS[Condition.usable]
     assert halves == {
         colours[7]: 2,
-        colours[9]: 2,
-        free: 2,
+        colours[9]: 4,
         CONDITION_COLOURS[Condition.dead]: 2,
         CONDITION_COLOURS[Condition.resting]: 2,
         CONDITION_COLOURS[Condition.out_of_service]: 2,

@@ -199,3 +199,17 @@ def test_records_that_are_not_to_be_joined_are_written_one_by_one() -> None:
     sink.written()
     sink.background.close(PATIENCE)
     assert sink.calls == 4
+
+
+def test_after_closing_the_thread_ends_unless_a_write_hangs(sink: Sink) -> None:
+    sink.error = OSError()
+    sink.background.put(b"never\n")
+    assert sink.background.close(0.0) == 1
+    assert sink.background.join(PATIENCE)
+    other = Sink()
+    other.hang()
+    other.background.close(0.0)
+    assert not other.background.join(0.0)
+    other.goes_on.set()
+    assert other.background.join(PATIENCE)
+    assert Sink().background.join(0.0)

@@ -146,7 +146,10 @@ async def test_the_log_of_the_last_moments_is_there_after_the_end(place: Place) 
             server.signal(signal.SIGHUP)
             server.signal(signal.SIGTERM)
             await server.ended()
-        assert reader.events()[-1] == "configuration not changed: the file is bad"
+        assert reader.events()[-2:] == [
+            "configuration not changed: the file is bad",
+            "stopped: jobs keep their boards",
+        ]
 
 
 async def test_a_job_log_that_nobody_reads_holds_up_no_upgrade_and_no_stop(place: Place, clients: Clients) -> None:

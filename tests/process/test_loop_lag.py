@@ -35,30 +35,40 @@ def test_beats_that_are_hardly_late_count_for_nothing(watched: tuple[StallDetect
     assert (detector.count, lines) == (0, [])
 
 
-def test_a_stall_is_counted_and_logged_with_the_work_that_was_done(
+def test_a_stall_is_a_warning_only_where_the_server_itself_was_busy(
     watched: tuple[StallDetector, Clock, Clock],
 ) -> None:
     detector, clock, cpu_clock = watched
-    clock.now += BEAT_SECONDS + 0.05
-    cpu_clock.now += 0.04
+    for stalled, worked in ((0.05, 0.04), (0.08, 0.01), (0.03, 0.03), (0.06, 0.02)):
+        clock.now += BEAT_SECONDS + stalled
+        cpu_clock.now += worked
+        with capture_logs() as lines:
+            detector.beat()
+        assert lines == [], "stalls are summed up"
+    assert detector.count == 4
+    assert detector.longest == pytest.approx(0.08)
+    clock.now = LOG_SECONDS
+    detector._beaten = clock.now - BEAT_SECONDS  # a beat in time
     with capture_logs() as lines:
         detector.beat()
-    assert detector.count == 1
-    assert detector.longest == pytest.approx(0.05)
-    assert [(line["event"], line["stalled_ms"], line["cpu_ms"]) for line in lines] == [("event loop stalled", 50, 40)]
+    assert [(line["log_level"], line["event"]) for line in lines] == [
+        ("warning", "event loop stalled"),
+        ("info", "event loop kept waiting by the computer"),
+    ]
+    assert [(line["stalled_ms"], line["cpu_ms"], line["stalls"]) for line in lines] == [(50, 40, 2), (80, 10, 2)]
 
 
-def test_many_stalls_make_one_line_a_second_with_the_longest(watched: tuple[StallDetector, Clock, Clock]) -> None:
-    detector, clock, _ = watched
-    with capture_logs() as lines:
-        for late in (0.03, 0.09, 0.04):
-            clock.now += BEAT_SECONDS + late
+def test_stalls_are_told_once_a_minute_and_then_begin_anew(watched: tuple[StallDetector, Clock, Clock]) -> None:
+    detector, clock, cpu_clock = watched
+    told = []
+    for beat in range(int(2.1 * LOG_SECONDS / BEAT_SECONDS)):
+        late = 0.05 if beat in {10, 1.5 * LOG_SECONDS / BEAT_SECONDS} else 0.0
+        clock.now += BEAT_SECONDS + late
+        cpu_clock.now += late
+        with capture_logs() as lines:
             detector.beat()
-        assert [line["stalled_ms"] for line in lines] == [30]
-        for _ in range(int(LOG_SECONDS / BEAT_SECONDS)):
-            clock.now += BEAT_SECONDS
-            detector.beat()
-    assert [(line["stalls"], line["stalled_ms"]) for line in lines] == [(1, 30), (3, 90)]
+        told += [(int(clock.now // LOG_SECONDS), line["stalls"]) for line in lines]
+    assert told == [(1, 1), (2, 1)]
 
 
 async def test_a_callback_that_takes_its_time_is_noticed() -> None:

@@ -127,12 +127,12 @@ class Application:
         """
         try:
             self._admit(caller, command)
-            status = type(command) is commands.Status
+            before, status = self._live(command), type(command) is commands.Status
             value = self._status() if status else PERFORM[type(command)](self._core, caller, command)
         except Exception as error:
             self._failed(caller, command, error)
             raise
-        return self._done(caller, command, value)
+        return self._done(caller, command, value, ended=before - self._live(command))
 
     def renew(self, caller: Caller, job_id: int) -> int:
         """Renew a job's lease, as every command does that names it; return the revision of its state.
@@ -170,15 +170,19 @@ class Application:
                 self._failed(caller, command, error)
             raise
 
+    def _live(self, command: Command) -> int:
+        """How many jobs there are, where the audit is to tell how many the command ends."""
+        return len(self._core.state.jobs) if command.audited else 0
+
     def _admit(self, caller: Caller, command: Command) -> None:
         self.authorisation.check(caller, command)
         if self.read_only is not None and command.changes and not command.even_if_read_only:
             raise ReadOnlyError(self.read_only)
 
-    def _done(self, caller: Caller, command: Command, value: Any) -> Answer:
+    def _done(self, caller: Caller, command: Command, value: Any, *, ended: int = 0) -> Answer:
         commit = self._hold() if command.changes else None
         if command.audited:
-            self._audit.performed(caller, command, commit)
+            self._audit.performed(caller, command, commit, ended=ended)
         return Answer(value, commit)
 
     def _failed(self, caller: Caller, command: Command, error: Exception) -> None:
@@ -203,8 +207,13 @@ class Application:
             defects=self._defects.count,
             last_defect=self._defects.last,
             set_aside=self._core.set_aside(),
-            config=str(about.config),
-            state=str(about.state),
+            config=_text(about.config),
+            state=_text(about.state),
             address=about.address,
             connections=about.connections,
         )
+
+
+def _text(path: Path) -> str:
+    """A path as text that any encoding has; its bytes may be no text at all."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -38,8 +38,8 @@ class Audit:
         self._commits = commits
         self._complaints = Complaints(clock)
 
-    def performed(self, caller: Caller, command: Command, commit: int | None) -> None:
-        """Log a command that was performed, once `commit` is over; now, where it waits for none."""
+    def performed(self, caller: Caller, command: Command, commit: int | None, *, ended: int = 0) -> None:
+        """Log a command that was performed, and how many jobs it `ended`, once `commit` is over; None is over."""
         if commit is None:
             log.info("command performed", **_facts(caller, command), outcome="done")
             return
@@ -48,10 +48,11 @@ class Audit:
         def over(error: str | None) -> None:
             late.cancel()
             if error is None:
-                log.info("command performed", **_facts(caller, command), outcome="stored")
+                log.info("command performed", **_facts(caller, command), jobs_ended=ended, outcome="stored")
             else:
                 told = f"not stored: {error}"
-                log.error("command performed but not stored", **_facts(caller, command), outcome=told)
+                facts = _facts(caller, command)
+                log.error("command performed but not stored", **facts, jobs_ended=ended, outcome=told)
 
         self._commits.when_over(commit, over)
 

@@ -28,7 +28,7 @@ MAX_REASON = 1000
 """Characters of an operator's reason (else an exception)."""
 
 Whole: TypeAlias = Annotated[int, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
-Reason: TypeAlias = Annotated[str, Meta(max_length=MAX_REASON)]
+Reason: TypeAlias = Annotated[str, Meta(max_length=MAX_REASON, pattern=r"\S")]
 Keepalive: TypeAlias = Annotated[float, Meta(ge=-MAX_SECONDS, le=MAX_SECONDS)]
 
 
@@ -267,20 +267,20 @@ class EnableFrame(OfFrame, frozen=True, tag="enable frame"):
 
 
 class Drain(Safeguard, frozen=True, tag="drain"):
-    """Start no more jobs on a machine."""
+    """Start no more jobs on a machine. The `Note` that this replaces, or None."""
 
     machine: str
     reason: Reason
 
 
 class Undrain(Command, frozen=True, tag="undrain"):
-    """Start jobs on a machine again."""
+    """Start jobs on a machine again. The `Note` that this ends, or None."""
 
     machine: str
 
 
 class EmergencyStop(Safeguard, frozen=True, tag="emergency-stop"):
-    """Switch everything off."""
+    """Switch everything off. The `Note` that this replaces, or None."""
 
     permission = Permission.STOP
 
@@ -288,7 +288,7 @@ class EmergencyStop(Safeguard, frozen=True, tag="emergency-stop"):
 
 
 class Resume(Command, frozen=True, tag="resume"):
-    """The emergency is over."""
+    """The emergency is over. The `Note` that this ends, or None."""
 
     permission = Permission.STOP
 

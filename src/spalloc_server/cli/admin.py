@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 import click
 
 from spalloc_server import __version__
-from spalloc_server.cli import signals
 
 __all__ = ["main"]
 
@@ -38,6 +39,21 @@ COMMANDS = {
 
 
 class _LazyGroup(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(130) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = "".join(f" Did you mean {meant!r}?" for meant in get_close_matches(args[0], COMMANDS, n=1))
+            raise click.UsageError(f"{error.message}{hint}", ctx) from error
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
 
@@ -60,5 +76,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    signals.hold_interrupt()()
-    main()
+    from spalloc_server.cli import start
+
+    start.admin()

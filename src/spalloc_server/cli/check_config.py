@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from spalloc_server.cli.process import PATH, count, one_line_errors
+from spalloc_server.cli.process import PATH, count, one_line_errors, say
 from spalloc_server.config.compare import compare
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import Machine
@@ -37,19 +37,20 @@ def check_config(config: Path, against: Path | None, allow_unsafe_config: bool) 
             configuration = load(config, allow_unsafe=allow_unsafe_config)
             tls_context(configuration.access, config.parent)
         for machine in configuration.machines:
-            click.echo(_description(machine))
+            say(_description(machine))
         boards = sum(len(machine.live_boards) for machine in configuration.machines)
-        click.echo(f"{config} is good: {count(len(configuration.machines), 'machine')}, {count(boards, 'board')}")
+        say(f"{config} is good: {count(len(configuration.machines), 'machine')}, {count(boards, 'board')}")
         if against is not None:
             for line in _changes(configuration, _restored(against, configuration)):
-                click.echo(line)
+                say(line)
 
 
 def _description(machine: Machine) -> str:
+    dead = len(machine.dead_boards & machine.board_locations.keys())  # without a place it is only a gap in a triad
     parts = [
         f"{machine.name}: {machine.width} x {machine.height} triads",
         f"{count(len(machine.live_boards), 'board')} in {count(len(machine.frames), 'frame')}",
-        *([count(len(machine.dead_boards), "dead board")] if machine.dead_boards else ()),
+        *([count(dead, "dead board")] if dead else ()),
         *([count(len(machine.dead_links), "dead link")] if machine.dead_links else ()),
         f"tags {', '.join(sorted(machine.tags)) or 'none'}",
     ]
@@ -62,7 +63,7 @@ def _restored(path: Path, configuration: Configuration) -> Controller:
     with consistent(path):
         set_aside = core.restore(state, configuration.machines)
     for row in set_aside:
-        click.echo(f"{row.table}/{row.key} in {path} would be set aside, since it makes no sense: {row.reason}")
+        say(f"{row.table}/{row.key} in {path} would be set aside, since it makes no sense: {row.reason}")
     return core
 
 

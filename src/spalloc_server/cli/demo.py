@@ -11,9 +11,11 @@ which boards are on, and which links they stop.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import shlex
+import socket
 import sys
 import time
 from collections.abc import Coroutine, Iterable
@@ -34,7 +36,7 @@ from spalloc_server.config.watch import DEFAULT_PORT
 from spalloc_server.controller import JobState
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.bmp import Bmp
-from spalloc_server.hardware.scp import FLAG_REGISTER, Command, stop_register
+from spalloc_server.hardware.scp import FLAG_REGISTER, SCP_PORT, Command, stop_register
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
 
@@ -49,6 +51,12 @@ ONCE_SECONDS = 60.0
 """The longest that `demo --once` may take."""
 POLL_SECONDS = 0.05
 """`demo --once`: between looks whether boards are off."""
+MOST_DEMOS: Final = 99
+"""On one computer at a time."""
+FIRST_NETWORK: Final = '"127.1.0.0"'
+"""The `base_ip` of the demo's own machine, as its config file has it."""
+COLUMNS: Final = 80
+"""Of the terminal that it speaks to."""
 
 
 FPGA_OFF: Final = 0xFFFFFFFF
@@ -97,13 +105,14 @@ async def _demo(
     config: Path, port: int, state: Path | None, *, real_timings: bool, users: Iterable[str], once: bool
 ) -> None:
     started = time.monotonic()
-    configuration = load(config)
-    if not configuration.machines:
-        raise ConfigurationError(f"{config}: has no machines to simulate")
     stopping = asyncio.Event()
     process.on_stop_signals(stopping.set)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="spalloc-demo-")))
+        config = _beside_other_demos(config, folder)
+        configuration = load(config)
+        if not configuration.machines:
+            raise ConfigurationError(f"{config}: has no machines to simulate")
         state = state or folder / "state.db"
         hardware, server = _hardware(config, folder, real_timings=real_timings), _server(config, port, state)
         parts = [hardware, server]
@@ -121,7 +130,31 @@ async def _demo(
             life.append(show(HOST, port, machine, live=sys.stdout.isatty()))
         life += [use(HOST, port, user) for user in users]
         await _until(stopping, life)
-    print("stopped")
+    process.say("stopped")
+
+
+def _beside_other_demos(config: Path, folder: Path) -> Path:
+    """The config file of the demo's own machine, or a copy with other addresses, where another demo has these."""
+    if config != MILLION_CORE:
+        return config
+    text = config.read_text(encoding="utf-8")
+    network = next((number for number in range(1, MOST_DEMOS + 1) if _is_free(f"127.{number}.0.0")), 1)
+    if network == 1 or FIRST_NETWORK not in text:
+        return config
+    copy = folder / config.name
+    table = json.dumps(str(config.with_name("spinner-1200.csv")))
+    copy.write_text(text.replace(FIRST_NETWORK, f'"127.{network}.0.0"').replace('"spinner-1200.csv"', table))
+    return copy
+
+
+def _is_free(host: str) -> bool:
+    """Whether no simulated frame has this address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        try:
+            one.bind((host, SCP_PORT))
+        except OSError:
+            return False
+    return True
 
 
 def _hardware(config: Path, folder: Path, *, real_timings: bool) -> Part:
@@ -155,7 +188,7 @@ async def _keep_serving(parts: list[Part], config: Path, state: Path, port: int)
     """Start the server, the last of the parts, again whenever it ends by itself: its jobs and their boards go on."""
     while True:
         how = await parts[-1].ended()
-        print(f"the server {how}; it is started again, and goes on with its jobs", flush=True)
+        process.say(f"the server {how}; it is started again, and goes on with its jobs")
         parts[-1] = _server(config, port, state)
         await parts[-1].begin()
         await parts[-1].ready()
@@ -164,7 +197,7 @@ async def _keep_serving(parts: list[Part], config: Path, state: Path, port: int)
 async def _watch(hardware: Part, stopping: asyncio.Event) -> None:
     """End the demo where the hardware ends."""
     how = await hardware.ended()
-    print(f"the simulated hardware {how}: the demo ends", flush=True)
+    process.say(f"the simulated hardware {how}: the demo ends")
     stopping.set()
 
 
@@ -172,30 +205,36 @@ def _introduce(configuration: Configuration, port: int, state: Path, seconds: fl
     """Tell how to reach it, in lines of 80 columns at most where the names are not longer than usual."""
     at = f"--hostname {HOST}" + (f" --port {port}" if port != DEFAULT_PORT else "")
     machines = configuration.machines
-    boards = sum(len(machine.live_boards) for machine in machines)
-    frames = sum(len(machine.frames) for machine in machines)
-    print(
-        f"Serving {', '.join(machine.name for machine in machines)} at {HOST}:{port} after {seconds:.1f} s: "
-        f"{process.count(boards, 'board')} in {process.count(frames, 'frame')}\n"
-        "All of it is simulated; ctrl+c ends the demo. Reach it with any published client\n"
-        "(pip install spalloc, in an environment of its own), such as:"
-    )
+    names = ", ".join(machine.name for machine in machines)
+    boards = process.count(sum(len(machine.live_boards) for machine in machines), "board")
+    size = f"{boards} in {process.count(sum(len(machine.frames) for machine in machines), 'frame')}"
     commands = (
         (f"spalloc {at} --owner you 24", "get 24 boards"),
         (f"spalloc-ps {at}", "list the jobs"),
         (f"spalloc-machine {at} {machines[0].name}", "draw the machine"),
     )
     width = max(len(command) for command, _ in commands)
-    for command, what in commands:
-        print(f"    {command:<{width}}  # {what}")
-    print(
-        "or run PyNN scripts (pip install sPyNNaker) on boards that boot,\nwith this as ~/.spynnaker.cfg:\n"
-        f"    [Machine]\n    version = 5\n    spalloc_server = {HOST}\n    spalloc_port = {port}\n"
-        "    spalloc_user = you\n"
-        "or look after it as an operator, with spalloc-admin and this --state:\n"
+    room = width + max(len(what) for _, what in commands) <= COLUMNS - len("      # ")
+    for line in (
+        f"Serving {names} at {HOST}:{port} after {seconds:.1f} s: {size}",
+        "All of it is simulated; ctrl+c ends the demo. Reach it with any published client",
+        "(pip install spalloc, in an environment of its own), such as:",
+        *(
+            line
+            for command, what in commands
+            for line in ((f"    {command:<{width}}  # {what}",) if room else (f"    # {what}", f"    {command}"))
+        ),
+        "or run PyNN scripts (pip install sPyNNaker) on boards that boot,",
+        "with this as ~/.spynnaker.cfg:",
+        "    [Machine]",
+        "    version = 5",
+        f"    spalloc_server = {HOST}",
+        f"    spalloc_port = {port}",
+        "    spalloc_user = you",
+        "or look after it as an operator, with spalloc-admin and this --state:",
         f"    spalloc-admin status --state {shlex.quote(str(state))}",
-        flush=True,
-    )
+    ):
+        process.say(line, wrap=False)
 
 
 async def _until(stopping: asyncio.Event, life: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -212,7 +251,7 @@ async def _take_one_job_through(port: int, configuration: Configuration, stoppin
     started = time.monotonic()
 
     def tell(what: str) -> None:
-        print(f"{time.monotonic() - started:7.3f} s  {what}", flush=True)
+        process.say(f"{time.monotonic() - started:7.3f} s  {what}", indent=11)
 
     try:
         async with asyncio.timeout(ONCE_SECONDS), Client.connect(HOST, port) as client:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from spalloc_server.cli.process import say
 from spalloc_server.errors import SpallocServerError
 
 __all__ = ["Part", "PartError"]
@@ -124,7 +125,7 @@ class Part:
 
     def _tell(self, line: str) -> None:
         if self._complaint is not None and line.startswith(self._complaint):
-            print(line, flush=True)
+            say(line)
 
 
 def _die_with(parent: int) -> Callable[[], None]:

@@ -22,11 +22,12 @@ from rich.table import Table
 from rich.text import Text
 
 from spalloc_server.cli.client import Client, ClientError
-from spalloc_server.cli.process import count
+from spalloc_server.cli.process import count, say
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import JobState
 from spalloc_server.core.model import JobDescription
 from spalloc_server.drawing.hexagons import PALETTE
+from spalloc_server.log.text import printable
 
 __all__ = ["Events", "picture", "show"]
 
@@ -40,7 +41,7 @@ BAR_WIDTH: Final = 32
 
 async def show(host: str, port: int, machine: Machine, *, live: bool, console: Console | None = None) -> None:
     """Show what happens, as a client sees it, until cancelled: as a picture where `live`, else line by line."""
-    console = console or Console(highlight=False, soft_wrap=not live)
+    console = console or Console(highlight=False, soft_wrap=not live, emoji=False)
     events = Events()
     latest: deque[str] = deque(maxlen=EVENTS)
     with Live(console=console, auto_refresh=False) if live else nullcontext(console) as display:
@@ -74,7 +75,7 @@ def _draw(
         display.update(picture(machine, jobs, latest), refresh=True)
     else:
         for line in news:
-            display.print(f"{time.strftime('%H:%M:%S')}  {line}", markup=False)
+            say(f"{time.strftime('%H:%M:%S')}  {line}", wrap=False, file=display.file)
 
 
 class Events:
@@ -105,9 +106,10 @@ class Events:
 
 def picture(machine: Machine, jobs: Sequence[JobDescription], events: Iterable[str]) -> RenderableType:
     """Machine, jobs and events at this moment."""
-    boards_on = sum(len(job.boards or ()) for job in jobs if job.power)
+    here = [job for job in jobs if job.allocated_machine_name == machine.name]
+    boards_on = sum(len(job.boards or ()) for job in here if job.power)
     total = len(machine.live_boards)
-    held = sum(len(job.boards or ()) for job in jobs)
+    held = sum(len(job.boards or ()) for job in here)
     bar = Text.assemble(
         ("█" * round(BAR_WIDTH * held / total), "green"),
         ("░" * (BAR_WIDTH - round(BAR_WIDTH * held / total)), "dim"),
@@ -151,7 +153,7 @@ def _table(jobs: Sequence[JobDescription]) -> Table:
 
 def _cut(text: str, style: str = "") -> Text:
     """Text that stays on its line, and ends with … where it is too long for it."""
-    return Text(text, style, no_wrap=True, overflow="ellipsis")
+    return Text(printable(text), style, no_wrap=True, overflow="ellipsis")
 
 
 def _colour(job: JobDescription) -> str:

@@ -6,6 +6,7 @@ over and is asked the same. It starts nothing and writes nothing.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spalloc_server.application import commands
-from spalloc_server.cli.process import PATH, count, one_line_errors
+from spalloc_server.cli.process import PATH, count, one_line_errors, say, write
 from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
@@ -26,7 +27,7 @@ from spalloc_server.core.model.arguments import read_request
 from spalloc_server.drawing.hexagons import MEANINGS, Condition, Size, Tile, columns_and_rows, job_colours
 from spalloc_server.drawing.svg import machine_svg
 from spalloc_server.drawing.terminal import CONDITION_COLOURS, FREE_LETTER, coloured_map, job_letters, plain_map
-from spalloc_server.errors import SpallocServerError
+from spalloc_server.log.text import printable
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.state_file import state_path
 
@@ -61,7 +62,7 @@ def map(machine: str, state: Path | None, config: Path | None, svg: Path | None)
             _show(size, look.boards, jobs, tiles)
         else:
             legend = {job.job_id: f"{job.job_id}: {job.owner}, {count(len(job.boards), 'board')}" for job in jobs}
-            _write(svg, machine_svg(machine, size, tiles, legend))
+            write(svg, machine_svg(machine, size, tiles, legend))
 
 
 def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
@@ -78,14 +79,14 @@ def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
             raise
         core = Controller()
         core.restore(read_state(stored, read_request))
-        click.echo(f"{exc}; this is what it has stored", err=True)
+        say(f"{exc}; this is what it has stored", file=sys.stderr)
         return _Look(core.machine_views(), list(core.board_views(machine)), core.job_views())
 
 
 def _tile(view: BoardView, owners: Mapping[int, str]) -> Tile:
     if view.state == "dead":
         condition = Condition.dead
-    elif view.out_of_service is not None:
+    elif view.out_of_service is not None and view.state != "switching off":  # for which whoever repairs it waits
         condition = Condition.out_of_service
     else:
         condition = Condition.usable if view.state in {"free", "in use"} else Condition.resting
@@ -95,13 +96,6 @@ def _tile(view: BoardView, owners: Mapping[int, str]) -> Tile:
     if view.out_of_service:
         words.append(view.out_of_service)
     return Tile(job_id, condition, text="" if job_id is None else str(job_id), title="; ".join(words))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise SpallocServerError(f"{path} cannot be written: {exc.strerror}") from exc
 
 
 def _show(size: Size, boards: Iterable[BoardView], jobs: Iterable[JobView], tiles: Mapping[Board, Tile]) -> None:
@@ -118,10 +112,12 @@ def _show(size: Size, boards: Iterable[BoardView], jobs: Iterable[JobView], tile
         sign = Text("██", colour) if coloured else Text(condition.value or FREE_LETTER)
         table.add_row(sign, MEANINGS[condition], str(number))
     for job in jobs:
-        table.add_row(signs.get(job.job_id, ""), Text(f"job {job.job_id} of {job.owner}"), str(len(job.boards)))
+        table.add_row(
+            signs.get(job.job_id, ""), Text(printable(f"job {job.job_id} of {job.owner}")), str(len(job.boards))
+        )
     console.print(table)
     for line in _out_of_service(boards):
-        console.print(line, markup=False)
+        say(line)
 
 
 def _out_of_service(boards: Iterable[BoardView]) -> Iterator[str]:
@@ -136,4 +132,6 @@ def _out_of_service(boards: Iterable[BoardView]) -> Iterator[str]:
         which = ", ".join(f"({view.x}, {view.y}, {view.z})" for view in views) + (" is" if len(views) == 1 else " are")
         if len(views) == live[cabinet, frame] > 1:
             which = f"cabinet {cabinet}, frame {frame}, {count(len(views), 'board')}, is"
-        yield f"{which} out of service: {reason}" + (f" (by {by})" if by else "")
+        users = sorted({view.job_id for view in views if view.state == "in use" and view.job_id is not None})
+        used = f"; in use by {', '.join(f'job {job_id}' for job_id in users)}" if users else ""
+        yield f"{which} out of service: {reason}" + (f" (by {by})" if by else "") + used

@@ -14,10 +14,10 @@ import click
 
 from spalloc_server.application import commands
 from spalloc_server.application.views import ServerView, TemperaturesView
-from spalloc_server.cli.process import count
+from spalloc_server.cli.process import count, say
 from spalloc_server.cli.running_server import OperatorError, RunningServer, of_a_server
 from spalloc_server.cli.tables import ago, asked, clock, noted, show, show_boards, show_machines, span
-from spalloc_server.core.model import PASSED, BoardView, JobView, MachineView
+from spalloc_server.core.model import PASSED, BoardView, JobView, MachineView, Note
 
 __all__ = [
     "blacklist",
@@ -38,6 +38,8 @@ __all__ = [
     "undrain",
 ]
 
+NOTE: Any = Note | None  # what some commands answer; mypy takes no union for a type
+
 
 # -------------------------------------------------------------------- looking
 
@@ -48,17 +50,17 @@ def status(server: RunningServer) -> None:
     """How everything is, at one glance."""
     view = server.ask(commands.Status(), ServerView)
     host, port = view.address
-    print(f"spalloc_server {view.version}, process {view.pid}, {host or 'all interfaces'} port {port}, {view.config}")
-    print(f"running for {span(time.time() - view.started_at)}, {count(view.connections, 'connection')}")
+    say(f"spalloc_server {view.version}, process {view.pid}, {host or 'all interfaces'} port {port}, {view.config}")
+    say(f"running for {span(time.time() - view.started_at)}, {count(view.connections, 'connection')}")
     if view.stopped is not None:
-        print(f"EMERGENCY STOP {noted(view.stopped)}; `spalloc-admin resume` ends it")
+        say(f"EMERGENCY STOP {noted(view.stopped)}; `spalloc-admin resume` ends it")
     if view.refusal is not None:
-        print(f"CHANGES ARE REFUSED: {view.refusal}")
+        say(f"CHANGES ARE REFUSED: {view.refusal}")
     if view.defects:
-        print(f"DEFECTS OF THE SERVER: {view.defects} since it started, see its log; the last: {view.last_defect}")
+        say(f"DEFECTS OF THE SERVER: {view.defects} since it started, see its log; the last: {view.last_defect}")
     for row in view.set_aside:
-        print(f"SET ASIDE {ago(row.since)} ago, as it makes no sense: stored row {row.table}/{row.key}: {row.reason}")
-    print("jobs: " + (", ".join(f"{number} {state}" for state, number in sorted(view.jobs.items())) or "none"))
+        say(f"SET ASIDE {ago(row.since)} ago, as it makes no sense: stored row {row.table}/{row.key}: {row.reason}")
+    say("jobs: " + (", ".join(f"{number} {state}" for state, number in sorted(view.jobs.items())) or "none"))
     show_machines(view.machines)
 
 
@@ -131,7 +133,7 @@ def job(server: RunningServer, job_id: int) -> None:
     }
     for name, value in facts.items():
         if value not in (None, ""):
-            print(f"{name:>10}  {value}")
+            say(f"{name:>10}  {value}", indent=12)
 
 
 @click.command()
@@ -140,7 +142,7 @@ def job(server: RunningServer, job_id: int) -> None:
 def explain(server: RunningServer, job_id: int) -> None:
     """Why a job waits, or why it ended."""
     view = server.ask(commands.ShowJob(job_id=job_id), JobView)
-    print(f"job {job_id} of {view.owner} is {view.state}: {view.reason or 'it waits for nothing'}")
+    say(f"job {job_id} of {view.owner} is {view.state}: {view.reason or 'it waits for nothing'}")
 
 
 @click.command("read-temperatures")
@@ -173,7 +175,22 @@ def read_temperatures(server: RunningServer, machine: str, cabinet: int | None, 
 
 # -------------------------------------------------------------------- changing
 
-_reason = click.option("--reason", required=True, help="Why; shown to operators and, where it concerns them, to users.")
+
+def _said(_context: click.Context, _option: click.Parameter, reason: str) -> str:
+    if not reason.strip():
+        raise click.BadParameter("it is empty: say why")
+    return reason
+
+
+_reason = click.option(
+    "--reason", required=True, callback=_said, help="Why; shown to operators and, where it concerns them, to users."
+)
+
+
+def _replaced(before: Note | None) -> None:
+    """Say what was closed already."""
+    if before is not None:
+        say(f"it was so already, {noted(before)}; that reason is replaced")
 
 
 @click.command()
@@ -183,7 +200,7 @@ _reason = click.option("--reason", required=True, help="Why; shown to operators 
 def kill(server: RunningServer, job_id: int, reason: str) -> None:
     """End a job; its user is told the reason and who gave it."""
     server.ask(commands.Kill(job_id=job_id, reason=reason), type(None))
-    print(f"job {job_id} is ended")
+    say(f"job {job_id} is ended")
 
 
 def _board_arguments(function: Callable[..., None]) -> Callable[..., None]:
@@ -209,7 +226,12 @@ def board() -> None:
 @of_a_server
 def disable_board(server: RunningServer, machine: str, x: int, y: int, z: int, reason: str) -> None:
     """Give a board to nobody any more; a job that has it keeps it."""
-    show_boards([server.ask(commands.DisableBoard(machine=machine, x=x, y=y, z=z, reason=reason), BoardView)])
+    request = commands.DisableBoard(machine=machine, x=x, y=y, z=z, reason=reason)
+    bad = server.look(commands.Boards(machine=machine, bad=True), list[BoardView])
+    show_boards([server.ask(request, BoardView)])
+    for view in bad:
+        if (view.x, view.y, view.z) == (x, y, z) and view.out_of_service is not None:
+            say(f"it was out of service already: {view.out_of_service}" + (f" (by {view.by})" if view.by else ""))
 
 
 @board.command("enable")
@@ -232,7 +254,12 @@ def frame() -> None:
 def disable_frame(server: RunningServer, machine: str, cabinet: int, frame: int, reason: str) -> None:
     """Give a frame's boards to nobody any more; jobs that have some keep them."""
     request = commands.DisableFrame(machine=machine, cabinet=cabinet, frame=frame, reason=reason)
+    machines = server.look(commands.Machines(), list[MachineView])
     show_boards(server.ask(request, list[BoardView]))
+    for view in machines:
+        for each in view.frames:
+            if (each.machine, each.cabinet, each.frame) == (machine, cabinet, frame):
+                _replaced(each.disabled)
 
 
 @frame.command("enable")
@@ -245,12 +272,13 @@ def enable_frame(server: RunningServer, machine: str, cabinet: int, frame: int) 
 
 @click.command()
 @click.argument("machine")
-@click.option("--reason", default="maintenance", show_default=True, help="Why; shown to operators.")
+@click.option("--reason", default="maintenance", show_default=True, callback=_said, help="Why; shown to operators.")
 @of_a_server
 def drain(server: RunningServer, machine: str, reason: str) -> None:
     """Start no more jobs on MACHINE; those that run go on, others wait."""
-    server.ask(commands.Drain(machine=machine, reason=reason), type(None))
-    print(f"no more jobs start on {machine}, until `spalloc-admin undrain {machine}`")
+    before = server.ask(commands.Drain(machine=machine, reason=reason), NOTE)
+    say(f"no more jobs start on {machine}, until `spalloc-admin undrain {machine}`")
+    _replaced(before)
 
 
 @click.command()
@@ -258,8 +286,8 @@ def drain(server: RunningServer, machine: str, reason: str) -> None:
 @of_a_server
 def undrain(server: RunningServer, machine: str) -> None:
     """Start jobs on MACHINE again."""
-    server.ask(commands.Undrain(machine=machine), type(None))
-    print(f"jobs start on {machine} again")
+    before = server.ask(commands.Undrain(machine=machine), NOTE)
+    say(f"{machine} was not drained" if before is None else f"{machine} is drained no more; it was, {noted(before)}")
 
 
 @click.command("power-cycle")
@@ -270,30 +298,33 @@ def power_cycle(server: RunningServer, machine: str, x: int, y: int, z: int) -> 
     request = commands.PowerCycle(machine=machine, x=x, y=y, z=z)
     view = server.ask(request, BoardView, good=lambda view: view.last_trial == PASSED)
     show_boards([view])
-    print(f"board {x},{y},{z} of {machine}: {view.last_trial}")
+    say(f"board {x},{y},{z} of {machine}: {view.last_trial}")
     if view.last_trial != PASSED:
         raise click.exceptions.Exit(1)
 
 
 @click.command("emergency-stop")
 @click.option("--yes", is_flag=True, help="Without it, nothing happens.")
-@click.option("--reason", default="emergency", show_default=True, help="Why; users are told.")
+@click.option("--reason", default="emergency", show_default=True, callback=_said, help="Why; users are told.")
 @of_a_server
 def emergency_stop(server: RunningServer, yes: bool, reason: str) -> None:
     """Switch every board off and start nothing until `resume`. Jobs that use boards end."""
     if not yes:
         raise OperatorError("this ends all jobs that use boards and switches everything off: add --yes to do it")
-    server.ask(commands.EmergencyStop(reason=reason), type(None))
-    print("every board is being switched off, and none is switched on until `spalloc-admin resume`")
-    print("`spalloc-admin status` tells how many are still switching off")
+    before = server.ask(commands.EmergencyStop(reason=reason), NOTE)
+    say("every board is being switched off, and none is switched on until `spalloc-admin resume`")
+    say("`spalloc-admin status` tells how many are still switching off")
+    _replaced(before)
 
 
 @click.command()
 @of_a_server
 def resume(server: RunningServer) -> None:
     """End an emergency stop: jobs that wait may start."""
-    server.ask(commands.Resume(), type(None))
-    print("jobs start again")
+    before = server.ask(commands.Resume(), NOTE)
+    say(
+        "there was no emergency stop" if before is None else f"the emergency stop is over; it was given {noted(before)}"
+    )
 
 
 @click.group()
@@ -307,15 +338,16 @@ def blacklist() -> None:
 def show_blacklist(server: RunningServer, machine: str, x: int, y: int, z: int) -> None:
     """Print a board's blacklist, a line a chip."""
     lines = server.ask(commands.Blacklist(machine=machine, x=x, y=y, z=z), list[str])
-    print("\n".join(lines) or "the blacklist is empty: nothing is known to be broken")
+    for line in lines or ["the blacklist is empty: nothing is known to be broken"]:
+        say(line)
 
 
 @blacklist.command("set")
 @_board_arguments
-@click.argument("lines", metavar="FILE", type=click.File())
+@click.argument("lines", metavar="FILE", type=click.File(errors="replace"))
 @of_a_server
 def set_blacklist(server: RunningServer, machine: str, x: int, y: int, z: int, lines: Iterable[str]) -> None:
     """Write the blacklist in FILE (`-`: standard input) to a board's flash and verify it."""
     text = [line.strip() for line in lines if line.strip()]
     written = server.ask(commands.SetBlacklist(machine=machine, x=x, y=y, z=z, lines=text), list[str])
-    print(f"{count(len(written), 'line')} written to the flash of board {x},{y},{z} of {machine}")
+    say(f"{count(len(written), 'line')} written to the flash of board {x},{y},{z} of {machine}")

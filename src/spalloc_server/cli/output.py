@@ -31,20 +31,30 @@ __all__ = ["Stream", "never_wait"]
 FLUSH_SECONDS = 0.5
 """The longest that the end of the process waits for the last lines to be written."""
 
+JOIN_SECONDS = 0.1
+"""The longest that the end of the process waits for the thread that writes; one that is held up there sleeps on."""
+
 
 class Stream(io.TextIOBase):
     """Takes text a line at a time. No method waits or raises, but for what is not text."""
 
-    encoding = "utf-8"
     errors = "backslashreplace"
 
-    def __init__(self, number: int, descriptor: Descriptor, background: Background) -> None:
+    def __init__(
+        self, number: int, descriptor: Descriptor, background: Background, encoding: str | None = None
+    ) -> None:
+        self._encoding = encoding or "utf-8"
         self._number = number
         self._descriptor = descriptor
         self.background = background
         self._line = ""
         self._lock = threading.RLock()
         self._ending = False
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """What the terminal takes, or whatever else reads this; characters that it has not are escaped."""
+        return self._encoding
 
     def write(self, text: str) -> int:
         """Take text; whole lines are written soon."""
@@ -106,7 +116,7 @@ def never_wait() -> None:
             shared = streams and _same(1, 2)
             descriptor = Descriptor(number)
             background = streams[0].background if shared else _background(descriptor, name)
-            stream = Stream(number, descriptor, background)
+            stream = Stream(number, descriptor, background, getattr(there, "encoding", None))
             setattr(sys, name, stream)
             streams.append(stream)
     if streams:
@@ -135,3 +145,6 @@ def _end(streams: list[Stream]) -> None:
     deadline = time.monotonic() + FLUSH_SECONDS
     for stream in streams:
         stream.end(max(0.0, deadline - time.monotonic()))
+    for stream in streams:  # Python crashes where a thread wakes up after Python's own end
+        stream.background.close(0.0)
+        stream.background.join(JOIN_SECONDS)

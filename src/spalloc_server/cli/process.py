@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
 from spalloc_server.cli import signals
 from spalloc_server.errors import SpallocServerError
+from spalloc_server.log.text import printable
 
-__all__ = ["PATH", "count", "on_stop_signals", "one_line_errors", "run"]
+__all__ = ["PATH", "count", "on_stop_signals", "one_line_errors", "run", "say", "write"]
 
 
 PATH = click.Path(path_type=Path)
@@ -28,6 +31,7 @@ def run(program: str, main: Coroutine[Any, Any, None]) -> None:
         with one_line_errors(program), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(main)
     finally:
+        main.close()  # it has not begun, where ctrl+c came before
         signals.finish()
 
 
@@ -53,7 +57,7 @@ def one_line_errors(program: str) -> Iterator[None]:
         raise problem  # nobody reads our output any more, as after `| head`: click ends quietly then
     if problem is not None:
         with suppress(OSError):  # nobody can be told; the exit status says it, too
-            print(f"{program}: {' '.join(str(problem).split())}", file=sys.stderr)
+            say(f"{program}: {' '.join(str(problem).split())}", file=sys.stderr, wrap=False)
         sys.exit(1)
 
 
@@ -63,6 +67,33 @@ def on_stop_signals(stop: Callable[[], None]) -> None:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
         numbers.append(signal.SIGHUP)
     signals.heed(dict.fromkeys(numbers, stop))
+
+
+def say(text: str, *, indent: int = 0, wrap: bool = True, file: IO[str] | None = None) -> None:
+    """Print a line, in which nothing is a terminal's control.
+
+    Args:
+        text: the line.
+        indent: of what does not fit on a terminal's line, and so comes below.
+        wrap: whether it goes on below between two words; else wherever the terminal's line ends.
+        file: where to; by default standard output.
+    """
+    file = file or sys.stdout
+    text = printable(text)
+    if wrap and file is not None and file.isatty():
+        width = max(shutil.get_terminal_size().columns, indent + 20)
+        begin, rest = text[:indent], text[indent:]
+        lines = textwrap.wrap(rest, width - indent, break_long_words=False, break_on_hyphens=False)
+        text = begin + f"\n{'':{indent}}".join(lines)
+    print(text, file=file)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file; `SpallocServerError` where that cannot be."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise SpallocServerError(f"{path} cannot be written: {exc.strerror}") from exc
 
 
 def count(number: int, what: str) -> str:

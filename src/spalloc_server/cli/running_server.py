@@ -9,6 +9,7 @@ if the server says that it did nothing of it, or if doing it twice is to do it o
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Callable
@@ -90,9 +91,13 @@ class RunningServer:
         reply = self._patiently(request)
         answer = msgspec.json.decode(reply, type=kind)
         if self.as_json:
-            click.echo(msgspec.json.format(bytes(reply)).decode())
+            print(json.dumps(msgspec.json.decode(reply), indent=2))  # in ASCII
             raise click.exceptions.Exit(0 if good(answer) else 1)
         return answer
+
+    def look(self, request: Command, kind: type[T]) -> T:
+        """The reply to a request that is not what the command was asked."""
+        return msgspec.json.decode(self._patiently(request), type=kind)
 
     def _patiently(self, request: Command) -> msgspec.Raw:
         """Return the reply to a request, which is sent again where that may help and does no harm."""
@@ -108,11 +113,15 @@ class RunningServer:
             time.sleep(PAUSE_SECONDS)
 
     def _exchange(self, request: Command) -> msgspec.Raw:
+        try:
+            line = msgspec.json.encode({"id": 1, "command": request}) + b"\n"
+        except UnicodeEncodeError as exc:
+            raise OperatorError(f"{exc.object!r} is no text in UTF-8") from exc
         with _connected(self.path) as connection:
             connection.settimeout(REPLY_SECONDS)
             try:
                 with suppress(ConnectionError):  # there may be a last word all the same
-                    connection.sendall(_hello() + msgspec.json.encode({"id": 1, "command": request}) + b"\n")
+                    connection.sendall(_hello() + line)
                 with connection.makefile("rb") as lines:
                     for line in lines:
                         if (reply := _reply_in(line)) is not None:
@@ -168,6 +177,8 @@ def find_server(state: Path | None, config: Path | None) -> Path:
     if config is not None:
         from spalloc_server.storage.state_file import state_path
 
+        if not config.exists():
+            raise OperatorError(f"there is no config file {config}; of a server whose file has gone, give the --state")
         return socket_path(state_path(config))
     running = []
     for path in sorted(Path().glob("*.sock")):

@@ -99,7 +99,6 @@ def _ready(server: Server) -> None:
     """Say so, and let the garbage collector be: to look at all jobs would stop the service for tenths of a second."""
     import gc
 
-    from spalloc_server.cli.process import count
     from spalloc_server.log.logger import get_logger
 
     gc.freeze()
@@ -110,13 +109,12 @@ def _ready(server: Server) -> None:
     log.info(
         "serving",
         address="{}:{}".format(*server.address),
-        machines=", ".join(f"{name} ({count(boards[name], 'board')})" for name in boards) or "none",
+        machines=boards,
         boards=sum(boards.values()),
     )
 
 
 if __name__ == "__main__":
-    from spalloc_server.cli import signals
+    from spalloc_server.cli import start
 
-    signals.hold()
-    main()
+    start.serve()

@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from spalloc_server.cli.process import PATH, one_line_errors
+from spalloc_server.cli.process import PATH, one_line_errors, write
 from spalloc_server.cli.tables import show, span
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import DEFAULT_TAGS, Machine, check_size
@@ -39,6 +39,7 @@ WIDTH, HEIGHT, LEFT, TOP, GAP = 960, 200, 70, 30, 50
 POINTS: Final = 2000
 """Points drawn at most in each curve."""
 
+SWF_UNKNOWN: Final = -1
 SWF_SUBMIT, SWF_RUN_TIME, SWF_PROCESSORS, SWF_REQUESTED, SWF_USER = 1, 3, 4, 7, 11
 """Fields of a line of the Standard Workload Format, counted from 0."""
 
@@ -84,7 +85,7 @@ def simulate(
         seconds = _run(simulation)
         figures = {**simulation.figures(), "wall_s": round(seconds, 2)}
         if picture is not None:
-            picture.write_text(plot(simulation), encoding="utf-8")
+            write(picture, plot(simulation))
     if as_json:
         click.echo(json.dumps(figures))
     else:
@@ -196,10 +197,12 @@ def from_trace(path: Path) -> list[TraceJob]:
         TraceError: it cannot be read, or a line of it cannot be understood.
     """
     try:
-        with path.open(
-            encoding="utf-8-sig", newline=""
-        ) as file:  # some spreadsheets begin a CSV with a byte order mark
-            return list(_from_swf(file, path) if path.suffix.lower() == ".swf" else _from_csv(file, path))
+        if path.suffix.lower() == ".swf":
+            # Comments in any encoding; the rest is ASCII
+            with path.open(encoding="ascii", errors="replace") as file:
+                return list(_from_swf(file, path))
+        with path.open(encoding="utf-8-sig", newline="") as file:  # some spreadsheets begin with a byte order mark
+            return list(_from_csv(file, path))
     except (OSError, UnicodeDecodeError) as error:
         raise TraceError(f"{path} cannot be read: {error}") from error
 
@@ -240,16 +243,19 @@ def _from_csv(lines: Iterator[str], path: Path) -> Iterator[TraceJob]:
 
 
 def _from_swf(lines: Iterator[str], path: Path) -> Iterator[TraceJob]:
-    """A processor counts as a board. Jobs that never ran are left out."""
+    """A processor counts as a board. Jobs that never ran are left out, and headers, also those without a `;`."""
+    header = True
     for number, line in enumerate(lines, 1):
         fields = line.partition(";")[0].split()
-        if not fields:
+        header = header and not (fields and _is_number(fields[0]))
+        if header or not fields:
             continue
         try:
-            boards = max(int(fields[SWF_REQUESTED]), int(fields[SWF_PROCESSORS]))
+            boards = max(_whole(fields[SWF_REQUESTED]), _whole(fields[SWF_PROCESSORS]))
             submit, owner = _seconds(fields[SWF_SUBMIT]), fields[SWF_USER]
-            duration = _seconds(fields[SWF_RUN_TIME]) if fields[SWF_RUN_TIME] != "-1" else 0.0  # -1 is unknown
-        except (ValueError, IndexError) as error:
+            run_time = float(fields[SWF_RUN_TIME])
+            duration = 0.0 if run_time == SWF_UNKNOWN else _seconds(fields[SWF_RUN_TIME])
+        except (ValueError, IndexError, OverflowError) as error:
             raise TraceError(f"{path}, line {number}: {error}; right would be the 18 numbers of a job") from error
         if boards > MAX_NUMBER or len(owner) > MAX_TEXT:
             raise TraceError(
@@ -257,6 +263,22 @@ def _from_swf(lines: Iterator[str], path: Path) -> Iterator[TraceJob]:
             )
         if boards > 0 and duration > 0:
             yield TraceJob(submit, duration, Request(owner=f"user {owner}", boards=boards, tags=DEFAULT_TAGS))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _whole(text: str) -> int:
+    """A whole number, however it is written: some logs say `4.00`."""
+    number = float(text)
+    if number != int(number):
+        raise ValueError(f"{text} is no whole number")
+    return int(number)
 
 
 def _seconds(text: str) -> float:

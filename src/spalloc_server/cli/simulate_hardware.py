@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from spalloc_server.cli.output import never_wait
-from spalloc_server.cli.process import PATH, count, on_stop_signals, one_line_errors, run
+from spalloc_server.cli.process import PATH, count, on_stop_signals, one_line_errors, run, say
 from spalloc_server.config.load import load
 from spalloc_server.hardware.scp import SCP_PORT
 from spalloc_server.simulator.faults import Faults, read_faults
@@ -51,7 +51,7 @@ def simulate_hardware(
 
 
 def _report(line: str) -> None:
-    print(f"{PROGRAM}: {line}", file=sys.stderr, flush=True)
+    say(f"{PROGRAM}: {line}", file=sys.stderr)
 
 
 async def _simulate(simulator: Simulator, *, power_on: bool) -> None:

@@ -1,10 +1,26 @@
-"""Where the programs begin: signals first, and only then whatever takes time to import."""
+"""Where the programs begin: signals first, and only then whatever takes time to import.
+
+Theory of operation. What a command prints may find nobody who reads it (`| head`), no room on the disk, or an encoding
+that cannot show it. The first two end the command with status 1 and without a traceback, in the last case `?` stands
+for what cannot be shown. A program that serves goes on all the same (`output`).
+"""
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
+
 from spalloc_server.cli import signals
 
+TYPE_CHECKING = False  # as `typing` has it, which takes as long to import as all that is above
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["admin", "serve"]
+
+NO_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of a standard output that takes nothing."""
 
 
 def serve() -> None:
@@ -12,7 +28,7 @@ def serve() -> None:
     signals.hold()
     from spalloc_server.cli.serve import main
 
-    main()
+    _run("spalloc_server", main)
 
 
 def admin() -> None:
@@ -21,4 +37,26 @@ def admin() -> None:
     from spalloc_server.cli.admin import main
 
     release()
-    main()
+    _run("spalloc-admin", main)
+
+
+def _run(program: str, main: Callable[[], object]) -> None:
+    output = sys.stdout
+    if output is not None:
+        output.reconfigure(errors="replace")  # type: ignore[union-attr]
+    status: str | int | None = 0
+    try:
+        try:
+            main()
+        except SystemExit as exc:
+            status = exc.code
+        if output is not None:
+            output.flush()
+    except OSError as exc:
+        if exc.errno not in NO_OUTPUT or exc.filename is not None:
+            raise
+        status = status or 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is left in the buffer
+        if exc.errno != errno.EPIPE:
+            print(f"{program}: standard output cannot be written: {exc.strerror}", file=sys.stderr)
+    sys.exit(status)

@@ -9,8 +9,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from spalloc_server.cli.process import count
+from spalloc_server.cli.process import count, say
 from spalloc_server.core.model import BoardView, JobView, MachineView, Note
+from spalloc_server.log.text import printable
 
 __all__ = ["ago", "asked", "clock", "noted", "show", "show_boards", "show_machines", "span"]
 
@@ -24,17 +25,20 @@ def show(columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
     # Piped into another program, a table is as wide as it needs to be
-    console = Console(highlight=False, markup=False)
-    console = console if console.is_terminal else Console(highlight=False, markup=False, width=1000)
+    console = Console(highlight=False, markup=False, emoji=False)
+    console = console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=1000)
     console.print(table)
 
 
 def show_machines(views: list[MachineView]) -> None:
-    """Print machines, and below them the frames that are not in service."""
+    """Print machines, each board of them in one column, and below them the frames that are not in service."""
     show(
-        ("machine", "triads", "boards", "in use", "free", "resting", "out of service", "dead", "jobs", "remarks"),
+        (
+            *("machine", "triads", "boards", "in use", "free", "switching off", "resting", "out of service"),
+            *("dead", "jobs", "remarks"),
+        ),
         (
             (
                 view.name,
@@ -42,11 +46,12 @@ def show_machines(views: list[MachineView]) -> None:
                 sum(view.boards.values()) - view.boards.get("dead", 0),
                 view.boards.get("in use", 0),
                 view.boards.get("free", 0),
-                sum(view.boards.get(state, 0) for state in ("resting", "switching off", "on trial")),
-                view.out_of_service,
+                view.boards.get("switching off", 0),
+                view.boards.get("resting", 0),
+                view.boards.get("out of service", 0) + view.boards.get("on trial", 0),
                 view.boards.get("dead", 0),
                 view.jobs,
-                f"drained {noted(view.drained)}" if view.drained else "",
+                _remarks(view),
             )
             for view in views
         ),
@@ -55,9 +60,16 @@ def show_machines(views: list[MachineView]) -> None:
         for each in view.frames:
             where = f"{view.name}: cabinet {each.cabinet}, frame {each.frame} ({each.bmp})"
             if each.disabled is not None:
-                print(f"{where} is disabled {noted(each.disabled)}")
+                say(f"{where} is disabled {noted(each.disabled)}")
             if each.silent is not None:
-                print(f"{where} is out of service: {each.silent}")
+                say(f"{where} is out of service: {each.silent}")
+
+
+def _remarks(view: MachineView) -> str:
+    later = view.out_of_service - view.boards.get("out of service", 0) - view.boards.get("on trial", 0)
+    remarks = [f"drained {noted(view.drained)}"] if view.drained else []
+    remarks += [f"{count(later, 'board')} more to go out of service when free"] if later > 0 else []
+    return "; ".join(remarks)
 
 
 def show_boards(views: list[BoardView]) -> None:

@@ -98,12 +98,13 @@ def power_cycle(engine: Engine, machine: str, board: Board) -> BoardView:
 # ---------------------------------------------------------------- machines, jobs, everything
 
 
-def set_drained(engine: Engine, machine: str, note: Note | None) -> None:
+def set_drained(engine: Engine, machine: str, note: Note | None) -> Note | None:
     """Start no more jobs on a machine; those that run there go on, others may wait for it. Without a note, undo that.
 
-    A machine that is drained need not be there.
+    A machine that is drained need not be there. Return what drained it before.
     """
-    if note is not None or machine not in engine.state.closures.drained:
+    before = engine.state.closures.drained.get(machine)
+    if note is not None or before is None:
         views.machine_named(engine.state, machine)
     state, now = engine.state, engine.state.clock()
     with Undo() as undo:
@@ -112,6 +113,7 @@ def set_drained(engine: Engine, machine: str, note: Note | None) -> None:
         transitions.close(state)
         state.outbox.changed_machines.add(machine)
     engine.follow(now)
+    return before
 
 
 def kill(engine: Engine, job_id: int, *, reason: str, by: str) -> None:
@@ -123,9 +125,12 @@ def kill(engine: Engine, job_id: int, *, reason: str, by: str) -> None:
     engine.follow(now)
 
 
-def emergency_stop(engine: Engine, *, reason: str, by: str) -> None:
-    """Switch everything off, and nothing on, until `resume`. A defect of one job or machine affects no other."""
-    state, now = engine.state, engine.state.clock()
+def emergency_stop(engine: Engine, *, reason: str, by: str) -> Note | None:
+    """Switch everything off, and nothing on, until `resume`. A defect of one job or machine affects no other.
+
+    Return the emergency stop that held before.
+    """
+    state, now, before = engine.state, engine.state.clock(), engine.state.closures.stopped
     text = f"Emergency stop by {by}: {reason}"
     jobs = list(state.jobs.values())
     _set_stopped(state, Note(reason, by, now))
@@ -142,14 +147,16 @@ def emergency_stop(engine: Engine, *, reason: str, by: str) -> None:
         with engine.contained("the emergency stop of a machine"):
             _switch_off_idle(state, machine)
         state.outbox.changed_machines.add(machine.name)
+    return before
 
 
-def resume(engine: Engine) -> None:
-    """The emergency is over: jobs that wait may start."""
-    state, now = engine.state, engine.state.clock()
+def resume(engine: Engine) -> Note | None:
+    """The emergency is over: jobs that wait may start. Return the emergency stop that held."""
+    state, now, before = engine.state, engine.state.clock(), engine.state.closures.stopped
     _set_stopped(state, None)
     state.outbox.changed_machines.update(state.machines)
     engine.follow(now)
+    return before
 
 
 def switch_off_unused(engine: Engine) -> None:

@@ -181,9 +181,16 @@ def changed(state: State, job: Job, event: str, now: float, reason: str | None =
 def job_event(job: Job, event: str, now: float, reason: str | None = None) -> JobEvent:
     """Return an entry for a log of jobs."""
     machine, boards = (job.allocation.machine, job.allocation.boards) if job.allocation else (None, ())
-    return JobEvent(
-        now, event, job.job_id, job.owner, job.keepalivehost, job.power, machine, boards, reason or job.reason
-    )
+    reason, seconds = reason or job.reason, _seconds(job, event, now)
+    return JobEvent(now, event, job.job_id, job.owner, job.keepalivehost, job.power, machine, boards, reason, seconds)
+
+
+def _seconds(job: Job, event: str, now: float) -> float | None:
+    """How long what has ended with this event was."""
+    placed = job.created_at if job.allocation is None or job.allocated_at is None else job.allocated_at
+    if event == "allocated":
+        return now - job.created_at
+    return now - placed if event == "destroyed" or (event == "ready" and job.ready_at == now) else None
 
 
 def learn_facts(state: State) -> None:

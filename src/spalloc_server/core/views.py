@@ -7,7 +7,7 @@ The structs are what a service hands to a JSON encoder. All times are seconds si
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from spalloc_server.config.machine import Frame, Machine
@@ -47,6 +47,9 @@ __all__ += [
 
 ON_TRIAL = "on trial"
 """The state of a board during a self-test."""
+
+NAMED_FRAMES = 3
+"""Frames out of service that are named to explain why a job waits."""
 
 _UNKNOWN = JobStatus(JobState.unknown)
 _NOWHERE = JobMachineInfo()
@@ -209,7 +212,8 @@ def job_view(state: State, job_id: int) -> JobView:
     view = _job_view(job)
     if job.state == JobState.queued:
         why = state.scheduler.explain(job_id, state.clock())
-        view.reason, view.position, view.waits_for = why.text, why.position, why.waits_for
+        closed = _closed(state, why.machines, frames=why.waits_for is None)
+        view.reason, view.position, view.waits_for = "; ".join([why.text, *closed]), why.position, why.waits_for
         view.held_by, view.predicted_start = why.held_by, why.predicted_start
     return view
 
@@ -230,8 +234,26 @@ def machine_with(state: State, name: str, board: Board) -> Machine:
     return machine
 
 
+def _closed(state: State, machines: Iterable[str], *, frames: bool) -> list[str]:
+    """What operators, and silent BMPs, keep jobs on these machines from; of single frames only where it is asked."""
+    stopped, texts = state.closures.stopped, []
+    if stopped is not None:
+        texts.append(f"nothing starts before the emergency stop by {stopped.by} is over: {stopped.reason}")
+    for view in (_machine_view(state, state.machines[name]) for name in machines):
+        if view.drained is not None:
+            texts.append(f"{view.name} is drained by {view.drained.by}: {view.drained.reason}")
+        for each in view.frames[:NAMED_FRAMES] if frames else ():
+            note, where = each.disabled, f"cabinet {each.cabinet}, frame {each.frame} of {view.name}"
+            why = f"disabled by {note.by}: {note.reason}" if note else f"out of service: {each.silent}"
+            texts.append(f"{where} is {why}")
+        if frames and len(view.frames) > NAMED_FRAMES:
+            texts.append(f"{len(view.frames) - NAMED_FRAMES} more frames of {view.name} are out of service")
+    return texts
+
+
 def _machine_view(state: State, machine: Machine) -> MachineView:
-    states = Counter(_board_state(state, machine, board) for board in {*machine.live_boards, *machine.dead_boards})
+    # A dead board without a place is none: a machine of one board has triads of three, too
+    states = Counter(_board_state(state, machine, board) for board in machine.board_locations)
     out = [board for board in machine.live_boards if state.boards.out_of_service(machine, board) is not None]
     return MachineView(
         name=machine.name,

@@ -23,6 +23,7 @@ from spalloc_server.drawing.hexagons import (
     columns_and_rows,
     job_colours,
 )
+from spalloc_server.log.text import printable
 
 __all__ = ["machine_svg", "triad_svg"]
 
@@ -102,11 +103,11 @@ def _class(condition: Condition) -> str:
 def _board(tile: Tile, centre: Point) -> str:
     x, y = centre
     at = f'x="{x:.1f}" y="{y:.1f}"'
-    title = f"<title>{escape(tile.title)}</title>" if tile.title else ""
+    title = f"<title>{_text(tile.title)}</title>" if tile.title else ""
     mark = tile.condition.value
     text = f'<text class="mark" x="{x:.1f}" y="{y + 5:.1f}">{mark}</text>' if mark else ""
     if tile.text and not mark:
-        text = f'<text class="text" x="{x:.1f}" y="{y + 3:.1f}">{escape(tile.text)}</text>'
+        text = f'<text class="text" x="{x:.1f}" y="{y + 3:.1f}">{_text(tile.text)}</text>'
     return (f'<use href="#h" {at}>{title}</use>' if title else f'<use href="#h" {at}/>') + text
 
 
@@ -141,7 +142,7 @@ def _drawn(line: _Line, number: int, left: float) -> Iterator[str]:
         yield f'<use href="#h" {line.hexagon} x="{left:.1f}" y="{y:.1f}"/>'
     if line.mark:
         yield f'<text class="mark" x="{left:.1f}" y="{y + 5:.1f}">{line.mark}</text>'
-    yield f'<text class="legend" x="{left + 2 * RADIUS:.1f}" y="{y + 5:.1f}">{escape(line.text)}</text>'
+    yield f'<text class="legend" x="{left + 2 * RADIUS:.1f}" y="{y + 5:.1f}">{_text(line.text)}</text>'
 
 
 def triad_svg() -> str:
@@ -183,7 +184,12 @@ def _copies(kind: str, centres: Iterable[Point], fill: str) -> str:
     return f'<g class="{kind}" fill="{fill}">{uses}</g>'
 
 
+def _text(text: str) -> str:
+    """Text as XML has it: XML 1.0 knows no character for most controls, and pictures are to show what there is."""
+    return escape(printable(text))
+
+
 def _document(width: float, height: float, title: str, parts: Sequence[str]) -> str:
     size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
-    return "\n".join([head, f"<title>{escape(title)}</title>", f"<style>{_STYLE}</style>", *parts, "</svg>\n"])
+    return "\n".join([head, f"<title>{_text(title)}</title>", f"<style>{_STYLE}</style>", *parts, "</svg>\n"])

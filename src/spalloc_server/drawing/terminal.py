@@ -25,7 +25,7 @@ CONDITION_COLOURS = {
     Condition.out_of_service: "#ff0000",
     Condition.dead: "#000000",
 }
-"""Of boards that no job has; what is out of service or dead looks so even where a job has it."""
+"""Of boards that no job has."""
 
 FREE_LETTER = "."
 _LETTERS = ascii_letters + digits
@@ -38,8 +38,7 @@ def coloured_map(size: Size, tiles: Mapping[Board, Tile], *, wide: bool = True) 
     halves: dict[Cell, str] = {}
     for board, (column, row) in _cells(size).items():
         tile = tiles.get(board, Tile())
-        usable = tile.condition is Condition.usable and tile.job_id is not None
-        colour = colours[tile.job_id or 0] if usable else CONDITION_COLOURS[tile.condition]
+        colour = CONDITION_COLOURS[tile.condition] if tile.job_id is None else colours[tile.job_id]
         halves[column, row] = halves[column, row + 1] = colour
     text = Text(no_wrap=True)
     for line in reversed(range(rows // 2 + 1)):
@@ -65,7 +64,8 @@ def plain_map(size: Size, tiles: Mapping[Board, Tile]) -> str:
     lines = [[" "] * columns for _ in range(rows)]
     for board, (column, row) in _cells(size).items():
         tile = tiles.get(board, Tile())
-        lines[row][column] = tile.condition.value or (letters[tile.job_id] if tile.job_id else FREE_LETTER)
+        mark = tile.condition.value or FREE_LETTER
+        lines[row][column] = mark if tile.job_id is None else letters[tile.job_id]
     return "\n".join("".join(line).rstrip() for line in reversed(lines))
 
 

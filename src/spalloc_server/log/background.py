@@ -123,6 +123,13 @@ class Background:
             waiting = [self._piece or 0, *self._records]
             return sum(each if isinstance(each, int) else lines_of(each) for each in waiting)
 
+    def join(self, seconds: float) -> bool:
+        """Wait for the thread, which ends after `close` unless a write hangs; whether it has ended."""
+        if self._thread is None:
+            return True
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
     def _lose(self, lines: int) -> None:
         if self._records and isinstance(last := self._records[-1], int):
             self._records[-1] = last + lines

@@ -22,6 +22,7 @@ from spalloc_server.core.model import BoardFailure, Outcome, Switch
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.log.logger import get_logger
+from spalloc_server.process.job_lines import JobLines
 from spalloc_server.process.job_log import JobLog
 
 __all__ = ["Consequences", "Reports"]
@@ -55,6 +56,7 @@ class Consequences:
         self._hardware = hardware
         self._subscriptions = subscriptions
         self._job_log = job_log
+        self._job_lines = JobLines()
         self._on_outcome = on_outcome
         self._defects = defects
 
@@ -70,6 +72,7 @@ class Consequences:
                 self._subscriptions.publish(SERVER.kind, ("",))
         with self._defects.contained("the log of jobs failed"):
             self._job_log.append(effects.events)
+            self._job_lines.tell(effects.events)
 
     def _switch(self, switch: Switch) -> None:
         try:

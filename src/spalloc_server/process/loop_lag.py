@@ -1,9 +1,10 @@
 """Notices when the event loop stands still, which every client feels.
 
 Theory of operation. A task beats every half `STALL_SECONDS`. A beat that comes so much too late was kept waiting: by
-work of the server's own, or because the computer gave the process no time. The processor time that the thread has used
-meanwhile tells these apart, so both are told. A stall that is only half again as long as `STALL_SECONDS` may pass
-unnoticed, no longer one does.
+work of the server's own, or because the computer gave the process no time. The processor time that the process has
+used meanwhile tells these apart: where it is half of the stall or more, the server was at work, and that is a warning.
+Stalls are told in sums, once a minute. A stall that is only half again as long as `STALL_SECONDS` may pass unnoticed,
+no longer one does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Final
 
 from spalloc_server.log.logger import get_logger
 
@@ -22,10 +24,31 @@ STALL_SECONDS = 0.020
 BEAT_SECONDS = STALL_SECONDS / 2
 """Between looks whether the event loop stands still."""
 
-LOG_SECONDS = 1.0
-"""Between lines of the log about stalls, so that a server in trouble has not that trouble too."""
+LOG_SECONDS = 60.0
+"""Stalls are summed up for so long, so that a server in trouble has not the trouble of many lines, too."""
+
+OWN_PART: Final = 0.5
+"""Processor time, as a part of a stall, from which on it is the server's own."""
 
 log = get_logger(__name__)
+
+
+class _Stalls:
+    """Those that have not been told yet."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._longest = 0.0, 0.0
+
+    def add(self, stalled: float, worked: float) -> None:
+        self.count += 1
+        self._longest = max(self._longest, (stalled, worked))
+
+    def take(self) -> dict[str, int]:
+        """For the log: milliseconds of the longest, those of them at work, and how many there were; then none."""
+        (stalled, worked), count = self._longest, self.count
+        self.count, self._longest = 0, (0.0, 0.0)
+        return {"stalled_ms": round(stalled * 1e3), "cpu_ms": round(worked * 1e3), "stalls": count}
 
 
 class StallDetector:
@@ -33,11 +56,11 @@ class StallDetector:
 
     Args:
         clock: monotonic seconds.
-        cpu_clock: seconds of processor time of this thread.
+        cpu_clock: seconds of processor time of this process.
     """
 
     def __init__(
-        self, *, clock: Callable[[], float] = time.monotonic, cpu_clock: Callable[[], float] = time.thread_time
+        self, *, clock: Callable[[], float] = time.monotonic, cpu_clock: Callable[[], float] = time.process_time
     ) -> None:
         self.count = 0
         """Stalls so far."""
@@ -46,8 +69,9 @@ class StallDetector:
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._beaten, self._cpu = clock(), cpu_clock()
-        self._logged = float("-inf")
-        self._untold: list[tuple[float, float]] = []
+        self._logged = self._beaten
+        self._own = _Stalls()
+        self._others = _Stalls()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -63,12 +87,12 @@ class StallDetector:
         if late >= STALL_SECONDS:
             self.count += 1
             self.longest = max(self.longest, late)
-            self._untold.append((late, cpu - self._cpu))
-        if self._untold and now - self._logged >= LOG_SECONDS:
-            stalled, worked = max(self._untold)
-            log.warning(
-                "event loop stalled", stalled_ms=round(stalled * 1e3), cpu_ms=round(worked * 1e3), stalls=self.count
-            )
-            self._untold.clear()
+            worked = cpu - self._cpu
+            (self._own if worked >= OWN_PART * late else self._others).add(late, worked)
+        if now - self._logged >= LOG_SECONDS:
+            if self._own.count:
+                log.warning("event loop stalled", **self._own.take())
+            if self._others.count:
+                log.info("event loop kept waiting by the computer", **self._others.take())
             self._logged = now
         self._beaten, self._cpu = now, cpu

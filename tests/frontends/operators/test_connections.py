@@ -140,9 +140,9 @@ async def test_many_connections_that_come_and_go_keep_no_operator_out(place: Pla
         flood = [asyncio.create_task(asyncio.to_thread(connect_and_connect, place, ended)) for _ in range(2)]
         admin = RunningServer(socket_path(place.state), as_json=False)
         for _ in range(5):
-            await asyncio.to_thread(admin.ask, commands.EmergencyStop(reason="smoke"), type(None))
+            await asyncio.to_thread(admin.ask, commands.EmergencyStop(reason="smoke"), object)
             assert server.controller.stopped is not None
-            await asyncio.to_thread(admin.ask, commands.Resume(), type(None))
+            await asyncio.to_thread(admin.ask, commands.Resume(), object)
         ended.set()
         assert sum(await asyncio.gather(*flood)) > MAX_CONNECTIONS
 

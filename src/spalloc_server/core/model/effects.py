@@ -27,6 +27,9 @@ class JobEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     machine: str | None = None
     boards: tuple[Board, ...] = ()
     reason: str | None = None
+    seconds: float | None = None
+    """`allocated`: since it was created. `ready`, the first time: since it had boards. `destroyed`: likewise, or, where
+    it had none, since it was created."""
 
 
 class Effects(msgspec.Struct):

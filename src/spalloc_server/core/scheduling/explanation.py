@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from spalloc_server.core.model import NO_JOB, Allocation
-from spalloc_server.core.placement.torus import NOTHING, Planes, union
+from spalloc_server.core.placement.torus import NOTHING, Planes, union, without
 from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.reservation import Reservation, all_free, releases, soonest
 from spalloc_server.core.scheduling.waiting import Waiting
@@ -32,6 +32,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """The region that it will probably get; None where nothing of the machines that it may use is in service."""
     held_by: tuple[int, ...] = ()
     """Jobs that have boards of this region, among them ended ones whose boards are not powered off yet."""
+    machines: tuple[str, ...] = ()
+    """Machines that could serve it, those that are closed or out of service included."""
     predicted_start: float | None = None
     """When it will probably start, seconds since the epoch; while others go before it, not before then."""
 
@@ -50,15 +52,16 @@ def explain(
     """
     position = 1 + queue.ordered.index(job)
     text = f"number {position} of {len(queue.ordered)} in the queue"
+    machines = tuple(name for name in job.machines if name in queue.machines)
+    reservation = reservation if reservation and _holds(queue, reservation) else None
     next_up = reservation or _soonest(queue, job, taken, now)
     if next_up is None:
-        closed = [name for name in job.machines if name in queue.machines]
-        why = (
-            f"too little of {', '.join(closed)} is in service for now"
-            if closed
-            else "its machines have changed just now"
-        )
-        return Explanation(position=position, text=f"{text}; {why}")
+        named = ", ".join(machines)
+        if all(queue.machines[name].closed for name in machines):
+            why = f"no job starts on {named} now" if machines else "its machines have changed just now"
+        else:
+            why = f"too little of {named} is in service for now"
+        return Explanation(position=position, text=f"{text}; {why}", machines=machines)
     (x, y, width, height), planes = next_up.place
     machine = queue.machines[next_up.machine]
     boards = machine.torus.boards(planes)
@@ -73,7 +76,20 @@ def explain(
     start = all_free(planes, releases(queue, next_up.machine, now), now)
     text += f"; predicted to start {'' if reservation else 'at the soonest '}in {_duration(start - now)}"
     allocation = machine.allocation(job.request, next_up.place)
-    return Explanation(position=position, text=text, waits_for=allocation, held_by=held_by, predicted_start=start)
+    return Explanation(
+        position=position,
+        text=text,
+        waits_for=allocation,
+        held_by=held_by,
+        machines=machines,
+        predicted_start=start,
+    )
+
+
+def _holds(queue: Queue, reservation: Reservation) -> bool:
+    """Whether all of what is reserved is still in service; it is reserved anew only when something starts or ends."""
+    machine = queue.machines.get(reservation.machine)
+    return machine is not None and not machine.closed and not any(without(reservation.boards, machine.topology.live))
 
 
 def _soonest(queue: Queue, job: Waiting, taken: dict[str, Planes], now: float) -> Reservation | None:
