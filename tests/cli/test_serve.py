@@ -63,6 +63,11 @@ def test_a_missing_file_is_told_in_one_line(tmp_path: Path) -> None:
     assert line == f"spalloc_server: {tmp_path / 'none.toml'}: cannot be read: No such file or directory"
 
 
+@pytest.mark.parametrize("path", [".", "/", "..", ""])
+def test_a_folder_in_place_of_a_file_is_told_in_one_line(path: str) -> None:
+    assert one_line_of(main, path).endswith(": cannot be read: Is a directory")
+
+
 def test_a_typo_in_the_config_is_told_with_its_line(config: Path) -> None:
     config.write_text(config.read_text().replace("base_ip", "base_pi"))
     line = one_line_of(main, config)

@@ -116,7 +116,17 @@ def test_a_declarative_file_that_others_may_write_is_read(tmp_path: Path) -> Non
         ("x = 1\n", "binds no `configuration`"),
         ("configuration = []\n", "to a list; it must be a Configuration"),
         ("configuration = Configuration(prot=1)\n", "line 1: TypeError: .*prot"),
-        ("\0", r"spalloc\.conf.*null bytes"),
+        ("x = 1\n\0", r"line 2: it has a NUL character"),
+        ("x = 1\nraise KeyboardInterrupt\n", "line 2: KeyboardInterrupt$"),
+        ("x = 1\nraise GeneratorExit\n", "line 2: GeneratorExit$"),
+        ("raise ValueError('a\\n\\nb')\n", "line 1: ValueError: a b$"),
+        ("class Bad(Exception):\n    def __str__(self): 1 / 0\nraise Bad\n", "line 3: Bad$"),
+        ("configuration = Configuration(port=None)\n", "line 1: .*Expected `int`, got `None`"),
+        ("Scheduling(policy='best')\n", "line 1: .*it is one of 'backfill', 'fifo'"),
+        (
+            "Machine('m', dead_boards={(0, 0, 1), (0, 0, 2)}, dead_links={(0, 0, 0, 'north')})\n",
+            "line 1: machine 'm': dead link must be .*Links.east, Links.north_east, .*Links.south as its link, not",
+        ),
     ],
 )
 def test_a_script_that_fails_is_one_error_with_file_and_line(tmp_path: Path, text: str, told: str) -> None:
@@ -133,8 +143,12 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_why(tmp_path: Path) ->
         load(tmp_path)
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"port = 1 # \xff")
-    with pytest.raises(ConfigurationError, match=r"not a text in UTF-8: .* at byte 11"):
+    with pytest.raises(ConfigurationError, match=r"binary\.toml, line 1: not a text in UTF-8: .* at byte 11"):
         load(binary)
+
+
+def test_a_script_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert load(script(tmp_path, "\ufeffconfiguration = Configuration(port=1)\n")) == Configuration(port=1)
 
 
 def triad(name: str, **changes: Any) -> Machine:

@@ -153,6 +153,12 @@ def test_spinner_files_place_every_board_where_the_closed_form_does(path: Path, 
     assert board_locations_from_spinner(path) == expected
 
 
+def test_a_spinner_file_may_have_a_byte_order_mark_and_empty_lines(tmp_path: Path) -> None:
+    path = tmp_path / "wiring.csv"
+    path.write_text("\ufeffcabinet,frame,board,x,y\r\n\r\n2,1,3,4,8\r\n\r\n")
+    assert board_locations_from_spinner(path) == {(0, 0, 2): (2, 1, 3)}
+
+
 def test_spinner_columns_may_come_in_any_order_and_with_others(tmp_path: Path) -> None:
     path = tmp_path / "wiring.csv"
     path.write_text("y, x, note, board, frame, cabinet\r\n4, 8, spare, 3, 2, 1\r\n")
@@ -165,6 +171,11 @@ def test_spinner_columns_may_come_in_any_order_and_with_others(tmp_path: Path) -
         ("", "line 1: no column cabinet, frame, board, x, y"),
         ("cabinet,frame,x,y\n", "line 1: no column board"),
         ("cabinet,frame,board,x,y\n0,0,0,0,0\n0,0,0,0,a\n", "line 3: .* must all be whole numbers"),
+        ("cabinet,frame,board,x,y\n\n0,0,'1,0,0\n", "line 3: .* must all be whole numbers"),
+        ('cabinet,frame,board,x,y\n0,0,"1,0,0\n' + "0,0,1,8,4\n" * 20_000, "line 2: not a CSV: .*0,0,.1,0,0"),
+        ('cabinet,frame,board,x,y\n0,0,0,0,0\r0,0,"1,8,4\r' + "x" * 131_072, "line 3: not a CSV: "),
+        ("cabinet,frame,board,x,y\r\n0,0,0,0,\0\r\n", "line 2: it has a NUL character"),
+        ("cabinet,frame,board,x,y\n0,0,0,0," + "9" * 5000, "line 2: .* must all be whole numbers, not .{,110}$"),
         ("cabinet,frame,board,x,y\n0,0,0\n", "line 2: .* must all be whole numbers"),
         ("cabinet,frame,board,x,y\n0,0,0,4,4\n", r"line 2: chip \(4, 4\) is no board's Ethernet chip"),
         ("cabinet,frame,board,x,y\n0,0,0,-12,0\n", r"line 2: chip \(-12, 0\) is no board's Ethernet chip"),

@@ -17,7 +17,8 @@ from spalloc_server.cli.simulate_plot import plot
 from spalloc_server.cli.tables import show, span
 from spalloc_server.cli.traces import TraceError, from_history, from_trace
 from spalloc_server.config.load import load
-from spalloc_server.config.machine import Machine, check_size
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.machine_parts import check_size
 from spalloc_server.config.settings import Configuration
 from spalloc_server.core.simulation import Simulation
 

@@ -110,7 +110,7 @@ def consistent(path: Path) -> Iterator[None]:
 
 def state_path(config: Path) -> Path:
     """Where the state of the server with this config file is kept, unless it is told otherwise."""
-    return config.with_name(f".{config.name}.state.db")
+    return config.parent / f".{config.name}.state.db"  # whatever `config` is: to read it tells what is wrong
 
 
 def _damaged(path: Path, finding: object) -> DamagedStateError:

@@ -16,6 +16,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable, Iterable
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -159,10 +160,17 @@ def tls_context(access: Access, folder: Path) -> ssl.SSLContext | None:
     note(certificate)
     note(key)
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password=partial(_no_phrase, key))  # else OpenSSL asks the terminal
     except (OSError, ValueError) as exc:  # an SSLError is one too; ValueError: no name of a file
         raise ConfigurationError(f"access: no TLS with certificate {certificate} and key {key}: {exc}") from exc
     return context
+
+
+def _no_phrase(key: Path) -> str:
+    raise ConfigurationError(
+        f"access: the key {key} has a pass phrase, and there is nobody to ask for it; write one without:"
+        f" openssl pkey -in {key} -out NEW"
+    )
 
 
 def is_loopback(host: str) -> bool:
