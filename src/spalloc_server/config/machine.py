@@ -232,16 +232,14 @@ class Machine:
             frames.setdefault((cabinet, frame), []).append(board)
         return {frame: tuple(boards) for frame, boards in frames.items()}
 
+    @property
+    def hardware(self) -> tuple[Any, ...]:
+        """All but its name, its tags and what is dead."""
+        return self.width, self.height, self.board_locations, self.bmp_ips, self.spinnaker_ips
+
     def same_hardware(self, other: Machine) -> bool:
         """Whether both are one piece of hardware, so that no more than tags, dead boards and dead links differ."""
-        return (self.name, self.width, self.height, self.board_locations, self.bmp_ips, self.spinnaker_ips) == (
-            other.name,
-            other.width,
-            other.height,
-            other.board_locations,
-            other.bmp_ips,
-            other.spinnaker_ips,
-        )
+        return self.name == other.name and self.hardware == other.hardware
 
     def _check(self) -> None:
         where = f"machine {self.name!r}"

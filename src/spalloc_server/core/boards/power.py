@@ -12,7 +12,7 @@ machine of any name, it goes on for them there.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from copy import copy
 
 from spalloc_server.config.machine import Machine
@@ -143,9 +143,12 @@ class Power:
                 row.boards = []
                 self._outbox.releases[row.release_id] = row
 
-    def machine_came(self, machine: Machine) -> Iterator[ReleaseRow]:
-        """Releases of boards that were of no machine, and are of this new one: it must wait for them."""
-        boards = {address(machine, board): board for board in machine.live_boards}
+    def machine_came(self, machine: Machine, held: Container[Board] = ()) -> Iterator[ReleaseRow]:
+        """Releases of boards that were of no machine, and are of this new one: it must wait for them.
+
+        Jobs have those that are `held` already: they were given again before they were off.
+        """
+        boards = {address(machine, board): board for board in machine.live_boards if board not in held}
         for row in reversed(self._releases.values()):
             if not row.boards:
                 places = ((frame.bmp, number) for frame in row.frames for number in frame.boards)
