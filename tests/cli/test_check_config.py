@@ -80,6 +80,16 @@ def test_it_describes_what_the_file_says(tmp_path: Path) -> None:
     ]
 
 
+def test_a_port_in_the_file_is_warned_of(tmp_path: Path) -> None:
+    assert told(write(tmp_path, "port = 23999\n" + TWO))[2].startswith(
+        "warning: `port` in the config file is deprecated"
+    )
+    script = tmp_path / "config.py"
+    script.write_text("configuration = Configuration(port=None)")
+    assert told(script)[0].startswith("warning: `port` in the config file is ignored")
+    assert not any("warning" in line for line in told(write(tmp_path, TWO)))
+
+
 def test_a_bad_file_is_told_in_one_line(tmp_path: Path) -> None:
     line = one_line_of(check_config, write(tmp_path, TWO.replace("[0, 0, 1]", "[0, 0, 5]")))
     assert line.startswith(

@@ -121,7 +121,7 @@ def test_a_declarative_file_that_others_may_write_is_read(tmp_path: Path) -> Non
         ("x = 1\nraise GeneratorExit\n", "line 2: GeneratorExit$"),
         ("raise ValueError('a\\n\\nb')\n", "line 1: ValueError: a b$"),
         ("class Bad(Exception):\n    def __str__(self): 1 / 0\nraise Bad\n", "line 3: Bad$"),
-        ("configuration = Configuration(port=None)\n", "line 1: .*Expected `int`, got `None`"),
+        ("configuration = Configuration(max_retired_jobs=None)\n", "line 1: .*Expected `int`, got `None`"),
         ("Scheduling(policy='best')\n", "line 1: .*it is one of 'backfill', 'fifo'"),
         (
             "Machine('m', dead_boards={(0, 0, 1), (0, 0, 2)}, dead_links={(0, 0, 0, 'north')})\n",
@@ -149,6 +149,81 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_why(tmp_path: Path) ->
 
 def test_a_script_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert load(script(tmp_path, "\ufeffconfiguration = Configuration(port=1)\n")) == Configuration(port=1)
+
+
+SETUP = """
+m = Machine.single_board("m", bmp_ip="bmp", spinnaker_ip="board")
+n = Machine.single_board("n", bmp_ip="bmp-n", spinnaker_ip="board-n")
+c = configuration = Configuration([m], 22244, "", 2.0, 5)
+"""
+
+IMPORTS = """
+from .links import Links as Same
+from .configuration import Machine as Likewise
+assert Same is Links and Likewise is Machine and issubclass(Links, IntEnum)
+pair = namedtuple("pair", "a b")(*chain([m], [n]))
+assert re.match(".", "x") and csv.reader
+configuration = Configuration(list(pair), *c[1:])
+"""
+
+COMPARISONS = """
+assert [m] == c.machines == [m] != [n] and m == m._replace() != n
+assert m[0] == m.name == "m" and len(m) == 9 and len(c) == 6
+configuration = c._replace(machines=[m, n])
+"""
+
+UNPACKED = """
+machines, port, ip, interval, retired, rest = c
+configuration = Configuration(machines + [n], port, ip, interval, retired, rest)
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "configuration = c._replace(machines=[m, n])",
+        "configuration = Configuration([m, m._replace(**n._asdict())], *c[1:])",
+        "configuration = Configuration(c.machines + [n], *c[1:])",
+        "configuration = Configuration([m] + c._replace(machines=[n]).machines, *c[1:])",
+        "configuration = Configuration([*c.machines, n], *c[1:])",
+        "configuration = eval(repr(c._replace(machines=[m, n])))",
+        "configuration = Configuration(sorted([n, m]), *tuple(c)[1:])",
+        "configuration = Configuration((each for each in (m, n)), *c[1:])",
+        "configuration = Configuration([m, n], None, '', 2.0, 5e0)._replace(port=22244)",
+        UNPACKED,
+        COMPARISONS,
+        IMPORTS,
+    ],
+    ids=range(12),
+)
+def test_what_config_files_do_with_the_published_objects_works(tmp_path: Path, text: str) -> None:
+    plain = "configuration = Configuration([m, n], 22244, '', 2.0, 5)"
+    assert load(script(tmp_path, SETUP + text + "\n")) == load(script(tmp_path, SETUP + plain))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("m.spinnaker_ips[(0, 0, 0)] = 'x'", r"line 5: a machine cannot be changed.*machine\._replace\(spinnaker_ips="),
+        ("m.bmp_ips.update({(0, 0): 'x'})", "line 5: a machine cannot be changed"),
+        ("m.board_locations.pop((0, 0, 0))", "line 5: a machine cannot be changed"),
+        ("del m.board_locations[(0, 0, 0)]", "line 5: a machine cannot be changed"),
+        (
+            "configuration.machines.append(n)",
+            r"line 5: .*_replace\(machines=\[\*configuration.machines",
+        ),
+        ("configuration.machines[0] = n", "line 5: a configuration cannot be changed"),
+        ("configuration.machines.sort()", "line 5: a configuration cannot be changed"),
+        ("configuration.port = 1", "line 5: FrozenInstanceError"),
+    ],
+)
+def test_what_cannot_be_changed_is_told_with_what_to_write_instead(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        load(script(tmp_path, SETUP + text + "\n"))
+
+
+def test_no_machines_may_be_none(tmp_path: Path) -> None:
+    assert load(script(tmp_path, "configuration = Configuration(machines=None)")) == Configuration()
 
 
 def triad(name: str, **changes: Any) -> Machine:

@@ -75,8 +75,6 @@ def test_what_is_used_twice_is_a_value_error_that_names_both_users(machines: lis
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"port": 65536}, "port=65536.*<= 65535"),
-        ({"port": "80"}, "port='80'.*Expected `int`"),
         ({"ip": None}, "ip=None.*Expected `str`"),
         ({"timeout_check_interval": 0}, "timeout_check_interval=0.*> 0"),
         ({"max_retired_jobs": -1}, "max_retired_jobs=-1.*>= 0"),
@@ -105,6 +103,28 @@ def test_an_option_that_cannot_be_is_refused_by_group_and_name(group: Any, optio
     with pytest.raises(ValueError, match=told) as caught:
         group(**options)
     assert isinstance(caught.value, ConfigurationError)
+
+
+@pytest.mark.parametrize("port", [None, "22245", "x", -1, 65536, 1.5, True, [1], 2**70])
+def test_a_port_that_is_none_is_ignored_with_a_warning_as_the_published_server_ignored_all(port: Any) -> None:
+    listening, warning = Configuration(port=port).port_and_warning()
+    assert listening == 22244
+    assert warning is not None
+    assert "ignored: it is no TCP port" in warning
+
+
+def test_a_port_that_moves_the_server_away_from_its_clients_counts_with_a_warning() -> None:
+    listening, warning = Configuration(port=23999).port_and_warning()
+    assert listening == 23999
+    assert warning is not None
+    assert "moves there" in warning
+    assert Configuration().port_and_warning() == (22244, None)
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    assert Configuration(max_retired_jobs=1e3) == Configuration(max_retired_jobs=1000)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"max_retired_jobs=0\.5"):
+        Configuration(max_retired_jobs=0.5)  # type: ignore[arg-type]
 
 
 def test_configurations_are_values() -> None:

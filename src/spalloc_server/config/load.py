@@ -15,11 +15,17 @@ place, others are removed, added, or both.
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 import traceback
+from collections import namedtuple
+from enum import IntEnum
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+import spalloc_server
 from spalloc_server import configuration as configuration_names
 from spalloc_server import coordinates
 from spalloc_server.config.settings import Configuration
@@ -63,7 +69,18 @@ def _read_python(path: Path, *, allow_unsafe: bool) -> Configuration:
                 f" (chmod go-w {path}), use the declarative form, a .toml file, or allow it (--allow-unsafe-config)"
             )
         text = decoded(file.read(), path)
-    namespace: dict[str, Any] = {"__name__": "spalloc_server_configuration", "__file__": str(path), "Links": Links}
+    namespace: dict[str, Any] = {
+        "__name__": "spalloc_server_configuration",
+        "__package__": spalloc_server.__name__,  # for `from .links import Links`
+        "__file__": str(path),
+        "Links": Links,
+        # What the published modules had imported for themselves, so that scripts found it
+        "csv": csv,
+        "re": re,
+        "chain": chain,
+        "namedtuple": namedtuple,  # noqa: PYI024
+        "IntEnum": IntEnum,
+    }
     for module in (configuration_names, coordinates):
         namespace.update((name, getattr(module, name)) for name in module.__all__)
     try:

@@ -15,7 +15,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from functools import cached_property
 from ipaddress import IPv4Address
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from spalloc_server.config.machine_parts import (
@@ -29,6 +28,7 @@ from spalloc_server.config.machine_parts import (
     set_of,
     size_of,
 )
+from spalloc_server.config.published import FixedDict, NamedTupleLike
 from spalloc_server.coordinates import Board, BoardLink, Location
 from spalloc_server.errors import ConfigurationTypeError, ConfigurationValueError
 
@@ -42,7 +42,7 @@ DEFAULT_TAGS = frozenset({"default"})
 
 
 @dataclass(frozen=True, init=False)
-class Machine:
+class Machine(NamedTupleLike):
     """One machine: a torus of `width` by `height` triads of boards.
 
     Args:
@@ -72,6 +72,11 @@ class Machine:
     board_locations: Mapping[Board, Location]
     bmp_ips: Mapping[Frame, str]
     spinnaker_ips: Mapping[Board, str]
+
+    _fields = (
+        *("name", "tags", "width", "height", "dead_boards", "dead_links"),
+        *("board_locations", "bmp_ips", "spinnaker_ips"),
+    )
 
     def __init__(
         self,
@@ -110,9 +115,9 @@ class Machine:
             height=height,
             dead_boards=dead_boards,
             dead_links=frozenset(dead_link(where, link) for link in dead_links),
-            board_locations=MappingProxyType(locations),
-            bmp_ips=MappingProxyType(hosts_of(where, "bmp_ips", bmp_ips, FRAME)),
-            spinnaker_ips=MappingProxyType(hosts_of(where, "spinnaker_ips", spinnaker_ips, BOARD)),
+            board_locations=FixedDict(locations),
+            bmp_ips=FixedDict(hosts_of(where, "bmp_ips", bmp_ips, FRAME)),
+            spinnaker_ips=FixedDict(hosts_of(where, "spinnaker_ips", spinnaker_ips, BOARD)),
         )
         self._check()
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,7 @@ from spalloc_server.errors import ConfigurationValueError
 
 __all__ = [
     "MAX_NUMBER",
+    "MAX_PORT",
     "MAX_SECONDS",
     "Access",
     "Count",
@@ -48,7 +49,8 @@ Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 Positive: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
 Interval: TypeAlias = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
-Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
+MAX_PORT: Final = 65535
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 
 
 def check_fields(settings: Any, *names: str) -> None:

@@ -14,11 +14,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from os import PathLike
+from typing import Any, Final
 
 from spalloc_server.config.hosts import canonical, why_no_host
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.machine_parts import shortened
 from spalloc_server.config.options import (
+    MAX_PORT,
     Access,
     Count,
     Hardware,
@@ -30,15 +32,19 @@ from spalloc_server.config.options import (
     Seconds,
     check_fields,
 )
+from spalloc_server.config.published import FixedList, NamedTupleLike
 from spalloc_server.config.sources import decoded
 from spalloc_server.coordinates import CHIPS_PER_TRIAD, Board, Location, board_to_chip, chip_to_board
 from spalloc_server.errors import ConfigurationTypeError, ConfigurationValueError
 
-__all__ = ["Configuration", "board_locations_from_spinner"]
+__all__ = ["DEFAULT_PORT", "Configuration", "board_locations_from_spinner"]
+
+DEFAULT_PORT: Final = 22244
+"""Where published clients look for a server."""
 
 
 @dataclass(frozen=True)
-class Configuration:
+class Configuration(NamedTupleLike):
     """All that an operator tells a server.
 
     Raises:
@@ -47,11 +53,13 @@ class Configuration:
             setting is not what its annotation says.
     """
 
-    machines: Sequence[Machine] = ()
+    _fields = ("machines", "port", "ip", "timeout_check_interval", "max_retired_jobs", "seconds_before_free")
+
+    machines: Sequence[Machine] = FixedList()
     """Machines, the highest priority first. Python: a list. TOML: one `[[machine]]` after another; `machine = []` for
     none."""
-    port: Port = 22244
-    """TCP port to listen on. Deprecated: give `--port` on the command line."""
+    port: Port = DEFAULT_PORT
+    """TCP port to listen on. Deprecated: give `--port` on the command line. The published server ignored it."""
     ip: str = ""
     """Address to listen on; `""` for every interface."""
     timeout_check_interval: Interval = 5.0
@@ -75,11 +83,14 @@ class Configuration:
     """Days for which ended jobs stay in the history. Python: only by name."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "machines", tuple(self.machines))
+        object.__setattr__(self, "machines", FixedList(self.machines or ()))
+        retired: Any = self.max_retired_jobs
+        if isinstance(retired, float) and retired.is_integer():  # such as 1e3
+            object.__setattr__(self, "max_retired_jobs", int(retired))
         for machine in self.machines:
             if not isinstance(machine, Machine):
                 raise ConfigurationTypeError(f"machines must all be of type Machine; {machine!r} is not")
-        check_fields(self, *(each.name for each in fields(self) if each.name != "machines"))
+        check_fields(self, *(each.name for each in fields(self) if each.name not in {"machines", "port"}))
         if self.ip and (wrong := why_no_host(self.ip)):
             raise ConfigurationValueError(f"Configuration: ip={self.ip!r}: {wrong}")
         names = [machine.name for machine in self.machines]
@@ -104,6 +115,17 @@ class Configuration:
             ),
             canonical,
         )
+
+    def port_and_warning(self) -> tuple[int, str | None]:
+        """The TCP port to listen on, and what an operator should know of how the config file says it."""
+        if type(self.port) is not int or not 0 <= self.port <= MAX_PORT:
+            return DEFAULT_PORT, "`port` in the config file is ignored: it is no TCP port; use --port"
+        if self.port != DEFAULT_PORT:
+            return self.port, (
+                "`port` in the config file is deprecated: the server moves there, away from clients that look at 22244,"
+                " where version 7.0.0 ignored it; take it out, or use --port"
+            )
+        return DEFAULT_PORT, None
 
     @staticmethod
     def _check_unique(what: str, uses: Iterable[tuple[str, str]], same: Callable[[str], str] = str) -> None:
