@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import runpy
 import signal
 import socket
 from collections.abc import Callable, Coroutine
@@ -103,8 +104,7 @@ class Server(InThread):
         self._timings = timings
         self._source = Source(config, port=port, allow_unsafe=allow_unsafe_config)
         self._configuration = Configuration()
-        self._stop_asked = asyncio.Event()
-        self._haste_asked = asyncio.Event()
+        self._stop_asked, self._haste_asked = asyncio.Event(), asyncio.Event()
         self._listening = ("", 0)
         self._chores: list[asyncio.Task[None]] = []
         self._upgrading: asyncio.Task[None] | None = None
@@ -227,8 +227,7 @@ class Server(InThread):
         self._changed()
         log.info("configuration reloaded", changes=comparison.lines() or "none")
         if sockets:
-            listening = self._listen(sockets, address)
-            self._chores.append(self.defects.begin(self._tasks, "listening elsewhere", listening))
+            self._chores.append(self.defects.begin(self._tasks, "listening elsewhere", self._listen(sockets, address)))
 
     def _connect_parts(self, reports: Reports) -> None:
         """Make what stands around core and hardware, once there are both."""
@@ -237,7 +236,7 @@ class Server(InThread):
         subscriptions = Subscriptions()
         act = Consequences(hardware, subscriptions, self._job_log, reports.outcome, defects).act
         commits = self._commits = Commits(controller, self._journal, act=act, defects=defects)
-        application = Application(controller, hardware, commits, subscriptions, hold=self._hold, defects=defects)
+        application = Application(controller, hardware, commits, subscriptions, hold=self._changed, defects=defects)
         self._application, application.about = application, self._about
         service = self._service = Service(application, self._configuration.limits, defects=defects)
         commits.tell(service.committed)
@@ -361,15 +360,12 @@ class Server(InThread):
 
     # ---------------------------------------------------------------- from the core to the world
 
-    def _hold(self) -> int | None:
+    def _changed(self) -> int | None:
+        """A client, or something else, may have changed the core; the commit that the answer waits for, if any."""
         if self.controller.defects:
             self.defects.take(self.controller.defects)
         self._time.arm()
         return self._commits.hold()
-
-    def _changed(self) -> None:
-        """Something other than a client may have changed the core."""
-        self._hold()
 
     def _refuse(self, reason: str | None) -> None:
         self._application.read_only = reason
@@ -398,3 +394,7 @@ class Server(InThread):
             log.warning("BMPs did not finish in time; their work is taken up again at the next start")
         await self._commits.settle()
         await self._service.stop()
+
+
+if __name__ == "__main__":
+    runpy.run_module("spalloc_server", run_name="__main__")  # the way in is above this module

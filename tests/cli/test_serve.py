@@ -120,6 +120,16 @@ def test_it_serves_reloads_and_stops_gracefully(config: Path, tmp_path: Path) ->
     assert (tmp_path / "state.db").exists()
 
 
+@pytest.mark.parametrize("module", ["spalloc_server.server", "spalloc_server", "spalloc_server.cli.serve"])
+def test_it_is_run_as_a_module_too(module: str, config: Path) -> None:
+    with running("python", "-m", module, config, "-p", "0", "--log-format", "json") as process:
+        logged(process, "serving")
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)  # nobody simulates the BMP: a graceful stop would wait for it
+        process.communicate(timeout=STOP_SECONDS)
+    assert process.returncode == 0
+
+
 def test_quiet_hides_all_but_errors(config: Path, tmp_path: Path) -> None:
     with running("spalloc-server", "-q", config, "--port=0", "--cold-start") as process:
         assert process.stderr is not None

@@ -45,7 +45,7 @@ async def hurried(work: Coroutine[Any, Any, None], haste: asyncio.Event, seconds
 class Expiry:
     """Calls a core's `tick`, and then `changed`."""
 
-    def __init__(self, controller: Controller, changed: Callable[[], None], defects: DefectLog | None = None) -> None:
+    def __init__(self, controller: Controller, changed: Callable[[], object], defects: DefectLog | None = None) -> None:
         self._controller = controller
         self._changed = changed
         self._defects = defects or DefectLog()

@@ -23,7 +23,7 @@ class Reports:
         defects: told what goes wrong that never should.
     """
 
-    def __init__(self, controller: Controller, changed: Callable[[], None], defects: DefectLog) -> None:
+    def __init__(self, controller: Controller, changed: Callable[[], object], defects: DefectLog) -> None:
         self._controller = controller
         self._changed = changed
         self._defects = defects
