@@ -363,11 +363,35 @@ async def test_a_reload_that_ends_no_job_warns_of_none(place: Place, clients: Cl
         assert [entry["event"] for entry in log if "job_ids" in entry] == []
 
 
+async def test_a_machine_gets_another_name_under_its_jobs_by_a_reload_and_at_a_start(
+    place: Place, clients: Clients
+) -> None:
+    async with place.simulator() as simulator:
+        async with place.serving() as server:
+            client = await clients.connect(server)
+            job_id = await client.create(3, machine="m")
+            await client.until(job_id, READY)
+            before, on = await client.call("get_job_machine_info", job_id), simulator.boards_on()
+            place.configure(name="n")
+            server.reload()
+            assert await client.call("get_job_machine_info", job_id) == {**before, "machine_name": "n"}
+            (described,) = await client.call("list_jobs")
+            assert described["allocated_machine_name"] == "n"
+        place.configure(name="o")
+        async with place.serving() as server:
+            client = await clients.connect(server)
+            assert await client.call("get_job_machine_info", job_id) == {**before, "machine_name": "o"}
+            assert simulator.boards_on() == on
+            await client.call("destroy_job", job_id)
+            await until(lambda: not simulator.boards_on())
+
+
 async def test_a_start_with_a_config_that_ends_jobs_warns(place: Place, clients: Clients) -> None:
     async with place.simulator():
         async with place.serving() as server:
             job_id = await (await clients.connect(server)).create(12)
         place.configure(name="other")
+        place.config.write_text(place.config.read_text().replace("'board-", "'elsewhere-"))
         with structlog.testing.capture_logs() as log:
             async with place.serving():
                 pass

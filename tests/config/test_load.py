@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from spalloc_server import coordinates
 from spalloc_server.config.compare import compare
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import Machine
@@ -42,6 +43,16 @@ def test_both_forms_of_an_example_are_equal(tmp_path: Path, name: str) -> None:
     for wiring in EXAMPLES.glob("*.csv"):
         (tmp_path / wiring.name).write_bytes(wiring.read_bytes())
     assert load(script(tmp_path, text)) == load(EXAMPLES / f"{name}.toml")
+
+
+@pytest.mark.parametrize("name", ["frame-24", "million-core"])
+def test_an_example_finds_its_wiring_where_file_is_another_as_in_7_0_0(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["spalloc_server", "--port", "22244", str(EXAMPLES / f"{name}.py")])
+    text = (EXAMPLES / f"{name}.py").read_text()
+    assert load(script(tmp_path, f"__file__ = {coordinates.__file__!r}\n{text}")) == load(EXAMPLES / f"{name}.toml")
 
 
 def test_simulated_machines_are_on_loopback_addresses() -> None:
