@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spalloc_server import coordinates
 from spalloc_server.config.compare import compare
@@ -290,3 +293,35 @@ def test_a_machine_of_another_size_is_replaced() -> None:
 
 def test_a_machine_that_comes_or_goes_is_no_change_of_order() -> None:
     assert compare(Configuration([triad("a"), triad("b")]), Configuration([triad("c"), triad("b")])).order is None
+
+
+TOML = (EXAMPLES / "frame-24.toml").read_bytes()
+WIRING = (EXAMPLES / "spinner-24.csv").read_bytes()
+ODD = [b"\0", b"\xef\xbb\xbf", b"\xff", b"-1", b"24", b"9" * 5000, b"1e999"]
+ODD += [bytes([each]) for each in b"\"'\n\r[]=,\x1b"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mutated")
+
+
+@given(st.booleans(), st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 30), st.sampled_from(ODD)), max_size=4))
+def test_whatever_is_wrong_with_a_file_is_one_line_that_begins_with_its_name(
+    place: Path, wiring: bool, edits: list[tuple[int, int, bytes]]
+) -> None:
+    content = WIRING if wiring else TOML
+    for at, length, odd in edits:
+        content = content[: at % len(content)] + odd + content[at % len(content) + length :]
+    (place / "spinner-24.csv").write_bytes(content if wiring else WIRING)
+    config = place / "config.toml"
+    config.write_bytes(TOML if wiring else content)
+    told = ""
+    try:
+        load(config)
+    except ConfigurationError as error:
+        told = str(error)
+    assert told.startswith(str(config) if told else "")
+    assert told == "" or told.isprintable()
+    assert len(told) < 1000
+    assert re.search(r"config\.toml, line \d+: ", told) or not (told and wiring)
