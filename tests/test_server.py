@@ -138,6 +138,24 @@ async def test_a_cold_start_switches_off_what_was_left_on_and_keeps_closed_what_
             assert server.controller.board_view("m", (0, 0, 0)).out_of_service == "smells"
 
 
+async def test_what_operators_have_closed_stays_closed_through_a_cold_start_under_another_name(place: Place) -> None:
+    async with place.simulator():
+        async with place.serving() as server:
+            server.controller.disable_board("m", (0, 0, 0), reason="smells", by="eve")
+        place.configure(name="n")
+        async with place.serving(cold_start=True) as server:
+            assert server.controller.board_view("n", (0, 0, 0)).out_of_service == "smells"
+        kept = place.config.read_text()
+        place.config.write_text("configuration = Configuration(ip='127.0.0.1')")
+        async with place.serving():
+            pass
+        async with place.serving(cold_start=True):
+            pass
+        place.config.write_text(kept.replace("Machine('n'", "Machine('o'"))
+        async with place.serving() as server:
+            assert server.controller.board_view("o", (0, 0, 0)).out_of_service == "smells"
+
+
 async def test_the_end_of_a_job_is_acknowledged_to_nobody_before_it_is_stored(
     place: Place, clients: Clients, disk: threading.Event
 ) -> None:

@@ -23,7 +23,7 @@ __all__ = ["KEPT_FACTS", "STOPPED", "Closures", "drained_fact", "frame_fact", "i
 STOPPED = "stopped"
 """The fact of an emergency stop."""
 
-KEPT_FACTS = ("next_id", "disabled", "drained", STOPPED, "machine", "board", "away")
+KEPT_FACTS = ("next_id", "disabled", "drained", STOPPED, "machine", "machines", "board", "away")
 """Facts that outlive a cold start, by the first part of their names: numbers of jobs are never used twice, and what
 operators have closed stays closed, wherever the configuration has that hardware by now."""
 
