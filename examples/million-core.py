@@ -1,6 +1,11 @@
 # The largest machine: 1,200 boards in 50 frames, 20 x 20 triads. And a test board, which jobs get by asking for it.
 
+import sys
 from pathlib import Path
+
+# It is beside this file. In version 7.0.0 `__file__` is another file, but this one is named on the command line.
+places = (Path(name).parent / "spinner-1200.csv" for name in (__file__, *sys.argv))
+wiring = next((place for place in places if place.exists()), "spinner-1200.csv")
 
 configuration = Configuration(
     machines=[
@@ -8,7 +13,7 @@ configuration = Configuration(
             name="million-core",
             tags={"default", "million"},
             # Written by: spinner-ethernet-chips -n 1200
-            board_locations=board_locations_from_spinner(Path(__file__).parent / "spinner-1200.csv"),
+            board_locations=board_locations_from_spinner(wiring),
             base_ip="10.11.192.0",
         ),
         Machine(

@@ -73,8 +73,15 @@ def test_the_reference_lists_every_fact_of_the_state() -> None:
     controller.drain("NAME", reason="why", by="who")
     controller.disable_frame("NAME", (0, 0), reason="why", by="who")
     controller.emergency_stop(reason="why", by="who")
+    gone = Machine.single_board("GONE", bmp_ip="gone", spinnaker_ip="gone-board")
+    controller.machines = {**controller.machines, "GONE": gone}
+    controller.disable_board("GONE", (0, 0, 0), reason="why", by="who")
+    controller.disable_frame("GONE", (0, 0), reason="why", by="who")
+    controller.machines = {"NAME": controller.machines["NAME"]}
     listed = set(cells(section(page("reference/state-schema.md"), "## `facts`: all else"))) - {"name", "value"}
-    assert set(controller.snapshot().facts) == {name.replace("CABINET/FRAME", "0/0") for name in listed}
+    assert set(controller.snapshot().facts) == {
+        name.replace("CABINET/FRAME", "0/0").replace("NUMBER", "0").replace("BMP", "gone") for name in listed
+    }
 
 
 def test_history_has_the_columns_of_jobs() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from spalloc_server.cli.admin import main as admin
 from spalloc_server.cli.serve import main as serve
-from spalloc_server.config.watch import DEFAULT_PORT
+from spalloc_server.config.settings import DEFAULT_PORT
 from tests.pages import PAGES, ROOT, SOURCES, page, section, spans, table_rows
 
 OPTION = re.compile(r"(?<![\w-])(?:--[a-z][a-z-]+|-[a-zA-Z](?!\w))")

@@ -43,7 +43,32 @@ def test_the_step_between_two_places_of_a_torus_is_their_link_across_its_edges_t
             assert Links.from_vector(step) is link
 
 
-@pytest.mark.parametrize("vector", [(0, 0), (1, -1), (-1, 1), (2, 1)])
-def test_a_step_that_no_link_takes_is_refused(vector: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("vector", "link"),
+    [
+        ((1, -1), Links.south_west),
+        ((-1, 1), Links.north_east),
+        ((2, 1), Links.north_east),
+        ((-1, -3), Links.north_east),
+        ((1, 5), Links.south_west),
+        ((-2, -1), Links.south_west),
+    ],
+)
+def test_a_step_across_one_edge_of_a_machine_that_is_two_wide_is_the_diagonal_that_it_was_published_as(
+    vector: tuple[int, int], link: Links
+) -> None:
+    assert Links.from_vector(vector) is link
+
+
+@pytest.mark.parametrize("link", [Links.north_east, Links.south_west])
+def test_a_diagonal_of_a_machine_that_is_two_wide_is_found_by_its_step_across_the_edge(link: Links) -> None:
+    dx, dy = link.to_vector()
+    for x in range(2):
+        for y in range(1, 4):  # of five, so that no edge in y is crossed
+            step = ((x + dx) % 2 - x, (y + dy) % 5 - y)
+            assert Links.from_vector(step) is link
+
+
+def test_no_step_is_no_link() -> None:
     with pytest.raises(ValueError, match="no link takes the step"):
-        Links.from_vector(vector)
+        Links.from_vector((0, 0))

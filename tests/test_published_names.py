@@ -7,6 +7,7 @@ from graphlib import TopologicalSorter
 
 import grimp
 
+from spalloc_server import __version__
 from tests import published_imports
 from tests.pages import ROOT
 
@@ -31,3 +32,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     order = list(TopologicalSorter(imports).static_order())  # raises CycleError, which names the circle
     assert set(order) == graph.modules
+
+
+def test_installers_take_this_version_for_newer_than_all_published_ones() -> None:
+    """Published versions have the epoch 1, and whatever lacks it is older than they are."""
+    epoch, _, numbers = __version__.partition("!")
+    assert (int(epoch), tuple(map(int, numbers.split(".")))) > (1, (7, 0, 0))

@@ -138,6 +138,24 @@ async def test_a_cold_start_switches_off_what_was_left_on_and_keeps_closed_what_
             assert server.controller.board_view("m", (0, 0, 0)).out_of_service == "smells"
 
 
+async def test_what_operators_have_closed_stays_closed_through_a_cold_start_under_another_name(place: Place) -> None:
+    async with place.simulator():
+        async with place.serving() as server:
+            server.controller.disable_board("m", (0, 0, 0), reason="smells", by="eve")
+        place.configure(name="n")
+        async with place.serving(cold_start=True) as server:
+            assert server.controller.board_view("n", (0, 0, 0)).out_of_service == "smells"
+        kept = place.config.read_text()
+        place.config.write_text("configuration = Configuration(ip='127.0.0.1')")
+        async with place.serving():
+            pass
+        async with place.serving(cold_start=True):
+            pass
+        place.config.write_text(kept.replace("Machine('n'", "Machine('o'"))
+        async with place.serving() as server:
+            assert server.controller.board_view("o", (0, 0, 0)).out_of_service == "smells"
+
+
 async def test_the_end_of_a_job_is_acknowledged_to_nobody_before_it_is_stored(
     place: Place, clients: Clients, disk: threading.Event
 ) -> None:
@@ -363,11 +381,35 @@ async def test_a_reload_that_ends_no_job_warns_of_none(place: Place, clients: Cl
         assert [entry["event"] for entry in log if "job_ids" in entry] == []
 
 
+async def test_a_machine_gets_another_name_under_its_jobs_by_a_reload_and_at_a_start(
+    place: Place, clients: Clients
+) -> None:
+    async with place.simulator() as simulator:
+        async with place.serving() as server:
+            client = await clients.connect(server)
+            job_id = await client.create(3, machine="m")
+            await client.until(job_id, READY)
+            before, on = await client.call("get_job_machine_info", job_id), simulator.boards_on()
+            place.configure(name="n")
+            server.reload()
+            assert await client.call("get_job_machine_info", job_id) == {**before, "machine_name": "n"}
+            (described,) = await client.call("list_jobs")
+            assert described["allocated_machine_name"] == "n"
+        place.configure(name="o")
+        async with place.serving() as server:
+            client = await clients.connect(server)
+            assert await client.call("get_job_machine_info", job_id) == {**before, "machine_name": "o"}
+            assert simulator.boards_on() == on
+            await client.call("destroy_job", job_id)
+            await until(lambda: not simulator.boards_on())
+
+
 async def test_a_start_with_a_config_that_ends_jobs_warns(place: Place, clients: Clients) -> None:
     async with place.simulator():
         async with place.serving() as server:
             job_id = await (await clients.connect(server)).create(12)
         place.configure(name="other")
+        place.config.write_text(place.config.read_text().replace("'board-", "'elsewhere-"))
         with structlog.testing.capture_logs() as log:
             async with place.serving():
                 pass

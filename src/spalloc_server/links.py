@@ -35,9 +35,14 @@ class Links(IntEnum):
         """The link that takes the step (dx, dy).
 
         A step of more than one in an axis is one that wraps around an edge of a machine, and is taken as the
-        single step the other way. `ValueError` where no link goes that way.
+        single step the other way. `ValueError` for (0, 0), which is no step.
+
+        On a machine that is 2 wide or high, (1, -1) and (-1, 1) are diagonals that wrap around that axis alone, where
+        both ways are one step: as in the published server they are south_west and north_east.
         """
         dx, dy = (_unwrapped(step) for step in vector)
+        if dx and dy and dx != dy:
+            dx = dy
         for link, step in _VECTORS.items():
             if step == (dx, dy):
                 return link

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import runpy
 import signal
 import socket
 from collections.abc import Callable, Coroutine
@@ -102,8 +103,7 @@ class Server(InThread):
         self._timings = timings
         self._source = Source(config, port=port, allow_unsafe=allow_unsafe_config)
         self._configuration = Configuration()
-        self._stop_asked = asyncio.Event()
-        self._haste_asked = asyncio.Event()
+        self._stop_asked, self._haste_asked = asyncio.Event(), asyncio.Event()
         self._listening = ("", 0)
         self._chores: list[asyncio.Task[None]] = []
         self._upgrading: asyncio.Task[None] | None = None
@@ -225,8 +225,7 @@ class Server(InThread):
         self._hold()
         log.info("configuration reloaded", changes=compare(before, configuration).lines() or "none", jobs_ended=ended)
         if sockets:
-            listening = self._listen(sockets, address)
-            self._chores.append(self.defects.begin(self._tasks, "listening elsewhere", listening))
+            self._chores.append(self.defects.begin(self._tasks, "listening elsewhere", self._listen(sockets, address)))
 
     def _connect_parts(self, reports: Reports) -> None:
         """Make what stands around core and hardware, once there are both."""
@@ -397,3 +396,7 @@ class Server(InThread):
             log.warning("BMPs did not finish in time; their work is taken up again at the next start")
         await self._commits.settle()
         await self._service.stop()
+
+
+if __name__ == "__main__":
+    runpy.run_module("spalloc_server", run_name="__main__")  # the way in is above this module

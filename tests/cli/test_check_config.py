@@ -80,6 +80,16 @@ def test_it_describes_what_the_file_says(tmp_path: Path) -> None:
     ]
 
 
+def test_a_port_in_the_file_is_warned_of(tmp_path: Path) -> None:
+    assert told(write(tmp_path, "port = 23999\n" + TWO))[2].startswith(
+        "warning: `port` in the config file is deprecated"
+    )
+    script = tmp_path / "config.py"
+    script.write_text("configuration = Configuration(port=None)")
+    assert told(script)[0].startswith("warning: `port` in the config file is ignored")
+    assert not any("warning" in line for line in told(write(tmp_path, TWO)))
+
+
 def test_a_bad_file_is_reported_in_one_line(tmp_path: Path) -> None:
     line = one_line_of(check_config, write(tmp_path, TWO.replace("[0, 0, 1]", "[0, 0, 5]")))
     assert line.startswith(
@@ -104,6 +114,22 @@ def test_dead_boards_leave_jobs_alone_and_new_addresses_end_them(tmp_path: Path)
         "job 2 of someone (1 board) would end: Machine removed.",
         "1 job of 3 would end",
     ]
+
+
+def test_jobs_whose_own_boards_stay_would_go_on(tmp_path: Path) -> None:
+    store(write(tmp_path, TWO), tmp_path / "state.db")
+    config = write(tmp_path, TWO.replace('"desk"\ntags', '"table"\ntags'))
+    assert told(config, "--against", tmp_path / "state.db")[3:] == [
+        "machine desk: renamed to table",
+        "0 jobs of 3 would end",
+    ]
+    wiring = tmp_path / "spinner-24.csv"
+    lines = wiring.read_text().splitlines()
+    last, other = lines[-1], lines[-2]
+    swapped = [",".join([*a.split(",")[:3], *b.split(",")[3:]]) for a, b in ((other, last), (last, other))]
+    wiring.write_text("\n".join([*lines[:-2], *swapped]))
+    lines = [line for line in told(config, "--against", tmp_path / "state.db") if "would end" in line]
+    assert lines == ["job 1 of someone (12 boards) would end: Machine removed.", "1 job of 3 would end"]
 
 
 def test_jobs_that_wait_in_vain_would_end(tmp_path: Path) -> None:

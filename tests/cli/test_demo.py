@@ -19,7 +19,7 @@ from spalloc_server.cli import demo_parts
 from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.demo import MILLION_CORE, _beside_other_demos, _introduce, demo
 from spalloc_server.config.load import load
-from spalloc_server.config.watch import DEFAULT_PORT
+from spalloc_server.config.settings import DEFAULT_PORT
 from spalloc_server.controller import JobState
 from spalloc_server.hardware.scp import SCP_PORT
 from spalloc_server.simulator.boot import BOOT_PORT

@@ -63,6 +63,11 @@ def test_a_missing_file_is_told_in_one_line(tmp_path: Path) -> None:
     assert line == f"spalloc_server: {tmp_path / 'none.toml'}: cannot be read: No such file or directory"
 
 
+@pytest.mark.parametrize("path", [".", "/", "..", ""])
+def test_a_folder_in_place_of_a_file_is_told_in_one_line(path: str) -> None:
+    assert one_line_of(main, path).endswith(": cannot be read: Is a directory")
+
+
 def test_a_typo_in_the_config_is_told_with_its_line(config: Path) -> None:
     config.write_text(config.read_text().replace("base_ip", "base_pi"))
     line = one_line_of(main, config)
@@ -113,6 +118,16 @@ def test_it_serves_reloads_and_stops_gracefully(config: Path, tmp_path: Path) ->
     assert process.returncode == 0
     assert json.loads((tmp_path / "j").read_text().splitlines()[0])["owner"] == "me"
     assert (tmp_path / "state.db").exists()
+
+
+@pytest.mark.parametrize("module", ["spalloc_server.server", "spalloc_server", "spalloc_server.cli.serve"])
+def test_it_is_run_as_a_module_too(module: str, config: Path) -> None:
+    with running("python", "-m", module, config, "-p", "0", "--log-format", "json") as process:
+        logged(process, "serving")
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)  # nobody simulates the BMP: a graceful stop would wait for it
+        process.communicate(timeout=STOP_SECONDS)
+    assert process.returncode == 0
 
 
 def test_quiet_hides_all_but_errors(config: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from spalloc_server.application import commands
 from spalloc_server.cli.simulate import TraceError, from_trace, simulate
 from spalloc_server.config.load import load
-from spalloc_server.config.machine import MAX_TRIADS, Machine
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.machine_parts import MAX_TRIADS
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS, Health, Limits, Scheduling
 from spalloc_server.config.settings import Configuration
 from spalloc_server.core.model.arguments import parse_keepalive, parse_request

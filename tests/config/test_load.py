@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 
+from spalloc_server import coordinates
 from spalloc_server.config.compare import compare
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import Machine
@@ -42,6 +45,16 @@ def test_both_forms_of_an_example_are_equal(tmp_path: Path, name: str) -> None:
     for wiring in EXAMPLES.glob("*.csv"):
         (tmp_path / wiring.name).write_bytes(wiring.read_bytes())
     assert load(script(tmp_path, text)) == load(EXAMPLES / f"{name}.toml")
+
+
+@pytest.mark.parametrize("name", ["frame-24", "million-core"])
+def test_an_example_finds_its_wiring_where_file_is_another_as_in_7_0_0(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["spalloc_server", "--port", "22244", str(EXAMPLES / f"{name}.py")])
+    text = (EXAMPLES / f"{name}.py").read_text()
+    assert load(script(tmp_path, f"__file__ = {coordinates.__file__!r}\n{text}")) == load(EXAMPLES / f"{name}.toml")
 
 
 def test_simulated_machines_are_on_loopback_addresses() -> None:
@@ -116,7 +129,17 @@ def test_a_declarative_file_that_others_may_write_is_read(tmp_path: Path) -> Non
         ("x = 1\n", "binds no `configuration`"),
         ("configuration = []\n", "to a list; it must be a Configuration"),
         ("configuration = Configuration(prot=1)\n", "line 1: TypeError: .*prot"),
-        ("\0", r"spalloc\.conf.*null bytes"),
+        ("x = 1\n\0", r"line 2: it has a NUL character"),
+        ("x = 1\nraise KeyboardInterrupt\n", "line 2: KeyboardInterrupt$"),
+        ("x = 1\nraise GeneratorExit\n", "line 2: GeneratorExit$"),
+        ("raise ValueError('a\\n\\nb')\n", "line 1: ValueError: a b$"),
+        ("class Bad(Exception):\n    def __str__(self): 1 / 0\nraise Bad\n", "line 3: Bad$"),
+        ("configuration = Configuration(max_retired_jobs=None)\n", "line 1: .*Expected `int`, got `None`"),
+        ("Scheduling(policy='best')\n", "line 1: .*it is one of 'backfill', 'fifo'"),
+        (
+            "Machine('m', dead_boards={(0, 0, 1), (0, 0, 2)}, dead_links={(0, 0, 0, 'north')})\n",
+            "line 1: machine 'm': dead link must be .*Links.east, Links.north_east, .*Links.south as its link, not",
+        ),
     ],
 )
 def test_a_script_that_fails_is_one_error_with_file_and_line(tmp_path: Path, text: str, told: str) -> None:
@@ -133,8 +156,87 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_why(tmp_path: Path) ->
         load(tmp_path)
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"port = 1 # \xff")
-    with pytest.raises(ConfigurationError, match=r"not a text in UTF-8: .* at byte 11"):
+    with pytest.raises(ConfigurationError, match=r"binary\.toml, line 1: not a text in UTF-8: .* at byte 11"):
         load(binary)
+
+
+def test_a_script_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert load(script(tmp_path, "\ufeffconfiguration = Configuration(port=1)\n")) == Configuration(port=1)
+
+
+SETUP = """
+m = Machine.single_board("m", bmp_ip="bmp", spinnaker_ip="board")
+n = Machine.single_board("n", bmp_ip="bmp-n", spinnaker_ip="board-n")
+c = configuration = Configuration([m], 22244, "", 2.0, 5)
+"""
+
+IMPORTS = """
+from .links import Links as Same
+from .configuration import Machine as Likewise
+assert Same is Links and Likewise is Machine and issubclass(Links, IntEnum)
+pair = namedtuple("pair", "a b")(*chain([m], [n]))
+assert re.match(".", "x") and csv.reader
+configuration = Configuration(list(pair), *c[1:])
+"""
+
+COMPARISONS = """
+assert [m] == c.machines == [m] != [n] and m == m._replace() != n
+assert m[0] == m.name == "m" and len(m) == 9 and len(c) == 6
+configuration = c._replace(machines=[m, n])
+"""
+
+UNPACKED = """
+machines, port, ip, interval, retired, rest = c
+configuration = Configuration(machines + [n], port, ip, interval, retired, rest)
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "configuration = c._replace(machines=[m, n])",
+        "configuration = Configuration([m, m._replace(**n._asdict())], *c[1:])",
+        "configuration = Configuration(c.machines + [n], *c[1:])",
+        "configuration = Configuration([m] + c._replace(machines=[n]).machines, *c[1:])",
+        "configuration = Configuration([*c.machines, n], *c[1:])",
+        "configuration = eval(repr(c._replace(machines=[m, n])))",
+        "configuration = Configuration(sorted([n, m]), *tuple(c)[1:])",
+        "configuration = Configuration((each for each in (m, n)), *c[1:])",
+        "configuration = Configuration([m, n], None, '', 2.0, 5e0)._replace(port=22244)",
+        UNPACKED,
+        COMPARISONS,
+        IMPORTS,
+    ],
+    ids=range(12),
+)
+def test_what_config_files_do_with_the_published_objects_works(tmp_path: Path, text: str) -> None:
+    plain = "configuration = Configuration([m, n], 22244, '', 2.0, 5)"
+    assert load(script(tmp_path, SETUP + text + "\n")) == load(script(tmp_path, SETUP + plain))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("m.spinnaker_ips[(0, 0, 0)] = 'x'", r"line 5: a machine cannot be changed.*machine\._replace\(spinnaker_ips="),
+        ("m.bmp_ips.update({(0, 0): 'x'})", "line 5: a machine cannot be changed"),
+        ("m.board_locations.pop((0, 0, 0))", "line 5: a machine cannot be changed"),
+        ("del m.board_locations[(0, 0, 0)]", "line 5: a machine cannot be changed"),
+        (
+            "configuration.machines.append(n)",
+            r"line 5: .*_replace\(machines=\[\*configuration.machines",
+        ),
+        ("configuration.machines[0] = n", "line 5: a configuration cannot be changed"),
+        ("configuration.machines.sort()", "line 5: a configuration cannot be changed"),
+        ("configuration.port = 1", "line 5: FrozenInstanceError"),
+    ],
+)
+def test_what_cannot_be_changed_is_told_with_what_to_write_instead(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        load(script(tmp_path, SETUP + text + "\n"))
+
+
+def test_no_machines_may_be_none(tmp_path: Path) -> None:
+    assert load(script(tmp_path, "configuration = Configuration(machines=None)")) == Configuration()
 
 
 def triad(name: str, **changes: Any) -> Machine:
@@ -190,3 +292,35 @@ def test_a_machine_of_another_size_is_replaced() -> None:
 
 def test_a_machine_that_comes_or_goes_is_no_change_of_order() -> None:
     assert compare(Configuration([triad("a"), triad("b")]), Configuration([triad("c"), triad("b")])).order is None
+
+
+TOML = (EXAMPLES / "frame-24.toml").read_bytes()
+WIRING = (EXAMPLES / "spinner-24.csv").read_bytes()
+ODD = [b"\0", b"\xef\xbb\xbf", b"\xff", b"-1", b"24", b"9" * 5000, b"1e999"]
+ODD += [bytes([each]) for each in b"\"'\n\r[]=,\x1b"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mutated")
+
+
+@given(st.booleans(), st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 30), st.sampled_from(ODD)), max_size=4))
+def test_whatever_is_wrong_with_a_file_is_one_line_that_begins_with_its_name(
+    place: Path, wiring: bool, edits: list[tuple[int, int, bytes]]
+) -> None:
+    content = WIRING if wiring else TOML
+    for at, length, odd in edits:
+        content = content[: at % len(content)] + odd + content[at % len(content) + length :]
+    (place / "spinner-24.csv").write_bytes(content if wiring else WIRING)
+    config = place / "config.toml"
+    config.write_bytes(TOML if wiring else content)
+    told = ""
+    try:
+        load(config)
+    except ConfigurationError as error:
+        told = str(error)
+    assert told.startswith(str(config) if told else "")
+    assert told == "" or told.isprintable()
+    assert len(told) < 1000
+    assert re.search(r"config\.toml, line \d+: ", told) or not (told and wiring)

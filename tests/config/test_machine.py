@@ -174,6 +174,46 @@ def test_standard_addresses_are_sums_of_base_strides_and_offset() -> None:
     assert machine.spinnaker_ips == {(0, 0, 0): "192.168.0.1", (0, 0, 2): "192.168.14.185"}
 
 
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset, iter, lambda items: (item for item in items)])
+def test_with_standard_addresses_what_is_dead_and_tags_come_in_any_iterables(kind: Any) -> None:
+    dead, links = [(0, 0, 1), (0, 0, 2)], [(0, 0, 0, Links.north)]
+    expected = Machine.with_standard_ips(
+        "m", {"a", "b"}, dead_boards=set(dead), dead_links=set(links), board_locations={(0, 0, 0): (0, 0, 0)}
+    )
+    assert expected == Machine.with_standard_ips(
+        "m",
+        tags=kind(["a", "b", "b"]),
+        dead_boards=kind(dead),
+        dead_links=kind(links),
+        board_locations={(0, 0, 0): (0, 0, 0)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"tags": "default"}, r"tags must be a set, as in \{'default'\}, not 'default'"),
+        ({"tags": 3}, "tags must be a set, as in .*not iterable"),
+        ({"dead_boards": [[0, 0, 1]]}, "dead_boards must be a set, as in .*unhashable"),
+        ({"dead_links": None}, "dead_links must be a set, as in "),
+    ],
+)
+def test_what_is_no_iterable_of_such_things_is_a_type_error(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(TypeError, match=rf"machine 'm': {told}"):
+        Machine.with_standard_ips("m", board_locations={(0, 0, 0): (0, 0, 0)}, **changes)
+
+
+def test_parts_of_addresses_are_decimal_whatever_zeros_they_begin_with() -> None:
+    made = [
+        Machine.with_standard_ips(
+            "m", board_locations={(0, 0, z): (0, 0, z) for z in range(3)}, base_ip=base, spinnaker_offset=offset
+        )
+        for base, offset in (("010.011.000.000", "000.000.000.010"), ("10.11.0.0", "0.0.0.10"))
+    ]
+    assert made[0] == made[1]
+    assert made[0].spinnaker_ips[0, 0, 1] == "10.11.0.18"
+
+
 def test_standard_addresses_carry_from_byte_to_byte() -> None:
     machine = Machine.with_standard_ips(
         "m",

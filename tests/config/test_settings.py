@@ -75,8 +75,6 @@ def test_what_is_used_twice_is_a_value_error_that_names_both_users(machines: lis
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"port": 65536}, "port=65536.*<= 65535"),
-        ({"port": "80"}, "port='80'.*Expected `int`"),
         ({"ip": None}, "ip=None.*Expected `str`"),
         ({"timeout_check_interval": 0}, "timeout_check_interval=0.*> 0"),
         ({"max_retired_jobs": -1}, "max_retired_jobs=-1.*>= 0"),
@@ -105,6 +103,28 @@ def test_an_option_that_cannot_be_is_refused_by_group_and_name(group: Any, optio
     with pytest.raises(ValueError, match=told) as caught:
         group(**options)
     assert isinstance(caught.value, ConfigurationError)
+
+
+@pytest.mark.parametrize("port", [None, "22245", "x", -1, 65536, 1.5, True, [1], 2**70])
+def test_a_port_that_is_none_is_ignored_with_a_warning_as_the_published_server_ignored_all(port: Any) -> None:
+    listening, warning = Configuration(port=port).port_and_warning()
+    assert listening == 22244
+    assert warning is not None
+    assert "ignored: it is no TCP port" in warning
+
+
+def test_a_port_that_moves_the_server_away_from_its_clients_counts_with_a_warning() -> None:
+    listening, warning = Configuration(port=23999).port_and_warning()
+    assert listening == 23999
+    assert warning is not None
+    assert "moves there" in warning
+    assert Configuration().port_and_warning() == (22244, None)
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    assert Configuration(max_retired_jobs=1e3) == Configuration(max_retired_jobs=1000)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"max_retired_jobs=0\.5"):
+        Configuration(max_retired_jobs=0.5)  # type: ignore[arg-type]
 
 
 def test_configurations_are_values() -> None:
@@ -153,6 +173,12 @@ def test_spinner_files_place_every_board_where_the_closed_form_does(path: Path, 
     assert board_locations_from_spinner(path) == expected
 
 
+def test_a_spinner_file_may_have_a_byte_order_mark_and_empty_lines(tmp_path: Path) -> None:
+    path = tmp_path / "wiring.csv"
+    path.write_text("\ufeffcabinet,frame,board,x,y\r\n\r\n2,1,3,4,8\r\n\r\n")
+    assert board_locations_from_spinner(path) == {(0, 0, 2): (2, 1, 3)}
+
+
 def test_spinner_columns_may_come_in_any_order_and_with_others(tmp_path: Path) -> None:
     path = tmp_path / "wiring.csv"
     path.write_text("y, x, note, board, frame, cabinet\r\n4, 8, spare, 3, 2, 1\r\n")
@@ -165,6 +191,11 @@ def test_spinner_columns_may_come_in_any_order_and_with_others(tmp_path: Path) -
         ("", "line 1: no column cabinet, frame, board, x, y"),
         ("cabinet,frame,x,y\n", "line 1: no column board"),
         ("cabinet,frame,board,x,y\n0,0,0,0,0\n0,0,0,0,a\n", "line 3: .* must all be whole numbers"),
+        ("cabinet,frame,board,x,y\n\n0,0,'1,0,0\n", "line 3: .* must all be whole numbers"),
+        ('cabinet,frame,board,x,y\n0,0,"1,0,0\n' + "0,0,1,8,4\n" * 20_000, "line 2: not a CSV: .*0,0,.1,0,0"),
+        ('cabinet,frame,board,x,y\n0,0,0,0,0\r0,0,"1,8,4\r' + "x" * 131_072, "line 3: not a CSV: "),
+        ("cabinet,frame,board,x,y\r\n0,0,0,0,\0\r\n", "line 2: it has a NUL character"),
+        ("cabinet,frame,board,x,y\n0,0,0,0," + "9" * 5000, "line 2: .* must all be whole numbers, not .{,110}$"),
         ("cabinet,frame,board,x,y\n0,0,0\n", "line 2: .* must all be whole numbers"),
         ("cabinet,frame,board,x,y\n0,0,0,4,4\n", r"line 2: chip \(4, 4\) is no board's Ethernet chip"),
         ("cabinet,frame,board,x,y\n0,0,0,-12,0\n", r"line 2: chip \(-12, 0\) is no board's Ethernet chip"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, BoardLink
@@ -31,6 +32,11 @@ def a_machine(
         bmp_ips={(0, frame): f"bmp-{name}-{frame}" for frame in range((len(boards) + 23) // 24)},
         spinnaker_ips={board: "spinn-{}-{}-{}-{}".format(name, *board) for board in boards},
     )
+
+
+def renamed(machine: Machine, name: str) -> Machine:
+    """The same hardware under another name."""
+    return Machine(name, *(getattr(machine, field.name) for field in fields(machine)[1:]))
 
 
 def triads(x: int, y: int, width: int, height: int, machine: Machine) -> tuple[Board, ...]:

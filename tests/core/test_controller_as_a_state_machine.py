@@ -22,7 +22,7 @@ from spalloc_server.core.scheduling import scheduler as schedule
 from spalloc_server.core.views import describe
 from spalloc_server.errors import RequestError
 from spalloc_server.links import Links
-from tests.core.machines import a_machine
+from tests.core.machines import a_machine, renamed
 
 MACHINES = [
     a_machine("a", 2, 1),
@@ -31,6 +31,9 @@ MACHINES = [
     a_machine("b", 3, 2),
     a_machine("b", 3, 2, dead_boards={(0, 0, 0), (2, 1, 1)}),
     a_machine("c", 1, 1, tags={"x"}),
+    renamed(a_machine("a", 2, 1), "d"),
+    renamed(a_machine("a", 2, 2), "b"),
+    renamed(a_machine("b", 3, 2), "a"),
 ]
 
 configurations = st.builds(
@@ -41,7 +44,11 @@ configurations = st.builds(
         scheduling=msgspec.structs.replace(Configuration().scheduling, policy=policy),
         health=Health(quarantine_after=2, max_placements=3, quarantine_seconds=50, strikes=2),
     ),
-    st.lists(st.sampled_from(MACHINES), unique_by=lambda machine: machine.name, max_size=3),
+    st.lists(
+        st.sampled_from(MACHINES),
+        unique_by=(lambda machine: machine.name, lambda machine: machine.bmp_ips[0, 0]),
+        max_size=3,
+    ),
     st.sampled_from(["fifo", "backfill"]),
     st.sampled_from([0, 30]),
 )

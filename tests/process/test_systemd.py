@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from configparser import RawConfigParser
@@ -207,13 +209,48 @@ async def test_systemd_is_not_told_of_a_process_that_does_not_take_over(tmp_path
     asyncio.get_running_loop().remove_reader(manager.socket)
 
 
-def test_the_example_of_a_unit_goes_with_what_the_server_tells() -> None:
-    unit = RawConfigParser(strict=False)
-    unit.optionxform = str  # type: ignore[assignment]
-    unit.read_string(UNIT.read_text())
-    service = unit["Service"]
-    assert service["Type"] == "notify-reload"
-    assert int(service["WatchdogSec"]) > 0
-    assert service["NotifyAccess"] == "all", "the new process of an upgrade may say READY before it is the main one"
-    assert service["KillMode"] == "mixed", "the old process of an upgrade passes SIGTERM on: that would make two"
-    assert "spalloc_server" in service["ExecStart"]
+def units() -> dict[str, RawConfigParser]:
+    """The examples of units, by name."""
+    found = {}
+    for path in UNIT.parent.glob("*.service"):
+        found[path.name] = RawConfigParser(strict=False)
+        found[path.name].optionxform = str  # type: ignore[assignment]
+        found[path.name].read_string(path.read_text())
+    return found
+
+
+def test_the_examples_of_units_go_with_what_the_server_tells() -> None:
+    assert {name: unit["Service"]["Type"] for name, unit in units().items()} == {
+        "spalloc_server.service": "notify-reload",
+        "spalloc_server-252.service": "notify",
+    }
+    for unit in units().values():
+        service = unit["Service"]
+        assert int(service["WatchdogSec"]) > 0
+        assert service["NotifyAccess"] == "all", "the new process of an upgrade may say READY before it is the main one"
+        assert service["KillMode"] == "mixed", "the old process of an upgrade passes SIGTERM on: that would make two"
+        assert "spalloc_server" in service["ExecStart"]
+        assert unit["Unit"]["StartLimitIntervalSec"] == "0", "systemd ignores it in [Service]"
+    assert units()["spalloc_server-252.service"]["Service"]["ExecReload"] == "/bin/kill -HUP $MAINPID"
+
+
+def test_the_units_differ_in_how_a_reload_is_told_and_in_nothing_else() -> None:
+    sections = [{name: dict(unit[name]) for name in unit.sections()} for unit in units().values()]
+    for section in sections:
+        for key in ("Type", "ExecReload"):
+            section["Service"].pop(key, None)
+    assert sections[0] == sections[1]
+
+
+def test_systemd_takes_the_units_that_it_knows(tmp_path: Path) -> None:
+    """Where there is no systemd, it knows none."""
+    version = 0
+    if shutil.which("systemd-analyze") is not None:
+        told = subprocess.run(["systemd-analyze", "--version"], check=True, capture_output=True, text=True)
+        version = int(told.stdout.split()[1])
+    for name, since in (("spalloc_server-252.service", 1), ("spalloc_server.service", 253)):
+        unit = tmp_path / name
+        unit.write_text((UNIT.parent / name).read_text().replace("/opt/spalloc/bin/spalloc_server", "/bin/true"))
+        if since <= version:
+            result = subprocess.run(["systemd-analyze", "verify", unit], check=False, capture_output=True, text=True)
+            assert [line for line in result.stderr.splitlines() if name in line] == []

@@ -161,7 +161,7 @@ async def test_a_changed_config_is_applied_by_the_new_process(place: Place, clie
         client = await clients.connect(server)
         job_id = await client.create(3)
         await client.call("notify_job", job_id)
-        place.configure(name="other")
+        place.config.write_text(place.config.read_text().replace("'board-", "'elsewhere-"))
         await upgraded(server)
         assert await client.line() == {"jobs_changed": [job_id]}
         assert (await client.call("get_job_state", job_id))["reason"] == "Machine removed."

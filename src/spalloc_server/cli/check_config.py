@@ -38,6 +38,8 @@ def check_config(config: Path, against: Path | None, allow_unsafe_config: bool) 
             tls_context(configuration.access, config.parent)
         for machine in configuration.machines:
             say(_description(machine))
+        if (warning := configuration.port_and_warning()[1]) is not None:
+            say(f"warning: {warning}")
         boards = sum(len(machine.live_boards) for machine in configuration.machines)
         say(f"{config} is good: {count(len(configuration.machines), 'machine')}, {count(boards, 'board')}")
         if against is not None:

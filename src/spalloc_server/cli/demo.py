@@ -31,8 +31,7 @@ from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.demo_parts import Part
 from spalloc_server.cli.demo_view import show
 from spalloc_server.config.load import load
-from spalloc_server.config.settings import Configuration
-from spalloc_server.config.watch import DEFAULT_PORT
+from spalloc_server.config.settings import DEFAULT_PORT, Configuration
 from spalloc_server.controller import JobState
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.hardware.bmp import Bmp

@@ -22,7 +22,8 @@ from rich.progress import Progress
 from spalloc_server.cli.process import PATH, one_line_errors, write
 from spalloc_server.cli.tables import show, span
 from spalloc_server.config.load import load
-from spalloc_server.config.machine import DEFAULT_TAGS, Machine, check_size
+from spalloc_server.config.machine import DEFAULT_TAGS, Machine
+from spalloc_server.config.machine_parts import check_size
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.config.settings import Configuration
 from spalloc_server.core.model import MAX_TEXT, Request

@@ -1,7 +1,8 @@
 """What a change of the configuration changes.
 
 Theory of operation. Two configurations are compared setting by setting and machine by machine. Jobs end only on
-machines that vanish, or whose hardware changes.
+machines that vanish, or whose hardware changes, and there only those whose own boards or links change, which is the
+core's to find out (`core.reconfiguration`).
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ class Comparison:
     added: tuple[str, ...] = ()
     """Names of machines that only the new one has."""
     removed: tuple[str, ...] = ()
-    """Names of machines that only the old one has. Their jobs end."""
+    """Names of machines that only the old one has."""
+    renamed: Mapping[str, str]
+    """{name: new name}: the same hardware under another name."""
     replaced: Mapping[str, str]
-    """{machine: what differs in its hardware}: removed and added again. Their jobs end."""
+    """{machine: what differs in its hardware}: jobs end whose own boards or links do."""
     changed: Mapping[str, str]
     """{machine: what differs}: changed in place, and their jobs stay."""
     order: tuple[str, ...] | None = None
@@ -41,6 +44,7 @@ class Comparison:
         """For people: one line for each machine and each setting that differs."""
         return [
             *(f"machine {name}: removed" for name in self.removed),
+            *(f"machine {old}: renamed to {new}" for old, new in self.renamed.items()),
             *(f"machine {name}: replaced ({what})" for name, what in self.replaced.items()),
             *(f"machine {name}: {what}" for name, what in self.changed.items()),
             *(f"machine {name}: added" for name in self.added),
@@ -55,10 +59,17 @@ def compare(old: Configuration, new: Configuration) -> Comparison:
     after = {machine.name: machine for machine in new.machines}
     both = [name for name in after if name in before]
     same = [name for name in both if before[name].same_hardware(after[name])]
+    renamed = {
+        old: new
+        for old, machine in before.items()
+        for new, other in after.items()
+        if old not in after and new not in before and machine.hardware == other.hardware
+    }
     earlier, now = dict(_settings(old)), dict(_settings(new))
     return Comparison(
-        added=tuple(name for name in after if name not in before),
-        removed=tuple(name for name in before if name not in after),
+        added=tuple(name for name in after if name not in before and name not in renamed.values()),
+        removed=tuple(name for name in before if name not in after and name not in renamed),
+        renamed=renamed,
         replaced={name: _hardware_changes(before[name], after[name]) for name in both if name not in same},
         changed={name: _changes(before[name], after[name]) for name in same if before[name] != after[name]},
         order=tuple(both) if both != [name for name in before if name in after] else None,
@@ -67,7 +78,7 @@ def compare(old: Configuration, new: Configuration) -> Comparison:
 
 
 def vanishing(old: Mapping[str, Machine], new: Mapping[str, Machine]) -> list[str]:
-    """Names of the machines whose jobs end where `new` takes the place of `old`: those removed, and those replaced."""
+    """Names of the machines whose jobs may end where `new` follows `old`: those removed, and those replaced."""
     return [name for name, machine in old.items() if name not in new or not machine.same_hardware(new[name])]
 
 

@@ -15,14 +15,20 @@ place, others are removed, added, or both.
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 import traceback
+from collections import namedtuple
+from enum import IntEnum
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
+import spalloc_server
 from spalloc_server import configuration as configuration_names, coordinates
 from spalloc_server.config.settings import Configuration
-from spalloc_server.config.sources import recorded
+from spalloc_server.config.sources import decoded, recorded
 from spalloc_server.config.toml import read_toml
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.links import Links
@@ -50,24 +56,35 @@ def load(path: str | os.PathLike[str], *, allow_unsafe: bool = False) -> Configu
             return read_toml(path) if path.suffix.lower() == ".toml" else _read_python(path, allow_unsafe=allow_unsafe)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: not a text in UTF-8: {error.reason} at byte {error.start}") from error
+    except ConfigurationError as error:
+        raise ConfigurationError(" ".join(str(error).split())) from error
 
 
 def _read_python(path: Path, *, allow_unsafe: bool) -> Configuration:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         if os.fstat(file.fileno()).st_mode & WRITABLE_BY_OTHERS and not allow_unsafe:
             raise ConfigurationError(
                 f"{path}: not executed, because others than its owner may write it; take that from them"
                 f" (chmod go-w {path}), use the declarative form, a .toml file, or allow it (--allow-unsafe-config)"
             )
-        text = file.read()
-    namespace: dict[str, Any] = {"__name__": "spalloc_server_configuration", "__file__": str(path), "Links": Links}
+        text = decoded(file.read(), path)
+    namespace: dict[str, Any] = {
+        "__name__": "spalloc_server_configuration",
+        "__package__": spalloc_server.__name__,  # for `from .links import Links`
+        "__file__": str(path),
+        "Links": Links,
+        # What the published modules had imported for themselves, so that scripts found it
+        "csv": csv,
+        "re": re,
+        "chain": chain,
+        "namedtuple": namedtuple,  # noqa: PYI024
+        "IntEnum": IntEnum,
+    }
     for module in (configuration_names, coordinates):
         namespace.update((name, getattr(module, name)) for name in module.__all__)
     try:
         exec(compile(text, str(path), "exec", dont_inherit=True), namespace)  # noqa: S102 - this is what the form is
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # whatever a script raises, it is the script's error
         raise ConfigurationError(f"{_place(path, error)}: {_told(error)}") from error
     match namespace.get("configuration"):
         case Configuration() as configuration:
@@ -95,4 +112,8 @@ def _place(path: Path, error: BaseException) -> str:
 def _told(error: BaseException) -> str:
     if isinstance(error, ConfigurationError):
         return str(error)
-    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+    try:
+        told = error.msg if isinstance(error, SyntaxError) else str(error)
+    except Exception:  # noqa: BLE001 - an exception class of the script's own
+        told = ""
+    return f"{type(error).__name__}: {told}" if told else type(error).__name__

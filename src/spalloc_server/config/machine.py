@@ -10,33 +10,38 @@ The names and parameters are those of the published server: its users' config fi
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping, Set as AbstractSet
 from dataclasses import dataclass, fields
 from functools import cached_property
-from ipaddress import AddressValueError, IPv4Address
-from types import MappingProxyType
+from ipaddress import IPv4Address
 from typing import Any, TypeAlias
 
-from spalloc_server.config.options import MAX_NUMBER
+from spalloc_server.config.machine_parts import (
+    BOARD,
+    FRAME,
+    board_of,
+    dead_link,
+    hosts_of,
+    ipv4,
+    locations_of,
+    set_of,
+    size_of,
+)
+from spalloc_server.config.published import FixedDict, NamedTupleLike
 from spalloc_server.coordinates import Board, BoardLink, Location
 from spalloc_server.errors import ConfigurationTypeError, ConfigurationValueError
-from spalloc_server.links import Links
 
-__all__ = ["Frame", "Machine", "check_size"]
+__all__ = ["Frame", "Machine"]
 
 Frame: TypeAlias = tuple[int, int]
 """(cabinet, frame)."""
-
-MAX_TRIADS = 100_000
-"""Triads of one machine (else an error). The largest machine that there is has 400."""
 
 DEFAULT_TAGS = frozenset({"default"})
 """The tags of a machine that is given none, and of a job that asks for none."""
 
 
 @dataclass(frozen=True, init=False)
-class Machine:
+class Machine(NamedTupleLike):
     """One machine: a torus of `width` by `height` triads of boards.
 
     Args:
@@ -67,6 +72,11 @@ class Machine:
     bmp_ips: Mapping[Frame, str]
     spinnaker_ips: Mapping[Board, str]
 
+    _fields = (
+        *("name", "tags", "width", "height", "dead_boards", "dead_links"),
+        *("board_locations", "bmp_ips", "spinnaker_ips"),
+    )
+
     def __init__(
         self,
         name: str,
@@ -81,28 +91,32 @@ class Machine:
     ) -> None:
         if not name or not isinstance(name, str):
             raise ConfigurationTypeError(f"a machine's name must be a text that is not empty, not {name!r}")
+        if not name.isprintable():
+            raise ConfigurationValueError(f"a machine's name must have no control characters, unlike {name!r}")
         where = f"machine {name!r}"
         for what, value in (("tags", tags), ("dead_boards", dead_boards), ("dead_links", dead_links)):
             if not isinstance(value, AbstractSet):
                 raise ConfigurationTypeError(
-                    f"{where}: {what} must be a set, as in {{...}}, not a {type(value).__name__}"
+                    f"{where}: {what} must be a set, as in {{...}}, not the {type(value).__name__} {value!r:.100}"
                 )
         for tag in tags:
             if not isinstance(tag, str):
                 raise ConfigurationTypeError(f"{where}: tag {tag!r} must be a text")
-        dead_boards = frozenset(_triple(f"{where}: dead board", board, _BOARD) for board in dead_boards)
-        locations = _locations(where, board_locations)
-        width, height = _size(where, width, height, [*locations, *dead_boards])
+            if not tag.isprintable():
+                raise ConfigurationValueError(f"{where}: tag {tag!r} must have no control characters")
+        dead_boards = frozenset(board_of(f"{where}: dead board", board) for board in dead_boards)
+        locations = locations_of(where, board_locations)
+        width, height = size_of(where, width, height, [*locations, *dead_boards])
         vars(self).update(
             name=name,
             tags=frozenset(tags),
             width=width,
             height=height,
             dead_boards=dead_boards,
-            dead_links=frozenset(_dead_link(where, link) for link in dead_links),
-            board_locations=MappingProxyType(locations),
-            bmp_ips=MappingProxyType(_hosts(where, "bmp_ips", bmp_ips)),
-            spinnaker_ips=MappingProxyType(_hosts(where, "spinnaker_ips", spinnaker_ips)),
+            dead_links=frozenset(dead_link(where, link) for link in dead_links),
+            board_locations=FixedDict(locations),
+            bmp_ips=FixedDict(hosts_of(where, "bmp_ips", bmp_ips, FRAME)),
+            spinnaker_ips=FixedDict(hosts_of(where, "spinnaker_ips", spinnaker_ips, BOARD)),
         )
         self._check()
 
@@ -149,11 +163,11 @@ class Machine:
     def with_standard_ips(
         cls,
         name: str,
-        tags: AbstractSet[str] = DEFAULT_TAGS,
+        tags: Iterable[str] = DEFAULT_TAGS,
         width: int | None = None,
         height: int | None = None,
-        dead_boards: AbstractSet[Board] = frozenset(),
-        dead_links: AbstractSet[tuple[int, int, int, int]] = frozenset(),
+        dead_boards: Iterable[Board] = frozenset(),
+        dead_links: Iterable[tuple[int, int, int, int]] = frozenset(),
         board_locations: Mapping[Board, Location] | None = None,
         base_ip: str = "192.168.0.0",
         cabinet_stride: str = "0.0.5.0",
@@ -166,14 +180,15 @@ class Machine:
 
         A frame's BMP is at base_ip + cabinet * cabinet_stride + frame * frame_stride + bmp_offset, and a board at
         base_ip + cabinet * cabinet_stride + frame * frame_stride + board * board_stride + spinnaker_offset, where
-        IPv4 addresses are added as the 32-bit numbers that they are.
+        IPv4 addresses are added as the 32-bit numbers that they are. As in the published server, tags, dead boards and
+        dead links may be any iterables here.
 
         Raises:
             ConfigurationValueError: an address is not an IPv4 address, or a sum goes beyond the last one.
         """
         where = f"machine {name!r}"
         base, *strides = (
-            _ipv4(f"{where}: {what}", address)
+            ipv4(f"{where}: {what}", address)
             for what, address in (
                 ("base_ip", base_ip),
                 ("cabinet_stride", cabinet_stride),
@@ -181,22 +196,22 @@ class Machine:
                 ("board_stride", board_stride),
             )
         )
-        bmp = _ipv4(f"{where}: bmp_offset", bmp_offset)
-        spinnaker = _ipv4(f"{where}: spinnaker_offset", spinnaker_offset)
+        bmp = ipv4(f"{where}: bmp_offset", bmp_offset)
+        spinnaker = ipv4(f"{where}: spinnaker_offset", spinnaker_offset)
 
         def address(location: Location, offset: int) -> str:
             number = base + sum(count * stride for count, stride in zip(location, strides, strict=True)) + offset
             what = "{}: cabinet {}, frame {}, board {}".format(where, *location)
-            return str(IPv4Address(_ipv4(f"{what}: the sum of base_ip, strides and offset", number)))
+            return str(IPv4Address(ipv4(f"{what}: the sum of base_ip, strides and offset", number)))
 
-        locations = _locations(where, board_locations)
+        locations = locations_of(where, board_locations)
         return cls(
             name,
-            tags,
+            set_of(where, "tags", tags),
             width,
             height,
-            dead_boards,
-            dead_links,
+            set_of(where, "dead_boards", dead_boards),
+            set_of(where, "dead_links", dead_links),
             locations,
             bmp_ips={(c, f): address((c, f, 0), bmp) for c, f, _ in locations.values()},
             spinnaker_ips={board: address(location, spinnaker) for board, location in locations.items()},
@@ -221,16 +236,14 @@ class Machine:
             frames.setdefault((cabinet, frame), []).append(board)
         return {frame: tuple(boards) for frame, boards in frames.items()}
 
+    @property
+    def hardware(self) -> tuple[Any, ...]:
+        """All but its name, its tags and what is dead."""
+        return self.width, self.height, self.board_locations, self.bmp_ips, self.spinnaker_ips
+
     def same_hardware(self, other: Machine) -> bool:
         """Whether both are one piece of hardware, so that no more than tags, dead boards and dead links differ."""
-        return (self.name, self.width, self.height, self.board_locations, self.bmp_ips, self.spinnaker_ips) == (
-            other.name,
-            other.width,
-            other.height,
-            other.board_locations,
-            other.bmp_ips,
-            other.spinnaker_ips,
-        )
+        return self.name == other.name and self.hardware == other.hardware
 
     def _check(self) -> None:
         where = f"machine {self.name!r}"
@@ -272,97 +285,8 @@ class Machine:
         return 0 <= x < self.width and 0 <= y < self.height and 0 <= z < 3
 
 
-_BOARD = "(x, y, z)"
-_LOCATION = "(cabinet, frame, board)"
-
-
 def _some(items: Iterable[Any]) -> str:
     """The first few of them, and how many more there are."""
     listed = sorted(items)
     more = f" (and {len(listed) - 3} more)" if len(listed) > 3 else ""
     return ", ".join(str(item) for item in listed[:3]) + more
-
-
-def _triple(what: str, value: Any, form: str) -> tuple[int, int, int]:
-    """`value` as three whole numbers; `form` tells the reader of an error what they are."""
-    try:
-        first, second, third = value
-        numbers = operator.index(first), operator.index(second), operator.index(third)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationValueError(f"{what} must be three whole numbers {form}, not {value!r}") from error
-    if max(map(abs, numbers)) > MAX_NUMBER:
-        raise ConfigurationValueError(f"{what} must be three whole numbers {form}, each up to {MAX_NUMBER}")
-    return numbers
-
-
-def _dead_link(where: str, value: Any) -> BoardLink:
-    try:
-        x, y, z, link = value
-        return operator.index(x), operator.index(y), operator.index(z), Links(link)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationValueError(
-            f"{where}: dead link must be (x, y, z, link) with a link such as Links.north, not {value!r}"
-        ) from error
-
-
-def _mapping(where: str, what: str, value: Any) -> Mapping[Any, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise ConfigurationTypeError(f"{where}: {what} must be a mapping, as in {{...: ...}}, not {value!r}")
-    return value
-
-
-def _locations(where: str, value: Mapping[Board, Location] | None) -> dict[Board, Location]:
-    locations = {}
-    for key, location in _mapping(where, "board_locations", value).items():
-        board = _triple(f"{where}: a board in board_locations", key, _BOARD)
-        locations[board] = _triple(f"{where}: location of board {board}", location, _LOCATION)
-    return locations
-
-
-def _hosts(where: str, what: str, value: Mapping[Any, str] | None) -> dict[Any, str]:
-    hosts = dict(_mapping(where, what, value))
-    for place, host in hosts.items():
-        if not host or not isinstance(host, str):
-            raise ConfigurationTypeError(f"{where}: {what} of {place} must be a host's name or address, not {host!r}")
-    return hosts
-
-
-def _size(where: str, width: int | None, height: int | None, boards: Iterable[Board]) -> tuple[int, int]:
-    """Width and height in triads, inferred from the boards where both are None."""
-    if width is None and height is None:
-        known = list(boards)
-        if not known:
-            raise ConfigurationValueError(f"{where}: has no boards; give board_locations (or width and height)")
-        return check_size(where, max(x for x, _, _ in known) + 1, max(y for _, y, _ in known) + 1)
-    if width is None or height is None:
-        raise ConfigurationTypeError(f"{where}: both or neither of width and height must be given, in triads")
-    if not all(isinstance(size, int) for size in (width, height)):
-        raise ConfigurationTypeError(f"{where}: width and height must be whole numbers of triads")
-    if min(width, height) < 1:
-        raise ConfigurationValueError(f"{where}: width and height must be 1 or more triads, not {width} x {height}")
-    return check_size(where, width, height)
-
-
-def check_size(where: str, width: int, height: int) -> tuple[int, int]:
-    """Return the width and height of a machine, in triads; `ConfigurationValueError` where it is far too large."""
-    if width * height > MAX_TRIADS:
-        raise ConfigurationValueError(
-            f"{where}: {_digits(width)} x {_digits(height)} triads are more than a machine may have: {MAX_TRIADS}"
-        )
-    return width, height
-
-
-def _digits(number: int) -> str:
-    """A whole number for an error text; Python refuses to write out one of thousands of digits."""
-    return str(number) if abs(number) < MAX_NUMBER else "over 9 quadrillion"
-
-
-def _ipv4(what: str, address: str | int) -> int:
-    try:
-        return int(IPv4Address(address))
-    except AddressValueError as error:
-        raise ConfigurationValueError(
-            f"{what} must be an IPv4 address, 0.0.0.0 to 255.255.255.255, not {address!r}"
-        ) from error

@@ -7,9 +7,11 @@ name is decoded. An unknown name is an error in both.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -18,6 +20,7 @@ from spalloc_server.errors import ConfigurationValueError
 
 __all__ = [
     "MAX_NUMBER",
+    "MAX_PORT",
     "MAX_SECONDS",
     "Access",
     "Count",
@@ -31,6 +34,7 @@ __all__ = [
     "Scheduling",
     "Seconds",
     "check_fields",
+    "in_words",
 ]
 
 MAX_NUMBER = 2**53
@@ -45,7 +49,8 @@ Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 Positive: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
 Interval: TypeAlias = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
-Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
+MAX_PORT: Final = 65535
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 
 
 def check_fields(settings: Any, *names: str) -> None:
@@ -60,8 +65,19 @@ def check_fields(settings: Any, *names: str) -> None:
         try:
             msgspec.convert(value, kinds[name])
         except msgspec.ValidationError as error:
-            wanted = str(error).replace("`object`", f"`{getattr(kinds[name], '__name__', 'object')}`")
+            words = _PYTHON_WORDS | {"object": getattr(kinds[name], "__name__", "dict")}
+            wanted = in_words(str(error), words)
+            if get_origin(kinds[name]) is Literal:
+                wanted += f"; it is one of {', '.join(map(repr, get_args(kinds[name])))}"
             raise ConfigurationValueError(f"{type(settings).__name__}: {name}={value!r}: {wanted}") from error
+
+
+_PYTHON_WORDS = {"object": "dict", "array": "tuple", "null": "None"}
+
+
+def in_words(message: str, words: Mapping[str, str]) -> str:
+    """A message of msgspec's, such as "Expected `object`, got `null`", with other words for the kinds of values."""
+    return re.sub(r"`[^`]*`", lambda part: re.sub(r"\w+", lambda word: words.get(word[0], word[0]), part[0]), message)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,12 +10,17 @@ The names and parameters are those of the published server: its users' config fi
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from os import PathLike
+from typing import Any, Final
 
+from spalloc_server.config.hosts import canonical, why_no_host
 from spalloc_server.config.machine import Machine
+from spalloc_server.config.machine_parts import shortened
 from spalloc_server.config.options import (
+    MAX_PORT,
     Access,
     Count,
     Hardware,
@@ -27,14 +32,19 @@ from spalloc_server.config.options import (
     Seconds,
     check_fields,
 )
+from spalloc_server.config.published import FixedList, NamedTupleLike
+from spalloc_server.config.sources import decoded
 from spalloc_server.coordinates import CHIPS_PER_TRIAD, Board, Location, board_to_chip, chip_to_board
 from spalloc_server.errors import ConfigurationTypeError, ConfigurationValueError
 
-__all__ = ["Configuration", "board_locations_from_spinner"]
+__all__ = ["DEFAULT_PORT", "Configuration", "board_locations_from_spinner"]
+
+DEFAULT_PORT: Final = 22244
+"""Where published clients look for a server."""
 
 
 @dataclass(frozen=True)
-class Configuration:
+class Configuration(NamedTupleLike):
     """All that an operator tells a server.
 
     Raises:
@@ -43,11 +53,13 @@ class Configuration:
             setting is not what its annotation says.
     """
 
-    machines: Sequence[Machine] = ()
+    _fields = ("machines", "port", "ip", "timeout_check_interval", "max_retired_jobs", "seconds_before_free")
+
+    machines: Sequence[Machine] = FixedList()
     """Machines, the highest priority first. Python: a list. TOML: one `[[machine]]` after another; `machine = []` for
     none."""
-    port: Port = 22244
-    """TCP port to listen on. Deprecated: give `--port` on the command line."""
+    port: Port = DEFAULT_PORT
+    """TCP port to listen on. Deprecated: give `--port` on the command line. The published server ignored it."""
     ip: str = ""
     """Address to listen on; `""` for every interface."""
     timeout_check_interval: Interval = 5.0
@@ -71,11 +83,16 @@ class Configuration:
     """Days for which ended jobs stay in the history. Python: only by name."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "machines", tuple(self.machines))
+        object.__setattr__(self, "machines", FixedList(self.machines or ()))
+        retired: Any = self.max_retired_jobs
+        if isinstance(retired, float) and retired.is_integer():  # such as 1e3
+            object.__setattr__(self, "max_retired_jobs", int(retired))
         for machine in self.machines:
             if not isinstance(machine, Machine):
                 raise ConfigurationTypeError(f"machines must all be of type Machine; {machine!r} is not")
-        check_fields(self, *(each.name for each in fields(self) if each.name != "machines"))
+        check_fields(self, *(each.name for each in fields(self) if each.name not in {"machines", "port"}))
+        if self.ip and (wrong := why_no_host(self.ip)):
+            raise ConfigurationValueError(f"Configuration: ip={self.ip!r}: {wrong}")
         names = [machine.name for machine in self.machines]
         self._check_unique(
             "machine name", ((name, f"machine {rank} of the list") for rank, name in enumerate(names, 1))
@@ -87,6 +104,7 @@ class Configuration:
                 for machine in self.machines
                 for frame, host in machine.bmp_ips.items()
             ),
+            canonical,
         )
         self._check_unique(
             "board address",
@@ -95,17 +113,30 @@ class Configuration:
                 for machine in self.machines
                 for board, host in machine.spinnaker_ips.items()
             ),
+            canonical,
         )
 
+    def port_and_warning(self) -> tuple[int, str | None]:
+        """The TCP port to listen on, and what an operator should know of how the config file says it."""
+        if type(self.port) is not int or not 0 <= self.port <= MAX_PORT:
+            return DEFAULT_PORT, "`port` in the config file is ignored: it is no TCP port; use --port"
+        if self.port != DEFAULT_PORT:
+            return self.port, (
+                "`port` in the config file is deprecated: the server moves there, away from clients that look at 22244,"
+                " where version 7.0.0 ignored it; take it out, or use --port"
+            )
+        return DEFAULT_PORT, None
+
     @staticmethod
-    def _check_unique(what: str, uses: Iterable[tuple[str, str]]) -> None:
-        users: dict[str, str] = {}
+    def _check_unique(what: str, uses: Iterable[tuple[str, str]], same: Callable[[str], str] = str) -> None:
+        users: dict[str, tuple[str, str]] = {}
         for value, user in uses:
-            if value in users:
+            other, first = users.setdefault(same(value), (value, user))
+            if first != user:
+                spelling = "" if other == value else f", as {other!r},"
                 raise ConfigurationValueError(
-                    f"{what} {value!r} is used by {users[value]} and by {user}; each needs one of its own"
+                    f"{what} {value!r} is used{spelling} by {first} and by {user}; each needs one of its own"
                 )
-            users[value] = user
 
 
 def board_locations_from_spinner(filename: str | PathLike[str]) -> dict[Board, Location]:
@@ -122,28 +153,25 @@ def board_locations_from_spinner(filename: str | PathLike[str]) -> dict[Board, L
         ConfigurationValueError: the file is not of that form; the text names file and line.
         OSError: it cannot be read.
     """
-    with open(filename, newline="", encoding="utf-8-sig") as file:  # noqa: PTH123 - any path-like or name will do
-        try:
-            return _read_locations(file, filename)
-        except csv.Error as error:
-            raise ConfigurationValueError(f"{filename}: not a CSV: {error}") from error
-
-
-def _read_locations(file: Iterable[str], filename: str | PathLike[str]) -> dict[Board, Location]:
     columns = ("cabinet", "frame", "board", "x", "y")
     locations: dict[Board, Location] = {}
-    rows = csv.DictReader(file, skipinitialspace=True)
-    if missing := [column for column in columns if column not in (rows.fieldnames or ())]:
+    with open(filename, "rb") as file:  # noqa: PTH123 - any path-like or name will do
+        lines = re.split(r"\r\n|\r|\n", decoded(file.read(), filename))
+    names = _values(f"{filename}, line 1", lines[0])
+    if missing := [column for column in columns if column not in names]:
         raise ConfigurationValueError(
             f"{filename}, line 1: no column {', '.join(missing)}; the first line must name {', '.join(columns)}"
         )
-    for row in rows:
-        where = f"{filename}, line {rows.line_num}"
+    for number, line in enumerate(lines[1:], 2):
+        where = f"{filename}, line {number}"
+        if not (values := _values(where, line)):
+            continue
+        row = dict(zip(names, values, strict=False))
         try:
-            cabinet, frame, number, x, y = (int(row[column]) for column in columns)
-        except (TypeError, ValueError) as error:
+            cabinet, frame, place, x, y = (int(row[column]) for column in columns)
+        except (KeyError, ValueError) as error:
             raise ConfigurationValueError(
-                f"{where}: {', '.join(columns)} must all be whole numbers, not {list(row.values())}"
+                f"{where}: {', '.join(columns)} must all be whole numbers, not {shortened(line)}"
             ) from error
         board = chip_to_board(x, y, _beyond(x), _beyond(y))
         if min(x, y) < 0 or board_to_chip(*board) != (x, y):
@@ -153,8 +181,16 @@ def _read_locations(file: Iterable[str], filename: str | PathLike[str]) -> dict[
             )
         if board in locations:
             raise ConfigurationValueError(f"{where}: chip ({x}, {y}) is listed a second time")
-        locations[board] = (cabinet, frame, number)
+        locations[board] = (cabinet, frame, place)
     return locations
+
+
+def _values(where: str, line: str) -> list[str]:
+    """The values of one line of a CSV: no quote reaches beyond its line, so that one astray is found where it is."""
+    try:
+        return next(csv.reader([line], skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise ConfigurationValueError(f"{where}: not a CSV: {error}: {shortened(line)}") from error
 
 
 def _beyond(chips: int) -> int:

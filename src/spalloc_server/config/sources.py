@@ -12,6 +12,7 @@ coarse on some file systems: two saves within their step differ in nothing else.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import stat
@@ -22,9 +23,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from spalloc_server.errors import ConfigurationError
+from spalloc_server.errors import ConfigurationError, ConfigurationValueError
 
-__all__ = ["Look", "Looks", "look", "note", "recorded"]
+__all__ = ["Look", "Looks", "decoded", "look", "note", "recorded"]
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -86,6 +87,24 @@ def note(path: str | os.PathLike[str]) -> None:
     if files is not None and absolute not in files:
         files[absolute] = None
         files[absolute] = look(absolute)
+
+
+def decoded(content: bytes, path: str | os.PathLike[str]) -> str:
+    """The text that is the content of the file at `path`: UTF-8, with or without a byte order mark.
+
+    Raises:
+        ConfigurationValueError: it is no such text; the error names file and line.
+    """
+    bad, why = content.find(b"\0"), "it has a NUL character; is it a text?"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        bad, why = 0, "it is in UTF-16; save it in UTF-8"
+    elif bad < 0:
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            bad, why = error.start, f"not a text in UTF-8: {error.reason} at byte {error.start}"
+    line = len(content[:bad].splitlines()) + content[:bad].endswith((b"\n", b"\r")) or 1
+    raise ConfigurationValueError(f"{os.fspath(path)}, line {line}: {why}")
 
 
 def _on_audit(event: str, arguments: tuple[Any, ...]) -> None:

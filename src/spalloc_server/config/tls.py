@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from functools import partial
 from pathlib import Path
 
 from spalloc_server.config.options import Access
@@ -29,7 +30,14 @@ def tls_context(access: Access, folder: Path) -> ssl.SSLContext | None:
     note(certificate)
     note(key)
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password=partial(_no_phrase, key))  # else OpenSSL asks the terminal
     except (OSError, ValueError) as exc:  # an SSLError is one too; ValueError: no name of a file
         raise ConfigurationError(f"access: no TLS with certificate {certificate} and key {key}: {exc}") from exc
     return context
+
+
+def _no_phrase(key: Path) -> str:
+    raise ConfigurationError(
+        f"access: the key {key} has a pass phrase, and there is nobody to ask for it; write one without:"
+        f" openssl pkey -in {key} -out NEW"
+    )

@@ -18,12 +18,14 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
 import msgspec
 
 from spalloc_server.config.machine import DEFAULT_TAGS, Frame, Machine
+from spalloc_server.config.options import Scheduling, in_words
 from spalloc_server.config.settings import Configuration, board_locations_from_spinner
+from spalloc_server.config.sources import decoded
 from spalloc_server.coordinates import Board, Location
 from spalloc_server.errors import ConfigurationError, ConfigurationValueError
 from spalloc_server.links import Links
@@ -148,6 +150,16 @@ _FILE: Any = _file_type()
 
 _FORMS = {"single_board": _SingleBoard, "standard_ips": _StandardIps, "explicit": _Explicit}
 
+_WORDS = {"object": "table", "str": "string", "int": "integer", "bool": "boolean"}
+"""What TOML calls the kinds of values."""
+
+_CHOICES: dict[str, Iterable[str]] = {
+    "form": sorted(_FORMS),
+    "dead_links": get_args(LinkName),
+    "policy": get_args(get_type_hints(Scheduling)["policy"]),
+}
+"""What a key may be, where that is one of a few words."""
+
 _KEYS = sorted({"machine", "form", *(key for kind in (_FILE, *_FORMS.values()) for key in kind.__struct_fields__)})
 """Of the top level and of machines; what else is misspelt is named without a guess."""
 
@@ -159,15 +171,16 @@ def read_toml(path: Path) -> Configuration:
         ConfigurationError: the file is not TOML, or is not of the form, or what it describes cannot be.
         OSError: it cannot be read.
     """
-    text = path.read_text(encoding="utf-8")
+    text = decoded(path.read_bytes(), path)
     try:
         file = msgspec.toml.decode(text, type=_FILE)
     except msgspec.ValidationError as error:
         raise _misfit(path, text, str(error)) from error
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: a number of thousands of digits
-        raise ConfigurationError(f"{path}: not TOML: {error}") from error
+        raise _not_toml(path, text, str(error)) from error
     except RecursionError as error:
-        raise ConfigurationError(f"{path}: it is nested too deeply") from error
+        deepest = max(enumerate(text.splitlines(), 1), key=lambda line: line[1].count("[") + line[1].count("{"))
+        raise ConfigurationError(f"{path}, line {deepest[0]}: it is nested too deeply") from error
     if file.machine is msgspec.UNSET:
         raise ConfigurationError(
             f"{path}: it names no machines, so it may be empty or cut off; list each as a [[machine]], or, where there"
@@ -178,8 +191,28 @@ def read_toml(path: Path) -> Configuration:
         with _located(path, text, f"machine[{index}]"):
             machines.append(machine.build(path.parent))
     settings = {field.name: getattr(file, field.name) for field in fields(Configuration) if field.name != "machines"}
-    with _located(path, text):
+    try:
         return Configuration(machines, **settings)
+    except ConfigurationError:
+        for count in range(len(machines) + 1):  # so that what is used twice is told with the place of its second use
+            with _located(path, text, f"machine[{count - 1}]" if count else "ip"):
+                Configuration(machines[:count], **settings)
+        raise
+
+
+def _not_toml(path: Path, text: str, error: str) -> ConfigurationError:
+    """A parser's error, such as "Invalid value (at line 2, column 8)", told with its place."""
+    message, _, place = error.partition(" (at ")
+    if found := re.match(r"line (\d+), (column \d+)", place):
+        line, message = int(found[1]), f"{message} at {found[2]}"
+        if re.match(r"\s*\[\s*machine\s*\]", text.splitlines()[line - 1]):
+            return ConfigurationError(f"{path}, line {line}: each machine begins with [[machine]], not with [machine]")
+    elif found := re.search(r"\d{1000}", text):
+        line, message = text.count("\n", 0, found.start()) + 1, "a number has thousands of digits"
+    else:
+        line = len(text.splitlines())
+        message += ", and the file ends"
+    return ConfigurationError(f"{path}, line {line}: not TOML: {message}")
 
 
 @contextmanager
@@ -199,16 +232,29 @@ def _misfit(path: Path, text: str, error: str) -> ConfigurationError:
         close = get_close_matches(unknown[1], _KEYS, n=1)
         key = f"{key}.{unknown[1]}".removeprefix(".")
         message = "there is no such key" + (f"; is `{close[0]}` meant?" if close else "")
-    elif key.endswith(".form"):
-        message += f"; it is one of {', '.join(sorted(_FORMS))}"
+    elif missing := re.search(r"missing required field (`.*`)", message):
+        message = f"the key {missing[1]} is missing"
     else:
-        message = _brackets(text, key, message) or message
+        message = _brackets(text, key, message) or in_words(message.replace(" | null", ""), _WORDS) + _hint(text, key)
     who = ""
     if found := re.match(r"machine\[(\d+)\]", key):
         table = msgspec.toml.decode(text)["machine"][int(found[1])]
         if isinstance(table, dict) and (name := table.get("name")):
             who = f"machine {name!r}: "
     return ConfigurationError(f"{_place(path, text, key)}: {who}{key or 'the file'}: {message}")
+
+
+def _hint(text: str, key: str) -> str:
+    """What would be right, where a few words tell it."""
+    name, places = re.findall(r"(\w+)((?:\[\d+\])*)", key)[-1] if key else ("", "")
+    if name in _CHOICES and (name != "dead_links" or places.count("[") == 2):
+        return f"; it is one of {', '.join(_CHOICES[name])}"
+    value = msgspec.toml.decode(text)
+    for part in re.findall(r"\w+", key):
+        value = value[int(part) if isinstance(value, list) else part]
+    if name in {"tags", "clients", "managers"} and isinstance(value, str):
+        return f'; write ["{value}"]'
+    return ""
 
 
 def _brackets(text: str, key: str, message: str) -> str | None:

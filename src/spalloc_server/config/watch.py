@@ -18,7 +18,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 from spalloc_server.config.load import load
 from spalloc_server.config.settings import Configuration
@@ -36,8 +35,6 @@ LOOKS = 2
 
 LOOKS_IF_SHORTER = 5
 """The same, where a file is shorter than the one in use."""
-
-DEFAULT_PORT: Final = Configuration().port
 
 log = get_logger(__name__)
 
@@ -83,9 +80,10 @@ class Source:
         """(ip, port) where to listen."""
         if self._port is not None:
             return configuration.ip, self._port
-        if configuration.port != DEFAULT_PORT:
-            log.warning("`port` in the config file is deprecated: use --port", port=configuration.port)
-        return configuration.ip, configuration.port
+        port, warning = configuration.port_and_warning()
+        if warning is not None:
+            log.warning("`port` in the config file", port=configuration.port, warning=warning)
+        return configuration.ip, port
 
     def look(self) -> Looks:
         """How they are now. Blocks; from any thread."""

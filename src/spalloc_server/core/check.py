@@ -43,7 +43,9 @@ def _check_closures(state: State) -> None:
                 for board in machine.frames[frame]:
                     assert board in machine.dead_boards or state.boards.out_of_service(machine, board), note
     stored = {
-        name: fact for name, fact in state.facts.items() if name.partition("/")[0] in {"disabled", "drained", "stopped"}
+        name: fact
+        for name, fact in state.facts.items()
+        if name.partition("/")[0] in {"disabled", "drained", "away", "stopped"}
     }
     assert state.closures.facts() == stored
     if state.closures.stopped is not None:

@@ -24,6 +24,7 @@ from spalloc_server.core.defects import Contained
 from spalloc_server.core.job import Job
 from spalloc_server.core.machine_facts import machine_to_fact
 from spalloc_server.core.model import NO_JOB, JobState, Outcome
+from spalloc_server.core.reconfiguration import allocation_there, move_records, places_of
 from spalloc_server.core.state import State
 from spalloc_server.core.undo import Undo
 
@@ -58,27 +59,35 @@ class Engine:
         kept = {name: old for name, old in before.items() if name in machines and old.same_hardware(machines[name])}
         gone = {name: machine for name, machine in before.items() if name not in kept}
         came = [machine for name, machine in machines.items() if name not in kept]
-        # Most reloads end no job: then the queue, which may be long, is not looked through
-        doomed = (
-            [job for job in state.jobs.values() if job.allocation and job.allocation.machine in gone] if gone else []
-        )
+        # Most reloads concern no job: then the queue, which may be long, is not looked through
+        concerned = [
+            (job, allocation)
+            for job in (state.jobs.values() if gone else ())
+            if (allocation := job.allocation) is not None and allocation.machine in gone
+        ]
+        places = places_of(came)
         with Undo() as undo:
             for machine in before.values():
                 undo.call(state.boards.apply, machine)
             undo.attributes(state, state.boards, state.quotas, *state.scheduler.settings())
             undo.contents(state.facts, state.outbox.facts, state.outbox.changed_machines)
+            move_records(state, gone.values(), came, undo)
             self._take_over(configuration, machines)
         for name in gone:
             with self.contained("what was under way on a machine that has gone"):
                 state.self_tests.break_off(name)
             with self.contained("boards on their way back to a machine that has gone"):
                 state.power.machine_gone(name)
-        for job in doomed:
-            with self.contained("the end of a job whose machine has gone", job):
-                transitions.end(state, job, "Machine removed.", now, gone)
+        for job, allocation in concerned:
+            with self.contained("a job whose machine has gone, or changed", job):
+                if (there := allocation_there(gone[allocation.machine], allocation, places)) is None:
+                    transitions.end(state, job, "Machine removed.", now, gone)
+                else:
+                    transitions.move(state, job, there)
         for machine in came:
             with self.contained("the boards of a machine that has come"):
-                for release in state.power.machine_came(machine):
+                held = set(state.scheduler.holders(machine.name))
+                for release in state.power.machine_came(machine, held):
                     with self.contained("a release of boards of a machine that has come"):
                         transitions.wait_for(state, release, now)
         with self.contained("jobs that have ended and are not remembered any longer"):

@@ -158,6 +158,10 @@ class _Restoration:
             if name != f"machine/{machine.name}":
                 raise ValueError(f"it describes the machine {machine.name!r}")
             self._known[machine.name] = machine
+        elif name.startswith("board/"):
+            _, number, host = name.split("/", 2)
+            check_board(record := msgspec.convert(value, BoardRow))
+            self._state.boards.away[host, int(number)] = record
         elif name == "everybody" or name.startswith("owner/"):
             self._state.scheduler.restore_facts({name: value})
         else:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.boards.records import address
@@ -135,6 +137,21 @@ def end(state: State, job: Job, reason: str | None, now: float, gone: Mapping[st
     state.retired[job.job_id] = job.row()
     forget_retired(state)
     changed(state, job, "destroyed", now)
+
+
+def move(state: State, job: Job, allocation: Allocation) -> None:
+    """Give a job's boards, and its request, the name and the coordinates that a new configuration has for them."""
+    request = job.request
+    if request.machine is not None:
+        request = msgspec.structs.replace(request, machine=allocation.machine)
+    if request.board is not None:
+        request = msgspec.structs.replace(request, board=allocation.boards[0])
+    state.scheduler.move(job.job_id, request, allocation)
+    if allocation != job.allocation:
+        job.request, job.allocation = request, allocation
+        job.revision += 1
+        state.outbox.jobs[job.job_id] = job
+        state.outbox.changed_jobs.add(job.job_id)
 
 
 def give_back(state: State, job: Job, now: float, *, learn: bool, gone: Mapping[str, Machine] | None = None) -> None:

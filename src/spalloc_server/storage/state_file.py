@@ -110,7 +110,7 @@ def consistent(path: Path) -> Iterator[None]:
 
 def state_path(config: Path) -> Path:
     """Where the state of the server with this config file is kept, unless it is told otherwise."""
-    return config.with_name(f".{config.name}.state.db")
+    return config.parent / f".{config.name}.state.db"  # whatever `config` is: to read it tells what is wrong
 
 
 def _damaged(path: Path, finding: object) -> DamagedStateError:
@@ -366,7 +366,7 @@ def cold_start(path: Path, *, keep: Collection[str] = ()) -> Path | None:
         facts: dict[str, Any] = {}
         boards: dict[tuple[str, int, int, int], BoardRow | None] = {}
         with suppress(StorageError), explained(path), closing(connect_to_read(path, any_version=True)) as old:
-            readable = {name: fact for name, fact in read_facts(old, []).items() if isinstance(fact, int | dict)}
+            readable = {name: fact for name, fact in read_facts(old, []).items() if isinstance(fact, int | dict | list)}
             facts = {name: fact for name, fact in readable.items() if name.partition("/")[0] in keep}
             closed = [row for row in read_boards(old, []) if row.by not in {None, SERVER}]
             boards = {(row.machine, row.x, row.y, row.z): row for row in closed}

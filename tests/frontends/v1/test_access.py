@@ -142,6 +142,14 @@ def test_certificates_that_cannot_be_used_are_one_clear_error(access: Access, ce
         tls_context(access, certificate)
 
 
+def test_a_key_with_a_pass_phrase_is_an_error_and_nobody_is_asked(certificate: Path) -> None:
+    command = "openssl pkcs8 -topk8 -in key.pem -out locked.pem -passout pass:x -v2 aes-256-cbc"
+    subprocess.run(command.split(), cwd=certificate, check=True, capture_output=True)
+    locked = Access(tls_certificate="cert.pem", tls_key="locked.pem")
+    with pytest.raises(ConfigurationError, match=r"locked\.pem has a pass phrase.*openssl pkey"):
+        tls_context(locked, certificate)
+
+
 async def test_accepting_pauses_at_the_reserve_of_file_descriptors_and_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running() as run:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (listener.RESERVED_FILES, 0))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from structlog.testing import capture_logs
 
+from spalloc_server import __version__
 from spalloc_server.application.commands import Kind
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import Controller
@@ -105,10 +106,24 @@ def test_args_and_kwargs_may_be_absent() -> None:
     assert Bench().send(b'{"command": "version"}') == {"return": PROTOCOL_VERSION}
 
 
-def test_the_version_suits_every_published_client() -> None:
-    numbers = tuple(int(part) for part in PROTOCOL_VERSION.split("."))
+@pytest.mark.parametrize(
+    ("parts", "start", "stop"),
+    [
+        pytest.param(3, (0, 4, 0), (2, 0, 0), id="Job of 0.2.6 to 5.1.0"),
+        pytest.param(None, (0, 3, 0), (2, 0, 0), id="spalloc-where-is of 0.2.6"),
+        pytest.param(None, (0, 1, 0), (5, 0, 1), id="1!6.0.0"),
+        pytest.param(None, (0, 1, 0), (7, 0, 0), id="1!7.0.0 to 1!7.4.1"),
+        pytest.param(3, (0, 1, 0), (7, 0, 0), id="Job of 1!7.0.0 to 1!7.4.1"),
+    ],
+)
+def test_the_version_suits_every_published_client_whatever_that_of_the_package_is(
+    parts: int | None, start: tuple[int, ...], stop: tuple[int, ...]
+) -> None:
+    told = Bench().ask("version")["return"]
+    numbers = tuple(map(int, told.split(".")[:parts]))
     assert len(numbers) == 3
-    assert (0, 4, 0) <= numbers < (2, 0, 0)
+    assert start <= numbers < stop
+    assert told == PROTOCOL_VERSION != __version__
 
 
 def test_a_job_is_created_with_its_arguments_as_they_came_and_the_address_of_its_creator() -> None:

@@ -267,7 +267,12 @@ def test_the_same_port_listens_in_both_families_where_the_computer_has_both() ->
 def test_a_port_in_use_is_one_clear_error() -> None:
     [taken] = listening_sockets("127.0.0.1", 0)
     port = taken.getsockname()[1]
-    with taken, pytest.raises(ListenError, match=f"cannot listen on port {port} of 127.0.0.1: it is in use: stop"):
+    with (
+        taken,
+        pytest.raises(
+            ListenError, match=f"cannot listen on port {port} of 127.0.0.1: it is in use: stop .*SIGUSR2.*supervisor"
+        ),
+    ):
         listening_sockets("127.0.0.1", port)
 
 

@@ -12,7 +12,7 @@ come back, in a machine of any name, the release goes on there.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from copy import copy
 
 from spalloc_server.config.machine import Machine
@@ -142,10 +142,13 @@ class Power:
                 row.boards = []
                 self._outbox.releases[row.release_id] = row
 
-    def machine_came(self, machine: Machine) -> list[ReleaseRow]:
-        """Assign boards on their way back to this new machine, if they are its boards; return their releases."""
+    def machine_came(self, machine: Machine, held: Container[Board] = ()) -> list[ReleaseRow]:
+        """Assign boards on their way back to this new machine, if they are its boards; return their releases.
+
+        Jobs have those that are `held` already: they were given again before they were off.
+        """
         came = []
-        boards = {address(machine, board): board for board in machine.live_boards}
+        boards = {address(machine, board): board for board in machine.live_boards if board not in held}
         for row in reversed(self._releases.values()):
             if not row.boards:
                 places = ((frame.bmp, number) for frame in row.frames for number in frame.boards)

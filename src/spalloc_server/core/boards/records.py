@@ -9,6 +9,9 @@ A quarantine is a *strike*, and so is a self-test that fails. A board that passe
 slate, that is, earlier failures and reports count no longer; yet they and the strikes are remembered. After
 `Health.strikes` of them only an operator brings it back, and thereby wipes everything. An operator's word overrides
 the server's, never the other way round.
+
+A record is of hardware, not of a name: a board is known by its BMP's host and its number in the frame. It follows the
+board to where a new configuration has it (`move`); while the board is in none, it is `away`, and stored as a fact.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from copy import copy
 
+import msgspec
+
+from spalloc_server.config.hosts import canonical
 from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.config.options import Health
 from spalloc_server.coordinates import Board
@@ -25,7 +31,7 @@ from spalloc_server.core.outbox import Outbox
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from spalloc_server.core.undo import Undo
 
-__all__ = ["COUNTED_SECONDS", "REPORTS", "SERVER", "BoardKey", "BoardRecords", "address"]
+__all__ = ["COUNTED_SECONDS", "REPORTS", "SERVER", "BoardKey", "BoardRecords", "address", "away_fact"]
 
 REMEMBERED = 20
 """The latest failures, and the latest reports, that are remembered of a board."""
@@ -50,6 +56,8 @@ class BoardRecords:
         """BMPs that do not answer, or do not switch power, with the reason."""
         self.trial_at: dict[BoardKey, float] = {}
         """Boards in quarantine, and when they may be tried."""
+        self.away: dict[tuple[str, int], BoardRow] = {}
+        """{(BMP, number in the frame): what is recorded of a board that no machine has at present}."""
         self._scheduler = scheduler
         self._closures = closures
         self._outbox = outbox
@@ -64,6 +72,25 @@ class BoardRecords:
             for frame in machine.frames:
                 frames.setdefault(machine.bmp_ips[frame], []).append((machine, frame))
         self._frames = frames
+
+    def move(self, gone: Iterable[Machine], came: Iterable[Machine]) -> dict[tuple[str, int], BoardRow | None]:
+        """Move the records of boards from machines that go to the machines that have the boards now.
+
+        `apply` them to these afterwards. Return what has changed of `away`: None for what is there no longer.
+        """
+        before = dict(self.away)
+        for machine in gone:
+            for board in machine.board_locations:
+                if (row := self._rows.get((machine.name, *board))) is not None:
+                    self._set((machine.name, *board), None, None)
+                    self.away[_place(machine, board)] = row
+        for machine in came:
+            for board in machine.board_locations:
+                if (row := self.away.pop(_place(machine, board), None)) is not None:
+                    x, y, z = board
+                    self.keep(msgspec.structs.replace(row, machine=machine.name, x=x, y=y, z=z))
+        places = [place for place in before | self.away if before.get(place) is not self.away.get(place)]
+        return {place: self.away.get(place) for place in places}
 
     def row(self, machine: Machine, board: Board) -> BoardRow | None:
         """What is recorded of a board."""
@@ -221,6 +248,10 @@ class BoardRecords:
             if machine is not None:
                 self.apply(machine, [key[1:]])
 
+    def note_all_before(self, undo: Undo) -> None:
+        """Have all records put back as they are now; then `apply` them."""
+        undo.contents(self._rows, self.trial_at, self.away, self._outbox.boards)
+
     def note_before(self, key: BoardKey, undo: Undo) -> None:
         """Have an undo put back the record of a board; have it call `apply` after that."""
         undo.entries(key, self._rows, self.trial_at, self._outbox.boards)
@@ -230,6 +261,17 @@ def address(machine: Machine, board: Board) -> tuple[str, int]:
     """(host of the BMP, number of the board) by which the hardware knows the board."""
     cabinet, frame, number = machine.board_locations[board]
     return machine.bmp_ips[cabinet, frame], number
+
+
+def _place(machine: Machine, board: Board) -> tuple[str, int]:
+    """The same, in one spelling of the host."""
+    host, number = address(machine, board)
+    return canonical(host), number
+
+
+def away_fact(place: tuple[str, int]) -> str:
+    """Return the name of the fact that a board is away, and what is recorded of it."""
+    return f"board/{place[1]}/{place[0]}"
 
 
 def _differ(one: BoardReport, other: BoardReport) -> bool:

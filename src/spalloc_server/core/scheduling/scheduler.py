@@ -171,6 +171,10 @@ class Scheduler:
         """After a restart: this job runs, and has these boards."""
         self._queue.run(job_id, request, allocation, started_at)
 
+    def move(self, job_id: int, request: Request, allocation: Allocation) -> None:
+        """The boards of a running job are on another machine now, or elsewhere on it: the configuration has changed."""
+        self._queue.run(job_id, request, allocation, self._queue.running.pop(job_id).started_at)
+
     def end(self, job_id: int, now: float, *, learn: bool = True) -> None:
         """A running job is over. Its boards stay held for it until they are freed.
 

@@ -167,7 +167,8 @@ def listening_sockets(ip: str, port: int) -> list[socket.socket]:
             port = sockets[0].getsockname()[1]
     except OSError as exc:
         remedy = {
-            errno.EADDRINUSE: "it is in use: stop the program that has it, or choose another with --port",
+            errno.EADDRINUSE: "it is in use: stop the program that has it, or choose another with --port; after an"
+            " upgrade (SIGUSR2) that is this server's new process, if its supervisor did not follow it: end that one",
             errno.EACCES: "only root may: choose one above 1023 with --port",
         }.get(exc.errno or 0, f'{exc.strerror}: `ip` must be an address of this computer, or "" for all of them')
         raise ListenError(f"cannot listen on {where}: {remedy}") from exc
