@@ -491,6 +491,7 @@ async def test_the_log_tells_what_happens_to_jobs_and_how_many_a_reload_and_a_st
                 await client.until(await client.create(3, owner=owner), READY)
             await client.call("destroy_job", 1, "enough")
             place.configure(name="n")
+            place.config.write_text(place.config.read_text().replace("'board-", "'elsewhere-"))
             server.reload()
             last = await client.create(1)
             await client.until(last, READY)

@@ -5,9 +5,8 @@ time change the core; `Commits` takes the changes, has them stored, and then has
 `process.consequences` switches power and tells subscribers.
 
 Stopping has two stages. The first finishes what BMPs are doing and disconnects clients; jobs keep their boards,
-and boards their power. The second stops at once. Neither loses anything that was acknowledged.
-
-After an upgrade the old process only finishes what it has begun at BMPs. What it is told meanwhile it passes on.
+and boards their power. The second stops at once. Neither loses anything that was acknowledged. After an upgrade the old
+process only finishes what it has begun at BMPs, and passes on what it hears meanwhile.
 """
 
 from __future__ import annotations
@@ -120,7 +119,6 @@ class Server(InThread):
         self.controller = Controller()
         """The core, once the server is ready. It belongs to the event loop's thread: touch it from no other."""
         self.stalls = StallDetector()
-        """How often the event loop stood still."""
         self.address = ("", 0)
         """(address, port) where it listens, once it is ready."""
 

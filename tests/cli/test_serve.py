@@ -120,7 +120,7 @@ def test_it_serves_reloads_and_stops_gracefully(config: Path, tmp_path: Path) ->
     assert (tmp_path / "state.db").exists()
 
 
-@pytest.mark.parametrize("module", ["spalloc_server.server", "spalloc_server", "spalloc_server.cli.serve"])
+@pytest.mark.parametrize("module", ["spalloc_server.server", "spalloc_server"])
 def test_it_is_run_as_a_module_too(module: str, config: Path) -> None:
     with running("python", "-m", module, config, "-p", "0", "--log-format", "json") as process:
         logged(process, "serving")

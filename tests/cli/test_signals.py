@@ -93,7 +93,7 @@ def test_the_end_of_its_terminal_ends_a_program_that_is_for_people_and_nohup_doe
         await_caught(process.pid, signal.SIGTERM)
         process.send_signal(signal.SIGHUP)
         assert process.wait(STOP_SECONDS) == 0
-    command = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", sys.executable, "-m", "spalloc_server.cli.admin"]
+    command = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", sys.executable, "-m", "spalloc_server.cli"]
     with subprocess.Popen([*command, "simulate-hardware", config], stdout=subprocess.DEVNULL) as other:
         try:
             await_caught(other.pid, signal.SIGTERM)

@@ -53,7 +53,7 @@ def test_it_serves_with_faults_until_it_is_stopped(tmp_path: Path, stop: signal.
     (host,) = loopback_hosts(1)
     faults = tmp_path / "faults.toml"
     faults.write_text('[[bmp]]\nversion = "1.33"\n')
-    command = [sys.executable, "-m", "spalloc_server.cli.admin", "simulate-hardware"]
+    command = [sys.executable, "-m", "spalloc_server.cli", "simulate-hardware"]
     with subprocess.Popen(
         [*command, write_config(tmp_path, host), "--faults", faults, "--real-timings"],
         stdout=subprocess.PIPE,
@@ -94,7 +94,7 @@ def test_boards_that_are_switched_on_boot_without_a_server(tmp_path: Path) -> No
     bmp, board = loopback_hosts(2)
     config = write_config(tmp_path, bmp)
     config.write_text(config.read_text().replace("127.0.0.1", board))
-    command = [sys.executable, "-m", "spalloc_server.cli.admin", "simulate-hardware", str(config), "--boards"]
+    command = [sys.executable, "-m", "spalloc_server.cli", "simulate-hardware", str(config), "--boards"]
     with subprocess.Popen(
         [*command, "--power-on"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from spalloc_server import __version__
+from spalloc_server.cli import signals
 
 __all__ = ["main"]
 
@@ -41,6 +42,7 @@ COMMANDS = {
 class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            signals.release_interrupt()  # not earlier: click would say "Aborted!"
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise click.exceptions.Exit(130) from None
@@ -73,9 +75,3 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, "-V", "--version", prog_name="spalloc-admin", message="%(prog)s %(version)s")
 def main() -> None:
     """Look after a spalloc server, and try things without hardware."""
-
-
-if __name__ == "__main__":
-    from spalloc_server.cli import start
-
-    start.admin()

@@ -162,7 +162,7 @@ def _hardware(config: Path, folder: Path, *, real_timings: bool) -> Part:
     timings.write_text(BRISK_FAULTS)
     how = ["--real-timings"] if real_timings else ["--faults", timings]
     return Part(
-        "spalloc_server.cli.admin",
+        "spalloc_server.cli",
         "simulate-hardware",
         config,
         "--boards",
@@ -180,7 +180,7 @@ def _server(config: Path, port: int, state: Path) -> Part:
         return address[1] if address and re.search(r'"event": ?"serving"', line) else None
 
     arguments = (config, "--port", port, "--state", state, "--log-format", "json")
-    return Part("spalloc_server.cli.serve", *arguments, says_ready=port_of)
+    return Part("spalloc_server", *arguments, says_ready=port_of)
 
 
 async def _keep_serving(parts: list[Part], config: Path, state: Path, port: int) -> None:

@@ -112,9 +112,3 @@ def _ready(server: Server) -> None:
         machines=boards,
         boards=sum(boards.values()),
     )
-
-
-if __name__ == "__main__":
-    from spalloc_server.cli import start
-
-    start.serve()

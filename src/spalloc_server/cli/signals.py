@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import IO
 
-__all__ = ["finish", "heed", "hold", "hold_interrupt"]
+__all__ = ["finish", "heed", "hold", "hold_interrupt", "release_interrupt"]
 
 GRACE_SECONDS = 40.0
 """From a first signal to stop to the end of the process, whatever it waits for: 30 s for BMPs, and what comes before
@@ -118,13 +118,14 @@ _process = _Process()
 hold, heed, finish = _process.hold, _process.heed, _process.finish
 
 
-def hold_interrupt() -> Callable[[], None]:
-    """Have SIGINT end the process without a traceback, until what this returns is called. For other programs."""
-
-    def release() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
+def hold_interrupt() -> None:
+    """Have SIGINT end the process without a traceback, until `release_interrupt`. For programs that do not serve."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     _process.held = True
-    return release
+
+
+def release_interrupt() -> None:
+    """Have SIGINT raise `KeyboardInterrupt` again, if `hold_interrupt` holds it."""
+    if _process.held:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -33,10 +33,9 @@ def serve() -> None:
 
 def admin() -> None:
     """Be `spalloc-admin`."""
-    release = signals.hold_interrupt()
+    signals.hold_interrupt()
     from spalloc_server.cli.admin import main
 
-    release()
     _run("spalloc-admin", main)
 
 
