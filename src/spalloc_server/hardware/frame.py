@@ -33,7 +33,7 @@ from typing import Any, Final
 
 from spalloc_server.core.model import BoardFailure, FrameWork
 from spalloc_server.errors import HardwareError
-from spalloc_server.hardware.bmp import Bmp, NoAnswer, Refused, Silent
+from spalloc_server.hardware.bmp import Bmp, FindAddress, NoAnswer, Refused, Silent
 from spalloc_server.hardware.fpgas import Fpgas
 from spalloc_server.hardware.scp import SCP_PORT, Command, power_arguments
 from spalloc_server.hardware.timings import Timings
@@ -75,10 +75,11 @@ class Frame:
         on_frame: Callable[[str, str | None], None],
         *,
         port: int = SCP_PORT,
+        find_address: FindAddress,
         defects: DefectLog | None = None,
     ) -> None:
         self._defects = defects or DefectLog()
-        self.bmp = Bmp(host, timings, lambda _reason: self._report(), port=port)
+        self.bmp = Bmp(host, timings, lambda _reason: self._report(), port=port, find_address=find_address)
         self.flash = asyncio.Lock()
         """To be held from reading flash to having written it."""
         self.watched = False
