@@ -115,6 +115,8 @@ class Health(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seconds for which it is set aside before it is tried again."""
     max_placements: Positive = 5
     """Times that one job is given boards, before failing hardware ends it."""
+    report_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    """Largest share of a machine's boards that users' reports may set aside; 0 for none, else at least one board."""
     strikes: Positive = 3
     """Quarantines after which a board stays out of service until an operator returns it."""
 
