@@ -147,16 +147,18 @@ class BoardRecords:
             now: the time.
 
         Returns:
-            Which boards failed, and why, in words.
+            Which boards or frames failed, and why, in words.
         """
-        texts = []
+        texts: dict[str, None] = {}
         for board in boards:
             failure = failures.get(address(machine, board))
             if failure is None:
                 continue
-            texts.append(f"{board} of {machine.name}: {failure.reason}")
             if failure.frame_fault:
+                cabinet, frame, _ = machine.board_locations[board]
+                texts[f"cabinet {cabinet}, frame {frame} of {machine.name}: {failure.reason}"] = None
                 continue
+            texts[f"{board} of {machine.name}: {failure.reason}"] = None
             row = self._row(machine, board)
             row.failures = [*row.failures, (now, failure.reason)][-REMEMBERED:]
             since = max(row.counts_from, now - COUNTED_SECONDS)
