@@ -178,8 +178,8 @@ def _refuse(state: State, job: Job, reason: str, now: float) -> None:
     """Put a new job that no machine could ever serve straight into history."""
     created = transitions.job_event(job, "created", now)
     job.state, job.reason, job.ended_at = JobState.destroyed, reason, now
-    ended, row = transitions.job_event(job, "destroyed", now), job.row()
-    state.retired[job.job_id] = state.outbox.jobs[job.job_id] = row
+    ended, row, last_row = transitions.job_event(job, "destroyed", now), job.row(), job.last_row()
+    state.retired[job.job_id], state.outbox.jobs[job.job_id] = row, last_row
     state.outbox.events.extend((created, ended))
     state.outbox.changed_jobs.add(job.job_id)
     state.next_id += 1

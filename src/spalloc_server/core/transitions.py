@@ -138,6 +138,7 @@ def end(state: State, job: Job, reason: str | None, now: float, gone: Mapping[st
     state.retired[job.job_id] = job.row()
     forget_retired(state)
     changed(state, job, "destroyed", now)
+    state.outbox.jobs[job.job_id] = job.last_row()
 
 
 def move(state: State, job: Job, allocation: Allocation) -> None:
