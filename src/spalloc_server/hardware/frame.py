@@ -75,7 +75,7 @@ class Frame:
         on_frame: Callable[[str, str | None], None],
         *,
         port: int = SCP_PORT,
-        find_address: FindAddress,
+        find_address: FindAddress | None = None,
         defects: DefectLog | None = None,
     ) -> None:
         self._defects = defects or DefectLog()

@@ -1,9 +1,10 @@
-"""Hosts, however they are spelled."""
+"""Hosts of boards, as users spell them."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
+
+from spalloc_server.config.hosts import canonical
 
 __all__ = ["host_key"]
 
@@ -13,14 +14,9 @@ MAX_REMEMBERED = 8192
 
 @lru_cache(MAX_REMEMBERED)
 def host_key(host: str) -> str:
-    """Return the one spelling of an IP address or a name: without leading zeros, capitals, or a dot at the end."""
-    text = host.strip().rstrip(".").lower()
+    """Return the one spelling of a host (`canonical`), also where it has blanks around it or leading zeros."""
+    text = host.strip()
     numbers = text.split(".")
     if len(numbers) == 4 and all(number.isdecimal() for number in numbers):
         text = ".".join(str(int(number)) for number in numbers)
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return text
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address)
+    return canonical(text)
