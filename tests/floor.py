@@ -24,7 +24,7 @@ from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
 from spalloc_server.simulator.faults import Network
 from spalloc_server.simulator.frame import Counters, SimulatedBoard, SimulatedFrame, SimulatedTimings
-from tests.hardware.virtual import VirtualLoop
+from tests.hardware.virtual import VirtualLoop, name_as_address
 
 __all__ = ["Floor", "live_many", "on_floor"]
 
@@ -177,6 +177,7 @@ def on_floor(
             lambda outcome: floor.take_outcome(outcome),
             lambda bmp, reason: floor.take_frame(bmp, reason),
             timings=timings,
+            find_address=name_as_address,
         )
         floor = Floor(loop, wanted, Controller(clock=lambda: EPOCH + loop.now), hardware)
         async with hardware:

@@ -34,8 +34,8 @@ class Client:
         self.notifications: list[dict[str, Any]] = []
 
     @classmethod
-    async def connect(cls, address: tuple[str, int]) -> Self:
-        return cls(*await asyncio.open_connection(*address, limit=2**24))
+    async def connect(cls, address: tuple[str, int], **options: Any) -> Self:
+        return cls(*await asyncio.open_connection(*address, limit=2**24, **options))
 
     async def line(self) -> Any:
         async with asyncio.timeout(PATIENCE):

@@ -3,13 +3,15 @@
 Prints a line of JSON whenever it serves: its process number and its address. A successor (see `upgrade`) fails in the
 way that the file `fault` beside CONFIG names, if there is one, or waits: it makes a file `waits` and goes on when there
 is one `go`. WARM_SECONDS and HANDOVER_SECONDS of `upgrade` are what the environment has by these names, or else so long
-that a busy computer fails no upgrade; WATCH_SECONDS of `config_watch` is what the environment has.
+that a busy computer fails no upgrade; WATCH_SECONDS of `config_watch` is what the environment has. Where that has
+HANGING_NAMES, names that end in `.hangs` are never answered for.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 import sys
 import time
@@ -24,6 +26,7 @@ from spalloc_server.cli import serve, signals
 from spalloc_server.config import watch as config_watch
 from spalloc_server.process import handover, upgrade
 from spalloc_server.storage.state_file import state_path
+from tests.hardware.name_service import NameService
 from tests.house import HASTE, PATIENCE
 
 
@@ -35,6 +38,8 @@ def main() -> None:
     for name in ("WARM_SECONDS", "HANDOVER_SECONDS"):
         setattr(upgrade, name, float(os.environ.get(name, PATIENCE / 2)))
     config_watch.WATCH_SECONDS = float(os.environ.get("WATCH_SECONDS", config_watch.WATCH_SECONDS))
+    if "HANGING_NAMES" in os.environ:
+        mock.patch.object(socket, "getaddrinfo", NameService().getaddrinfo).start()
     announce = serve._ready
 
     def ready(it: server.Server) -> None:

@@ -509,15 +509,21 @@ async def test_the_log_tells_what_happens_to_jobs_and_how_many_a_reload_and_a_st
     assert log[-1] == {"event": "stopped: jobs keep their boards", "log_level": "info", "jobs": 1, "jobs_ended": 0}
 
 
-async def test_a_board_in_quarantine_comes_back_by_itself_to_a_server_that_nobody_uses(place: Place) -> None:
+async def test_a_board_in_quarantine_comes_back_by_itself_to_a_server_that_nobody_uses(
+    place: Place, clients: Clients
+) -> None:
     settings = "health=Health(quarantine_seconds=0.3), ip='127.0.0.1'"
     place.config.write_text(place.config.read_text().replace("ip='127.0.0.1'", settings))
     async with place.simulator() as simulator, place.serving() as server:
+        client = await clients.connect(server)
         for reporter in ("here", "there"):
+            await client.until(job_id := await client.create(0, 0, 0), READY)
             server.controller.report_problem("board-0-0-0", "it is dead", reporter=reporter)
+            await client.call("destroy_job", job_id)
+        await client.close()
         assert server.controller.machine_views()[0].out_of_service == 1
         await until(lambda: server.controller.machine_views()[0].boards == {"free": 12})
-        assert simulator.power_cycles()[place.hosts[0], 0] == (1, 1)
+        assert simulator.power_cycles()[place.hosts[0], 0] == (3, 3)
 
 
 async def test_a_second_server_is_refused_the_same_state(place: Place) -> None:

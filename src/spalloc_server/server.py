@@ -347,7 +347,7 @@ class Server(InThread):
         self._service.configure(configuration.limits, configuration.access)
         self._service.acceptor.tls = self._source.tls
         self._application.authorisation.access = configuration.access
-        self._application.admission.rate = configuration.limits.commands_per_second
+        self._application.admission.configure(configuration.limits)
         before, live = self.controller.machines, self.controller.live_jobs()
         self.controller.configure(configuration)
         if ended := sorted(live - self.controller.live_jobs()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spalloc_server.application import admission
-from spalloc_server.application.admission import BURST_SECONDS, Admission, Charged
+from spalloc_server.application.admission import BURST_SECONDS, CREATE_BURST, Admission, Charged
 
 
 class Clock:
@@ -45,6 +45,20 @@ def test_callers_are_counted_apart_and_so_are_keepalives() -> None:
         counting.charge("b", Charged.KEEPALIVE)
     assert counting.charge("b", Charged.KEEPALIVE) > 0
     assert counting.charge("b") == 0
+
+
+def test_creations_have_a_budget_of_their_own_which_a_campaign_does_not_use_up() -> None:
+    clock = Clock()
+    counting = Admission(creates=10.0, clock=clock)
+    for _ in range(CREATE_BURST):
+        assert counting.delay("lab", Charged.CREATE) == 0
+        assert counting.charge("lab", Charged.CREATE) == 0
+    counting.charge("lab", Charged.CREATE)
+    assert round(counting.delay("lab", Charged.CREATE), 6) == 0.1
+    assert counting.delay("elsewhere", Charged.CREATE) == 0
+    assert counting.charge("lab") == counting.charge("lab", Charged.KEEPALIVE) == 0
+    clock.now += 0.2
+    assert counting.delay("lab", Charged.CREATE) == 0
 
 
 def test_only_a_caller_that_has_earned_what_it_sent_is_forgotten() -> None:

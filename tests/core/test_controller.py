@@ -342,6 +342,7 @@ def test_watchers_learn_of_every_change() -> None:
     house.controller.destroy_job(first)
     assert (house.changed_jobs(), "m" in house.changed_machines()) == ({first}, True)
     house.hardware()
+    assert house.changed_machines() == set(), "that the boards go back was told once"
     house.after(30)
     assert house.changed_jobs() == {second}
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from spalloc_server.core.deadlines import SPARE
 from spalloc_server.core.job import TRANSITIONS, Event, Job
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.request import Request
+from tests.core.house import House
+from tests.core.machines import a_machine
 
 
 def a_job(state: JobState, allocated_at: float | None = None) -> Job:
@@ -72,3 +77,40 @@ def test_the_end_of_a_run_time_is_told_a_minute_before_or_at_half_time(seconds: 
     assert (job.bound, job.warning, job.revision) == (100.0 + seconds, told, 1)
     job.warn(1e6)
     assert "is over in 0 s;" in (job.warning or "")
+
+
+@pytest.mark.parametrize("keepalive", [60.0, 1e10])
+def test_jobs_that_are_over_are_not_kept_until_their_leases_would_have_run_out(keepalive: float) -> None:
+    house = House(a_machine("m", 1, 1), seconds_before_free=0, max_retired_jobs=10)
+    lasting = house.create(3, keepalive=keepalive)
+    house.hardware()
+    core = house.controller
+    for _ in range(3 * SPARE):
+        core.destroy_job(core.create_job(owner="me", keepalive=keepalive))
+        core.take_changes()
+    core.check()
+    assert len(core.state.leases._heap) <= SPARE + 10
+    house.after(keepalive + 1)
+    assert house.state(lasting) == JobState.destroyed
+
+
+WORDY: dict[str, Any] = {"owner": "o" * 256, "tags": [f"{n}" * 128 for n in range(10, 26)]}
+
+
+def line_of(house: House, job_id: int) -> int:
+    """Bytes of what history keeps of a job."""
+    return len(msgspec.json.encode(house.controller.take().changes.jobs[job_id]))
+
+
+def test_a_job_that_never_had_boards_leaves_a_short_line_and_its_user_the_whole_reason() -> None:
+    house = House(a_machine("m", 1, 1, tags=WORDY["tags"]), seconds_before_free=0)
+    running = house.create(3, **WORDY)
+    house.hardware()
+    waiting, refused = house.create(3, **WORDY), house.create(3, **{**WORDY, "tags": ["t" * 256] * 16})
+    assert line_of(house, refused) < 1000
+    assert house.controller.job_view(refused).kwargs["tags"] == ["t" * 256] * 16
+    house.controller.destroy_job(waiting, "r" * 500)
+    assert line_of(house, waiting) < 1000
+    assert house.controller.get_job_state(waiting).reason == "Cancelled: " + "r" * 500
+    house.controller.destroy_job(running)
+    assert line_of(house, running) > 4000

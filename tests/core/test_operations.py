@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -320,18 +321,25 @@ def test_what_there_is_not_is_refused_with_what_there_is() -> None:
         controller.enable_board("m", (0, 0, 0))
 
 
+def has_it_ready(house: House, *place: int, owner: str = "me") -> int:
+    """A job that has this board ready; the board's last job is over."""
+    for job in house.controller.live_jobs():
+        house.controller.destroy_job(job)
+    house.hardware()
+    job_id = house.create(*place, owner=owner, keepalive=None)
+    house.hardware()
+    assert house.state(job_id) == JobState.ready
+    return job_id
+
+
 def test_two_users_reports_set_a_board_aside_and_a_job_that_has_it_keeps_it() -> None:
     house = a_house()
-    ann = house.create(0, 0, 0, owner="ann", keepalive=None)
-    house.hardware()
+    has_it_ready(house, 0, 0, 0, owner="ann")
     for _ in range(3):
         house.controller.report_problem("spinn-m-0-0-0", "no chip (3, 3)", reporter="hub")
     assert (board(house).out_of_service, len(board(house).reports)) == (None, 1)
-    house.controller.destroy_job(ann)
-    house.hardware()
-    bob = house.create(0, 0, 0, owner="bob", keepalive=None)
-    house.hardware()
-    house.controller.report_problem("spinn-m-0-0-0", "it hangs", reporter="hub")
+    bob = has_it_ready(house, 0, 0, 0, owner="bob")
+    house.controller.report_problem("spinn-m-0-0-0", "it hangs", reporter="lab")
     house.controller.check()
     view = board(house)
     assert (view.state, view.job_id, view.out_of_service) == ("in use", bob, "reported by 2 users, last: it hangs")
@@ -339,15 +347,78 @@ def test_two_users_reports_set_a_board_aside_and_a_job_that_has_it_keeps_it() ->
     assert view.strikes == 1
 
 
-def test_reports_without_a_job_count_by_host_and_only_for_a_while() -> None:
+def test_one_address_counts_once_whatever_owners_it_invents_and_verified_users_count_themselves() -> None:
     house = a_house()
-    for host in ("here", "here", "there"):
-        assert board(house).out_of_service is None
-        house.controller.report_problem("spinn-m-0-0-0", "dead", reporter=host)
-        house.after(10 * 86400 if host == "here" else 0)
+    for owner in ("ann", "bob", "eve"):
+        has_it_ready(house, 0, 0, 0, owner=owner)
+        house.controller.report_problem("spinn-m-0-0-0", "dead", reporter="hub")
     assert board(house).out_of_service is None
-    house.controller.report_problem("spinn-m-0-0-0", "dead", reporter="elsewhere")
+    house.controller.enable_board("m", (0, 0, 0))
+    for user in ("ann", "ann", "bob"):
+        assert board(house).out_of_service is None
+        has_it_ready(house, 0, 0, 0)
+        house.controller.report_problem("spinn-m-0-0-0", "dead", reporter="hub", user=user)
     assert board(house).out_of_service == "reported by 2 users, last: dead"
+
+
+def test_only_jobs_that_had_the_board_ready_count_each_once() -> None:
+    house = a_house()
+    for reporter in ("here", "there"):
+        house.controller.report_problem("spinn-m-0-0-0", "no job had it yet", reporter=reporter)
+    waiting = house.create(0, 0, 0, keepalive=None)
+    house.controller.report_problem("spinn-m-0-0-0", "it is not ready yet", reporter="elsewhere")
+    house.hardware()
+    for reporter in ("here", "there"):
+        house.controller.report_problem("spinn-m-0-0-0", "the same job", reporter=reporter)
+    house.controller.destroy_job(waiting)
+    house.hardware()
+    house.controller.report_problem("spinn-m-0-0-0", "the same job still", reporter="later")
+    assert (board(house).out_of_service, len(board(house).reports)) == (None, 4)
+    has_it_ready(house, 0, 0, 0)
+    house.controller.report_problem("spinn-m-0-0-0", "another job", reporter="here")
+    assert board(house).out_of_service == "reported by 2 users, last: another job"
+
+
+def test_reports_count_only_for_a_while() -> None:
+    house = a_house()
+    for host in ("here", "there"):
+        has_it_ready(house, 0, 0, 0)
+        house.controller.report_problem("spinn-m-0-0-0", "dead", reporter=host)
+        house.after(10 * 86400)
+        assert board(house).out_of_service is None
+    has_it_ready(house, 0, 0, 0)
+    house.controller.report_problem("spinn-m-0-0-0", "dead", reporter="elsewhere")
+    assert board(house).out_of_service is None
+
+
+@pytest.mark.parametrize(("share", "closed"), [(0.05, 1), (0.34, 2), (1, 6), (0, 0)])
+def test_reports_set_aside_no_more_than_a_share_of_a_machine_and_all_are_kept(share: float, closed: int) -> None:
+    house = House(a_machine("m", 2, 1), seconds_before_free=0, health=Health(report_share=share))
+    places = sorted(house.controller.machines["m"].live_boards)
+    for reporter in ("here", "there"):
+        for place in places:
+            has_it_ready(house, *place)
+            house.controller.report_problem("spinn-m-{}-{}-{}".format(*place), "dead", reporter=reporter)
+    views = list(house.controller.board_views("m"))
+    assert [len(view.reports) for view in views] == [2] * 6
+    assert sum(view.out_of_service is not None for view in views) == closed
+
+
+@pytest.mark.parametrize(
+    ("configured", "reported"),
+    [
+        ("10.11.0.1", "010.011.000.001"),
+        ("10.11.0.1", "::ffff:10.11.0.1"),
+        ("10.11.0.1", " 10.11.0.1\n"),
+        ("2001:db8::1", "2001:0DB8:0:0::1"),
+        ("Board-1.Lab", "board-1.lab."),
+    ],
+)
+def test_a_reported_board_is_found_by_any_spelling_of_its_host(configured: str, reported: str) -> None:
+    machine = a_machine("m", 1, 1)
+    house = House(replace(machine, spinnaker_ips={**machine.spinnaker_ips, (0, 0, 1): configured}))
+    house.controller.report_problem(reported, "dead", reporter="here")
+    assert [len(view.reports) for view in house.controller.board_views("m")] == [0, 1, 0]
 
 
 def test_reports_are_kept_short_and_those_of_unknown_boards_are_forgotten() -> None:

@@ -7,21 +7,24 @@ from itertools import pairwise
 
 import pytest
 
-from spalloc_server.hardware.bmp import Bmp, NoAnswer, Refused, Silent
+from spalloc_server.hardware.bmp import Bmp, FindAddress, NoAnswer, Refused, Silent
+from spalloc_server.hardware.names import NoNameService
 from spalloc_server.hardware.scp import Command, Request, Response, ResponseCode
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.simulator.faults import Network
 from spalloc_server.simulator.frame import SimulatedFrame, SimulatedTimings
-from tests.hardware.virtual import Bench, on_bench
+from tests.hardware.virtual import Bench, name_as_address, on_bench
 
 ONE_LED = 3
 """First argument of `Command.LED`: LED 0 on."""
 
 
-def bmp_of(host: str = "a", timings: Timings | None = None) -> tuple[Bmp, list[str]]:
+def bmp_of(
+    host: str = "a", timings: Timings | None = None, find_address: FindAddress = name_as_address
+) -> tuple[Bmp, list[str]]:
     """A BMP's driver, and where it reports silence."""
     silences: list[str] = []
-    return Bmp(host, timings or Timings(), silences.append), silences
+    return Bmp(host, timings or Timings(), silences.append, find_address=find_address), silences
 
 
 def slow_frame() -> dict[str, SimulatedFrame]:
@@ -216,6 +219,44 @@ async def test_a_host_that_cannot_be_found_is_a_silent_bmp(bench: Bench) -> None
         await bmp.command(0, Command.VERSION)
     assert silences == ["BMP nowhere.invalid cannot be reached: name or service not known"]
     assert not await bmp.probe()
+
+
+@on_bench()
+async def test_a_name_service_that_falls_silent_takes_no_bmp_out_that_it_has_found_before(bench: Bench) -> None:
+    answers: list[str | OSError] = ["a", NoNameService("try again"), OSError("no such name")]
+
+    async def find(_host: str, _within_s: float) -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    bmp, silences = bmp_of("bmp.lab", find_address=find)
+    await bmp.command(0, Command.VERSION)
+    bmp.fall_silent("for a test")
+    bmp.close()
+    assert await bmp.probe()
+    bmp.fall_silent("for a test")
+    bmp.close()
+    assert not await bmp.probe()
+    assert bmp.silent == "BMP bmp.lab cannot be reached: no such name"
+    assert bench.loop.opened == ["a", "a"]
+    assert silences == ["for a test"] * 2
+
+
+@on_bench()
+async def test_a_bmp_whose_name_is_being_looked_up_has_nothing_in_flight(bench: Bench) -> None:
+    found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    bmp, _ = bmp_of(find_address=lambda *_: found)
+    asking = asyncio.create_task(bmp.command(0, Command.VERSION))
+    await asyncio.sleep(1)
+    assert not bmp.in_flight
+    bmp.pause()
+    found.set_result("a")
+    await asyncio.sleep(1)
+    assert bench.commands() == []
+    bmp.resume()
+    await asking
 
 
 @on_bench()

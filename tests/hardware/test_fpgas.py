@@ -91,7 +91,7 @@ async def test_the_two_lowest_flags_of_an_fpga_are_its_number(fpga: int, flags: 
 async def test_a_marked_board_that_was_not_reset_is_told_from_one_that_was() -> None:
     registers = Registers()
     fpgas = fpgas_of(registers)
-    await fpgas.mark(3)
+    await fpgas.prepare(3, off=False)
     stopped = {key: value for key, value in registers.registers.items() if key[1] != FLAG_REGISTER}
     assert stopped == {(1, 0x5C): 1}
     assert await fpgas.fault(3) == "power-on did not reset the board"
@@ -100,7 +100,7 @@ async def test_a_marked_board_that_was_not_reset_is_told_from_one_that_was() -> 
     assert await fpgas.fault(3) is None
     registers.registers[1, 0x5C] = 1
     assert await fpgas.fault(3) is None, "it was reset, and its links may be stopped by now"
-    await fpgas.mark(3)
+    await fpgas.prepare(3, off=False)
     fpgas.unmark([3])
     assert await fpgas.fault(3) is None, "it was off, which starts all links as well"
 
@@ -120,7 +120,7 @@ async def test_a_board_whose_bmp_refuses_is_not_marked_and_its_fault_is_the_refu
             raise BadPacket("odd")
 
     fpgas = fpgas_of(Refusing())
-    await fpgas.mark(3)
+    await fpgas.prepare(3, off=False)
     await fpgas.learn_version(3)
     assert await fpgas.fault(3) == "odd"
     assert await fpgas.stop_link(3, Links.east) == "odd"

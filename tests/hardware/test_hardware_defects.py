@@ -14,7 +14,7 @@ from spalloc_server.hardware.timings import Timings
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.simulator.faults import Network
 from spalloc_server.simulator.frame import SimulatedFrame
-from tests.hardware.virtual import VirtualLoop
+from tests.hardware.virtual import VirtualLoop, name_as_address
 
 
 class Boom(Exception):
@@ -42,7 +42,7 @@ def run(on_outcome: Callable[[Outcome], None], defects: DefectLog | None) -> Non
     loop = VirtualLoop({"a": SimulatedFrame()}, Network(), 1)
 
     async def main() -> None:
-        async with Hardware(on_outcome, lambda *_: None, defects=defects) as hardware:
+        async with Hardware(on_outcome, lambda *_: None, defects=defects, find_address=name_as_address) as hardware:
             hardware.switch(Switch(1, 1, True, (FrameWork("a", (1,)),)))
             assert await hardware.drain(60.0)
             hardware.switch(Switch(2, 2, True, (FrameWork("a", (2,)),)))

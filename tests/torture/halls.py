@@ -25,7 +25,7 @@ class Hall(Place):
             f"machine = Machine('m', board_locations={locations}, spinnaker_ips={hosts},"
             f" bmp_ips={ {(0, frame): host for frame, host in enumerate(self.hosts)} })\n"
             "configuration = Configuration([machine], ip='127.0.0.1', seconds_before_free=0,"
-            f" timeout_check_interval=0.05, history_days={history_days})\n"
+            f" timeout_check_interval=0.05, history_days={history_days}, limits=Limits(creates_per_second=0))\n"
         )
         self.config.chmod(0o600)
 

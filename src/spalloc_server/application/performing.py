@@ -95,7 +95,10 @@ PERFORM: Mapping[type[commands.Command], Callable[[Controller, Caller, Any], Any
     commands.BoardAtPosition: lambda core, _, c: core.get_board_at_position(c.machine, c.cabinet, c.frame, c.board),
     commands.WhereIs: lambda core, _, c: core.where_is(**c.place),
     commands.ReportProblem: lambda core, caller, c: core.report_problem(
-        c.board_address, c.description, reporter=caller.address or caller.shown
+        c.board_address,
+        c.description,
+        reporter=caller.address or caller.shown,
+        user=caller.name if caller.verified else None,
     ),
     commands.Machines: lambda core, *_: core.machine_views(),
     commands.Boards: _boards,

@@ -115,6 +115,8 @@ class Health(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seconds for which it is set aside before it is tried again."""
     max_placements: Positive = 5
     """Times that one job is given boards, before failing hardware ends it."""
+    report_share: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    """Largest share of a machine's boards that users' reports may set aside; 0 for none, else at least one board."""
     strikes: Positive = 3
     """Quarantines after which a board stays out of service until an operator returns it."""
 
@@ -153,6 +155,9 @@ class Limits(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     commands_per_second: Seconds = 0.0
     """Commands a second from one address, on average; 0 for no limit. Further commands wait; keepalives are counted
     apart."""
+    creates_per_second: Seconds = 10.0
+    """Jobs a second created from one address, which may be that of a whole laboratory, on average; 0 for no limit. The
+    first 1,000 in a row are free of it, then further ones wait."""
     jobs_per_owner: Count = 0
     """Queued and running jobs of one owner; 0 for no limit. One more gets an exception."""
     jobs_per_address: Count = 10_000

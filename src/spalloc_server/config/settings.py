@@ -61,7 +61,7 @@ class Configuration(NamedTupleLike):
     port: Port = DEFAULT_PORT
     """TCP port to listen on. Deprecated: give `--port` on the command line. The published server ignored it."""
     ip: str = ""
-    """Address to listen on; `""` for every interface."""
+    """Address to listen on; `""` (or `"::"`) for every interface, IPv4 and IPv6."""
     timeout_check_interval: Interval = 5.0
     """Seconds between looks for jobs whose keepalive has run out."""
     max_retired_jobs: Count = 1200

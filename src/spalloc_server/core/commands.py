@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from itertools import islice
 from typing import Any
 
+from spalloc_server.config.machine import Machine
+from spalloc_server.coordinates import Board
 from spalloc_server.core import transitions
+from spalloc_server.core.boards.hosts import host_key
 from spalloc_server.core.engine import NO_MACHINES, Engine
 from spalloc_server.core.job import Event, Job
 from spalloc_server.core.model import NO_JOB, BoardReport, JobState, Request
@@ -23,6 +27,9 @@ __all__ = ["MAX_REPORT", "create_job", "destroy_job", "report_problem", "switch_
 
 MAX_REPORT = 500
 """Characters of a report that are kept."""
+
+LATELY = 100
+"""Jobs, those that ended last, among which is looked for the one that had a board when it was reported."""
 
 
 def create_job(
@@ -105,28 +112,45 @@ def destroy_job(engine: Engine, job_id: int, reason: str | None = None) -> None:
     engine.follow(now)
 
 
-def report_problem(engine: Engine, host: str, text: str, *, reporter: str) -> None:
+def report_problem(engine: Engine, host: str, text: str, *, reporter: str, user: str | None = None) -> None:
     """Record a user's report that the board at this address does not work; unknown addresses are no error.
 
     Args:
         engine: the core.
-        host: address of the board, as `get_job_machine_info` gives it.
+        host: address of the board, in any spelling of what `get_job_machine_info` gives.
         text: what does not work.
         reporter: address that the report comes from.
+        user: name of who reports, where it has been verified.
     """
     state, now = engine.state, engine.state.clock()
-    machines = state.machines.values()
-    found = [(each, board) for each in machines for board in each.live_boards if each.spinnaker_ips[board] == host]
+    found = [
+        (machine, board)
+        for machine in state.machines.values()
+        for board in machine.live_boards
+        if host_key(machine.spinnaker_ips[board]) == host_key(host)
+    ]
     with Undo() as undo:
         for machine, board in found:
             job = state.jobs.get(state.scheduler.holder(machine.name, board) or NO_JOB)
-            report = BoardReport(now, None if job is None else job.owner, reporter, text[:MAX_REPORT])
+            owner, ready_for = None if job is None else job.owner, _had_it_ready(state, machine, board, job)
+            report = BoardReport(now, owner, reporter, text[:MAX_REPORT], ready_for, user)
             undo.call(state.boards.apply, machine, [board])
             state.boards.note_before((machine.name, *board), undo)
             state.boards.reported(machine, board, report)
         names = [machine.name for machine, _ in found]
         state.outbox.changed_machines.update(names)
     engine.follow(now)
+
+
+def _had_it_ready(state: State, machine: Machine, board: Board, job: Job | None) -> int | None:
+    """Return the number of the job that has a board ready, or has had it lately."""
+    if job is not None:
+        return None if job.ready_at is None else job.job_id
+    for row in islice(reversed(state.retired.values()), LATELY):
+        place = row.allocation
+        if row.ready_at is not None and place and place.machine == machine.name and board in place.boards:
+            return row.job_id
+    return None
 
 
 # From the last call of each of these on, nothing can raise any more
@@ -154,8 +178,8 @@ def _refuse(state: State, job: Job, reason: str, now: float) -> None:
     """Put a new job that no machine could ever serve straight into history."""
     created = transitions.job_event(job, "created", now)
     job.state, job.reason, job.ended_at = JobState.destroyed, reason, now
-    ended, row = transitions.job_event(job, "destroyed", now), job.row()
-    state.retired[job.job_id] = state.outbox.jobs[job.job_id] = row
+    ended, row, last_row = transitions.job_event(job, "destroyed", now), job.row(), job.last_row()
+    state.retired[job.job_id], state.outbox.jobs[job.job_id] = row, last_row
     state.outbox.events.extend((created, ended))
     state.outbox.changed_jobs.add(job.job_id)
     state.next_id += 1

@@ -4,6 +4,9 @@ Theory of operation. Setting a deadline only writes it into the job; the heap ma
 that one has passed, the job is put back with its real deadline. So a keepalive costs nothing, and a search costs only
 as much as there are deadlines in the heap that have passed. Where these are many, as when a client with thousands of
 jobs has died, they are taken in steps.
+
+Jobs that have ended stay in the heap until their deadlines pass, which may be in three hundred years. So they are
+taken out once they are more than half of it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,10 @@ MAX_PASSED = 200
 
 MAX_LATER = 4000
 """Jobs that are looked at in one step and whose deadlines have moved to later."""
+
+
+SPARE = 1000
+"""Jobs that have ended and whose deadlines are kept in any case."""
 
 
 class Deadlines:
@@ -46,6 +53,9 @@ class Deadlines:
         """Watch a job that is new here, or that `passed` has returned."""
         deadline = self._deadline(job)
         if deadline is not None:
+            if len(self._heap) > 2 * len(self._jobs) + SPARE:
+                self._heap = [entry for entry in self._heap if entry[1] in self._jobs]
+                heapq.heapify(self._heap)
             heapq.heappush(self._heap, (deadline, job.job_id))
 
     def passed(self, now: float) -> list[Job]:

@@ -49,6 +49,9 @@ TRANSITIONS: dict[tuple[JobState, Event], JobState] = {
 }
 
 
+SHORT_REASON = 120
+"""Characters of the reason that history keeps of a job that never had boards."""
+
 RUNTIME_WARNING = 60.0
 """Seconds before the end of a bounded run time at which the job's user is warned; half-time where it is shorter."""
 
@@ -107,6 +110,13 @@ class Job(JobRow, kw_only=True):
     def row(self) -> JobRow:
         """A copy of what is stored, which later changes of the job leave alone."""
         return JobRow(**{name: getattr(self, name) for name in _ROW_FIELDS})
+
+    def last_row(self) -> JobRow:
+        """What history keeps: of a job that never had boards, little. Such jobs cost their creators nothing."""
+        row = self.row()
+        if row.allocated_at is None:
+            row.request, row.kwargs, row.reason = None, {}, row.reason and row.reason[:SHORT_REASON]
+        return row
 
 
 _ROW_FIELDS = tuple(field.name for field in msgspec.structs.fields(JobRow))

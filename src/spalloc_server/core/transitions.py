@@ -104,7 +104,7 @@ def requeue(state: State, job: Job, reason: str, now: float) -> None:
 
 
 def boards_released(state: State, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:
-    """Boards of a release are switched off, except those that have failed."""
+    """Boards of a release are switched off, except those that have failed. That they go back was told when it began."""
     rest = state.configuration.seconds_before_free
     rest_until = now + rest if rest > 0 else None
     release = state.power.released(operation, rest_until)
@@ -113,7 +113,8 @@ def boards_released(state: State, operation: int, failures: Mapping[tuple[str, i
     state.boards.failed(state.machines[release.machine], release.boards, failures, now)
     mine = [board for board in release.boards if state.scheduler.holder(release.machine, board) == release.job_id]
     state.scheduler.free(release.machine, mine, rest_until=rest_until, now=now)
-    state.outbox.changed_machines.add(release.machine)
+    if failures:
+        state.outbox.changed_machines.add(release.machine)
 
 
 def wait_for(state: State, release: ReleaseRow, now: float) -> None:
@@ -137,6 +138,7 @@ def end(state: State, job: Job, reason: str | None, now: float, gone: Mapping[st
     state.retired[job.job_id] = job.row()
     forget_retired(state)
     changed(state, job, "destroyed", now)
+    state.outbox.jobs[job.job_id] = job.last_row()
 
 
 def move(state: State, job: Job, allocation: Allocation) -> None:

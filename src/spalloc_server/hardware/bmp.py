@@ -13,6 +13,8 @@ which takes long and wears it. A refusal that says that the
 BMP had no room or took a damaged packet left nothing behind and may always be tried again; a refusal that came from
 beyond the BMP may have had its effect and counts as no answer where the command must not be repeated.
 
+The host's address is asked for (`names`) whenever the socket is opened: at first, and once the BMP has fallen silent.
+
 A BMP that answers none of the tries is *silent*: from then on every command fails at once with the reason, until a
 `probe` is answered.
 """
@@ -21,15 +23,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from spalloc_server.errors import HardwareError
+from spalloc_server.hardware.names import Names, NoNameService
 from spalloc_server.hardware.scp import SCP_PORT, BadPacket, Command, Request, Response, ResponseCode
 from spalloc_server.hardware.timings import Timings
 
-__all__ = ["Bmp", "NoAnswer", "Policy", "Refused", "Silent"]
+__all__ = ["Bmp", "FindAddress", "NoAnswer", "Policy", "Refused", "Silent"]
 
 READ_GRACE_S: Final = 0.001
 """Time to read answers that have arrived, after a wait in which the event loop may have been blocked."""
@@ -41,6 +44,10 @@ _ONCE: Final = frozenset({Command.POWER, Command.RESET, Command.XILINX, Command.
 _NOT_ACCEPTED: Final = frozenset({ResponseCode.LEN, ResponseCode.SUM, ResponseCode.BUF, ResponseCode.P2P_BUSY})
 _UNDECIDED: Final = frozenset({ResponseCode.TIMEOUT, ResponseCode.P2P_NOREPLY, ResponseCode.P2P_TIMEOUT})
 _FOR_THE_MOMENT: Final = _NOT_ACCEPTED | _UNDECIDED
+
+
+FindAddress: TypeAlias = Callable[[str, float], Awaitable[str]]
+"""Returns the address of a host within so many seconds, as `Names.address` does."""
 
 
 class Refused(HardwareError):
@@ -70,7 +77,15 @@ class Bmp(asyncio.DatagramProtocol):
     It is the protocol of its socket. Errors that the network reports are losses like any other.
     """
 
-    def __init__(self, host: str, timings: Timings, on_silent: Callable[[str], None], *, port: int = SCP_PORT) -> None:
+    def __init__(
+        self,
+        host: str,
+        timings: Timings,
+        on_silent: Callable[[str], None],
+        *,
+        port: int = SCP_PORT,
+        find_address: FindAddress | None = None,
+    ) -> None:
         self.host = host
         self.silent: str | None = None
         """Why the BMP counts as silent; None while it does not."""
@@ -85,6 +100,9 @@ class Bmp(asyncio.DatagramProtocol):
         self.timings = timings
         self._on_silent = on_silent
         self._port = port
+        self._find_address = find_address or Names().address
+        self._address: str | None = None
+        """Where the host was found last."""
         self._lock = asyncio.Lock()
         self._may_begin = asyncio.Event()
         self._may_begin.set()
@@ -199,11 +217,11 @@ class Bmp(asyncio.DatagramProtocol):
     async def _exchange(self, request: Request, policy: Policy, extra_s: float = 0.0) -> Response:
         """Send `request` until it is answered, or out of tries (`NoAnswer`). Only with the lock held."""
         loop = asyncio.get_running_loop()
-        await self._may_begin.wait()
         pace_s = self.timings.pace_s
-        self.in_flight = True
         try:
             transport = await self._opened()
+            await self._may_begin.wait()
+            self.in_flight = True
             if (pause := self._begin_at - loop.time()) > 0:
                 await asyncio.sleep(pause)
             datagram = request.encode()
@@ -230,13 +248,22 @@ class Bmp(asyncio.DatagramProtocol):
         if self._transport is not None and not self._transport.is_closing():
             return self._transport
         try:
-            async with asyncio.timeout(self.timings.open_s):
-                self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-                    lambda: self, remote_addr=(self.host, self._port), family=socket.AF_INET
-                )
-        except (OSError, UnicodeError) as exc:
+            address = (await self._find(), self._port)
+            self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: self, remote_addr=address, family=socket.AF_INET
+            )
+        except OSError as exc:
             raise NoAnswer(f"BMP {self.host} cannot be reached: {exc}") from exc
         return self._transport
+
+    async def _find(self) -> str:
+        """The host's address; the last one that is known while the name service does not answer."""
+        try:
+            self._address = await self._find_address(self.host, self.timings.open_s)
+        except NoNameService:
+            if self._address is None:
+                raise
+        return self._address
 
 
 def _expire(answer: asyncio.Future[Response | None]) -> None:

@@ -33,8 +33,8 @@ from typing import Any, Final
 
 from spalloc_server.core.model import BoardFailure, FrameWork
 from spalloc_server.errors import HardwareError
-from spalloc_server.hardware.bmp import Bmp, NoAnswer, Refused, Silent
-from spalloc_server.hardware.fpgas import Fpgas
+from spalloc_server.hardware.bmp import Bmp, FindAddress, NoAnswer, Refused, Silent
+from spalloc_server.hardware.fpgas import NOT_RESET, Fpgas
 from spalloc_server.hardware.scp import SCP_PORT, Command, power_arguments
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.log.defects import DefectLog
@@ -75,10 +75,11 @@ class Frame:
         on_frame: Callable[[str, str | None], None],
         *,
         port: int = SCP_PORT,
+        find_address: FindAddress | None = None,
         defects: DefectLog | None = None,
     ) -> None:
         self._defects = defects or DefectLog()
-        self.bmp = Bmp(host, timings, lambda _reason: self._report(), port=port)
+        self.bmp = Bmp(host, timings, lambda _reason: self._report(), port=port, find_address=find_address)
         self.flash = asyncio.Lock()
         """To be held from reading flash to having written it."""
         self.watched = False
@@ -283,8 +284,7 @@ class Frame:
         failing = {} if work.void else dict.fromkeys(work.todo.boards, "")
         for board in failing:
             await self._fpgas.learn_version(board)
-            if board not in self._off:
-                await self._fpgas.mark(board)
+            await self._fpgas.prepare(board, off=board in self._off)
         answered = lost = 0
         while failing and not work.void:
             if answered == timings.power_on_tries:
@@ -296,18 +296,21 @@ class Frame:
                 await self._fpgas.learn_version(board)
             if was_answered:
                 answered, lost = answered + 1, 0
-                await self._settle(failing)
+                await self._fpgas.settle(failing)
                 await self._verify(work, failing, timings.verify_s + self._stagger_s(failing))
+                if not work.void:
+                    await self._judge_marks(work, failing)
             else:
                 lost += 1
                 await self._verify(work, failing, 0.0)
+        self._fpgas.tell_of_others()
         if work.void:
             return {}
         if len(failing) < len(work.todo.boards):
             self._pause_s = timings.probe_first_s
         if failing:
             return {board: f"{reason}, after {answered} power-ons" for board, reason in failing.items()}
-        return await self._stop_links(work)
+        return await self._fpgas.stop_links(work.todo.stopped, lambda: not work.void)
 
     async def _switch_off(self, work: Work) -> dict[int, str]:
         """Power off until the BMP confirms it; do nothing where all of a job's boards are off already."""
@@ -333,6 +336,7 @@ class Frame:
         delay_ms = timings.stagger_ms if on else 0
         arg1, arg2 = power_arguments(tuple(boards), on=on, delay_ms=delay_ms)
         self._off.difference_update(boards)
+        self._fpgas.switched(boards)
         for attempt in range(timings.power_on_tries):
             if attempt:
                 await asyncio.sleep(timings.refusal_pause_s)
@@ -359,38 +363,24 @@ class Frame:
     def _stagger_s(self, boards: Collection[int]) -> float:
         return self.bmp.timings.stagger_ms * max(boards, default=0) / 1000
 
-    async def _settle(self, failing: dict[int, str]) -> None:
-        """Wait, and then assume that boards work whose FPGAs cannot be read."""
-        blind = [board for board in failing if not self._fpgas.readable(board)]
-        if blind:
-            await asyncio.sleep(self.bmp.timings.settle_s)
-        for board in blind:
-            del failing[board]
-
     async def _verify(self, work: Work, failing: dict[int, str], within_s: float) -> None:
-        """Drop boards from `failing` as their FPGAs prove right, and give a reason to those left at the end."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + within_s
-        while failing and not work.void:
-            last = loop.time() >= deadline
-            for board in list(failing):
-                reason = await self._fpgas.fault(board)
-                if reason is None:
-                    del failing[board]
-                    continue
-                failing[board] = reason
-                if not last:
-                    break  # boards come up together: there is no use in asking all of the others, too
-            if last:
-                return
-            await asyncio.sleep(self.bmp.timings.poll_s)
+        await self._fpgas.verify(failing, within_s, lambda: not work.void)
 
-    async def _stop_links(self, work: Work) -> dict[int, str]:
-        """Stop the links that leave the job; return a reason for each board where that failed."""
-        failures: dict[int, str] = {}
-        for board, link in work.todo.stopped:
-            if not work.void and self._fpgas.readable(board):
-                reason = await self._fpgas.stop_link(board, link)
-                if reason is not None:
-                    failures[board] = f"link {link.name} cannot be stopped: {reason}"
-        return failures
+    async def _judge_marks(self, work: Work, failing: dict[int, str]) -> None:
+        """Find out whether boards were not reset, or only keep their registers: switch them off in between."""
+        marked = [board for board, reason in failing.items() if reason == NOT_RESET]
+        if not marked:
+            return
+        if not (await self._power(marked, on=False) and await self._power(marked, on=True)):
+            return
+        still = dict.fromkeys(marked, NOT_RESET)
+        await self._verify(work, still, self.bmp.timings.verify_s + self._stagger_s(still))
+        if work.void:
+            return
+        keeping = [board for board, reason in still.items() if reason == NOT_RESET]
+        self._fpgas.keep_registers(keeping)
+        for board in marked:
+            if board in keeping or board not in still:
+                del failing[board]
+            else:
+                failing[board] = still[board]

@@ -19,7 +19,9 @@ from typing import Any, Final, Self
 from spalloc_server.core.model import BoardFailure, Outcome, Switch
 from spalloc_server.errors import HardwareError
 from spalloc_server.hardware.blacklist import write_blacklist
+from spalloc_server.hardware.bmp import FindAddress
 from spalloc_server.hardware.frame import Frame, Work
+from spalloc_server.hardware.names import Names
 from spalloc_server.hardware.scp import SCP_PORT, Adc, Command, InfoType
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.log.defects import DefectLog
@@ -64,6 +66,7 @@ class Hardware:
         on_frame: called with a BMP's host and why nothing can be switched on in its frame; None when it can again.
         timings: how patient to be.
         port: UDP port of all BMPs.
+        find_address: looks up the names of BMPs; by default, the system's name service does.
         defects: where defects are noted.
     """
 
@@ -74,9 +77,11 @@ class Hardware:
         *,
         timings: Timings | None = None,
         port: int = SCP_PORT,
+        find_address: FindAddress | None = None,
         defects: DefectLog | None = None,
     ) -> None:
         self._defects = defects or DefectLog()
+        self._find_address = find_address or Names().address
         self._on_outcome = on_outcome
         self._on_frame = on_frame
         self._timings = timings or Timings()
@@ -196,7 +201,15 @@ class Hardware:
     def _frame(self, host: str) -> Frame:
         frame = self._frames.get(host)
         if frame is None:
-            frame = Frame(host, self._timings, self._spawn, self._frame_changed, port=self._port, defects=self._defects)
+            frame = Frame(
+                host,
+                self._timings,
+                self._spawn,
+                self._frame_changed,
+                port=self._port,
+                find_address=self._find_address,
+                defects=self._defects,
+            )
             self._frames[host] = frame
             self._spawn(frame.keep_watch())
         return frame

@@ -111,17 +111,25 @@ class Reports:
         self._controller = controller
         self._changed = changed
         self._defects = defects
+        self._out: set[str] = set()
+        """BMPs whose frames do not work, which the log has been told."""
 
     def outcome(self, outcome: Outcome) -> None:
         """A power operation is over."""
         for failure in outcome.failures:
-            log.warning("board failed", bmp=failure.bmp, board=failure.board, reason=failure.reason)
+            if not failure.frame_fault:
+                log.warning("board failed", bmp=failure.bmp, board=failure.board, reason=failure.reason)
+        faults = {(failure.bmp, failure.reason) for failure in outcome.failures if failure.frame_fault}
+        for bmp, reason in sorted(faults):
+            if bmp not in self._out:
+                log.warning("a frame's boards could not be switched", bmp=bmp, reason=reason)
         with self._defects.contained("a part of the core failed", doing="the outcome of a power operation"):
             self._controller.switched(outcome)
         self._changed()
 
     def frame(self, bmp: str, reason: str | None) -> None:
         """A frame does not work, for this reason; or, with None, works again."""
+        (self._out.discard if reason is None else self._out.add)(bmp)
         if reason is None:
             log.info("frame works again: its boards are in service", bmp=bmp)
         else:

@@ -86,6 +86,7 @@ class BoardFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     board: BoardNumber
     wrong_fpgas: Times = 0
     stuck: Times = 0
+    keeps_registers: bool = False
     never_boots: bool = False
 
 
@@ -193,6 +194,7 @@ def apply_faults(
             if board_fault.board in frame.boards:
                 frame.boards[board_fault.board].wrong_fpgas = _count(board_fault.wrong_fpgas)
                 frame.boards[board_fault.board].stuck = _count(board_fault.stuck)
+                frame.boards[board_fault.board].keeps_registers = board_fault.keeps_registers
     for answer in faults.answer:
         for frame in _frames_of(answer, frames):
             _apply_to_answers(answer, frame)

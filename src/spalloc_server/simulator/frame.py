@@ -132,12 +132,15 @@ class SimulatedBoard:
     """So many power-ons to come leave the board off; `math.inf` for all."""
     wrong_fpgas: float = 0
     """So many power-ons to come leave its FPGAs without the right bit file; `math.inf` for all."""
+    keeps_registers: bool = False
+    """Its FPGAs keep what was written to their registers, whatever its power does."""
     misloaded: bool = False
     """The last power-on did."""
 
     def switch(self, on: bool, up_at: float) -> None:
         """Take a power command; where it switches on, FPGAs are loaded at `up_at`."""
-        self.registers.clear()
+        if not self.keeps_registers:
+            self.registers.clear()
         self.on, self.up_at = on, up_at if on else math.inf
         if not on:
             self.power_offs += 1

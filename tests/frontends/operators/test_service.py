@@ -26,8 +26,8 @@ A_BOARD = {"machine": "m", "x": 0, "y": 0, "z": 0}
 
 
 @asynccontextmanager
-async def a_client(server: Server) -> AsyncIterator[Client]:
-    client = await Client.connect(server.address)
+async def a_client(server: Server, source: str = "127.0.0.1") -> AsyncIterator[Client]:
+    client = await Client.connect(server.address, local_addr=(source, 0))
     try:
         yield client
     finally:
@@ -162,8 +162,8 @@ async def test_an_emergency_stop_switches_everything_off_until_resume(place: Pla
 
 async def test_two_users_reports_set_a_board_aside(place: Place) -> None:
     async with place.simulator(), place.serving() as server, Operator.of(place) as operator:
-        async with a_client(server) as client:
-            for owner in ("ann", "bob"):
+        for number, owner in enumerate(("ann", "bob"), start=1):
+            async with a_client(server, f"127.0.0.{number}") as client:
                 job_id = await client.create(0, 0, 0, owner=owner)
                 await client.until(job_id, READY)
                 ((_, address),) = (await client.call("get_job_machine_info", job_id))["connections"]
@@ -172,8 +172,8 @@ async def test_two_users_reports_set_a_board_aside(place: Place) -> None:
         (bad,) = await operator.ask("boards", bad=True)
         assert (bad["out_of_service"], bad["by"]) == ("reported by 2 users, last: bob is sad", "server")
         assert [report[1:] for report in bad["reports"]] == [
-            ["ann", "127.0.0.1", "ann is sad"],
-            ["bob", "127.0.0.1", "bob is sad"],
+            ["ann", "127.0.0.1", "ann is sad", 1, None],
+            ["bob", "127.0.0.2", "bob is sad", 2, None],
         ]
 
 

@@ -163,7 +163,7 @@ async def running(
     core, commits = core or StandIn(), Commits()
     limits, clock = limits or Limits(), clock or time.monotonic
     application = an_application(core.as_core(), commits.hold)
-    application.admission = Admission(limits.commands_per_second, clock=clock)
+    application.admission = Admission(limits.commands_per_second, limits.creates_per_second, clock=clock)
     service = Service(application, limits, clock=clock)
     sockets = listening_sockets("127.0.0.1", 0)
     service.acceptor.listen(sockets)

@@ -152,7 +152,7 @@ def test_a_key_with_a_pass_phrase_is_an_error_and_nobody_is_asked(certificate: P
 
 async def test_accepting_pauses_at_the_reserve_of_file_descriptors_and_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running() as run:
-        monkeypatch.setattr(resource, "getrlimit", lambda _: (listener.RESERVED_FILES, 0))
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (0, 0))
         with capture_logs() as lines:
             first, second = await run.connect(), await run.connect()
             await first.ask("version")
@@ -165,10 +165,21 @@ async def test_accepting_pauses_at_the_reserve_of_file_descriptors_and_resumes(m
         assert warnings(lines) == ["out of file descriptors"]
 
 
+async def test_where_few_file_descriptors_are_allowed_several_clients_are_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running() as run:
+        with (await run.connect()).writer.get_extra_info("socket").dup() as last:
+            allowed = last.fileno() + 20
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed * 4 // 3, 0))
+        for line in [await run.connect() for _ in range(3)]:
+            assert await line.ask("version") == {"return": "1.0.0"}
+
+
 @pytest.fixture
 def no_files_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if each client took the last file descriptor; nobody looks but when a client's socket is closed."""
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (listener.RESERVED_FILES, 0))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (0, 0))
     monkeypatch.setattr(listener, "RETRY_SECONDS", 1e6)
 
 
@@ -199,7 +210,7 @@ async def test_accepting_resumes_when_a_handshake_has_failed(certificate: Path) 
 
 async def test_the_listener_looks_for_file_descriptors_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "RETRY_SECONDS", 0.01)
-    limits = [listener.RESERVED_FILES]
+    limits = [0]
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limits[0], 0))
     async with running() as run:
         first, second = await run.connect(), await run.connect()

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from structlog.testing import capture_logs
 
-from spalloc_server.application.admission import Admission
+from spalloc_server.application.admission import CREATE_BURST, Admission
 from spalloc_server.config.options import Limits
+from spalloc_server.frontends.v1 import connection as connection_module
 from spalloc_server.frontends.v1.connection import TURN_COMMANDS, Connection
 from spalloc_server.frontends.v1.listener import RECEIVE_BYTES
 from spalloc_server.frontends.v1.service import Service
@@ -305,6 +306,47 @@ async def test_reconnecting_is_no_way_around_the_rate() -> None:
         await line.close()
         await run.until(lambda: not run.service.connections)
         assert run.application.admission.delay("127.0.0.1") == pytest.approx(0.5)
+
+
+async def test_a_campaign_waits_for_nothing_and_who_creates_jobs_without_end_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_module, "CREATE_SECONDS", 0.01)
+    clock = FakeClock()
+    async with running(Limits(), clock) as run:
+        campaign = await run.connect()
+        await campaign.send(*[request("create_job", owner="me")] * (CREATE_BURST + 2))
+        assert [await campaign.receive() for _ in range(CREATE_BURST)] == [
+            {"return": n + 1} for n in range(CREATE_BURST)
+        ]
+        await campaign.receive()  # the one that is too many
+        await run.until(lambda: any(each._delay is not None for each in run.service.connections))
+        other = await run.connect()
+        assert await other.ask("version") == VERSION
+        await other.send(request("create_job", owner="me"))
+        for _ in range(3):
+            again = await run.connect()  # which is no way around
+            await again.send(request("create_job", owner="me"))
+        await run.until(lambda: sum(each._delay is not None for each in run.service.connections) == 5)
+        assert len(run.core.jobs) == CREATE_BURST + 1
+        keepalive = await run.connect()
+        assert await keepalive.ask("job_keepalive", 1) == {"return": None}
+        clock.now += 60
+        assert "return" in await campaign.receive()
+        assert "return" in await other.receive()
+
+
+async def test_a_job_that_waits_to_be_created_goes_along_at_an_upgrade() -> None:
+    async with running(Limits(creates_per_second=1e-3), FakeClock()) as run:
+        line = await run.connect()
+        await line.send(*[request("create_job", owner="me")] * (CREATE_BURST + 2))
+        await run.until(lambda: any(each._delay is not None for each in run.service.connections))
+        for sock in run.service.freeze():
+            sock.close()
+        (connection,) = run.service.connections
+        exported = connection.export()
+        assert exported is not None
+        assert exported[1].unread == request("create_job", owner="me") + b"\n"
 
 
 @settings(max_examples=25, deadline=None)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,10 +15,12 @@ from structlog.testing import capture_logs
 from spalloc_server.application.commands import Kind
 from spalloc_server.config.options import Access, Limits
 from spalloc_server.errors import ListenError
+from spalloc_server.frontends.v1 import listener
 from spalloc_server.frontends.v1.connection import Connection, ConnectionState
 from spalloc_server.frontends.v1.listener import listening_sockets
 from spalloc_server.frontends.v1.outgoing import PENDING_BYTES
 from tests.frontends.v1.stand_in import Line, Running, request, running
+from tests.hardware.name_service import hanging_names
 from tests.house import PATIENCE
 
 
@@ -262,6 +267,63 @@ def test_the_same_port_listens_in_both_families_where_the_computer_has_both() ->
     finally:
         for sock in sockets:
             sock.close()
+
+
+@contextmanager
+def listening(ip: str, port: int = 0) -> Iterator[list[socket.socket]]:
+    sockets = listening_sockets(ip, port)
+    try:
+        yield sockets
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+@pytest.mark.parametrize("ip", ["::", "0:0:0:0:0:0:0:0"])
+def test_every_interface_is_every_interface_however_it_is_spelled(ip: str) -> None:
+    with listening("") as usual:
+        families = [sock.family for sock in usual]
+    with listening(ip) as sockets:
+        assert [sock.family for sock in sockets] == families
+        with socket.create_connection(("127.0.0.1", sockets[0].getsockname()[1])):
+            pass
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+def test_a_server_that_published_clients_cannot_reach_says_so() -> None:
+    with capture_logs() as lines, listening("::1"):
+        pass
+    assert [line["event"].partition(":")[0] for line in lines] == ["listening on IPv6 only"]
+
+
+def test_an_ipv6_address_keeps_its_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: list[Any] = []
+    address = ("fe80::1", 0, 0, 7)
+    answer = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", address)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
+
+    def listen(_family: int, address: Any) -> socket.socket:
+        bound.append(address)
+        return socket.socket()
+
+    monkeypatch.setattr(listener, "_listening", listen)
+    with listening("fe80::1%eth0", 4711):
+        assert bound == [("fe80::1", 4711, 0, 7)]
+
+
+def test_a_name_to_listen_at_that_is_never_answered_for_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "LOOKUP_SECONDS", 0.01)
+    with hanging_names(), pytest.raises(ListenError, match=r"the name service does not answer within 0\.01 s"):
+        listening_sockets("server.hangs", 0)
 
 
 def test_a_port_in_use_is_one_clear_error() -> None:

@@ -12,6 +12,10 @@ the server's, never the other way round.
 
 A record is of hardware, not of a name: a board is known by its BMP's host and its number in the frame. It follows the
 board to where a new configuration has it (`move`); while the board is in none, it is `away`, and stored as a fact.
+
+Reports are hearsay, from users that nobody has verified. So they count only of those who can have known, once for each
+user (or address) and for each job that had the board ready, and they close no more than `Health.report_share` of a
+machine. All others are kept, for an operator to see.
 """
 
 from __future__ import annotations
@@ -40,7 +44,10 @@ COUNTED_SECONDS = 7 * 86400.0
 """Failures and reports older than this count no longer."""
 
 REPORTS = 2
-"""Reports, from different users, that put a board in quarantine."""
+"""Reports, from different users and different jobs, that put a board in quarantine."""
+
+_REPORTED = "reported by"
+"""How the reason begins of a board that reports have closed."""
 
 BoardKey = tuple[str, int, int, int]
 """(machine, x, y, z)."""
@@ -140,16 +147,18 @@ class BoardRecords:
             now: the time.
 
         Returns:
-            Which boards failed, and why, in words.
+            Which boards or frames failed, and why, in words.
         """
-        texts = []
+        texts: dict[str, None] = {}
         for board in boards:
             failure = failures.get(address(machine, board))
             if failure is None:
                 continue
-            texts.append(f"{board} of {machine.name}: {failure.reason}")
             if failure.frame_fault:
+                cabinet, frame, _ = machine.board_locations[board]
+                texts[f"cabinet {cabinet}, frame {frame} of {machine.name}: {failure.reason}"] = None
                 continue
+            texts[f"{board} of {machine.name}: {failure.reason}"] = None
             row = self._row(machine, board)
             row.failures = [*row.failures, (now, failure.reason)][-REMEMBERED:]
             since = max(row.counts_from, now - COUNTED_SECONDS)
@@ -161,13 +170,22 @@ class BoardRecords:
     def reported(self, machine: Machine, board: Board, report: BoardReport) -> None:
         """Record a user's report that a board does not work. It replaces an older one of the same user."""
         row = self._row(machine, board)
-        others = [other for other in row.reports if _differ(other, report) or other.time <= row.counts_from]
+        others = [other for other in row.reports if _who(other) != _who(report) or other.time <= row.counts_from]
         row.reports = [*others, report][-REMEMBERED:]
         since = max(row.counts_from, report.time - COUNTED_SECONDS)
-        counted = sum(other.time > since for other in row.reports)
-        if counted >= REPORTS:
-            self._quarantine(row, f"reported by {counted} users, last: {report.text}", report.time)
+        counted = _independent([other for other in row.reports if other.time > since])
+        if counted >= REPORTS and self._reports_may_close_another(machine):
+            self._quarantine(row, f"{_REPORTED} {counted} users, last: {report.text}", report.time)
         self.keep(row, machine)
+
+    def _reports_may_close_another(self, machine: Machine) -> bool:
+        closed = sum(
+            row.by == SERVER and (row.out_of_service or "").startswith(_REPORTED)
+            for row in self._rows.values()
+            if row.machine == machine.name
+        )
+        share = self.health.report_share
+        return share > 0 and closed < max(1, int(share * len(machine.live_boards)))
 
     def tried(self, machine: Machine, board: Board, reason: str | None, now: float) -> None:
         """Record the result of a self-test: the board works (None), or does not, for this reason."""
@@ -274,8 +292,16 @@ def away_fact(place: tuple[str, int]) -> str:
     return f"board/{place[1]}/{place[0]}"
 
 
-def _differ(one: BoardReport, other: BoardReport) -> bool:
-    """Whether two reports are independent: of different owners or, where one is not known, from different hosts."""
-    if one.owner is not None and other.owner is not None:
-        return one.owner != other.owner
-    return one.host != other.host
+def _who(report: BoardReport) -> tuple[str | None, str]:
+    """Who has reported: a verified user, wherever that was, or else an address. An owner is only a word."""
+    return (report.user, "") if report.user is not None else (None, report.host)
+
+
+def _independent(reports: list[BoardReport]) -> int:
+    """How many reports count: each of somebody else, and of another job that had the board ready."""
+    counted: list[BoardReport] = []
+    for report in reversed(reports):
+        alike = (other.job == report.job or _who(other) == _who(report) for other in counted)
+        if report.job is not None and not any(alike):
+            counted.append(report)
+    return len(counted)

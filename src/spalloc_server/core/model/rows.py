@@ -103,6 +103,10 @@ class BoardReport(msgspec.Struct, frozen=True, array_like=True):
     host: str
     """Address that the report came from."""
     text: str
+    job: int | None = None
+    """The job that had the board ready, then or last; None where none had it lately."""
+    user: str | None = None
+    """Who reports, where that has been verified."""
 
 
 class BoardRow(msgspec.Struct, kw_only=True):

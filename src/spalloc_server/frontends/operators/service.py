@@ -188,11 +188,14 @@ class Operators:
         if unknown := set(behalf.roles) - ROLES.keys():
             raise RequestError(f"there is no role {min(unknown)!r}; there are {', '.join(ROLES)}")
         identity = behalf.name if behalf.verified else behalf.address
-        admission, kind = self._application.admission, Charged(type(command) is not KeepAlive)
+        admission, kinds = self._application.admission, [Charged(type(command) is not KeepAlive)]
+        if isinstance(command, CreateJob):
+            kinds.append(Charged.CREATE)
         if identity is not None:
-            if (seconds := admission.delay(identity, kind)) > 0:
+            if (seconds := max(admission.delay(identity, kind) for kind in kinds)) > 0:
                 raise BusyError(f"{identity} asks for too much at once: try again in {seconds:.1f} s")
-            admission.charge(identity, kind)
+            for kind in kinds:
+                admission.charge(identity, kind)
         permissions = permissions_of(behalf.roles)
         return Caller(
             door=DOOR, name=behalf.name, address=behalf.address, verified=behalf.verified, permissions=permissions

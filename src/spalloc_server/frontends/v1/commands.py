@@ -14,6 +14,9 @@ other unknown name: with nulls, not with an exception, because the oldest client
 from __future__ import annotations
 
 import inspect
+import json
+import math
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, ClassVar, Final, TypeAlias
@@ -70,9 +73,11 @@ Asked: TypeAlias = Command | Version | Watch
 
 _decode = msgspec.json.Decoder(Call).decode
 
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
 
 def decode(line: bytes | bytearray) -> Call:
-    """The request in `line`.
+    """The request in `line`, which may be JSON only as Python has it (`_in_strict_json`).
 
     Raises:
         GarbageError: it holds none, or there is no such command.
@@ -80,10 +85,34 @@ def decode(line: bytes | bytearray) -> Call:
     try:
         call = _decode(line)
     except (ValueError, RecursionError) as exc:  # what msgspec raises: bad JSON, bad UTF-8, bad shape, too deep
-        raise GarbageError(f"not a request: {exc}", line) from exc
+        try:
+            call = _decode(_in_strict_json(line))
+        except (ValueError, RecursionError):
+            raise GarbageError(f"not a request: {exc}", line) from exc
     if call.command not in COMMANDS:
         raise GarbageError("unknown command", call.command.encode())
     return call
+
+
+def _in_strict_json(line: bytes | bytearray) -> str:
+    """Return what Python's own `json` takes, and published clients send, as JSON for everybody.
+
+    Infinity becomes null, which is no limit wherever it makes sense, and other numbers that JSON has not become texts,
+    which are refused. Python clients read a user's name in Latin-1 as lone surrogates: these become the letters that
+    were meant, and all others the sign for what cannot be read.
+    """
+
+    def finite(number: str) -> float | str | None:
+        value = float(number)
+        return value if math.isfinite(value) else None if value > 0 else number
+
+    asked = json.loads(line.decode(), parse_constant=finite, parse_float=finite)
+    return _LONE_SURROGATE.sub(_letter, json.dumps(asked, ensure_ascii=False))
+
+
+def _letter(surrogate: re.Match[str]) -> str:
+    number = ord(surrogate[0])
+    return chr(number - 0xDC00) if 0xDC80 <= number <= 0xDCFF else "\ufffd"
 
 
 def read(call: Call) -> Asked:

@@ -5,9 +5,9 @@ thread is spent on a client. Lines that are not answered yet stay in the `LineRe
 and then nothing more is received; TCP makes the client wait. Replies go the way that `outgoing` tells.
 
 A connection is blocked while the client does not read (the transport has bytes left), while too many replies are held,
-while its address sends commands faster than it may, or while other clients are served: after `TURN_COMMANDS` lines,
-or when the event loop has served clients for long enough (`turns`). While it is queued with them it receives once
-more, and then no more either.
+while its address sends commands, or creates jobs, faster than it may, or while other clients are served: after
+`TURN_COMMANDS` lines, or when the event loop has served clients for long enough (`turns`). While it is queued with
+them it receives once more, and then no more either.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ TURN_COMMANDS = 32
 
 CHEAP_BYTES = 1024
 """Bytes of a reply up to which the clock is not read, where its command changed nothing."""
+
+CREATE_SECONDS = 1.0
+"""The least wait of a client whose address creates jobs too fast: thousands may wait, and look again each time."""
 
 LINGER_SECONDS = 10.0
 """Time for a client that is disconnected to take its last replies."""
@@ -252,6 +255,10 @@ class Connection(asyncio.Protocol):
             self._request = Request(decode(line))
             self._asked = line
         request = self._request
+        if delay := context.door.delay(self, request):
+            self._lines.put_back(line)
+            self._delay = context.loop.call_later(max(delay, CREATE_SECONDS), self._answer_lines)
+            return False
         reply, commit = context.door.answer(self, request)
         if commit is None:
             outgoing.reply(reply)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from spalloc_server.application.api import ROLES, Application, Caller, Charged, Listener
-from spalloc_server.application.commands import GetJobState, KeepAlive, Key, Kind, ListJobs
+from spalloc_server.application.commands import CreateJob, GetJobState, KeepAlive, Key, Kind, ListJobs
 from spalloc_server.errors import RequestError
 from spalloc_server.frontends.v1.commands import Asked, Call, Version, Watch, read
 from spalloc_server.frontends.v1.replies import PROTOCOL_VERSION, RETURN_NULL, CachedReplies, exception_reply, reply
@@ -64,6 +64,12 @@ class Door:
         kind = Charged.KEEPALIVE if request.call.command == "job_keepalive" else Charged.COMMAND
         return self._application.admission.charge(client.caller.address or "", kind)
 
+    def delay(self, client: Client, request: Request) -> float:
+        """Seconds to wait before this request may be answered."""
+        if request.call.command != "create_job":
+            return 0.0
+        return self._application.admission.delay(client.caller.address or "", Charged.CREATE)
+
     def answer(self, client: Client, request: Request) -> tuple[bytes, int | None]:
         """(the line that answers `request`, the commit that it must wait for or None)."""
         call = request.call
@@ -102,6 +108,8 @@ class Door:
             return RETURN_NULL, None
         if isinstance(asks, Version):
             return reply(PROTOCOL_VERSION), None
+        if isinstance(asks, CreateJob):
+            self._application.admission.charge(client.caller.address or "", Charged.CREATE)
         value, commit = self._application.perform(client.caller, asks)
         return reply(value), commit
 

@@ -60,6 +60,10 @@ class LineReader:
         self._begun += rest
         self._lines.extend(lines)
 
+    def put_back(self, line: bytes) -> None:
+        """Have a line that was taken be the next one again."""
+        self._lines.appendleft(line)
+
     def next_line(self) -> bytes | None:
         """Take the next line, without its end; None until a whole one has been received.
 

@@ -15,7 +15,10 @@ import os
 import resource
 import socket
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address
+from contextlib import suppress
+from functools import partial
+from ipaddress import IPv6Address, ip_address
+from threading import Thread
 from typing import Any
 
 from spalloc_server.errors import ListenError
@@ -30,7 +33,10 @@ ACCEPTED = 32
 """Clients that are accepted in a row, before others are served."""
 
 RESERVED_FILES = 128
-"""File descriptors that are kept for other things than clients."""
+"""File descriptors that are kept for other things than clients; a quarter where the system allows fewer than 512."""
+
+LOOKUP_SECONDS = 2.0
+"""The longest wait for the address of a name that is given as `ip`; everything else waits meanwhile."""
 
 RETRY_SECONDS = 1.0
 """Between looks whether there are file descriptors again."""
@@ -135,7 +141,8 @@ class Listener:
 
 
 def _is_in_reserve(number: int) -> bool:
-    return number >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_FILES
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return number >= allowed - min(RESERVED_FILES, allowed // 4)
 
 
 def is_loopback(host: str) -> bool:
@@ -147,7 +154,8 @@ def listening_sockets(ip: str, port: int) -> list[socket.socket]:
     """Sockets that listen at `port` of `ip`: one, or one each for IPv4 and IPv6.
 
     Args:
-        ip: an address of this computer, or "" for all. Published clients know IPv4 only, so it is that which must work.
+        ip: an address of this computer, or a name of one; "" for all, of which "::" is another spelling. Published
+            clients know IPv4 only, so it is that which must work.
         port: TCP port; 0 for any free one, the same in both families.
 
     Raises:
@@ -156,10 +164,9 @@ def listening_sockets(ip: str, port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     where = f"port {port} of {ip}" if ip else f"port {port}"
     try:
-        found = socket.getaddrinfo(ip or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, address in sorted(found, key=lambda info: info[0] != socket.AF_INET):
+        for family, _, _, _, address in sorted(_look_up(ip, port), key=lambda info: info[0] != socket.AF_INET):
             try:
-                sockets.append(_listening(family, (address[0], port)))
+                sockets.append(_listening(family, (address[0], port, *address[2:])))
             except OSError as exc:
                 if not sockets:
                     raise
@@ -172,6 +179,8 @@ def listening_sockets(ip: str, port: int) -> list[socket.socket]:
             errno.EACCES: "only root may: choose one above 1023 with --port",
         }.get(exc.errno or 0, f'{exc.strerror}: `ip` must be an address of this computer, or "" for all of them')
         raise ListenError(f"cannot listen on {where}: {remedy}") from exc
+    if all(sock.family != socket.AF_INET for sock in sockets):
+        log.warning("listening on IPv6 only: published clients, which know IPv4 only, cannot connect", ip=ip)
     return sockets
 
 
@@ -184,7 +193,34 @@ def set_options(sock: Any) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _listening(family: int, address: tuple[str | int, int]) -> socket.socket:
+def _look_up(ip: str, port: int) -> list[tuple[Any, ...]]:
+    """Return what `getaddrinfo` finds at an address, or a name, of this computer.
+
+    A name is looked up in a thread of its own, because a name service that does not answer cannot be broken off.
+    """
+    with suppress(ValueError):
+        ip = "" if ip_address(ip) == IPv6Address("::") else ip
+    look_up = partial(socket.getaddrinfo, ip or None, port, type=socket.SOCK_STREAM)
+    with suppress(socket.gaierror):  # it is a name
+        return look_up(flags=socket.AI_PASSIVE | socket.AI_NUMERICHOST)
+    outcomes: list[list[tuple[Any, ...]] | OSError] = []
+
+    def run() -> None:
+        try:
+            outcomes.append(look_up(flags=socket.AI_PASSIVE))
+        except (OSError, UnicodeError) as exc:
+            outcomes.append(exc if isinstance(exc, OSError) else OSError(0, str(exc)))
+
+    thread = Thread(target=run, name=f"name service: {ip}", daemon=True)
+    thread.start()
+    thread.join(LOOKUP_SECONDS)
+    outcome = outcomes[0] if outcomes else OSError(0, f"the name service does not answer within {LOOKUP_SECONDS:g} s")
+    if isinstance(outcome, OSError):
+        raise outcome
+    return outcome
+
+
+def _listening(family: int, address: tuple[Any, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
