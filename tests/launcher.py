@@ -4,7 +4,8 @@ Prints a line of JSON whenever it serves: its process number and its address. A 
 way that the file `fault` beside CONFIG names, if there is one, or waits: it makes a file `waits` and goes on when there
 is one `go`. WARM_SECONDS and HANDOVER_SECONDS of `upgrade` are what the environment has by these names, or else so long
 that a busy computer fails no upgrade; WATCH_SECONDS of `config_watch` is what the environment has. Where that has
-HANGING_NAMES, names that end in `.hangs` are never answered for.
+HANGING_NAMES, names that end in `.hangs` are never answered for. Where a file `clock` beside CONFIG says [SECONDS,
+BOOT], the wall clock is so far ahead, and this is the name of the present boot.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-from spalloc_server import server
+from spalloc_server import controller, server
 from spalloc_server.cli import serve, signals
 from spalloc_server.config import watch as config_watch
-from spalloc_server.process import handover, upgrade
+from spalloc_server.process import handover, stored_times, upgrade
 from spalloc_server.storage.state_file import state_path
 from tests.hardware.name_service import NameService
 from tests.house import HASTE, PATIENCE
@@ -35,6 +36,9 @@ def main() -> None:
     fault = config.with_name("fault")
     if upgrade.VARIABLE in os.environ and fault.exists() and (how := fault.read_text()):
         fail(how)
+    clock = config.with_name("clock")
+    if clock.exists():
+        set_clock(*json.loads(clock.read_text()))
     for name in ("WARM_SECONDS", "HANDOVER_SECONDS"):
         setattr(upgrade, name, float(os.environ.get(name, PATIENCE / 2)))
     config_watch.WATCH_SECONDS = float(os.environ.get("WATCH_SECONDS", config_watch.WATCH_SECONDS))
@@ -51,6 +55,14 @@ def main() -> None:
     mock.patch.object(serve, "_ready", ready).start()
     signals.hold()
     serve.main([str(config), "--port", "0", "--log-format", "json", *sys.argv[2:]])
+
+
+def set_clock(ahead: float, boot: str) -> None:
+    """As if somebody had set the wall clock, and the computer was started anew where `boot` is another."""
+    right = time.time
+    mock.patch.object(time, "time", side_effect=lambda: right() + ahead).start()
+    mock.patch.object(controller, "_ANCHOR", controller._ANCHOR + ahead).start()
+    mock.patch.object(stored_times, "_present_boot", return_value=boot).start()
 
 
 def fail(how: str) -> None:

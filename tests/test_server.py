@@ -20,6 +20,7 @@ from spalloc_server.config import watch as config_watch
 from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import ConfigurationError, DamagedStateError, SpallocServerError, StorageError
 from spalloc_server.hardware.scp import Command
+from spalloc_server.process.upgrade import Predecessor
 from spalloc_server.server import Server
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.rows import Rows
@@ -435,9 +436,9 @@ async def test_a_config_that_is_changed_while_the_server_starts_is_reloaded(
 ) -> None:
     open_journal = Server._open_journal
 
-    def saved_meanwhile(server: Server, lock: int | None) -> None:
+    def saved_meanwhile(server: Server, predecessor: Predecessor | None) -> None:
         place.configure(tags="new")
-        open_journal(server, lock)
+        open_journal(server, predecessor)
 
     monkeypatch.setattr(Server, "_open_journal", saved_meanwhile)
     async with place.simulator(), place.serving(watch_config=True) as server:

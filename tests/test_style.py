@@ -35,3 +35,21 @@ def test_the_folders_of_tests_are_the_rooms_of_the_code() -> None:
     folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/test_*.py")}
     assert folders == rooms | kinds
     assert set(QUICK_ROOMS) <= rooms
+
+
+def asserts(path: Path) -> Iterator[str]:
+    """Each `assert` that is neither in a `check` nor tells a type checker that something is there."""
+    tree = ast.parse(path.read_text())
+    checks: list[ast.AST] = [tree] if path.stem == "check" else []
+    checks += [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "check"]
+    allowed = {id(node) for check in checks for node in ast.walk(check)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) and id(node) not in allowed:
+            test = node.test
+            if not (isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.IsNot)):
+                yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES.rglob("*.py")), ids=module_name)
+def test_what_protects_users_is_no_assert_which_could_be_turned_off(path: Path) -> None:
+    assert list(asserts(path)) == []

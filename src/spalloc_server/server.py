@@ -18,6 +18,7 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,10 @@ from spalloc_server.process.in_thread import InThread
 from spalloc_server.process.job_log import JobLog
 from spalloc_server.process.journal_maintenance import JournalMaintenance
 from spalloc_server.process.loop_lag import StallDetector
+from spalloc_server.process.restoring import restored
 from spalloc_server.process.upgrade import Predecessor, pass_on
 from spalloc_server.storage.sqlite import SqliteJournal
-from spalloc_server.storage.state_file import cold_start, consistent, state_path
+from spalloc_server.storage.state_file import cold_start, state_path
 
 __all__ = ["Server"]
 
@@ -143,9 +145,9 @@ class Server(InThread):
             stack.enter_context(self.defects.heard_by(asyncio.get_running_loop()))
             for sock in sockets:
                 stack.callback(sock.close)
-            self._open_journal(None if predecessor is None else predecessor.lock)
+            self._open_journal(predecessor)
             stack.push_async_callback(lambda: hurried(self._journal.close(), self._haste_asked, HASTE_SECONDS))
-            self._restore()
+            self.controller = restored(self._journal, self._maintenance.times, self._configuration, self._state)
             reports, timings = Reports(self.controller, self._hold, self.defects), self._timings or Timings()
             hardware = Hardware(reports.outcome, reports.frame, timings=timings, defects=self.defects)
             self._hardware = await stack.enter_async_context(hardware)
@@ -260,6 +262,7 @@ class Server(InThread):
             successor = await pass_on(
                 snapshot=self.controller.snapshot,
                 journal=self._journal,
+                last_commit=partial(self._maintenance.note_time, self._journal),
                 service=self._service,
                 operators=self._operators,
                 commits=self._commits,
@@ -323,24 +326,18 @@ class Server(InThread):
         self._listening = address
         self.address = sockets[0].getsockname()[:2]
 
-    def _open_journal(self, lock: int | None) -> None:
-        if self._cold_start and lock is None and (kept := cold_start(self._state, keep=KEPT_FACTS)):
+    def _open_journal(self, predecessor: Predecessor | None) -> None:
+        if self._cold_start and predecessor is None and (kept := cold_start(self._state, keep=KEPT_FACTS)):
             log.warning("cold start: old state moved aside", kept_as=str(kept))
-        loop = asyncio.get_running_loop()
+        lock, left = (None, None) if predecessor is None else (predecessor.lock, predecessor.left)
         self._journal = SqliteJournal.open(
-            self._state, read_request=read_request, loop=loop, on_health=self._maintenance.on_health, lock=lock
+            self._state,
+            read_request=read_request,
+            loop=asyncio.get_running_loop(),
+            on_health=self._maintenance.on_health,
+            lock=lock,
+            left=left,
         )
-
-    def _restore(self) -> None:
-        """Bring the core to where it was."""
-        retired, rest = self._configuration.max_retired_jobs, self._configuration.seconds_before_free
-        self.controller = Controller(max_retired_jobs=retired, seconds_before_free=rest)
-        snapshot = self._journal.load(max_retired=retired)
-        with consistent(self._state):
-            machines, highest = self._configuration.machines, self._journal.highest_id()
-            set_aside = self.controller.restore(snapshot, machines, highest_id=highest)
-        for row in set_aside:
-            log.error("stored row set aside: it makes no sense", table=row.table, key=row.key, reason=row.reason)
 
     def _configure(self, configuration: Configuration) -> int:
         self._configuration = configuration

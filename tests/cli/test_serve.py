@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from spalloc_server import __version__
 from spalloc_server.cli.serve import main
-from spalloc_server.storage.state_file import Lock
+from spalloc_server.storage.files import Lock
 from tests.cli.commands import STOP_SECONDS, one_line_of, running
 from tests.house import PATIENCE
 

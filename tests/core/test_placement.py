@@ -5,6 +5,9 @@ Whether a job is a machine is judged from outside in `test_jobs_are_machines`; h
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Collection
 from fractions import Fraction
 
@@ -13,13 +16,14 @@ from hypothesis import assume, given, settings, strategies as st
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, BoardLink, board_down_link
-from spalloc_server.core.model.request import Request
+from spalloc_server.core.model import Request
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import place
 from spalloc_server.core.placement.torus import Block
 from spalloc_server.links import Links
 from tests.core import machine_oracle, oracle
 from tests.core.machines import a_machine
+from tests.house import ROOT
 
 MOST_DEAD_LINKS = 4
 """Dead links for which brute force tries all choices of boards to leave out."""
@@ -137,3 +141,21 @@ def test_a_link_that_is_dead_from_both_ends_is_one_dead_link() -> None:
     machine = a_machine("m", 1, 1, dead_links=both_ends)
     assert placed(machine, a_request(boards=3, max_dead_links=1)) is not None
     assert placed(machine, a_request(boards=3, max_dead_links=0)) is None
+
+
+GIVE_TWICE = """
+from tests.core.machines import a_machine
+from spalloc_server.core.placement.occupancy import Occupancy
+occupancy = Occupancy(a_machine("m", 1, 1))
+occupancy.hold([(0, 0, 0)], 1)
+occupancy.hold([(0, 0, 0)], 2)
+"""
+
+
+@pytest.mark.parametrize("optimize", ["", "1", "2"])
+def test_no_board_is_given_to_two_jobs_where_asserts_are_turned_off_either(optimize: str) -> None:
+    command = [sys.executable, "-c", GIVE_TWICE]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONOPTIMIZE": optimize}, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert "is held already" in done.stderr

@@ -19,6 +19,7 @@ from spalloc_server.frontends.v1.connection import ConnectionState
 from spalloc_server.process import upgrade
 from spalloc_server.process.handover import FORMAT, Channel, Clients, Go, Operators, Ready, Takeover, Warm
 from spalloc_server.process.upgrade import CHUNK, Predecessor
+from spalloc_server.storage.commit_count import Count
 from tests.frontends.v1.stand_in import Line, Running, StandIn, request, running
 from tests.house import PATIENCE
 
@@ -52,8 +53,15 @@ def test_fields_that_another_version_adds_are_passed_over(channels: tuple[Channe
 SAID: dict[str, tuple[msgspec.Struct, dict[str, object]]] = {
     "Warm": (Warm(formats=[1], version="7", operators=True), {"formats": [1], "version": "7", "operators": True}),
     "Heritage": (
-        Takeover(format=1, listening=("", 1), clients=2, busy=["a"], operators=True),
-        {"format": 1, "listening": ["", 1], "clients": 2, "busy": ["a"], "operators": True},
+        Takeover(format=1, listening=("", 1), clients=2, busy=["a"], operators=True, left=Count("ab", 3, 4)),
+        {
+            "format": 1,
+            "listening": ["", 1],
+            "clients": 2,
+            "busy": ["a"],
+            "operators": True,
+            "left": {"state": "ab", "number": 3, "next_job": 4},
+        },
     ),
     "Clients": (
         Clients(states=[ConnectionState(unread=b"a", unsent=b"b", jobs=None, machines=["m"], changed_jobs=[1])]),

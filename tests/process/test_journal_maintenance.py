@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from spalloc_server.core.model.rows import Changes
+from spalloc_server.core.model import Changes
 from spalloc_server.errors import StorageError
 from spalloc_server.process.journal_maintenance import (
     COMPLAIN_SECONDS,
@@ -14,6 +14,7 @@ from spalloc_server.process.journal_maintenance import (
     RETRY_SECONDS,
     JournalMaintenance,
 )
+from spalloc_server.process.stored_times import FACT, StoredTimes
 from tests.storage.memory_journal import MemoryJournal
 from tests.storage.workload import a_job
 
@@ -25,10 +26,14 @@ class Clock:
         return self.now
 
 
+def times(clock: Clock) -> StoredTimes:
+    return StoredTimes(steady=clock, wall=clock, uptime=clock)
+
+
 async def test_while_the_disk_refuses_so_does_the_server_and_the_log_says_so_once_a_minute() -> None:
     clock = Clock()
     refusals: list[str | None] = []
-    maintenance = JournalMaintenance(refusals.append, clock=clock)
+    maintenance = JournalMaintenance(refusals.append, clock=clock, times=times(clock))
     journal = MemoryJournal(loop=asyncio.get_running_loop(), on_health=maintenance.on_health)
     journal.failure = StorageError("the disk is full")
     seconds = 5 * COMPLAIN_SECONDS
@@ -44,7 +49,8 @@ async def test_while_the_disk_refuses_so_does_the_server_and_the_log_says_so_onc
         maintenance.look(journal, history_days=1)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-    assert journal.load(max_retired=0).facts == {"a": 1}
+    facts = journal.load(max_retired=0).facts
+    assert {name: fact for name, fact in facts.items() if name != FACT} == {"a": 1}
     assert [refusal is None for refusal in refusals] == [False, True]
     assert "the disk is full" in str(refusals[0])
     errors = [entry for entry in log if entry["log_level"] == "error"]
@@ -53,7 +59,7 @@ async def test_while_the_disk_refuses_so_does_the_server_and_the_log_says_so_onc
 
 async def test_old_history_goes_once_an_hour() -> None:
     clock = Clock()
-    maintenance = JournalMaintenance(lambda _: None, clock=clock)
+    maintenance = JournalMaintenance(lambda _: None, clock=clock, times=times(clock))
     journal = MemoryJournal(loop=asyncio.get_running_loop())
     day = 86400
     jobs = {number: a_job(number, ended_at=clock.now - age) for number, age in ((1, 3 * day), (2, day + 60), (3, 0))}

@@ -9,9 +9,10 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import structlog
 
+from spalloc_server.core.model import Changes, Snapshot
 from spalloc_server.core.model.arguments import read_request
-from spalloc_server.core.model.rows import Changes, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.rows import Rows, read_facts
 from spalloc_server.storage.sqlite import SqliteJournal
@@ -95,7 +96,7 @@ async def test_a_state_that_a_failed_upgrade_has_migrated_is_set_aside_and_begun
     journal = SqliteJournal.open(path, read_request=read_request, loop=asyncio.get_running_loop())
     assert journal.load(max_retired=0).facts == {"a": 2, "b": 1}
     await journal.close()
-    assert names(tmp_path) == {"state.db", "state.db.lock", "state.db.aside-1"}
+    assert names(tmp_path) == {"state.db", "state.commits", "state.db.lock", "state.db.aside-1"}
 
 
 def names(folder: Path) -> set[str]:
@@ -113,4 +114,32 @@ async def test_a_journal_that_cannot_be_had_back_goes_on_as_it_is(
             journal.reclaim(Snapshot)
     await stored(journal, Changes(facts={"b": 1}))
     assert journal.load(max_retired=0).facts == {"a": 1, "b": 1}
+    await journal.close()
+
+
+@pytest.mark.parametrize("bad", [{"created_at": float("nan")}, {"owner": {"a"}}, {"state": None}])
+async def test_a_row_that_the_database_refuses_costs_itself_and_no_later_commit(
+    tmp_path: Path, bad: dict[str, object]
+) -> None:
+    path = tmp_path / "state.db"
+    health: list[StorageError | None] = []
+    loop = asyncio.get_running_loop()
+    journal = SqliteJournal.open(path, read_request=read_request, loop=loop, on_health=health.append)
+    row = a_job(1, boards=1)
+    for name, value in bad.items():
+        setattr(row, name, value)
+    with structlog.testing.capture_logs() as log:
+        sound, refused, later = await written(
+            journal, Changes(facts={"a": 1}), Changes(jobs={1: row, 2: a_job(2, boards=1)}), Changes(facts={"b": 1})
+        )
+    assert (sound, later) == (None, None)
+    assert "the database refuses" in str(refused)
+    assert [(entry["table"], entry["key"]) for entry in log] == [("jobs", 1)]
+    await stored(journal, Changes(jobs={3: a_job(3, boards=1)}))
+    assert health == []
+    await journal.close()
+    journal = SqliteJournal.open(path, read_request=read_request, loop=loop)
+    found = journal.load(max_retired=0)
+    assert [job.job_id for job in found.jobs] == [2, 3]
+    assert found.facts == {"a": 1, "b": 1}
     await journal.close()

@@ -17,7 +17,7 @@ from spalloc_server.application.views import ServerView, TemperaturesView
 from spalloc_server.cli.process import count, say
 from spalloc_server.cli.running_server import OperatorError, RunningServer, of_a_server
 from spalloc_server.cli.tables import ago, asked, clock, noted, show, show_boards, show_machines, span
-from spalloc_server.core.model import PASSED, BoardView, JobView, MachineView, Note
+from spalloc_server.core.model import MISSING, PASSED, BoardView, JobView, MachineView, Note
 
 __all__ = [
     "blacklist",
@@ -59,6 +59,9 @@ def status(server: RunningServer) -> None:
     if view.defects:
         say(f"DEFECTS OF THE SERVER: {view.defects} since it started, see its log; the last: {view.last_defect}")
     for row in view.set_aside:
+        if row.table == MISSING:
+            say(f"COMMITS ARE MISSING, as was found {ago(row.since)} ago: {row.reason}")
+            continue
         say(f"SET ASIDE {ago(row.since)} ago, as it makes no sense: stored row {row.table}/{row.key}: {row.reason}")
     say("jobs: " + (", ".join(f"{number} {state}" for state, number in sorted(view.jobs.items())) or "none"))
     show_machines(view.machines)

@@ -39,6 +39,7 @@ from spalloc_server.core.model import (
     Snapshot,
     UnreadableRow,
 )
+from spalloc_server.core.moved_times import moved
 from spalloc_server.core.placement.layout import as_told_before
 from spalloc_server.core.row_checks import check_board, check_ended, check_job, check_number, check_release
 from spalloc_server.core.set_aside import boards_of, ended_row, fact_name, held_back, to_fact
@@ -61,7 +62,12 @@ def snapshot(state: State) -> Snapshot:
 
 
 def restore(
-    engine: Engine, snapshot: Snapshot, configured: Iterable[Machine] = (), *, highest_id: int = 0
+    engine: Engine,
+    snapshot: Snapshot,
+    configured: Iterable[Machine] = (),
+    *,
+    highest_id: int = 0,
+    moved_by: float = 0.0,
 ) -> list[SetAsideView]:
     """Go on where another left off. The snapshot is left as it is.
 
@@ -73,6 +79,7 @@ def restore(
         snapshot: what was stored.
         configured: the machines of the present configuration, in place of those that cannot be read.
         highest_id: the highest number of a job that is known otherwise; no later job gets it, or a lower one.
+        moved_by: seconds by which the clock is ahead of the one that the snapshot's times go on from.
 
     Returns:
         Rows that made no sense, and were set aside.
@@ -82,7 +89,21 @@ def restore(
     """
     if engine.state.facts:
         raise RuntimeError("only a new controller can be restored: this one has had machines or jobs")
-    return _Restoration(engine, snapshot.unreadable).run(snapshot, configured, highest_id)
+    if moved_by:
+        snapshot = moved(snapshot, moved_by)
+    set_aside = _Restoration(engine, snapshot.unreadable).run(snapshot, configured, highest_id)
+    if moved_by:
+        _store_all(engine.state)
+    return set_aside
+
+
+def _store_all(state: State) -> None:
+    """Have everything that goes on stored anew, in one step: half of it moved would be worse than nothing."""
+    state.outbox.jobs.update({job_id: job for job_id, job in state.jobs.items() if job_id not in state.outbox.jobs})
+    for row in state.boards.rows():
+        state.outbox.boards.setdefault((row.machine, row.x, row.y, row.z), row)
+    for name, fact in state.facts.items():
+        state.outbox.facts.setdefault(name, fact)
 
 
 class _Restoration:
@@ -282,8 +303,7 @@ class _Restoration:
                 state.outbox.jobs[ended.job_id] = ended
                 if ended.job_id not in state.jobs:
                     state.retired[ended.job_id] = ended
-            else:
-                rows: dict[Any, Any] = getattr(state.outbox, row.table)
+            elif (rows := getattr(state.outbox, row.table, None)) is not None:
                 rows.setdefault(row.key[0] if len(row.key) == 1 else row.key, None)
             if row.table == "boards" and (record := held_back(row, now)) is not None:
                 state.boards.keep(record)

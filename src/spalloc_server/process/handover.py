@@ -20,6 +20,7 @@ import msgspec
 
 from spalloc_server.errors import UpgradeError
 from spalloc_server.frontends.v1.connection import ConnectionState
+from spalloc_server.storage.commit_count import Count
 
 __all__ = ["FORMAT", "Channel", "Clients", "Go", "Operators", "Ready", "Takeover", "Warm"]
 
@@ -59,6 +60,8 @@ class Takeover(_Message, frozen=True, tag="Heritage"):
     """Hosts of the BMPs at which a command is in flight."""
     operators: bool = False
     """Whether `Operators` follows the connections."""
+    left: Count | None = None
+    """How far the state has come; None where the other version does not tell."""
 
 
 class Clients(_Message, frozen=True, tag="Clients"):

@@ -32,8 +32,9 @@ With Go the old process gives up all authority: it has no timers, answers nobody
 the state alone. What operators send from then on arrives in the new process. (One that is too old to take their
 connections binds a socket of its own; then they are told to send it again.)
 
-The right to the state is an open file that both share (`storage.state_file.Lock`), so there is no moment at which a
-third process could have it.
+The right to the state is an open file that both share (`storage.files.Lock`), so there is no moment at which a third
+process could have it. The new one compares how far the state has come with what the old one says of it: where another
+file has taken its place, it ends.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.logger import get_logger
 from spalloc_server.process import systemd
 from spalloc_server.process.handover import FORMAT, Channel, Clients, Go, Operators, Ready, Takeover, Warm
+from spalloc_server.storage.journal import Committed
 from spalloc_server.storage.sqlite import SqliteJournal
 
 __all__ = ["Predecessor", "Successor", "pass_on"]
@@ -187,6 +189,8 @@ class Predecessor:
         self.listening = takeover.listening
         """(ip, port), where the sockets listen."""
         self.sockets = [socket.socket(fileno=number) for number in listening]
+        self.left = takeover.left
+        """How far the state has come that this process is to find; None where that is not told."""
         self._busy = takeover.busy
         self._clients: list[tuple[socket.socket, ConnectionState]] = []
         while len(self._clients) < takeover.clients:
@@ -261,6 +265,7 @@ async def pass_on(
     *,
     snapshot: Callable[[], Snapshot],
     journal: SqliteJournal,
+    last_commit: Callable[[Committed], None],
     service: Service,
     operators: OperatorsService,
     commits: Commits,
@@ -272,6 +277,7 @@ async def pass_on(
     Args:
         snapshot: gives the core's state.
         journal: where it is kept.
+        last_commit: commits something, which shows that the state is there and can be written, and calls back.
         service: has the clients.
         operators: has the operators.
         commits: knows what waits for a commit.
@@ -291,7 +297,7 @@ async def pass_on(
             sockets = service.freeze()
             operators.connections.freeze()
             journal.stop_pruning()
-            await _settle(commits, journal)
+            await _settle(commits, journal, last_commit)
             clients = [(client, export) for client in service.connections if (export := client.export())]
             at_operators = operators.export(wanted=successor.takes_operators)
             takeover = Takeover(
@@ -300,6 +306,7 @@ async def pass_on(
                 clients=len(clients),
                 busy=hardware.in_flight(),
                 operators=at_operators is not None,
+                left=journal.count,
             )
             files = [journal.lock.file, *(sock.fileno() for sock in sockets)]
             successor.hand_over(takeover, files, [export for _, export in clients], at_operators)
@@ -340,12 +347,15 @@ async def _go_on(
         service.thaw()
 
 
-async def _settle(commits: Commits, journal: SqliteJournal) -> None:
+async def _settle(commits: Commits, journal: SqliteJournal, last_commit: Callable[[Committed], None]) -> None:
     """Wait until nothing waits for a commit, and return in the same cycle of the event loop."""
+    over = asyncio.Event()
     try:
         async with asyncio.timeout(SETTLE_SECONDS):
             for _ in range(ACCEPTED_TURNS):
                 await asyncio.sleep(0)
+            last_commit(lambda _: over.set())
+            await over.wait()
             while not commits.settled():
                 await commits.settle()
     except TimeoutError as exc:

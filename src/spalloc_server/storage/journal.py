@@ -61,7 +61,7 @@ class Journal(Protocol):
         ...
 
     def retry(self) -> None:
-        """Try again to write what failed to be written; for once a second while the journal is unhealthy."""
+        """See whether commits go through, and try again to write what failed to be written; for once a second."""
         ...
 
     def prune(self, before: float) -> None:

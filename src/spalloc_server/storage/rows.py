@@ -9,7 +9,8 @@ newer one that had brought the state to its schema could not take over. Such a r
 function that is handed in, since storage knows none of the doors that jobs come through.
 
 Rows are mutable, so they are encoded when they are handed over, in the caller's thread. Nothing that SQLite refuses
-gets past `encode`: one such value would make every later commit fail with it.
+gets past `encode`. Should something do so all the same, it is taken out (`take_refused`), since otherwise every later
+commit would fail with it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,17 @@ from spalloc_server.core.model import (
 )
 from spalloc_server.errors import StorageError
 
-__all__ = ["TABLES", "Line", "ReadRequest", "Rows"]
-__all__ += ["encode", "highest_id", "read_boards", "read_facts", "read_jobs", "read_snapshot"]
+__all__ = ["COMMITS", "REFUSALS", "TABLES", "Line", "ReadRequest", "Rows"]
+__all__ += [
+    "encode",
+    "highest_id",
+    "read_boards",
+    "read_facts",
+    "read_jobs",
+    "read_snapshot",
+    "store_fact",
+    "take_refused",
+]
 
 Line: TypeAlias = tuple[str | int | float | None, ...]
 """A line of a table, or the leading columns of one."""
@@ -73,6 +83,9 @@ _JSON = {
     for table, columns in TABLES.items()
 }
 """Which columns are JSON of plain values. A request is read as what it is, and strictly."""
+
+COMMITS = "commits"
+"""The fact that storage itself keeps, see `storage.commit_count`."""
 
 _ENDED = TABLES["jobs"].index("ended_at")
 
@@ -111,6 +124,10 @@ class Rows:
         self.releases.update(later.releases)
         self.facts.update(later.facts)
 
+    def has_any(self, keys: Iterable[tuple[str, Any]]) -> bool:
+        """Whether one of these rows is among them, by table and key."""
+        return any(key in getattr(self, table) for table, key in keys)
+
     def store(self, connection: sqlite3.Connection) -> None:
         """Write all of it, within the transaction that the caller has begun."""
         ended = [line for line in self.jobs.values() if line[_ENDED] is not None]
@@ -120,6 +137,37 @@ class Rows:
         for table, lines in (("boards", self.boards), ("releases", self.releases), ("facts", self.facts)):
             connection.executemany(_deletes[table], [key for key, line in lines.items() if line is None])
             connection.executemany(_inserts[table], [line for line in lines.values() if line is not None])
+
+
+REFUSALS = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    UnicodeError,
+    OverflowError,
+    TypeError,
+)
+"""Errors that are of a row, and not of the disk: trying again does not help."""
+
+
+def take_refused(rows: Rows, connection: sqlite3.Connection) -> dict[tuple[str, Any], Exception]:
+    """Take out what the database refuses, whatever else is stored; by table and key, why.
+
+    To be called within a transaction that is not committed.
+    """
+    refused: dict[tuple[str, Any], Exception] = {}
+    for table in ("jobs", "boards", "releases", "facts"):
+        lines: dict[Any, Line | None] = getattr(rows, table)
+        for key, line in tuple(lines.items()):
+            try:
+                alone = Rows()
+                getattr(alone, table)[key] = line
+                alone.store(connection)
+            except REFUSALS as exc:
+                refused[table, key] = exc
+                del lines[key]
+    return refused
 
 
 def encode(changes: Changes) -> Rows:
@@ -178,8 +226,15 @@ def read_jobs(connection: sqlite3.Connection, table: str, rest: str = "", parame
 
 
 def read_facts(connection: sqlite3.Connection, unreadable: list[UnreadableRow] | None = None) -> dict[str, Any]:
-    """All facts; those that cannot be read go to `unreadable`, or else are raised as `read_jobs` does."""
-    return dict(_read(connection, "facts", _fact, unreadable=unreadable))
+    """All facts but storage's own; those that cannot be read go to `unreadable`, or are raised as `read_jobs` does."""
+    facts = dict(_read(connection, "facts", _fact, unreadable=unreadable))
+    facts.pop(COMMITS, None)
+    return facts
+
+
+def store_fact(connection: sqlite3.Connection, name: str, value: Any) -> None:
+    """Write one fact, within the transaction that the caller has begun."""
+    connection.execute(_inserts["facts"], (name, msgspec.json.encode(value).decode()))
 
 
 def read_boards(connection: sqlite3.Connection, unreadable: list[UnreadableRow] | None = None) -> list[BoardRow]:

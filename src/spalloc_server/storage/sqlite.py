@@ -6,6 +6,9 @@ one transaction with one sync, and hands the outcome to the event loop. What fai
 thread and goes into the next transaction. When there is nothing to write and history is to be pruned, the thread
 deletes a few lines at a time, so that a write never waits for more than one such step.
 
+Each commit is counted, and so is a state from which commits are missing found out (`commit_count`). Before each commit,
+and whenever it is told to `retry`, the thread looks whether the files are still those that it has open (`files`).
+
 Write-ahead logging with `synchronous = FULL`: a commit is durable when it returns, a crash at any moment leaves
 exactly the committed transactions, and readers (`storage.history`) never hinder the writer.
 """
@@ -16,26 +19,23 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from spalloc_server.core.model import Changes, Snapshot
-from spalloc_server.errors import StorageError
+from spalloc_server.errors import StateInUseError, StorageError
 from spalloc_server.log.logger import get_logger
+from spalloc_server.storage.commit_count import Count, CountFile, missing, read_count
+from spalloc_server.storage.files import Lock, OpenFiles, explained
 from spalloc_server.storage.journal import Committed, Health, OnHealth
-from spalloc_server.storage.rows import ReadRequest, Rows, encode, highest_id, read_snapshot
-from spalloc_server.storage.state_file import (
-    Lock,
-    connect,
-    explained,
-    newest_schema,
-    prepare,
-    reopen,
-    replace,
-    transaction,
-)
+from spalloc_server.storage.rows import REFUSALS, ReadRequest, Rows, encode, read_snapshot, take_refused
+from spalloc_server.storage.state_file import connect, newest_schema, prepare, reopen, replace, transaction
 
 __all__ = ["SqliteJournal"]
 
@@ -69,6 +69,7 @@ class SqliteJournal:
         path: Path,
         lock: Lock,
         connection: sqlite3.Connection,
+        count_file: CountFile,
         read_request: ReadRequest,
         loop: asyncio.AbstractEventLoop,
         health: Health,
@@ -77,10 +78,20 @@ class SqliteJournal:
         """The right to the state, for a process that is to take over."""
         self._path = path
         self._connection = connection
+        self._count_file = count_file
+        seen = count_file.seen or Count("")
+        stored = read_count(connection, count_file.seen)
+        self._missing = missing(stored, seen)
+        more = {"next_job": max(stored.next_job, seen.next_job), "number": max(stored.number, seen.number)}
+        self.count = msgspec.structs.replace(stored, **more)
+        """How far the state has come, as of the last commit."""
+        self._files = OpenFiles(path)
         self._read_request = read_request
         self._loop = loop
         self._health = health
         self._queue: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
+        self._refused: dict[tuple[str, Any], Exception] = {}
+        """Rows of the present group that the database refuses."""
         self._prune_before: float | None = None
         self._closing = False
         self._closed = asyncio.Event()
@@ -96,6 +107,7 @@ class SqliteJournal:
         loop: asyncio.AbstractEventLoop,
         on_health: OnHealth | None = None,
         lock: int | None = None,
+        left: Count | None = None,
     ) -> SqliteJournal:
         """Open the state at `path`, or begin it there. Blocks; from any thread.
 
@@ -105,20 +117,26 @@ class SqliteJournal:
             loop: where callbacks are called.
             on_health: is told when commits fail, and when they succeed again.
             lock: a right that was handed over (see `Lock`).
+            left: how far the process that handed it over has brought the state, where it tells.
 
         Raises:
             StateInUseError: another server has it.
             NewerStateError: a newer version of this software wrote it; it is untouched.
             DamagedStateError: it is damaged.
-            StorageError: it cannot be opened.
+            StorageError: it cannot be opened, or is not what was handed over.
         """
         path = path.resolve()
-        right = Lock(path, file=lock)
-        try:
-            journal = cls(path, right, connect(path, read_request), read_request, loop, Health(loop, on_health))
-        except BaseException:
-            right.release()
-            raise
+        with ExitStack() as stack, explained(path):
+            right = Lock(path, file=lock)
+            stack.callback(right.release)
+            connection = stack.enter_context(closing(connect(path, read_request)))
+            count_file = stack.enter_context(closing(CountFile(path)))
+            if not right.lock_state() and lock is None:
+                raise StateInUseError(f"the state in {path} is in use by another server")
+            journal = cls(path, right, connection, count_file, read_request, loop, Health(loop, on_health))
+            if left is not None and (left.state, left.number) != (journal.count.state, journal.count.number):
+                raise StorageError(f"the state in {path} is not the one that was handed over")
+            stack.pop_all()
         journal._thread.start()
         return journal
 
@@ -130,12 +148,14 @@ class SqliteJournal:
     def load(self, *, max_retired: int) -> Snapshot:
         """See `Journal.load`."""
         with explained(self._path):
-            return read_snapshot(self._connection, self._read_request, max_retired=max_retired)
+            snapshot = read_snapshot(self._connection, self._read_request, max_retired=max_retired)
+        if self._missing is not None:
+            snapshot.unreadable.append(self._missing)
+        return snapshot
 
     def highest_id(self) -> int:
-        """Return the highest number of a job that is stored, history included; 0 for none. Otherwise as `load`."""
-        with explained(self._path):
-            return highest_id(self._connection)
+        """Return the highest number that a job has had, as far as is known; 0 for none."""
+        return self.count.next_job - 1
 
     def write(self, changes: Changes, committed: Committed) -> None:
         """See `Journal.write`."""
@@ -178,12 +198,16 @@ class SqliteJournal:
             (schema,) = self._connection.execute("PRAGMA user_version").fetchone()
             if schema == newest_schema():
                 return None
-            fresh = prepare(self._path, _as_changes(snapshot()))  # whole, before anything is given up for it
+            fresh = prepare(
+                self._path, _as_changes(snapshot()), self.count
+            )  # whole, before anything is given up for it
             self._connection.close()
             try:
                 return replace(self._path, fresh)
             finally:
                 self._connection = reopen(self._path)
+                self.lock.lock_state()
+                self._files = OpenFiles(self._path)
 
     def _run(self) -> None:
         """The writer thread."""
@@ -196,12 +220,14 @@ class SqliteJournal:
                 error = self._commit(pending)
                 if error is None:
                     pending = Rows()
-                waiting = [batch.committed for batch in group if batch.committed is not None]
+                waiting = [told for batch in group if (told := self._outcome_of(batch)) is not None]
+                self._refused.clear()
                 self._call(self._health.settle, waiting, error)
             elif self._prune_before is not None:
                 self._prune_step(self._prune_before)
         with suppress(sqlite3.Error):  # all that counts has been committed
             self._connection.close()
+        self._count_file.close()
         self.lock.release()
         self._call(self._closed.set)
 
@@ -215,16 +241,43 @@ class SqliteJournal:
         return group
 
     def _commit(self, rows: Rows) -> StorageError | None:
-        if not rows:
-            return None
         try:
-            with explained(self._path), transaction(self._connection):
-                rows.store(self._connection)
+            with explained(self._path):
+                self._files.check()
+                if self.lock.keep():
+                    _log.warning("the lock file was removed: it is there again", state=str(self._path))
+                if rows:
+                    self._store(rows)
         except StorageError as exc:
             return exc
         except Exception as exc:  # noqa: BLE001 - a writer that dies would leave every caller waiting for ever
             return StorageError(f"the state in {self._path} cannot be written: {exc!r}")
         return None
+
+    def _store(self, rows: Rows) -> None:
+        count = self.count.after(rows.jobs)
+        try:
+            with transaction(self._connection):
+                rows.store(self._connection)
+                count.store(self._connection)
+        except REFUSALS:
+            with _tried(self._connection):
+                refused = take_refused(rows, self._connection)
+            if not refused:
+                raise
+            self._refused |= refused
+            for (table, key), error in refused.items():
+                _log.error("the database refuses a row: it is not stored", table=table, key=key, error=repr(error))
+            self._store(rows)
+            return
+        self.count = count
+        self._count_file.write(count)
+
+    def _outcome_of(self, batch: _Batch) -> Committed | None:
+        """What to call for a batch once its commit is over: of a row that was refused it is told that."""
+        if batch.committed is None or not batch.rows.has_any(self._refused):
+            return batch.committed
+        return partial(_not_stored, batch.committed)
 
     def _prune_step(self, before: float) -> None:
         try:
@@ -239,6 +292,20 @@ class SqliteJournal:
     def _call(self, function: object, *args: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(function, *args)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _tried(connection: sqlite3.Connection) -> Iterator[None]:
+    """Nothing of what is done within stays."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _not_stored(committed: Committed, error: StorageError | None) -> None:
+    committed(error or StorageError("the database refuses what was to be stored: the server's log tells more"))
 
 
 def _as_changes(snapshot: Snapshot) -> Changes:

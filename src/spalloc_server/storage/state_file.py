@@ -1,11 +1,7 @@
-"""The state file: who may have it, whether it is sound, and how it grows with the software.
+"""The state file: whether it is sound, how it grows with the software, and where it goes when it is set aside.
 
-Theory of operation. The state is one SQLite database with its write-ahead log beside it (`-wal`, `-shm`). A server
-holds a lock on a file of its own (`.lock`, with its process number in it) for as long as it has the state: SQLite's
-own locks come and go with transactions, and must not be taken by anybody else's hands. The lock file is never
-removed, since two servers could then hold locks on two files of one name.
-
-A file is judged before anything is written to it. Of another program, or of a newer schema: refused, untouched. Then
+Theory of operation. A file is judged before anything is written to it. Of another program, or of a newer schema:
+refused, untouched. Who may have it is in `files`, and whether it is all that was written in `commit_count`. Then
 migrations bring an older schema up, each in one transaction together with its number (`PRAGMA user_version`). They are
 read when this module is imported: a newer version may be installed in its place while this process runs. Last,
 what a start depends on is checked, at a price that does not grow with history: the tables of live rows, page by page
@@ -17,7 +13,6 @@ Damaged state is never deleted: `rename` gives it another name, and that is also
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import sqlite3
@@ -31,17 +26,18 @@ import msgspec
 
 from spalloc_server.core.boards.records import SERVER
 from spalloc_server.core.model import BoardRow, Changes
-from spalloc_server.errors import DamagedStateError, NewerStateError, SpallocServerError, StateInUseError, StorageError
+from spalloc_server.errors import NewerStateError, SpallocServerError, StorageError
+from spalloc_server.storage.commit_count import Count, CountFile
+from spalloc_server.storage.files import PARTS, Lock, beside, damaged, explained
 from spalloc_server.storage.row_migrations import ROW_MIGRATIONS
 from spalloc_server.storage.rows import ReadRequest, encode, read_boards, read_facts
 
 __all__ = [
-    "Lock",
+    "at_rest",
     "cold_start",
     "connect",
     "connect_to_read",
     "consistent",
-    "explained",
     "newest_schema",
     "prepare",
     "reopen",
@@ -59,9 +55,6 @@ BUSY_SECONDS = 2.0
 LOG_BYTES = 64 * 2**20
 """The write-ahead log is cut back to this after it had to grow."""
 
-PARTS = ("", "-wal", "-shm", "-journal")
-"""Endings of the files that a database may consist of."""
-
 _MIGRATIONS = [
     entry.read_text()
     for entry in sorted((resources.files(__package__) / "migrations").iterdir(), key=lambda entry: entry.name)
@@ -70,32 +63,8 @@ _MIGRATIONS = [
 
 LIVE_TABLES = ("jobs", "boards", "releases", "facts")
 
-_DAMAGE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
-"""Primary result codes that mean that the file is not what was written (ERROR: tables or columns are missing)."""
-
-
 _OF_ONE_ROW = re.compile(r"(NULL|NUMERIC|INT|INTEGER|REAL|TEXT|BLOB|non-\w+) value in |CHECK constraint failed")
 """Findings about a value of a row: that row is set aside when it is read, and the others are sound."""
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite, of the file system and of decoding into ours, which name the file.
-
-    Raises:
-        DamagedStateError: the content is wrong.
-        StorageError: the file cannot be read or written.
-    """
-    try:
-        yield
-    except msgspec.MsgspecError as exc:
-        raise _damaged(path, exc) from exc
-    except sqlite3.Error as exc:
-        if getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _DAMAGE:
-            raise _damaged(path, exc) from exc
-        raise StorageError(f"the state in {path} cannot be used: {exc}") from exc
-    except OSError as exc:
-        raise StorageError(f"the state in {path} cannot be used: {exc}") from exc
 
 
 @contextmanager
@@ -105,19 +74,12 @@ def consistent(path: Path) -> Iterator[None]:
         yield
     except Exception as exc:
         told = str(exc) if isinstance(exc, SpallocServerError) else repr(exc)
-        raise _damaged(path, f"what is in it does not fit together: {told}") from exc
+        raise damaged(path, f"what is in it does not fit together: {told}") from exc
 
 
 def state_path(config: Path) -> Path:
     """Where the state of the server with this config file is kept, unless it is told otherwise."""
     return config.parent / f".{config.name}.state.db"  # whatever `config` is: to read it tells what is wrong
-
-
-def _damaged(path: Path, finding: object) -> DamagedStateError:
-    return DamagedStateError(
-        f"the state in {path} is damaged: {finding}; nothing was changed: put a backup in its place, or start with "
-        "--cold-start, which moves it aside and begins anew"
-    )
 
 
 @contextmanager
@@ -131,57 +93,6 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
-
-
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)
-
-
-class Lock:
-    """The right to the state at `path`, from construction to `release`.
-
-    A process may hand its right over by giving another one `file`: it ends when both have let go of it.
-
-    Args:
-        path: the state file.
-        file: descriptor of a lock file that another process has locked, to share its right.
-
-    Raises:
-        StateInUseError: another server has it.
-        StorageError: `file` is not the lock of the state at `path`.
-    """
-
-    def __init__(self, path: Path, *, file: int | None = None) -> None:
-        name = _beside(path, ".lock")
-        with explained(path):
-            if file is None:
-                self.file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                self._take(path)
-            elif os.path.samestat(os.fstat(file), name.stat()):
-                self.file = file
-            else:
-                raise StorageError(f"the state that was handed over is not the one in {path}")
-        self.sign()
-
-    def _take(self, path: Path) -> None:
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            holder = os.read(self.file, 20).decode(errors="replace").strip() or "unknown"
-            os.close(self.file)
-            raise StateInUseError(
-                f"the state in {path} is in use by the server with process number {holder}; "
-                "stop that server first, or choose another file with --state"
-            ) from exc
-
-    def sign(self) -> None:
-        """Write this process's number into the lock file, for operators."""
-        with suppress(OSError):  # a full disk is no reason not to start
-            os.pwrite(self.file, f"{os.getpid():<20}\n".encode(), 0)
-
-    def release(self) -> None:
-        """Let the next server have it."""
-        os.close(self.file)
 
 
 def connect(path: Path, read_request: ReadRequest | None = None) -> sqlite3.Connection:
@@ -199,7 +110,7 @@ def connect(path: Path, read_request: ReadRequest | None = None) -> sqlite3.Conn
     with explained(path):
         if not path.exists() or not path.stat().st_size:
             _create(path)
-        elif not _beside(path, "-journal").exists():  # which there is only after a crash in the very first moments
+        elif not beside(path, "-journal").exists():  # which there is only after a crash in the very first moments
             connect_to_read(path, any_version=True).close()  # judged before anything is written
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
@@ -220,9 +131,13 @@ def reopen(path: Path) -> sqlite3.Connection:
 def connect_to_read(path: Path, *, any_version: bool = False) -> sqlite3.Connection:
     """Open an existing state for reading only, while a server has it or not; raises as `connect`.
 
+    Nothing is made beside a state that is `at_rest`: so it can be read on a disk that nobody can write to. Whoever
+    reads it must look whether it still is, since a server may have begun to write.
+
     A state of an older schema is refused too, unless `any_version` is set.
     """
-    uri = f"{path.absolute().as_uri()}?mode=ro"
+    how = "mode=ro" if at_rest(path) is None else "mode=ro&immutable=1"
+    uri = f"{path.absolute().as_uri()}?{how}"
     with explained(path):
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
         try:
@@ -231,6 +146,17 @@ def connect_to_read(path: Path, *, any_version: bool = False) -> sqlite3.Connect
             connection.close()
             raise
         return connection
+
+
+def at_rest(path: Path) -> tuple[int, ...] | None:
+    """What a state looks like that no server has open; None where one has, or has been killed, or there is none."""
+    if any(beside(path, ending).exists() for ending in PARTS[1:]):
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _judge(connection: sqlite3.Connection, path: Path, *, any_version: bool) -> None:
@@ -251,9 +177,9 @@ def _judge(connection: sqlite3.Connection, path: Path, *, any_version: bool) -> 
 
 def _create(path: Path) -> None:
     """An empty file that only its owner may read; SQLite gives the log the same permissions."""
-    log = _beside(path, "-wal")
+    log = beside(path, "-wal")
     if log.exists() and log.stat().st_size:
-        raise _damaged(path, f"the file is missing or empty, its log {log} is not")
+        raise damaged(path, f"the file is missing or empty, its log {log} is not")
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
@@ -261,7 +187,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, read_request: ReadReque
     _judge(connection, path, any_version=True)
     for ending in PARTS:  # a backup that was put in place may be open to everybody
         with suppress(FileNotFoundError, PermissionError):
-            _beside(path, ending).chmod(0o600)
+            beside(path, ending).chmod(0o600)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StorageError(f"{path} is on a file system without shared memory; choose a local one with --state")
@@ -295,17 +221,17 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     for table in LIVE_TABLES:
         for (finding,) in connection.execute(f"PRAGMA quick_check({table})"):
             if finding != "ok" and not _OF_ONE_ROW.match(finding):
-                words = " ".join(finding.split())  # one line
-                raise _damaged(path, f"table {table}: {words}")
+                raise damaged(path, f"table {table}: {finding}")
 
 
-def prepare(path: Path, changes: Changes) -> Path:
-    """Begin a state with these rows beside the one at `path`; where it is."""
-    fresh = _beside(path, ".fresh")
+def prepare(path: Path, changes: Changes, count: Count) -> Path:
+    """Begin a state with these rows, which has come so far, beside the one at `path`; where it is."""
+    fresh = beside(path, ".fresh")
     for ending in PARTS:
-        _beside(fresh, ending).unlink(missing_ok=True)  # what a crash may have left
+        beside(fresh, ending).unlink(missing_ok=True)  # what a crash may have left
     with closing(connect(fresh)) as new, transaction(new):
         encode(changes).store(new)
+        count.store(new)
     return fresh
 
 
@@ -332,17 +258,17 @@ def rename(path: Path) -> Path | None:
     Raises:
         StorageError: it cannot be renamed.
     """
-    parts = [ending for ending in PARTS if _beside(path, ending).exists()]
+    parts = [ending for ending in PARTS if beside(path, ending).exists()]
     if not parts:
         return None
     number = 1
-    while any(_beside(path, f".aside-{number}{ending}").exists() for ending in PARTS):
+    while any(beside(path, f".aside-{number}{ending}").exists() for ending in PARTS):
         number += 1
-    aside = _beside(path, f".aside-{number}")
+    aside = beside(path, f".aside-{number}")
     with explained(path):
         # The database first: a log left alone by a crash here is refused at the next start, never overlooked.
         for ending in parts:
-            _beside(path, ending).rename(_beside(aside, ending))
+            beside(path, ending).rename(beside(aside, ending))
     return aside
 
 
@@ -370,6 +296,9 @@ def cold_start(path: Path, *, keep: Collection[str] = ()) -> Path | None:
             facts = {name: fact for name, fact in readable.items() if name.partition("/")[0] in keep}
             closed = [row for row in read_boards(old, []) if row.by not in {None, SERVER}]
             boards = {(row.machine, row.x, row.y, row.z): row for row in closed}
+        with closing(CountFile(path)) as second:  # first, lest a state set aside is taken for one that is missing
+            if second.seen is not None:
+                second.write(msgspec.structs.replace(second.seen, number=0))
         aside = rename(path)
         with explained(path), closing(connect(path)) as new, transaction(new):
             encode(Changes(facts=facts, boards=boards)).store(new)

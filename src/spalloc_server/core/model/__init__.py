@@ -9,6 +9,7 @@ from spalloc_server.core.model.power import NO_JOB, BoardFailure, FrameWork, Out
 from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
 from spalloc_server.core.model.request import MAX_TEXT, Kind, Request, shown
 from spalloc_server.core.model.rows import (
+    MISSING,
     SERVER,
     BoardReport,
     BoardRow,
@@ -23,6 +24,7 @@ from spalloc_server.core.model.views import PASSED, BoardView, FrameView, JobVie
 
 __all__ = [
     "MAX_TEXT",
+    "MISSING",
     "NO_JOB",
     "PASSED",
     "SERVER",

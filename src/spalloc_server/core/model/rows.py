@@ -16,6 +16,7 @@ from spalloc_server.core.model.power import FrameWork
 from spalloc_server.core.model.request import Request
 
 __all__ = [
+    "MISSING",
     "SERVER",
     "BoardReport",
     "BoardRow",
@@ -29,6 +30,10 @@ __all__ = [
 
 SERVER = "server"
 """Who takes boards out of service that failed; anybody else is an operator."""
+
+
+MISSING = "commits"
+"""What stands for a table where commits are missing from a state."""
 
 
 class JobRow(msgspec.Struct, kw_only=True):
@@ -153,6 +158,7 @@ class UnreadableRow(msgspec.Struct, frozen=True, kw_only=True):
     """A stored row that makes no sense."""
 
     table: str
+    """Of the state; or `MISSING`."""
     key: tuple[Any, ...]
     """As it is stored."""
     reason: str

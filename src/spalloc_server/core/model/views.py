@@ -113,7 +113,7 @@ class SetAsideView(msgspec.Struct, kw_only=True):
     """A stored row that was set aside."""
 
     table: str
-    """`jobs`, `history`, `boards`, `releases` or `facts`."""
+    """`jobs`, `history`, `boards`, `releases` or `facts`; or `commits`, where some are missing."""
     key: str
     """Which row: the number of the job or of the release, the board, the name of the fact."""
     reason: str

@@ -204,7 +204,8 @@ class Occupancy:
     def hold(self, boards: Collection[Board], job_id: int) -> None:
         """Give boards to a job; all of them, or none."""
         for board in boards:
-            assert board not in self.holders, f"board {board} of {self.machine.name} is held already"
+            if board in self.holders:  # no `assert`, which could be turned off: two jobs would have one board
+                raise RuntimeError(f"board {board} of {self.machine.name} is held already")
         self.free = without(self.free, self.torus.planes(boards))
         for board in boards:
             self.holders[board] = job_id

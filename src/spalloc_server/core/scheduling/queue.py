@@ -198,8 +198,8 @@ class Queue:
 
         That time is not needed where the owner's use was counted since the job joined: then it comes out the same.
         """
-        assert job.job_id not in self.waiting, f"job {job.job_id} waits already"
-        assert job.job_id not in self.running, f"job {job.job_id} runs already"
+        if job.job_id in self.waiting or job.job_id in self.running:
+            raise RuntimeError(f"job {job.job_id} waits or runs already")
         job.kind = self.kind(job.request)
         self.waiting[job.job_id] = job
         self._owned.setdefault(job.request.owner, {})[job.job_id] = None

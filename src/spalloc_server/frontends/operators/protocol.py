@@ -74,7 +74,8 @@ _PLURALS = {"jobs": Key(Kind.JOB), "machines": Key(Kind.MACHINE), "server": Key(
 
 
 def socket_path(state: Path) -> Path:
-    """Return where the server of this state listens."""
+    """Return where the server of this state listens: beside the state itself, whatever links lead to it."""
+    state = state.resolve()
     return state.with_name(f"{state.name}.sock")
 
 

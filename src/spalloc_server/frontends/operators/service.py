@@ -104,7 +104,7 @@ class Operators:
 
     async def __aexit__(self, *_raised: object) -> None:
         self.connections.close()
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it has gone already, or its folder cannot be written: the next server replaces it
             if self._path.stat().st_ino == self._inode:  # else another server listens there already
                 self._path.unlink()
 

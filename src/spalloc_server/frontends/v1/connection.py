@@ -194,7 +194,8 @@ class Connection(asyncio.Protocol):
             None where the connection is coming to its end anyway, or is encrypted.
         """
         outgoing = self.outgoing
-        assert not outgoing.held, "replies wait for a commit"
+        if outgoing.held:
+            raise RuntimeError("replies wait for a commit")
         if outgoing.closed or self._linger is not None or self._encrypted:
             return None
         jobs, machines = self._context.door.watched(self)
