@@ -90,7 +90,8 @@ async def test_a_reload_brings_in_names_that_hang_and_takes_them_out_again(
         street.write()
         server.reload()
         await until(lambda: len(service.asked) > MANY)
-        await client.until(await client.create(0, 0, 0), READY)
+        job_id = await client.create(0, 0, 0)
+        await client.until(job_id, READY)
         street.write(hanging=0, ip="server.hangs")
         begun = time.monotonic()
         server.reload()
@@ -98,6 +99,8 @@ async def test_a_reload_brings_in_names_that_hang_and_takes_them_out_again(
         assert len(await client.call("list_machines")) == 1, "the address is bad: all is as before"
         street.write(hanging=0)
         server.reload()
+        assert await client.call("list_jobs"), "its board is still there"
+        await client.call("destroy_job", job_id)
         await client.until(await client.create(0, 0, 0), READY)
 
 

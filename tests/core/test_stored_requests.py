@@ -123,13 +123,15 @@ def test_a_job_needs_no_arguments(stored: Snapshot) -> None:
     assert [(job.args, job.kwargs) for job in controller.list_jobs()] == [([], {})] * 3
 
 
-def test_the_request_of_a_job_that_has_ended_goes_into_history(stored: Snapshot) -> None:
+def test_the_request_of_a_job_goes_into_history_if_it_had_boards(stored: Snapshot) -> None:
     controller, _ = restored(stored)
+    (asked,) = (row.request for row in stored.jobs if row.job_id == READY)
     controller.take_changes()
+    controller.destroy_job(READY)
     controller.destroy_job(QUEUED)
-    assert controller.take_changes().jobs[QUEUED].request == Request(
-        owner="me", boards=24, tags=frozenset({"default"}), max_dead_boards=2
-    )
+    ended = controller.take_changes().jobs
+    assert asked is not None
+    assert (ended[READY].request, ended[QUEUED].request) == (asked, None)
 
 
 # ----------------------------------------------------------------------------------------- whatever v1's arguments are
