@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from spalloc_server.cli.check_config import check_config
@@ -174,3 +176,12 @@ def test_a_state_that_is_damaged_is_one_line(tmp_path: Path) -> None:
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert f"{state} is damaged" in line
+
+
+@pytest.mark.parametrize("name", ["absent.pem", "fifo.pem", "a\\u0000b", "."])
+def test_a_bad_certificate_is_told_with_the_config_file_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "fifo.pem")
+    config = write(tmp_path, f'machine = []\n[access]\ntls_certificate = "{name}"\n')
+    told = one_line_of(check_config, config)
+    assert f"{config}: access: no TLS with certificate" in told
+    assert told.endswith("the certificate is no file")

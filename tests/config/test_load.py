@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,21 @@ def test_a_machine_of_another_size_is_replaced() -> None:
 
 def test_a_machine_that_comes_or_goes_is_no_change_of_order() -> None:
     assert compare(Configuration([triad("a"), triad("b")]), Configuration([triad("c"), triad("b")])).order is None
+
+
+@pytest.mark.parametrize("name", ["config.toml", "config.py", "wiring.csv"])
+def test_a_fifo_that_nobody_writes_to_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    config = tmp_path / ("config.py" if name == "config.py" else "config.toml")
+    config.write_text("[[machine]]\nform='standard_ips'\nname='m'\nboard_locations='wiring.csv'\n")
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name, 0o600)
+    with pytest.raises(ConfigurationError, match=r"names no machines|binds no|no column"):
+        load(config)
+
+
+def test_a_file_without_an_end_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match=r"/dev/zero: it has more than \d+ bytes"):
+        load("/dev/zero", allow_unsafe=True)
 
 
 TOML = (EXAMPLES / "frame-24.toml").read_bytes()
