@@ -134,6 +134,7 @@ def test_a_declarative_file_that_others_may_write_is_read(tmp_path: Path) -> Non
         ("x = 1\nraise KeyboardInterrupt\n", "line 2: KeyboardInterrupt$"),
         ("x = 1\nraise GeneratorExit\n", "line 2: GeneratorExit$"),
         ("raise ValueError('a\\n\\nb')\n", "line 1: ValueError: a b$"),
+        ("raise ValueError('a\\x1b[31m\\u202e')\n", r"line 1: ValueError: a\\x1b\[31m\\u202e$"),
         ("class Bad(Exception):\n    def __str__(self): 1 / 0\nraise Bad\n", "line 3: Bad$"),
         ("configuration = Configuration(max_retired_jobs=None)\n", "line 1: .*Expected `int`, got `None`"),
         ("Scheduling(policy='best')\n", "line 1: .*it is one of 'backfill', 'fifo'"),
@@ -183,6 +184,8 @@ configuration = Configuration(list(pair), *c[1:])
 COMPARISONS = """
 assert [m] == c.machines == [m] != [n] and m == m._replace() != n
 assert m[0] == m.name == "m" and len(m) == 9 and len(c) == 6
+assert m <= n > m >= m and c.machines[:1] == [m] and c.machines[1:] + [n] == [n]
+assert Machine._make(m) == m and m.tags | {"x"} == {"default", "x"} and Configuration._make(c) == c
 configuration = c._replace(machines=[m, n])
 """
 
@@ -228,6 +231,10 @@ def test_what_config_files_do_with_the_published_objects_works(tmp_path: Path, t
         ),
         ("configuration.machines[0] = n", "line 5: a configuration cannot be changed"),
         ("configuration.machines.sort()", "line 5: a configuration cannot be changed"),
+        ("m.dead_boards.add((0, 0, 1))", r"line 5: a machine cannot be changed.*_replace\(dead_boards="),
+        ("m.dead_links.discard((0, 0, 0, Links.north))", "line 5: a machine cannot be changed"),
+        ("m.tags.update({'x'})", "line 5: a machine cannot be changed"),
+        ("m.tags |= {'x'}", "line 5: a machine cannot be changed"),
         ("configuration.port = 1", "line 5: FrozenInstanceError"),
     ],
 )

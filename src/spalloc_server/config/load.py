@@ -32,6 +32,7 @@ from spalloc_server.config.sources import opened, recorded, text_of
 from spalloc_server.config.toml import read_toml
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.links import Links
+from spalloc_server.log.text import printable
 
 __all__ = ["load"]
 
@@ -57,7 +58,7 @@ def load(path: str | os.PathLike[str], *, allow_unsafe: bool = False) -> Configu
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ConfigurationError as error:
-        raise ConfigurationError(" ".join(str(error).split())) from error
+        raise ConfigurationError(printable(" ".join(str(error).split()))) from error
 
 
 def _read_python(path: Path, *, allow_unsafe: bool) -> Configuration:
