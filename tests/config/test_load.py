@@ -298,6 +298,26 @@ def test_a_machine_of_another_size_is_replaced() -> None:
     assert comparison.lines() == ["machine a: replaced (1 x 1 -> 1 x 2 triads)"]
 
 
+def test_a_renamed_machine_is_told_as_such_with_what_else_differs() -> None:
+    a, b = triad("a"), triad("b")
+    both = Configuration([a, b])
+    assert compare(both, Configuration([a, b._replace(name="c", tags={"x"})])).lines() == [
+        "machine b: renamed to c",
+        "machine c: tags {default} -> {x}",
+    ]
+    swapped = Configuration([a._replace(name="b"), b._replace(name="a")])
+    assert compare(both, swapped).lines()[:2] == ["machine a: renamed to b", "machine b: renamed to a"]
+    assert not compare(both, swapped).replaced
+    assert compare(both, Configuration([a._replace(name="b")])).lines() == [
+        "machine b: removed",
+        "machine a: renamed to b",
+    ]
+    assert compare(both, Configuration([triad("n")._replace(name="a"), a._replace(name="c"), b])).lines() == [
+        "machine a: renamed to c",
+        "machine a: added",
+    ]
+
+
 def test_a_machine_that_comes_or_goes_is_no_change_of_order() -> None:
     assert compare(Configuration([triad("a"), triad("b")]), Configuration([triad("c"), triad("b")])).order is None
 
