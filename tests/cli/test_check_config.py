@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
+from hypothesis import given, strategies as st
 
 from spalloc_server.cli.check_config import check_config
 from spalloc_server.config.load import load
+from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, Outcome
 from spalloc_server.storage.rows import encode
 from spalloc_server.storage.state_file import connect, transaction
@@ -174,3 +179,66 @@ def test_a_state_that_is_damaged_is_one_line(tmp_path: Path) -> None:
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert f"{state} is damaged" in line
+
+
+@pytest.mark.parametrize("name", ["absent.pem", "fifo.pem", "a\\u0000b", "."])
+def test_a_bad_certificate_is_told_with_the_config_file_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "fifo.pem")
+    config = write(tmp_path, f'machine = []\n[access]\ntls_certificate = "{name}"\n')
+    told = one_line_of(check_config, config)
+    assert f"{config}: access: no TLS with certificate" in told
+    assert told.endswith("the certificate is no file")
+
+
+ODD = [
+    "-1",
+    "0",
+    "0.0",
+    "-0.0",
+    "1e-300",
+    "24",
+    "65536",
+    str(2**53),
+    str(2**63),
+    str(2**64),
+    "1e308",
+    "inf",
+    "nan",
+    "true",
+]
+ODD += ['""', '"::"', '"\\u0085"', "[]", "{}", "[[0, 0, 0]]", '["default"]', "1979-05-27"]
+VALUES = [
+    (match.start(1), match.end(1))
+    for match in re.finditer(r"(-?\d+|\"[^\"]*\"|\[[^\[\]]*\])", TWO)
+    if match[1] != "[machine]"
+]
+SETTINGS = [name for name in Configuration.__dataclass_fields__ if name not in {"machines", "access"}]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(VALUES), st.sampled_from(ODD)), max_size=2),
+    st.dictionaries(st.sampled_from(SETTINGS), st.sampled_from(ODD), max_size=2),
+)
+def test_what_it_calls_good_a_server_can_start_with_and_store(
+    place: Path, edits: list[tuple[tuple[int, int], str]], settings: dict[str, str]
+) -> None:
+    text = TWO
+    for (begin, end), odd in sorted(edits, reverse=True):
+        text = text[:begin] + odd + text[end:]
+    config = write(place, "".join(f"{name} = {odd}\n" for name, odd in settings.items()) + text)
+    if CliRunner().invoke(check_config, [str(config)]).exit_code == 0:
+        state = place / "state.db"
+        state.unlink(missing_ok=True)
+        core = Controller()
+        core.configure(load(config))
+        core.create_job(owner="someone", tags=["desk"])
+        with closing(connect(state)) as connection, transaction(connection):
+            encode(core.take_changes()).store(connection)
+        assert told(config, "--against", state)[-1].endswith(" would end")
+    else:
+        one_line_of(check_config, config)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("odd")

@@ -364,10 +364,27 @@ async def test_who_opens_what_is_open_is_told_so(place: Place) -> None:
     async with serving(place):
         assert await words(place, "undrain", "m") == "m was not drained"
         assert await words(place, "resume") == "there was no emergency stop"
+        assert (await words(place, "frame", "enable", "m", 0, 0)).endswith("the frame was not disabled")
+        assert (await words(place, "board", "enable", "m", 0, 0, 1)).endswith("it was not out of service")
+        await words(place, "frame", "disable", "m", 0, 0, "--reason", "fans")
+        shown = await words(place, "frame", "enable", "m", 0, 0)
+        assert re.search(r"the frame was disabled by \S+, \d+ s ago: fans$", shown), shown
+        await words(place, "board", "disable", "m", 0, 0, 1, "--reason", "smokes")
+        assert "it was out of service: smokes (by " in await words(place, "board", "enable", "m", 0, 0, 1)
         await words(place, "drain", "m", "--reason", "moving")
         await words(place, "emergency-stop", "--yes", "--reason", "smoke")
         assert re.fullmatch(r"m is drained no more; it was, by .* moving", await words(place, "undrain", "m"))
         assert re.fullmatch(r"the emergency stop is over; it was given by .* smoke", await words(place, "resume"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("job", 2**70), ("explain", 2**70), ("kill", 2**70, "--reason", "x"), ("board", "enable", "m", 0, 0, 2**70)],
+)
+async def test_a_number_that_no_server_can_read_is_not_sent_to_one(place: Place, command: tuple[Any, ...]) -> None:
+    result = await admin(place, *command)
+    assert result.exit_code == 2
+    assert "is not in the range" in result.output
 
 
 @pytest.mark.parametrize(
@@ -391,6 +408,7 @@ async def test_a_config_file_that_is_not_there_is_named(place: Place, tmp_path: 
     told = f"there is no config file {tmp_path / 'none.toml'}"
     assert told in await complaint(None, "status", "--config", tmp_path / "none.toml")
     assert told in await complaint(None, "map", "m", "--config", tmp_path / "none.toml")
+    assert f"there is no config file {tmp_path}" in await complaint(None, "status", "--config", tmp_path)
 
 
 async def test_every_board_is_in_one_column_of_the_status(place: Place) -> None:

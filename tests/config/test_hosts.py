@@ -54,6 +54,10 @@ def test_what_a_resolver_can_take_is_a_host(host: str) -> None:
         (".", "not empty"),
         ("a..b", "1 to 63 characters"),
         ("a" * 64, "1 to 63 characters"),
+        ("a." * 128, "253"),
+        ("bmp1,bmp2", "letters, digits"),
+        ("root@bmp", "letters, digits"),
+        ("*", "letters, digits"),
     ],
 )
 def test_what_no_resolver_can_take_or_would_take_for_something_else_is_refused(host: str, told: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ def test_a_declarative_file_that_others_may_write_is_read(tmp_path: Path) -> Non
         ("x = 1\nraise KeyboardInterrupt\n", "line 2: KeyboardInterrupt$"),
         ("x = 1\nraise GeneratorExit\n", "line 2: GeneratorExit$"),
         ("raise ValueError('a\\n\\nb')\n", "line 1: ValueError: a b$"),
+        ("raise ValueError('a\\x1b[31m\\u202e')\n", r"line 1: ValueError: a\\x1b\[31m\\u202e$"),
         ("class Bad(Exception):\n    def __str__(self): 1 / 0\nraise Bad\n", "line 3: Bad$"),
         ("configuration = Configuration(max_retired_jobs=None)\n", "line 1: .*Expected `int`, got `None`"),
         ("Scheduling(policy='best')\n", "line 1: .*it is one of 'backfill', 'fifo'"),
@@ -182,6 +184,8 @@ configuration = Configuration(list(pair), *c[1:])
 COMPARISONS = """
 assert [m] == c.machines == [m] != [n] and m == m._replace() != n
 assert m[0] == m.name == "m" and len(m) == 9 and len(c) == 6
+assert m <= n > m >= m and c.machines[:1] == [m] and c.machines[1:] + [n] == [n]
+assert Machine._make(m) == m and m.tags | {"x"} == {"default", "x"} and Configuration._make(c) == c
 configuration = c._replace(machines=[m, n])
 """
 
@@ -227,6 +231,10 @@ def test_what_config_files_do_with_the_published_objects_works(tmp_path: Path, t
         ),
         ("configuration.machines[0] = n", "line 5: a configuration cannot be changed"),
         ("configuration.machines.sort()", "line 5: a configuration cannot be changed"),
+        ("m.dead_boards.add((0, 0, 1))", r"line 5: a machine cannot be changed.*_replace\(dead_boards="),
+        ("m.dead_links.discard((0, 0, 0, Links.north))", "line 5: a machine cannot be changed"),
+        ("m.tags.update({'x'})", "line 5: a machine cannot be changed"),
+        ("m.tags |= {'x'}", "line 5: a machine cannot be changed"),
         ("configuration.port = 1", "line 5: FrozenInstanceError"),
     ],
 )
@@ -290,8 +298,43 @@ def test_a_machine_of_another_size_is_replaced() -> None:
     assert comparison.lines() == ["machine a: replaced (1 x 1 -> 1 x 2 triads)"]
 
 
+def test_a_renamed_machine_is_told_as_such_with_what_else_differs() -> None:
+    a, b = triad("a"), triad("b")
+    both = Configuration([a, b])
+    assert compare(both, Configuration([a, b._replace(name="c", tags={"x"})])).lines() == [
+        "machine b: renamed to c",
+        "machine c: tags {default} -> {x}",
+    ]
+    swapped = Configuration([a._replace(name="b"), b._replace(name="a")])
+    assert compare(both, swapped).lines()[:2] == ["machine a: renamed to b", "machine b: renamed to a"]
+    assert not compare(both, swapped).replaced
+    assert compare(both, Configuration([a._replace(name="b")])).lines() == [
+        "machine b: removed",
+        "machine a: renamed to b",
+    ]
+    assert compare(both, Configuration([triad("n")._replace(name="a"), a._replace(name="c"), b])).lines() == [
+        "machine a: renamed to c",
+        "machine a: added",
+    ]
+
+
 def test_a_machine_that_comes_or_goes_is_no_change_of_order() -> None:
     assert compare(Configuration([triad("a"), triad("b")]), Configuration([triad("c"), triad("b")])).order is None
+
+
+@pytest.mark.parametrize("name", ["config.toml", "config.py", "wiring.csv"])
+def test_a_fifo_that_nobody_writes_to_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    config = tmp_path / ("config.py" if name == "config.py" else "config.toml")
+    config.write_text("[[machine]]\nform='standard_ips'\nname='m'\nboard_locations='wiring.csv'\n")
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name, 0o600)
+    with pytest.raises(ConfigurationError, match=r"names no machines|binds no|no column"):
+        load(config)
+
+
+def test_a_file_without_an_end_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match=r"/dev/zero: it has more than \d+ bytes"):
+        load("/dev/zero", allow_unsafe=True)
 
 
 TOML = (EXAMPLES / "frame-24.toml").read_bytes()

@@ -13,11 +13,9 @@ import click
 
 from spalloc_server.cli.process import PATH, count, one_line_errors, say
 from spalloc_server.config.compare import compare
-from spalloc_server.config.load import load
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.settings import Configuration
-from spalloc_server.config.sources import recorded
-from spalloc_server.config.tls import tls_context
+from spalloc_server.config.watch import Source
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.arguments import read_request
 from spalloc_server.storage.history import read_state
@@ -33,9 +31,7 @@ __all__ = ["check_config"]
 def check_config(config: Path, against: Path | None, allow_unsafe_config: bool) -> None:
     """Check CONFIG and describe what it says; exit status 1 where it is bad."""
     with one_line_errors("spalloc-admin check-config"):
-        with recorded():
-            configuration = load(config, allow_unsafe=allow_unsafe_config)
-            tls_context(configuration.access, config.parent)
+        configuration = Source(config, allow_unsafe=allow_unsafe_config).read()
         for machine in configuration.machines:
             say(_description(machine))
         if (warning := configuration.port_and_warning()[1]) is not None:

@@ -17,6 +17,7 @@ from spalloc_server.application.views import ServerView, TemperaturesView
 from spalloc_server.cli.process import count, say
 from spalloc_server.cli.running_server import OperatorError, RunningServer, of_a_server
 from spalloc_server.cli.tables import ago, asked, clock, noted, show, show_boards, show_machines, span
+from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.core.model import MISSING, PASSED, BoardView, JobView, MachineView, Note
 
 __all__ = [
@@ -37,6 +38,9 @@ __all__ = [
     "status",
     "undrain",
 ]
+
+_NUMBER = click.IntRange(-MAX_NUMBER, MAX_NUMBER)
+"""Of a job, a board, a frame or a cabinet: what a server can read."""
 
 NOTE: Any = Note | None  # what some commands answer; mypy takes no union for a type
 
@@ -106,7 +110,7 @@ def jobs(server: RunningServer) -> None:
 
 
 @click.command()
-@click.argument("job_id", type=int)
+@click.argument("job_id", type=_NUMBER)
 @of_a_server
 def job(server: RunningServer, job_id: int) -> None:
     """Everything about one job, live or ended lately."""
@@ -140,7 +144,7 @@ def job(server: RunningServer, job_id: int) -> None:
 
 
 @click.command()
-@click.argument("job_id", type=int)
+@click.argument("job_id", type=_NUMBER)
 @of_a_server
 def explain(server: RunningServer, job_id: int) -> None:
     """Why a job waits, or why it ended."""
@@ -150,8 +154,8 @@ def explain(server: RunningServer, job_id: int) -> None:
 
 @click.command("read-temperatures")
 @click.argument("machine")
-@click.argument("cabinet", type=int, required=False)
-@click.argument("frame", type=int, required=False)
+@click.argument("cabinet", type=_NUMBER, required=False)
+@click.argument("frame", type=_NUMBER, required=False)
 @of_a_server
 def read_temperatures(server: RunningServer, machine: str, cabinet: int | None, frame: int | None) -> None:
     """Temperatures, fans and supply of the boards of MACHINE, or of one frame of it."""
@@ -197,7 +201,7 @@ def _replaced(before: Note | None) -> None:
 
 
 @click.command()
-@click.argument("job_id", type=int)
+@click.argument("job_id", type=_NUMBER)
 @_reason
 @of_a_server
 def kill(server: RunningServer, job_id: int, reason: str) -> None:
@@ -208,13 +212,13 @@ def kill(server: RunningServer, job_id: int, reason: str) -> None:
 
 def _board_arguments(function: Callable[..., None]) -> Callable[..., None]:
     for name in ("z", "y", "x"):
-        function = click.argument(name, type=int)(function)
+        function = click.argument(name, type=_NUMBER)(function)
     return click.argument("machine")(function)
 
 
 def _frame_arguments(function: Callable[..., None]) -> Callable[..., None]:
     for name in ("frame", "cabinet"):
-        function = click.argument(name, type=int)(function)
+        function = click.argument(name, type=_NUMBER)(function)
     return click.argument("machine")(function)
 
 
@@ -229,12 +233,10 @@ def board() -> None:
 @of_a_server
 def disable_board(server: RunningServer, machine: str, x: int, y: int, z: int, reason: str) -> None:
     """Give a board to nobody any more; a job that has it keeps it."""
-    request = commands.DisableBoard(machine=machine, x=x, y=y, z=z, reason=reason)
-    bad = server.look(commands.Boards(machine=machine, bad=True), list[BoardView])
-    show_boards([server.ask(request, BoardView)])
-    for view in bad:
-        if (view.x, view.y, view.z) == (x, y, z) and view.out_of_service is not None:
-            say(f"it was out of service already: {view.out_of_service}" + (f" (by {view.by})" if view.by else ""))
+    before = _why_closed(server, machine, (x, y, z))
+    show_boards([server.ask(commands.DisableBoard(machine=machine, x=x, y=y, z=z, reason=reason), BoardView)])
+    if before:
+        say(f"it was out of service already: {before}")
 
 
 @board.command("enable")
@@ -242,7 +244,17 @@ def disable_board(server: RunningServer, machine: str, x: int, y: int, z: int, r
 @of_a_server
 def enable_board(server: RunningServer, machine: str, x: int, y: int, z: int) -> None:
     """Return a board to service and forget its failures, reports and strikes."""
+    before = _why_closed(server, machine, (x, y, z))
     show_boards([server.ask(commands.EnableBoard(machine=machine, x=x, y=y, z=z), BoardView)])
+    say(f"it was out of service: {before}" if before else "it was not out of service")
+
+
+def _why_closed(server: RunningServer, machine: str, board: tuple[int, int, int]) -> str | None:
+    """Why a board is out of service, and by whom; None where it is in service."""
+    for view in server.look(commands.Boards(machine=machine, bad=True), list[BoardView]):
+        if (view.x, view.y, view.z) == board and view.out_of_service is not None:
+            return view.out_of_service + (f" (by {view.by})" if view.by else "")
+    return None
 
 
 @click.group()
@@ -257,12 +269,9 @@ def frame() -> None:
 def disable_frame(server: RunningServer, machine: str, cabinet: int, frame: int, reason: str) -> None:
     """Give a frame's boards to nobody any more; jobs that have some keep them."""
     request = commands.DisableFrame(machine=machine, cabinet=cabinet, frame=frame, reason=reason)
-    machines = server.look(commands.Machines(), list[MachineView])
+    before = _frame_note(server, machine, cabinet, frame)
     show_boards(server.ask(request, list[BoardView]))
-    for view in machines:
-        for each in view.frames:
-            if (each.machine, each.cabinet, each.frame) == (machine, cabinet, frame):
-                _replaced(each.disabled)
+    _replaced(before)
 
 
 @frame.command("enable")
@@ -270,7 +279,18 @@ def disable_frame(server: RunningServer, machine: str, cabinet: int, frame: int,
 @of_a_server
 def enable_frame(server: RunningServer, machine: str, cabinet: int, frame: int) -> None:
     """Return a frame to service; boards of it that were disabled one by one stay so."""
+    before = _frame_note(server, machine, cabinet, frame)
     show_boards(server.ask(commands.EnableFrame(machine=machine, cabinet=cabinet, frame=frame), list[BoardView]))
+    say("the frame was not disabled" if before is None else f"the frame was disabled {noted(before)}")
+
+
+def _frame_note(server: RunningServer, machine: str, cabinet: int, frame: int) -> Note | None:
+    """Who disabled a frame, and why."""
+    for view in server.look(commands.Machines(), list[MachineView]):
+        for each in view.frames:
+            if (each.machine, each.cabinet, each.frame) == (machine, cabinet, frame):
+                return each.disabled
+    return None
 
 
 @click.command()

@@ -177,7 +177,7 @@ def find_server(state: Path | None, config: Path | None) -> Path:
     if config is not None:
         from spalloc_server.storage.state_file import state_path
 
-        if not config.exists():
+        if not config.is_file():
             raise OperatorError(f"there is no config file {config}; of a server whose file has gone, give the --state")
         return socket_path(state_path(config))
     running = []

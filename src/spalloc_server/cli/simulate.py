@@ -201,10 +201,13 @@ def from_trace(path: Path) -> list[TraceJob]:
         if path.suffix.lower() == ".swf":
             # Comments in any encoding; the rest is ASCII
             with path.open(encoding="ascii", errors="replace") as file:
-                return list(_from_swf(file, path))
+                jobs = list(_from_swf(file, path))
+            if not jobs:
+                raise TraceError(f"{path} has no job that ran on a processor: right would be lines of 18 numbers")
+            return jobs
         with path.open(encoding="utf-8-sig", newline="") as file:  # some spreadsheets begin with a byte order mark
             return list(_from_csv(file, path))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TraceError(f"{path} cannot be read: {error}") from error
 
 

@@ -23,15 +23,15 @@ class Comparison:
     """What differs between the configuration in force and a new one. False where nothing does."""
 
     added: tuple[str, ...] = ()
-    """Names of machines that only the new one has."""
+    """Names of machines whose hardware only the new one has."""
     removed: tuple[str, ...] = ()
-    """Names of machines that only the old one has."""
+    """Names of machines whose hardware only the old one has."""
     renamed: Mapping[str, str]
     """{name: new name}: the same hardware under another name."""
     replaced: Mapping[str, str]
     """{machine: what differs in its hardware}: jobs end whose own boards or links do."""
     changed: Mapping[str, str]
-    """{machine: what differs}: changed in place, and their jobs stay."""
+    """{machine, by its new name: what differs}: changed in place, and their jobs stay."""
     order: tuple[str, ...] | None = None
     """The new order of the machines that both have, where it is not the old one."""
     settings: Mapping[str, tuple[object, object]]
@@ -63,15 +63,22 @@ def compare(old: Configuration, new: Configuration) -> Comparison:
         old: new
         for old, machine in before.items()
         for new, other in after.items()
-        if old not in after and new not in before and machine.hardware == other.hardware
+        if old not in same and new not in same and machine.hardware == other.hardware
     }
+    came = set(renamed.values())
+    changes = {name: _changes(before[name], after[name]) for name in same}
+    changes |= {new: _changes(before[old], after[new]) for old, new in renamed.items()}
     earlier, now = dict(_settings(old)), dict(_settings(new))
     return Comparison(
-        added=tuple(name for name in after if name not in before and name not in renamed.values()),
-        removed=tuple(name for name in before if name not in after and name not in renamed),
+        added=tuple(name for name in after if name not in came and (name not in before or name in renamed)),
+        removed=tuple(name for name in before if name not in renamed and (name not in after or name in came)),
         renamed=renamed,
-        replaced={name: _hardware_changes(before[name], after[name]) for name in both if name not in same},
-        changed={name: _changes(before[name], after[name]) for name in same if before[name] != after[name]},
+        replaced={
+            name: _hardware_changes(before[name], after[name])
+            for name in both
+            if name not in same and name not in renamed and name not in came
+        },
+        changed={name: what for name, what in changes.items() if what},
         order=tuple(both) if both != [name for name in before if name in after] else None,
         settings={name: (earlier[name], value) for name, value in now.items() if value != earlier[name]},
     )

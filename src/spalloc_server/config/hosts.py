@@ -8,6 +8,7 @@ the operator wrote.
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 __all__ = ["canonical", "why_no_host"]
@@ -28,9 +29,11 @@ def why_no_host(host: str) -> str | None:
     if last.isdecimal() or last.lower().startswith("0x"):
         return "an IPv4 address is four numbers from 0 to 255, without leading zeros, such as 192.168.0.1"
     try:
-        name.encode("idna")
+        encoded = name.encode("idna")
     except UnicodeError:
         return "each part of a host's name, between its dots, has 1 to 63 characters"
+    if not re.fullmatch(rb"[\w.-]{1,253}", encoded):
+        return "a host's name has at most 253 letters, digits, hyphens and dots"
     return None
 
 

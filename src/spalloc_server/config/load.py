@@ -28,10 +28,11 @@ from typing import Any, Final
 import spalloc_server
 from spalloc_server import configuration as configuration_names, coordinates
 from spalloc_server.config.settings import Configuration
-from spalloc_server.config.sources import decoded, recorded
+from spalloc_server.config.sources import opened, recorded, text_of
 from spalloc_server.config.toml import read_toml
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.links import Links
+from spalloc_server.log.text import printable
 
 __all__ = ["load"]
 
@@ -57,17 +58,17 @@ def load(path: str | os.PathLike[str], *, allow_unsafe: bool = False) -> Configu
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ConfigurationError as error:
-        raise ConfigurationError(" ".join(str(error).split())) from error
+        raise ConfigurationError(printable(" ".join(str(error).split()))) from error
 
 
 def _read_python(path: Path, *, allow_unsafe: bool) -> Configuration:
-    with path.open("rb") as file:
+    with opened(path) as file:
         if os.fstat(file.fileno()).st_mode & WRITABLE_BY_OTHERS and not allow_unsafe:
             raise ConfigurationError(
                 f"{path}: not executed, because others than its owner may write it; take that from them"
                 f" (chmod go-w {path}), use the declarative form, a .toml file, or allow it (--allow-unsafe-config)"
             )
-        text = decoded(file.read(), path)
+        text = text_of(file)
     namespace: dict[str, Any] = {
         "__name__": "spalloc_server_configuration",
         "__package__": spalloc_server.__name__,  # for `from .links import Links`

@@ -27,7 +27,7 @@ from spalloc_server.config.machine_parts import (
     set_of,
     size_of,
 )
-from spalloc_server.config.published import FixedDict, NamedTupleLike
+from spalloc_server.config.published import FixedDict, FixedSet, NamedTupleLike
 from spalloc_server.coordinates import Board, BoardLink, Location
 from spalloc_server.errors import ConfigurationTypeError, ConfigurationValueError
 
@@ -104,16 +104,16 @@ class Machine(NamedTupleLike):
                 raise ConfigurationTypeError(f"{where}: tag {tag!r} must be a text")
             if not tag.isprintable():
                 raise ConfigurationValueError(f"{where}: tag {tag!r} must have no control characters")
-        dead_boards = frozenset(board_of(f"{where}: dead board", board) for board in dead_boards)
+        dead_boards = FixedSet(board_of(f"{where}: dead board", board) for board in dead_boards)
         locations = locations_of(where, board_locations)
         width, height = size_of(where, width, height, [*locations, *dead_boards])
         vars(self).update(
             name=name,
-            tags=frozenset(tags),
+            tags=FixedSet(tags),
             width=width,
             height=height,
             dead_boards=dead_boards,
-            dead_links=frozenset(dead_link(where, link) for link in dead_links),
+            dead_links=FixedSet(dead_link(where, link) for link in dead_links),
             board_locations=FixedDict(locations),
             bmp_ips=FixedDict(hosts_of(where, "bmp_ips", bmp_ips, FRAME)),
             spinnaker_ips=FixedDict(hosts_of(where, "spinnaker_ips", spinnaker_ips, BOARD)),

@@ -1,28 +1,35 @@
 """What config files of the published server do with its machines and configurations, which were named tuples.
 
 Theory of operation. They are unpacked, compared, and made anew with other values (`_replace`): that works. They were
-also changed in place, by their dicts and by the list of machines. A machine is checked when it is made, so there is no
-changing it afterwards: whoever tries is told what to write instead.
+also changed in place, by their dicts and sets and by the list of machines. A machine is checked when it is made, so
+there is no changing it afterwards: whoever tries is told what to write instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import total_ordering
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from spalloc_server.errors import ConfigurationTypeError
 
-__all__ = ["FixedDict", "FixedList", "NamedTupleLike"]
+__all__ = ["FixedDict", "FixedList", "FixedSet", "NamedTupleLike"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
+@total_ordering
 class NamedTupleLike:
     """A dataclass that can also be used as the named tuple of its fields that were published."""
 
     _fields: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def _make(cls, values: Iterable[Any]) -> Self:
+        """One with these values, in the order of the published fields."""
+        return cls(*values)
 
     def _replace(self, **changes: Any) -> Self:
         """The same with other values."""
@@ -64,6 +71,19 @@ class FixedDict(dict[K, V]):
         return type(self), (dict(self),)
 
 
+class FixedSet(frozenset[V]):
+    """A frozenset that was a set: it stays as it is."""
+
+    add = remove = discard = pop = clear = update = __ior__ = __iand__ = __isub__ = __ixor__ = _refuse(
+        "a machine cannot be changed, and neither can its sets; make it with what it is to have, or make another one,"
+        " as in machine = machine._replace(dead_boards=machine.dead_boards | {(0, 0, 0)})"
+    )
+    difference_update = intersection_update = symmetric_difference_update = add
+
+    def __repr__(self) -> str:
+        return repr(frozenset(self))
+
+
 class FixedList(tuple[V, ...]):
     """A tuple that was a list: equal to lists, and to be added to them, but it stays as it is."""
 
@@ -80,6 +100,9 @@ class FixedList(tuple[V, ...]):
 
     def __ne__(self, other: object) -> bool:
         return not self == other
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
 
     def __add__(self, other: Any) -> Any:
         return [*self, *other]

@@ -33,7 +33,7 @@ from spalloc_server.config.options import (
     check_fields,
 )
 from spalloc_server.config.published import FixedList, NamedTupleLike
-from spalloc_server.config.sources import decoded
+from spalloc_server.config.sources import opened, text_of
 from spalloc_server.coordinates import CHIPS_PER_TRIAD, Board, Location, board_to_chip, chip_to_board
 from spalloc_server.errors import ConfigurationTypeError, ConfigurationValueError
 
@@ -155,8 +155,8 @@ def board_locations_from_spinner(filename: str | PathLike[str]) -> dict[Board, L
     """
     columns = ("cabinet", "frame", "board", "x", "y")
     locations: dict[Board, Location] = {}
-    with open(filename, "rb") as file:  # noqa: PTH123 - any path-like or name will do
-        lines = re.split(r"\r\n|\r|\n", decoded(file.read(), filename))
+    with opened(filename) as file:
+        lines = re.split(r"\r\n|\r|\n", text_of(file))
     names = _values(f"{filename}, line 1", lines[0])
     if missing := [column for column in columns if column not in names]:
         raise ConfigurationValueError(

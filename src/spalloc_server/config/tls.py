@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from functools import partial
 from pathlib import Path
@@ -27,12 +28,15 @@ def tls_context(access: Access, folder: Path) -> ssl.SSLContext | None:
         return None
     certificate, key = folder / access.tls_certificate, folder / (access.tls_key or access.tls_certificate)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    note(certificate)
-    note(key)
+    failed = f"access: no TLS with certificate {certificate} and key {key}"
+    for what, file in (("certificate", certificate), ("key", key)):
+        note(file)
+        if not os.path.isfile(file):  # noqa: PTH113 - it takes any name; OpenSSL would wait for a FIFO
+            raise ConfigurationError(f"{failed}: the {what} is no file")
     try:
         context.load_cert_chain(certificate, key, password=partial(_no_phrase, key))  # else OpenSSL asks the terminal
     except (OSError, ValueError) as exc:  # an SSLError is one too; ValueError: no name of a file
-        raise ConfigurationError(f"access: no TLS with certificate {certificate} and key {key}: {exc}") from exc
+        raise ConfigurationError(f"{failed}: {exc}") from exc
     return context
 
 

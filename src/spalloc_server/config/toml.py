@@ -23,9 +23,10 @@ from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 import msgspec
 
 from spalloc_server.config.machine import DEFAULT_TAGS, Frame, Machine
+from spalloc_server.config.machine_parts import shortened
 from spalloc_server.config.options import Scheduling, in_words
 from spalloc_server.config.settings import Configuration, board_locations_from_spinner
-from spalloc_server.config.sources import decoded
+from spalloc_server.config.sources import opened, text_of
 from spalloc_server.coordinates import Board, Location
 from spalloc_server.errors import ConfigurationError, ConfigurationValueError
 from spalloc_server.links import Links
@@ -160,6 +161,10 @@ _CHOICES: dict[str, Iterable[str]] = {
 }
 """What a key may be, where that is one of a few words."""
 
+_QUOTES = "\"'"
+
+_UNQUOTED = str.maketrans("", "", _QUOTES + " ")
+
 _KEYS = sorted({"machine", "form", *(key for kind in (_FILE, *_FORMS.values()) for key in kind.__struct_fields__)})
 """Of the top level and of machines; what else is misspelt is named without a guess."""
 
@@ -171,7 +176,8 @@ def read_toml(path: Path) -> Configuration:
         ConfigurationError: the file is not TOML, or is not of the form, or what it describes cannot be.
         OSError: it cannot be read.
     """
-    text = decoded(path.read_bytes(), path)
+    with opened(path) as content:
+        text = text_of(content)
     try:
         file = msgspec.toml.decode(text, type=_FILE)
     except msgspec.ValidationError as error:
@@ -228,10 +234,10 @@ def _misfit(path: Path, text: str, error: str) -> ConfigurationError:
     """A decoder's error, such as "Expected `int`, got `str` - at `$.limits.connections`", told with its place."""
     message, _, key = error.partition(" - at ")
     key = key.strip("`").removeprefix("$").removeprefix(".")
-    if unknown := re.search(r"unknown field `(.*)`", message):
-        close = get_close_matches(unknown[1], _KEYS, n=1)
-        key = f"{key}.{unknown[1]}".removeprefix(".")
-        message = "there is no such key" + (f"; is `{close[0]}` meant?" if close else "")
+    if unknown := re.search(r"(?s)unknown field `(.*)`", message):
+        name, close = unknown[1], get_close_matches(unknown[1], _KEYS, n=1)
+        key = f"{key}.{shortened(name).strip(_QUOTES)}".removeprefix(".")
+        message = "there is no such key" + (" here" if name in close else f"; is `{close[0]}` meant?" if close else "")
     elif missing := re.search(r"missing required field (`.*`)", message):
         message = f"the key {missing[1]} is missing"
     else:
@@ -239,7 +245,7 @@ def _misfit(path: Path, text: str, error: str) -> ConfigurationError:
     who = ""
     if found := re.match(r"machine\[(\d+)\]", key):
         table = msgspec.toml.decode(text)["machine"][int(found[1])]
-        if isinstance(table, dict) and (name := table.get("name")):
+        if isinstance(table, dict) and isinstance(name := table.get("name"), str):
             who = f"machine {name!r}: "
     return ConfigurationError(f"{_place(path, text, key)}: {who}{key or 'the file'}: {message}")
 
@@ -283,13 +289,16 @@ def _lines(text: str) -> dict[str, int]:
     seen: Counter[str] = Counter()
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*(\[\[?)\s*([A-Za-z_][\w.]*)\s*\]", line):
+        if header := re.match(r"\s*(\[\[?)\s*[\"']?([A-Za-z_][\w.]*)[\"']?\s*\]", line):
             table = header[2]
             if header[1] == "[[":
                 lines.setdefault(table, number)
                 table = f"{header[2]}[{seen[header[2]]}]"
                 seen[header[2]] += 1
             lines.setdefault(table, number)
-        elif entry := re.match(r"\s*(\w+)\s*=", line):
-            lines.setdefault(f"{table}.{entry[1]}".removeprefix("."), number)
+        elif entry := re.match(r"\s*([\w.\"' -]+?)\s*=", line):  # dots and quotes, too: limits."connections" = 5
+            key = f"{table}.{entry[1]}".translate(_UNQUOTED).removeprefix(".")
+            while key and key not in lines:
+                lines[key] = number
+                key = key.rpartition(".")[0]
     return lines

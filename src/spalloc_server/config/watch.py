@@ -23,6 +23,7 @@ from spalloc_server.config.load import load
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.sources import Looks, look, recorded
 from spalloc_server.config.tls import tls_context
+from spalloc_server.errors import ConfigurationError
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["Settling", "Source", "watch"]
@@ -69,7 +70,10 @@ class Source:
         try:
             with recorded(files):
                 configuration = load(self._path, allow_unsafe=self._allow_unsafe)
-                tls = tls_context(configuration.access, self._path.parent)
+                try:
+                    tls = tls_context(configuration.access, self._path.parent)
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"{self._path}: {error}") from error
         except BaseException:  # what was read before is looked at, too: it may be at fault, and be mended
             self.seen = {path: look(path) for path in self.seen} | files
             raise
