@@ -7,11 +7,14 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from spalloc_server.core.model import Changes, Snapshot
 from spalloc_server.core.model.arguments import read_request
@@ -111,6 +114,78 @@ async def test_nothing_is_acknowledged_into_files_that_were_removed_or_replaced(
     assert [job.job_id for job in (await load(path))[0].jobs] == [1, 2, 3]
 
 
+def put_back(file: Path, before: bytes) -> None:
+    file.write_bytes(before)
+
+
+def cut_short(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+def overwrite_with_noise(file: Path) -> None:
+    file.write_bytes(random.Random(1).randbytes(2 * file.stat().st_size))
+
+
+def overwrite_with_an_older_copy(file: Path) -> None:
+    shutil.copyfile(file.with_name("older"), file)
+
+
+@pytest.mark.parametrize(
+    ("do", "ending"),
+    [(cut_short, ""), (cut_short, "-wal"), (overwrite_with_noise, ""), (overwrite_with_an_older_copy, "")],
+)
+async def test_nothing_is_acknowledged_into_files_that_were_overwritten(
+    path: Path, do: Callable[[Path], None], ending: str
+) -> None:
+    unwell = asyncio.Event()
+    health: list[StorageError | None] = []
+
+    def on_health(error: StorageError | None) -> None:
+        health.append(error)
+        unwell.set()
+
+    journal = open_journal(path, on_health)
+    await stored(journal, jobs(1))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"VACUUM INTO '{path.with_name('older')}'")
+    await stored(journal, jobs(2))
+    file = Path(f"{path}{ending}")
+    before = content(file)
+    do(file)
+    journal.prune(0.0)  # which does not take them for right, either
+    await unwell.wait()
+    assert str(file) in str(health[0])
+    [error] = await written(journal, jobs(3))
+    assert error is not None
+    put_back(file, before)
+    await stored(journal, jobs(4))
+    assert health[1:] == [None]
+    await journal.close()
+    assert [job.job_id for job in (await load(path))[0].jobs] == [1, 2, 3, 4]
+
+
+async def test_a_database_that_was_only_touched_or_checkpointed_by_the_journal_itself_is_right(path: Path) -> None:
+    health: list[StorageError | None] = []
+    journal = open_journal(path, health.append)
+    for number in range(1, 30):  # enough for the log to be brought into the database
+        await stored(journal, jobs(*range(500 * number, 500 * number + 500)))
+        if number % 5 == 0:
+            os.utime(path)
+    assert len(content(path)) > 100_000
+    assert not other_process_may_write(path)
+    await journal.close()
+    assert health == []
+
+
+def other_process_may_write(path: Path) -> bool:
+    """Whether SQLite's own locks are gone: then a process that is not the last to have it open removes the log."""
+    script = (
+        f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('SELECT * FROM jobs').fetchone(); c.close()"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    return not beside(path, "-wal").exists()
+
+
 async def test_a_second_server_is_refused_though_the_lock_was_removed(path: Path) -> None:
     journal = open_journal(path)
     await stored(journal, jobs(1))
@@ -206,10 +281,10 @@ async def test_commits_that_are_missing_are_told_and_their_numbers_are_not_used_
     assert highest == 12
     [lost] = found.unreadable
     assert lost.table == "commits"
-    number = "the last commit is" if there == 11 else f"the last {12 - there} commits are"
-    which = "job 12" if there == 11 else f"jobs {there + 1} to 12"
-    if there or spoil is not remove:
-        assert f"{number} missing, and with them {which}" in lost.reason
+    if there == 11:
+        assert "the last commit is missing, and with it job 12" in lost.reason
+    elif there or spoil is not remove:
+        assert f"the last {12 - there} commits are missing, and with them jobs {there + 1} to 12" in lost.reason
     journal = open_journal(left)
     assert journal.load(max_retired=0).unreadable == [lost]  # until it is stored that this is known
     await stored(journal, Changes(facts={"a": 1}))
@@ -238,6 +313,28 @@ async def test_nor_where_the_second_place_is_behind_or_is_not_there(path: Path) 
         found, highest = await load(left)
         assert (found.unreadable, highest) == ([], 2)
     await journal.close()
+
+
+def make_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(overwrite_with_noise, "it is damaged"), (make_a_folder, "Is a directory"), (remove, "")]
+)
+async def test_a_second_place_that_cannot_be_used_is_told_and_a_state_without_one_is_served(
+    path: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
+    journal = open_journal(path)
+    await stored(journal, jobs(1))
+    await journal.close()
+    spoil(count_path(path))
+    with structlog.testing.capture_logs() as log:
+        found, highest = await load(path)
+    assert (found.unreadable, highest) == ([], 1)
+    assert bool(log) == bool(reason)
+    assert all(reason in entry["reason"] for entry in log)
 
 
 @pytest.mark.parametrize("all_of_it", [False, True])

@@ -10,8 +10,8 @@ Both are locks of an open file (`flock`), of which SQLite's locks know nothing. 
 all end when it closes any descriptor of the database. So the descriptor that holds the lock is opened before SQLite
 opens the database, and closed after SQLite has closed it.
 
-Whoever writes looks first whether the names still lead to the files that were opened (`OpenFiles`): what is written to
-a file that was removed or replaced is gone at the next start.
+Whoever writes looks first whether the names still lead to the files that were opened, and whether these are as they
+were left (`OpenFiles`): what is written to a file that was removed, replaced or overwritten is gone at the next start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -83,16 +83,47 @@ class OpenFiles:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._files = [(os.fspath(beside(path, ending)), _file_at(beside(path, ending))) for ending in _OPEN_PARTS]
+        self._sizes: dict[str, int] = {}
+        self._written = 0
+        """When the database was written, in nanoseconds; its log is, with each commit."""
+        self._content = ""
+        self.note()
+
+    def note(self) -> None:
+        """Take them to be right as they are; to be called after each transaction of that connection."""
+        with suppress(OSError):  # which `check` tells
+            self._sizes = {name: os.stat(name).st_size for name, _ in self._files[:2]}  # noqa: PTH116 - as below
+            if (written := self._path.stat().st_mtime_ns) != self._written:
+                self._written, self._content = written, _content(self._path)
 
     def check(self) -> None:
-        """Raise `StorageError` where one of them has been removed or replaced since."""
+        """Raise `StorageError` where one of them has been removed, replaced or overwritten since."""
         for name, file in self._files:
             if (found := _file_at(name)) != file:
-                what = "removed" if found is None else "replaced"
-                raise StorageError(
-                    f"{name} was {what} while the server has the state open: put back the file that was there, or stop "
-                    "the server, which loses what has happened since"
-                )
+                raise self._lost(name, "removed" if found is None else "replaced")
+        for name, size in self._sizes.items():
+            if os.stat(name).st_size < size:  # noqa: PTH116 - as below
+                raise self._lost(name, "cut short")
+        if (written := self._path.stat().st_mtime_ns) != self._written:
+            if _content(self._path) != self._content:
+                raise self._lost(self._files[0][0], "overwritten")
+            self._written = written
+
+    @staticmethod
+    def _lost(name: str, what: str) -> StorageError:
+        return StorageError(
+            f"{name} was {what} while the server has the state open: put back the file that was there, or stop the "
+            "server, which loses what has happened since"
+        )
+
+
+def _content(path: Path) -> str:
+    """The last commit that is in the database itself, without its log; or why it cannot be read."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            return str(connection.execute("SELECT value FROM facts WHERE name = 'commits'").fetchone())
+    except sqlite3.Error as exc:
+        return str(exc)
 
 
 def _file_at(name: str | Path) -> tuple[int, int] | None:
