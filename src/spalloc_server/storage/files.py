@@ -86,7 +86,7 @@ class OpenFiles:
         self._sizes: dict[str, int] = {}
         self._written = 0
         """When the database was written, in nanoseconds; its log is, with each commit."""
-        self._content = ""
+        self._content: str | None = None
         self.note()
 
     def note(self) -> None:
@@ -105,7 +105,8 @@ class OpenFiles:
             if os.stat(name).st_size < size:  # noqa: PTH116 - as below
                 raise self._lost(name, "cut short")
         if (written := self._path.stat().st_mtime_ns) != self._written:
-            if _content(self._path) != self._content:
+            found_content = _content(self._path)
+            if found_content != self._content and None not in (found_content, self._content):
                 raise self._lost(self._files[0][0], "overwritten")
             self._written = written
 
@@ -117,13 +118,13 @@ class OpenFiles:
         )
 
 
-def _content(path: Path) -> str:
-    """The last commit that is in the database itself, without its log; or why it cannot be read."""
+def _content(path: Path) -> str | None:
+    """The last commit that is in the database itself, without its log, or what is wrong there; None for unknown."""
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
             return str(connection.execute("SELECT value FROM facts WHERE name = 'commits'").fetchone())
     except sqlite3.Error as exc:
-        return str(exc)
+        return None if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN else str(exc)  # as without descriptors
 
 
 def _file_at(name: str | Path) -> tuple[int, int] | None:
