@@ -78,6 +78,10 @@ def content(file: Path) -> bytes:
     return file.read_bytes()
 
 
+def size(file: Path) -> int:
+    return file.stat().st_size
+
+
 def replace_by_a_copy(file: Path) -> None:
     copy = file.with_name("copy")
     shutil.copyfile(file, copy)
@@ -171,7 +175,7 @@ async def test_a_database_that_was_only_touched_or_checkpointed_by_the_journal_i
         await stored(journal, jobs(*range(500 * number, 500 * number + 500)))
         if number % 5 == 0:
             os.utime(path)
-    assert len(content(path)) > 100_000
+    assert size(path) > 100_000
     assert not other_process_may_write(path)
     await journal.close()
     assert health == []
