@@ -319,6 +319,31 @@ async def test_nor_where_the_second_place_is_behind_or_is_not_there(path: Path) 
     await journal.close()
 
 
+async def test_states_in_one_folder_are_counted_apart_whatever_their_names_end_with(path: Path) -> None:
+    for state in (path, path.with_suffix("")):
+        journal = open_journal(state)
+        await stored(journal, jobs(1))
+        await journal.close()
+    assert [(await load(state))[0].unreadable for state in (path, path.with_suffix(""))] == [[], []]
+
+
+@pytest.mark.parametrize("use", [open_journal, cold_start])
+async def test_a_folder_is_no_state_and_is_left_alone(tmp_path: Path, use: Callable[[Path], object]) -> None:
+    folder = tmp_path / "states"
+    make(folder)
+    with pytest.raises(StorageError, match="it is a folder"):
+        use(folder)
+    assert names_in(tmp_path) == ["states"]
+
+
+def make(folder: Path) -> None:
+    folder.mkdir()
+
+
+def names_in(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
 def make_a_folder(file: Path) -> None:
     file.unlink()
     file.mkdir()

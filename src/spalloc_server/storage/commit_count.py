@@ -90,8 +90,9 @@ def missing(stored: Count, seen: Count) -> UnreadableRow | None:
 
 
 def count_path(path: Path) -> Path:
-    """Where commits of the state at `path` are counted."""
-    return path.with_name(f"{path.name.removesuffix('.db')}.commits")
+    """Where commits of the state at `path` are counted; another place for each state, whatever its name ends with."""
+    name = path.name.removesuffix(".db")
+    return path.with_name(f"{name}-commits" if name == path.name else f"{name}.commits")
 
 
 class CountFile:

@@ -16,6 +16,7 @@ were left (`OpenFiles`): what is written to a file that was removed, replaced or
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -87,9 +88,9 @@ class OpenFiles:
         self._written = 0
         """When the database was written, in nanoseconds; its log is, with each commit."""
         self._content: str | None = None
-        self.note()
+        self.accept()
 
-    def note(self) -> None:
+    def accept(self) -> None:
         """Take them to be right as they are; to be called after each transaction of that connection."""
         with suppress(OSError):  # which `check` tells
             self._sizes = {name: os.stat(name).st_size for name, _ in self._files[:2]}  # noqa: PTH116 - as below
@@ -159,6 +160,8 @@ class Lock:
         self._whole = False
         """Whether the state file is locked, too."""
         with explained(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
             if file is None:
                 self.file = _opened(self._name)
             elif os.path.samestat(os.fstat(file), self._name.stat()) and path.exists():

@@ -270,7 +270,7 @@ class SqliteJournal:
                 _log.error("the database refuses a row: it is not stored", table=table, key=key, error=repr(error))
             self._store(rows)
             return
-        self._files.note()
+        self._files.accept()
         self.count = count
         self._count_file.write(count)
 
@@ -285,7 +285,7 @@ class SqliteJournal:
             self._files.check()
             with explained(self._path), transaction(self._connection):
                 deleted = self._connection.execute(_PRUNE, (before, PRUNE_ROWS)).rowcount
-            self._files.note()
+            self._files.accept()
         except Exception as exc:  # noqa: BLE001 - a writer that dies would leave every caller waiting for ever
             _log.warning("history was not pruned", error=str(exc))
             deleted = 0
