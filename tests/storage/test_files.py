@@ -19,7 +19,7 @@ import structlog.testing
 from spalloc_server.core.model import Changes, Snapshot
 from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import DamagedStateError, SpallocServerError, StateInUseError, StorageError
-from spalloc_server.storage.commit_count import Count, count_path
+from spalloc_server.storage.commit_count import Count, CountFile, count_path
 from spalloc_server.storage.files import beside
 from spalloc_server.storage.history import read_history, read_state
 from spalloc_server.storage.journal import OnHealth
@@ -54,6 +54,13 @@ async def load(path: Path) -> tuple[Snapshot, int]:
         await journal.close()
 
 
+def count_elsewhere(path: Path, state: str, number: int) -> None:
+    """Have another file in the place of the one that counts the commits of the state at `path`."""
+    count_path(path).unlink()
+    with closing(CountFile(path)) as file:
+        file.write(Count(state, number, 90))
+
+
 def killed(path: Path, folder: Path) -> Path:
     """What a server that is killed now leaves behind, in another folder."""
     folder.mkdir()
@@ -61,6 +68,20 @@ def killed(path: Path, folder: Path) -> Path:
         if file.is_file():
             shutil.copyfile(file, folder / file.name)
     return folder / path.name
+
+
+@pytest.mark.parametrize("state", ["another", ""])
+async def test_a_state_that_is_handed_over_is_whole_whatever_has_become_of_the_second_place(
+    path: Path, state: str
+) -> None:
+    old = open_journal(path)
+    await stored(old, jobs(1), jobs(2))
+    count_elsewhere(path, state or old.count.state, 50)
+    lock, loop = os.dup(old.lock.file), asyncio.get_running_loop()
+    new = SqliteJournal.open(path, read_request=read_request, loop=loop, lock=lock, left=old.count)
+    assert (new.load(max_retired=0).unreadable, new.count) == ([], old.count)
+    await new.close()
+    await old.close()
 
 
 # ------------------------------------------------------------------------------------ files that are not there any more

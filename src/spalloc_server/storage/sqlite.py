@@ -70,6 +70,7 @@ class SqliteJournal:
         lock: Lock,
         connection: sqlite3.Connection,
         count_file: CountFile,
+        seen: Count | None,
         read_request: ReadRequest,
         loop: asyncio.AbstractEventLoop,
         health: Health,
@@ -79,8 +80,8 @@ class SqliteJournal:
         self._path = path
         self._connection = connection
         self._count_file = count_file
-        seen = count_file.seen or Count("")
-        stored = read_count(connection, count_file.seen)
+        self._found = stored = read_count(connection, seen)
+        seen = seen or Count("")
         self._missing = missing(stored, seen)
         more = {"next_job": max(stored.next_job, seen.next_job), "number": max(stored.number, seen.number)}
         self.count = msgspec.structs.replace(stored, **more)
@@ -133,8 +134,9 @@ class SqliteJournal:
             count_file = stack.enter_context(closing(CountFile(path)))
             if not right.lock_state() and lock is None:
                 raise StateInUseError(f"the state in {path} is in use by another server")
-            journal = cls(path, right, connection, count_file, read_request, loop, Health(loop, on_health))
-            if left is not None and (left.state, left.number) != (journal.count.state, journal.count.number):
+            seen = left or count_file.seen  # who hands over knows, whatever has become of the file
+            journal = cls(path, right, connection, count_file, seen, read_request, loop, Health(loop, on_health))
+            if left is not None and (left.state, left.number) != (journal._found.state, journal._found.number):
                 raise StorageError(f"the state in {path} is not the one that was handed over")
             stack.pop_all()
         journal._thread.start()
