@@ -202,6 +202,20 @@ async def test_a_database_that_was_only_touched_or_checkpointed_by_the_journal_i
     assert health == []
 
 
+async def test_tools_of_sqlite_may_write_to_the_state_of_a_running_server(path: Path) -> None:
+    health: list[StorageError | None] = []
+    journal = open_journal(path, health.append)
+    for number in range(1, 4):
+        await stored(journal, jobs(number))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("DELETE FROM facts WHERE name = 'set_aside/jobs/17'")
+            assert other.execute("PRAGMA wal_checkpoint").fetchone()[0] == 0
+    await stored(journal, jobs(4))
+    await journal.close()
+    assert health == []
+    assert len((await load(path))[0].jobs) == 4
+
+
 def other_process_may_write(path: Path) -> bool:
     """Whether SQLite's own locks are gone: then a process that is not the last to have it open removes the log."""
     script = (

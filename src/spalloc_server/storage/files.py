@@ -87,7 +87,7 @@ class OpenFiles:
         self._sizes: dict[str, int] = {}
         self._written = 0
         """When the database was written, in nanoseconds; its log is, with each commit."""
-        self._content: str | None = None
+        self._content: tuple[object, ...] | None = None
         self.accept()
 
     def accept(self) -> None:
@@ -106,10 +106,10 @@ class OpenFiles:
             if os.stat(name).st_size < size:  # noqa: PTH116 - as below
                 raise self._lost(name, "cut short")
         if (written := self._path.stat().st_mtime_ns) != self._written:
-            found_content = _content(self._path)
-            if found_content != self._content and None not in (found_content, self._content):
+            content = _content(self._path)
+            if not _follows(content, self._content):
                 raise self._lost(self._files[0][0], "overwritten")
-            self._written = written
+            self._written, self._content = written, content
 
     @staticmethod
     def _lost(name: str, what: str) -> StorageError:
@@ -119,13 +119,35 @@ class OpenFiles:
         )
 
 
-def _content(path: Path) -> str | None:
-    """The last commit that is in the database itself, without its log, or what is wrong there; None for unknown."""
+def _content(path: Path) -> tuple[object, ...] | None:
+    """What the database itself has, without its log: the version of its tables, whose commits, and how many of them.
+
+    What is wrong, in words, where it is no state; None where that cannot be found out now, as without descriptors.
+    """
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-            return str(connection.execute("SELECT value FROM facts WHERE name = 'commits'").fetchone())
+            (version,) = connection.execute("PRAGMA schema_version").fetchone()
+            row = connection.execute("SELECT value FROM facts WHERE name = 'commits'").fetchone()
+            fact = msgspec.json.decode(row[0]) if row else {}
+            return version, fact.get("state"), fact.get("number", 0)
     except sqlite3.Error as exc:
-        return None if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN else str(exc)  # as without descriptors
+        return None if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN else (str(exc),)
+    except (msgspec.MsgspecError, TypeError, AttributeError):
+        return ("damaged",)
+
+
+def _follows(after: tuple[object, ...] | None, before: tuple[object, ...] | None) -> bool:
+    """Whether one content can have come after another: SQLite's tools may bring the log into the database.
+
+    A copy that they make (`VACUUM INTO`) has another version of the tables.
+    """
+    match before, after:
+        case (None, _) | (_, None):
+            return True
+        case (version, state, int(number)), (later_version, later_state, int(later)):
+            return version == later_version and state in (None, later_state) and later >= number
+        case _:
+            return before == after
 
 
 def _file_at(name: str | Path) -> tuple[int, int] | None:

@@ -204,6 +204,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, read_request: ReadReque
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
+    if not version:
+        connection.execute("PRAGMA wal_checkpoint")  # so that the database is known again without its log (`files`)
     _check(connection, path)
 
 
