@@ -354,6 +354,21 @@ async def test_nor_where_the_second_place_is_behind_or_is_not_there(path: Path) 
     await journal.close()
 
 
+async def test_no_start_and_no_upgrade_goes_on_with_a_state_that_it_may_not_write_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = open_journal(path)
+    await stored(old, jobs(1))
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda file, mode: mode != os.W_OK and access(file, mode))
+    lock, loop = os.dup(old.lock.file), asyncio.get_running_loop()
+    with pytest.raises(StorageError, match="this user may not write to it"):
+        SqliteJournal.open(path, read_request=read_request, loop=loop, lock=lock, left=old.count)
+    await old.close()
+    with pytest.raises(StorageError, match="this user may not write to it"):
+        open_journal(path)
+
+
 async def test_states_in_one_folder_are_counted_apart_whatever_their_names_end_with(path: Path) -> None:
     for state in (path, path.with_suffix("")):
         journal = open_journal(state)
