@@ -59,6 +59,11 @@ async def test_only_so_many_names_are_looked_up_at_once() -> None:
     await asyncio.gather(*stuck, return_exceptions=True)
 
 
+async def test_a_host_that_has_only_an_ipv6_address_is_told_as_such() -> None:
+    with pytest.raises(OSError, match="it has no IPv4 address"):
+        await Names().address("::1", PATIENCE)
+
+
 def test_an_event_loop_ends_although_a_name_is_being_looked_up() -> None:
     async def give_up() -> None:
         with pytest.raises(NoNameService):

@@ -231,6 +231,18 @@ def test_what_is_moved_is_stored_in_one_batch_with_the_clock_that_it_goes_by() -
     assert changes.facts[FACT]["at"] == computer.clock()
 
 
+@pytest.mark.parametrize("name", ["at", "believed"])
+def test_a_clock_that_is_damaged_moves_nothing_and_is_replaced(name: str) -> None:
+    computer = Computer()
+    job_id = computer.core.create_job(1, owner="me")
+    begun = computer.core.get_job_state(job_id).start_time
+    computer.stop()
+    computer.stored.facts[FACT][name] = 9e9  # one digit
+    computer.start()
+    assert computer.core.get_job_state(job_id).start_time == begun
+    assert computer.times.fact()[name] < 2e9
+
+
 def test_a_state_of_a_version_that_stored_no_clock_goes_on_where_it_was_too() -> None:
     computer = Computer()
     job_id = computer.core.create_job(3, owner="me", keepalive=None, max_runtime=1000.0)

@@ -451,9 +451,8 @@ async def test_somebody_always_listens_to_operators(place: Place) -> None:
 
         async def look_again_and_again() -> None:
             while True:
-                operator = await Operator.connect(place)
-                pids.add((await operator.ask("status"))["pid"])
-                operator.close()
+                async with Operator.of(place) as operator:
+                    pids.add((await operator.ask("status"))["pid"])
 
         looking = asyncio.create_task(look_again_and_again())
         for _ in range(3):
@@ -461,6 +460,7 @@ async def test_somebody_always_listens_to_operators(place: Place) -> None:
             await until(lambda: server.pid in pids or looking.done())
         assert not looking.done(), looking
         looking.cancel()
+        await asyncio.wait([looking])  # which closes its connection
         assert len(pids) == 4
         await server.stop()
         assert not socket_path(place.state).exists()

@@ -7,16 +7,19 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from spalloc_server.core.model import Changes, Snapshot
 from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import DamagedStateError, SpallocServerError, StateInUseError, StorageError
-from spalloc_server.storage.commit_count import Count, count_path
+from spalloc_server.storage.commit_count import Count, CountFile, count_path
 from spalloc_server.storage.files import beside
 from spalloc_server.storage.history import read_history, read_state
 from spalloc_server.storage.journal import OnHealth
@@ -51,6 +54,13 @@ async def load(path: Path) -> tuple[Snapshot, int]:
         await journal.close()
 
 
+def count_elsewhere(path: Path, state: str, number: int) -> None:
+    """Have another file in the place of the one that counts the commits of the state at `path`."""
+    count_path(path).unlink()
+    with closing(CountFile(path)) as file:
+        file.write(Count(state, number, 90))
+
+
 def killed(path: Path, folder: Path) -> Path:
     """What a server that is killed now leaves behind, in another folder."""
     folder.mkdir()
@@ -58,6 +68,20 @@ def killed(path: Path, folder: Path) -> Path:
         if file.is_file():
             shutil.copyfile(file, folder / file.name)
     return folder / path.name
+
+
+@pytest.mark.parametrize("state", ["another", ""])
+async def test_a_state_that_is_handed_over_is_whole_whatever_has_become_of_the_second_place(
+    path: Path, state: str
+) -> None:
+    old = open_journal(path)
+    await stored(old, jobs(1), jobs(2))
+    count_elsewhere(path, state or old.count.state, 50)
+    lock, loop = os.dup(old.lock.file), asyncio.get_running_loop()
+    new = SqliteJournal.open(path, read_request=read_request, loop=loop, lock=lock, left=old.count)
+    assert (new.load(max_retired=0).unreadable, new.count) == ([], old.count)
+    await new.close()
+    await old.close()
 
 
 # ------------------------------------------------------------------------------------ files that are not there any more
@@ -73,6 +97,10 @@ def move(file: Path, to: Path) -> None:
 
 def content(file: Path) -> bytes:
     return file.read_bytes()
+
+
+def size(file: Path) -> int:
+    return file.stat().st_size
 
 
 def replace_by_a_copy(file: Path) -> None:
@@ -109,6 +137,92 @@ async def test_nothing_is_acknowledged_into_files_that_were_removed_or_replaced(
     assert health[1:] == [None]
     await journal.close()
     assert [job.job_id for job in (await load(path))[0].jobs] == [1, 2, 3]
+
+
+def put_back(file: Path, before: bytes) -> None:
+    file.write_bytes(before)
+
+
+def cut_short(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+def overwrite_with_noise(file: Path) -> None:
+    file.write_bytes(random.Random(1).randbytes(2 * file.stat().st_size))
+
+
+def overwrite_with_an_older_copy(file: Path) -> None:
+    shutil.copyfile(file.with_name("older"), file)
+
+
+@pytest.mark.parametrize(
+    ("do", "ending"),
+    [(cut_short, ""), (cut_short, "-wal"), (overwrite_with_noise, ""), (overwrite_with_an_older_copy, "")],
+)
+async def test_nothing_is_acknowledged_into_files_that_were_overwritten(
+    path: Path, do: Callable[[Path], None], ending: str
+) -> None:
+    unwell = asyncio.Event()
+    health: list[StorageError | None] = []
+
+    def on_health(error: StorageError | None) -> None:
+        health.append(error)
+        unwell.set()
+
+    journal = open_journal(path, on_health)
+    await stored(journal, jobs(1))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"VACUUM INTO '{path.with_name('older')}'")
+    await stored(journal, jobs(2))
+    file = Path(f"{path}{ending}")
+    before = content(file)
+    do(file)
+    journal.prune(0.0)  # which does not take them for right, either
+    await unwell.wait()
+    assert str(file) in str(health[0])
+    [error] = await written(journal, jobs(3))
+    assert error is not None
+    put_back(file, before)
+    await stored(journal, jobs(4))
+    assert health[1:] == [None]
+    await journal.close()
+    assert [job.job_id for job in (await load(path))[0].jobs] == [1, 2, 3, 4]
+
+
+async def test_a_database_that_was_only_touched_or_checkpointed_by_the_journal_itself_is_right(path: Path) -> None:
+    health: list[StorageError | None] = []
+    journal = open_journal(path, health.append)
+    for number in range(1, 30):  # enough for the log to be brought into the database
+        await stored(journal, jobs(*range(500 * number, 500 * number + 500)))
+        if number % 5 == 0:
+            os.utime(path)
+    assert size(path) > 100_000
+    assert not other_process_may_write(path)
+    await journal.close()
+    assert health == []
+
+
+async def test_tools_of_sqlite_may_write_to_the_state_of_a_running_server(path: Path) -> None:
+    health: list[StorageError | None] = []
+    journal = open_journal(path, health.append)
+    for number in range(1, 4):
+        await stored(journal, jobs(number))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("DELETE FROM facts WHERE name = 'set_aside/jobs/17'")
+            assert other.execute("PRAGMA wal_checkpoint").fetchone()[0] == 0
+    await stored(journal, jobs(4))
+    await journal.close()
+    assert health == []
+    assert len((await load(path))[0].jobs) == 4
+
+
+def other_process_may_write(path: Path) -> bool:
+    """Whether SQLite's own locks are gone: then a process that is not the last to have it open removes the log."""
+    script = (
+        f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('SELECT * FROM jobs').fetchone(); c.close()"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    return not beside(path, "-wal").exists()
 
 
 async def test_a_second_server_is_refused_though_the_lock_was_removed(path: Path) -> None:
@@ -206,10 +320,10 @@ async def test_commits_that_are_missing_are_told_and_their_numbers_are_not_used_
     assert highest == 12
     [lost] = found.unreadable
     assert lost.table == "commits"
-    number = "the last commit is" if there == 11 else f"the last {12 - there} commits are"
-    which = "job 12" if there == 11 else f"jobs {there + 1} to 12"
-    if there or spoil is not remove:
-        assert f"{number} missing, and with them {which}" in lost.reason
+    if there == 11:
+        assert "the last commit is missing, and with it job 12" in lost.reason
+    elif there or spoil is not remove:
+        assert f"the last {12 - there} commits are missing, and with them jobs {there + 1} to 12" in lost.reason
     journal = open_journal(left)
     assert journal.load(max_retired=0).unreadable == [lost]  # until it is stored that this is known
     await stored(journal, Changes(facts={"a": 1}))
@@ -238,6 +352,68 @@ async def test_nor_where_the_second_place_is_behind_or_is_not_there(path: Path) 
         found, highest = await load(left)
         assert (found.unreadable, highest) == ([], 2)
     await journal.close()
+
+
+async def test_no_start_and_no_upgrade_goes_on_with_a_state_that_it_may_not_write_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = open_journal(path)
+    await stored(old, jobs(1))
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda file, mode: mode != os.W_OK and access(file, mode))
+    lock, loop = os.dup(old.lock.file), asyncio.get_running_loop()
+    with pytest.raises(StorageError, match="this user may not write to it"):
+        SqliteJournal.open(path, read_request=read_request, loop=loop, lock=lock, left=old.count)
+    await old.close()
+    with pytest.raises(StorageError, match="this user may not write to it"):
+        open_journal(path)
+
+
+async def test_states_in_one_folder_are_counted_apart_whatever_their_names_end_with(path: Path) -> None:
+    for state in (path, path.with_suffix("")):
+        journal = open_journal(state)
+        await stored(journal, jobs(1))
+        await journal.close()
+    assert [(await load(state))[0].unreadable for state in (path, path.with_suffix(""))] == [[], []]
+
+
+@pytest.mark.parametrize("use", [open_journal, cold_start])
+async def test_a_folder_is_no_state_and_is_left_alone(tmp_path: Path, use: Callable[[Path], object]) -> None:
+    folder = tmp_path / "states"
+    make(folder)
+    with pytest.raises(StorageError, match="it is a folder"):
+        use(folder)
+    assert names_in(tmp_path) == ["states"]
+
+
+def make(folder: Path) -> None:
+    folder.mkdir()
+
+
+def names_in(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
+def make_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(overwrite_with_noise, "it is damaged"), (make_a_folder, "Is a directory"), (remove, "")]
+)
+async def test_a_second_place_that_cannot_be_used_is_told_and_a_state_without_one_is_served(
+    path: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
+    journal = open_journal(path)
+    await stored(journal, jobs(1))
+    await journal.close()
+    spoil(count_path(path))
+    with structlog.testing.capture_logs() as log:
+        found, highest = await load(path)
+    assert (found.unreadable, highest) == ([], 1)
+    assert bool(log) == bool(reason)
+    assert all(reason in entry["reason"] for entry in log)
 
 
 @pytest.mark.parametrize("all_of_it", [False, True])

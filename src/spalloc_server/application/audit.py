@@ -39,7 +39,7 @@ class Audit:
         self._complaints = Complaints(clock)
 
     def performed(self, caller: Caller, command: Command, commit: int | None, *, ended: int = 0) -> None:
-        """Log a command that was performed, and how many jobs it `ended`, once `commit` is over; None is over."""
+        """Log a command that was performed, and how many jobs it `ended`, once `commit` is over; without one, now."""
         if commit is None:
             log.info("command performed", **_facts(caller, command), outcome="done")
             return

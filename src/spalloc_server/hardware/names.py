@@ -22,6 +22,9 @@ MAX_LOOKUPS = 256
 """Names that may be looked up at the same time."""
 
 
+_NO_IPV4 = {getattr(socket, name, None) for name in ("EAI_ADDRFAMILY", "EAI_NODATA")}
+
+
 class NoNameService(OSError):
     """The name service does not answer, or only that it cannot say now; it says nothing about the name."""
 
@@ -82,7 +85,8 @@ def _ask(host: str, tell: Callable[[str | OSError], None]) -> None:
     try:
         outcome = str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_DGRAM)[0][4][0])
     except socket.gaierror as exc:
-        outcome = NoNameService(exc.strerror) if exc.errno == socket.EAI_AGAIN else OSError(exc.strerror)
+        reason = "it has no IPv4 address" if exc.errno in _NO_IPV4 else exc.strerror
+        outcome = NoNameService(reason) if exc.errno == socket.EAI_AGAIN else OSError(reason)
     except (OSError, UnicodeError) as exc:
         outcome = OSError(str(exc))
     tell(outcome)

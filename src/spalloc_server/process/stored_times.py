@@ -44,7 +44,7 @@ SLACK_SECONDS = 1.0
 """Two clocks that differ by less are taken for one."""
 
 CENTURY: Final = 100 * 365 * 86400.0
-"""In seconds. What happened so far ahead did not: the row is damaged, and is set aside."""
+"""In seconds. What happened so far ahead did not, and no server was seen so far off: the row is damaged."""
 
 log = get_logger(__name__)
 
@@ -100,7 +100,7 @@ class StoredTimes:
         """
         now, moved = self._steady(), 0.0
         last = max((time for time in _past(snapshot) if time is not None and time < now + CENTURY), default=None)
-        seen = _seen(snapshot.facts.get(FACT))
+        seen = _seen(snapshot.facts.get(FACT), now)
         if seen is not None:
             here = seen.boot == self._boot != "" and seen.uptime <= self._uptime()
             if here:
@@ -161,7 +161,10 @@ def _past(snapshot: Snapshot) -> Iterator[float | None]:
         yield from (board.since, *(time for time, _ in board.failures), *(report.time for report in board.reports))
 
 
-def _seen(fact: Any) -> _Seen | None:
+def _seen(fact: Any, now: float) -> _Seen | None:
+    """When a server was last seen; None where that is not told, or is no time at which there was one."""
     with suppress(msgspec.ValidationError):
-        return msgspec.convert(fact, _Seen)
+        seen = msgspec.convert(fact, _Seen)
+        if max(abs(seen.at - now), abs(seen.believed - now)) < CENTURY:
+            return seen
     return None

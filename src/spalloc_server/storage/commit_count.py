@@ -28,12 +28,16 @@ import msgspec
 
 from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.core.model import MISSING, UnreadableRow
+from spalloc_server.log.logger import get_logger
 from spalloc_server.storage.rows import COMMITS, highest_id, store_fact
 
 __all__ = ["Count", "CountFile", "count_path", "missing", "read_count"]
 
 _LENGTH = 128
 """Bytes of the file, always the same: overwriting them needs no room on the disk."""
+
+
+log = get_logger(__name__)
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -74,9 +78,10 @@ def missing(stored: Count, seen: Count) -> UnreadableRow | None:
     if not seen.number or (seen.state == stored.state and seen.number <= stored.number):
         return None
     first, last = stored.next_job, seen.next_job - 1
-    jobs = f", and with them {'job' if last == first else f'jobs {first} to'} {last}" if last >= first else ""
+    number = seen.number - stored.number if seen.state == stored.state else seen.number
+    jobs = f"{'job' if last == first else f'jobs {first} to'} {last}"
+    jobs = f", and with {'it' if number == 1 else 'them'} {jobs}" if last >= first else ""
     if seen.state == stored.state:
-        number = seen.number - stored.number
         what = "the last commit is missing" if number == 1 else f"the last {number} commits are missing"
         key = f"{stored.number + 1}-{seen.number}"
     else:
@@ -85,8 +90,9 @@ def missing(stored: Count, seen: Count) -> UnreadableRow | None:
 
 
 def count_path(path: Path) -> Path:
-    """Where commits of the state at `path` are counted."""
-    return path.with_name(f"{path.name.removesuffix('.db')}.commits")
+    """Where commits of the state at `path` are counted; another place for each state, whatever its name ends with."""
+    name = path.name.removesuffix(".db")
+    return path.with_name(f"{name}-commits" if name == path.name else f"{name}.commits")
 
 
 class CountFile:
@@ -96,9 +102,15 @@ class CountFile:
         self._file: int | None = None
         self.seen: Count | None = None
         """What it said when it was opened; None where that cannot be had."""
-        with suppress(OSError):
-            self._file = os.open(count_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self.seen = _parsed(os.pread(self._file, _LENGTH, 0))
+        name, wrong = count_path(path), "it is damaged"
+        try:
+            self._file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            line = os.pread(self._file, _LENGTH, 0)
+            self.seen = _parsed(line)
+        except OSError as exc:
+            line, wrong = b"?", str(exc)
+        if line and self.seen is None:
+            log.warning("commits that may be missing go unnoticed at this start", file=str(name), reason=wrong)
 
     def write(self, count: Count) -> None:
         """Say this from now on."""

@@ -10,17 +10,18 @@ Both are locks of an open file (`flock`), of which SQLite's locks know nothing. 
 all end when it closes any descriptor of the database. So the descriptor that holds the lock is opened before SQLite
 opens the database, and closed after SQLite has closed it.
 
-Whoever writes looks first whether the names still lead to the files that were opened (`OpenFiles`): what is written to
-a file that was removed or replaced is gone at the next start.
+Whoever writes looks first whether the names still lead to the files that were opened, and whether these are as they
+were left (`OpenFiles`): what is written to a file that was removed, replaced or overwritten is gone at the next start.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -83,16 +84,70 @@ class OpenFiles:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._files = [(os.fspath(beside(path, ending)), _file_at(beside(path, ending))) for ending in _OPEN_PARTS]
+        self._sizes: dict[str, int] = {}
+        self._written = 0
+        """When the database was written, in nanoseconds; its log is, with each commit."""
+        self._content: tuple[object, ...] | None = None
+        self.accept()
+
+    def accept(self) -> None:
+        """Take them to be right as they are; to be called after each transaction of that connection."""
+        with suppress(OSError):  # which `check` tells
+            self._sizes = {name: os.stat(name).st_size for name, _ in self._files[:2]}  # noqa: PTH116 - as below
+            if (written := self._path.stat().st_mtime_ns) != self._written:
+                self._written, self._content = written, _content(self._path)
 
     def check(self) -> None:
-        """Raise `StorageError` where one of them has been removed or replaced since."""
+        """Raise `StorageError` where one of them has been removed, replaced or overwritten since."""
         for name, file in self._files:
             if (found := _file_at(name)) != file:
-                what = "removed" if found is None else "replaced"
-                raise StorageError(
-                    f"{name} was {what} while the server has the state open: put back the file that was there, or stop "
-                    "the server, which loses what has happened since"
-                )
+                raise self._lost(name, "removed" if found is None else "replaced")
+        for name, size in self._sizes.items():
+            if os.stat(name).st_size < size:  # noqa: PTH116 - as below
+                raise self._lost(name, "cut short")
+        if (written := self._path.stat().st_mtime_ns) != self._written:
+            content = _content(self._path)
+            if not _follows(content, self._content):
+                raise self._lost(self._files[0][0], "overwritten")
+            self._written, self._content = written, content
+
+    @staticmethod
+    def _lost(name: str, what: str) -> StorageError:
+        return StorageError(
+            f"{name} was {what} while the server has the state open: put back the file that was there, or stop the "
+            "server, which loses what has happened since"
+        )
+
+
+def _content(path: Path) -> tuple[object, ...] | None:
+    """What the database itself has, without its log: the version of its tables, whose commits, and how many of them.
+
+    What is wrong, in words, where it is no state; None where that cannot be found out now, as without descriptors.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            (version,) = connection.execute("PRAGMA schema_version").fetchone()
+            row = connection.execute("SELECT value FROM facts WHERE name = 'commits'").fetchone()
+            fact = msgspec.json.decode(row[0]) if row else {}
+            return version, fact.get("state"), fact.get("number", 0)
+    except sqlite3.Error as exc:
+        return None if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN else (str(exc),)
+    except (msgspec.MsgspecError, TypeError, AttributeError):
+        return ("damaged",)
+
+
+def _follows(after: tuple[object, ...] | None, before: tuple[object, ...] | None) -> bool:
+    """Whether one content can have come after another: SQLite's tools may bring the log into the database.
+
+    A copy that they make (`VACUUM INTO`) has another version of the tables.
+    """
+    match before, after:
+        case (None, _) | (_, None):
+            return True
+        case (version, state, int(number)), (later_version, later_state, int(later)):
+            return version == later_version and state in (None, later_state) and later >= number
+        case _:
+            return before == after
 
 
 def _file_at(name: str | Path) -> tuple[int, int] | None:
@@ -127,6 +182,8 @@ class Lock:
         self._whole = False
         """Whether the state file is locked, too."""
         with explained(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
             if file is None:
                 self.file = _opened(self._name)
             elif os.path.samestat(os.fstat(file), self._name.stat()) and path.exists():

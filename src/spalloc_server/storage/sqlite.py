@@ -70,6 +70,7 @@ class SqliteJournal:
         lock: Lock,
         connection: sqlite3.Connection,
         count_file: CountFile,
+        seen: Count | None,
         read_request: ReadRequest,
         loop: asyncio.AbstractEventLoop,
         health: Health,
@@ -79,8 +80,8 @@ class SqliteJournal:
         self._path = path
         self._connection = connection
         self._count_file = count_file
-        seen = count_file.seen or Count("")
-        stored = read_count(connection, count_file.seen)
+        self._found = stored = read_count(connection, seen)
+        seen = seen or Count("")
         self._missing = missing(stored, seen)
         more = {"next_job": max(stored.next_job, seen.next_job), "number": max(stored.number, seen.number)}
         self.count = msgspec.structs.replace(stored, **more)
@@ -133,8 +134,9 @@ class SqliteJournal:
             count_file = stack.enter_context(closing(CountFile(path)))
             if not right.lock_state() and lock is None:
                 raise StateInUseError(f"the state in {path} is in use by another server")
-            journal = cls(path, right, connection, count_file, read_request, loop, Health(loop, on_health))
-            if left is not None and (left.state, left.number) != (journal.count.state, journal.count.number):
+            seen = left or count_file.seen  # who hands over knows, whatever has become of the file
+            journal = cls(path, right, connection, count_file, seen, read_request, loop, Health(loop, on_health))
+            if left is not None and (left.state, left.number) != (journal._found.state, journal._found.number):
                 raise StorageError(f"the state in {path} is not the one that was handed over")
             stack.pop_all()
         journal._thread.start()
@@ -270,6 +272,7 @@ class SqliteJournal:
                 _log.error("the database refuses a row: it is not stored", table=table, key=key, error=repr(error))
             self._store(rows)
             return
+        self._files.accept()
         self.count = count
         self._count_file.write(count)
 
@@ -281,8 +284,10 @@ class SqliteJournal:
 
     def _prune_step(self, before: float) -> None:
         try:
+            self._files.check()
             with explained(self._path), transaction(self._connection):
                 deleted = self._connection.execute(_PRUNE, (before, PRUNE_ROWS)).rowcount
+            self._files.accept()
         except Exception as exc:  # noqa: BLE001 - a writer that dies would leave every caller waiting for ever
             _log.warning("history was not pruned", error=str(exc))
             deleted = 0

@@ -112,6 +112,11 @@ def connect(path: Path, read_request: ReadRequest | None = None) -> sqlite3.Conn
             _create(path)
         elif not beside(path, "-journal").exists():  # which there is only after a crash in the very first moments
             connect_to_read(path, any_version=True).close()  # judged before anything is written
+        for ending in PARTS:  # a backup that was put in place may be open to everybody, or read-only
+            with suppress(FileNotFoundError, PermissionError):
+                beside(path, ending).chmod(0o600)
+        if not os.access(path, os.W_OK):  # SQLite opens it all the same, and refuses each commit for good
+            raise StorageError(f"the state in {path} cannot be used: this user may not write to it")
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection, path, read_request)
@@ -185,9 +190,6 @@ def _create(path: Path) -> None:
 
 def _prepare(connection: sqlite3.Connection, path: Path, read_request: ReadRequest | None) -> None:
     _judge(connection, path, any_version=True)
-    for ending in PARTS:  # a backup that was put in place may be open to everybody
-        with suppress(FileNotFoundError, PermissionError):
-            beside(path, ending).chmod(0o600)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StorageError(f"{path} is on a file system without shared memory; choose a local one with --state")
@@ -204,6 +206,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, read_request: ReadReque
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
+    if not version:
+        connection.execute("PRAGMA wal_checkpoint")  # so that the database is known again without its log (`files`)
     _check(connection, path)
 
 
