@@ -42,7 +42,6 @@ COMMANDS = {
 class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            signals.release_interrupt()  # not earlier: click would say "Aborted!"
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise click.exceptions.Exit(130) from None
@@ -51,10 +50,13 @@ class _LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
-            return super().resolve_command(ctx, args)
+            found = super().resolve_command(ctx, args)
         except click.UsageError as error:
             hint = "".join(f" Did you mean {meant!r}?" for meant in get_close_matches(args[0], COMMANDS, n=1))
             raise click.UsageError(f"{error.message}{hint}", ctx) from error
+        # Not earlier: `KeyboardInterrupt` can get lost in an import, and click would say "Aborted!"
+        signals.release_interrupt()
+        return found
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
