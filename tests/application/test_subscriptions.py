@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection
 
 import pytest
@@ -47,6 +48,11 @@ def test_a_listener_hears_of_what_it_asked_for_and_of_nothing_else(
     subscriptions.publish(Kind.SERVER, [""])
     subscriptions.publish(Kind.JOB, [])
     assert recorder.heard == [("job", {1}), ("machine", {"m"})]
+
+
+def test_revisions_begin_at_the_time_in_microseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_123_456_789)
+    assert Subscriptions().revision(JOBS) == 1_700_000_000_123_456
 
 
 def test_who_listens_to_everything_hears_it_at_once_and_hears_single_names_no_more(

@@ -262,6 +262,24 @@ def test_a_job_whose_placement_raises_is_cancelled_and_those_behind_it_start() -
         assert isinstance(defect.error, Boom)
 
 
+def test_the_end_of_a_job_that_was_given_up_is_told_to_the_log_of_jobs_and_to_those_who_watch_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = House(a_machine("a", 2, 2))
+    core = house.controller
+    job_id = house.create(3, keepalive=None)
+    house.hardware()
+    core.take()
+    monkeypatch.setattr(transitions, "end", _raise)
+    core.destroy_job(job_id)
+    effects = core.take()
+    assert [(event.job_id, event.event, event.reason) for event in effects.events] == [
+        (job_id, "destroyed", engine.DEFECT)
+    ]
+    assert effects.jobs == {job_id}
+    assert effects.machines == {"a"}, "its boards are switched off"
+
+
 def test_more_jobs_than_one_pass_gives_up_are_given_up_in_the_next_ones() -> None:
     house = House(a_machine("a", 1, 1))
     core = house.controller

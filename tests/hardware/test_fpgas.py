@@ -51,6 +51,13 @@ async def test_an_answer_may_be_longer_than_a_register(size: int) -> None:
     assert await fpgas.stop_link(3, Links.north) is None
 
 
+@pytest.mark.parametrize("size", [4, 5, 8])
+async def test_only_the_first_four_bytes_of_an_answer_tell_whether_a_link_is_stopped(size: int) -> None:
+    registers = Registers(size=size)
+    registers.lost_writes = 100
+    assert await fpgas_of(registers).stop_link(3, Links.north) == "its register keeps reading 0"
+
+
 @pytest.mark.parametrize("size", [0, 3])
 async def test_an_answer_that_is_shorter_than_a_register_is_a_fault(size: int) -> None:
     fpgas = fpgas_of(Registers(size=size))

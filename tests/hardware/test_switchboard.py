@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import structlog
 
 from spalloc_server.core.model.power import BoardFailure, FrameWork, Outcome
 from spalloc_server.errors import HardwareError
+from spalloc_server.hardware.bmp import Bmp
 from spalloc_server.hardware.scp import Adc, Command
 from spalloc_server.hardware.switchboard import MAX_ASKED
 from spalloc_server.simulator.frame import REAL_TIMINGS, SimulatedFrame
@@ -137,6 +139,20 @@ async def test_draining_does_not_wait_for_a_silent_bmp(bench: Bench) -> None:
     assert await bench.hardware.drain(60)
 
 
+@on_bench(frames=fifty_frames)
+async def test_once_retired_nothing_is_begun_nor_reported_not_even_of_what_was_in_flight(bench: Bench) -> None:
+    bench.frame("f1").silence()
+    bench.switch([1], host="f1")
+    bench.switch([1], host="f2")
+    await bench.until(lambda: bench.hardware.in_flight() == ["f1", "f2"])
+    bench.hardware.retire()
+    await bench.until(lambda: not bench.hardware.in_flight())
+    begun = bench.commands("f2")
+    await asyncio.sleep(60)
+    assert (bench.reports, bench.outcomes) == ([], {})
+    assert bench.commands("f2") == begun
+
+
 @on_bench()
 async def test_leaving_stops_everything(bench: Bench) -> None:
     bench.frame().boards[1].stuck = 100
@@ -173,6 +189,17 @@ async def test_an_operator_who_stops_waiting_does_not_cut_short_what_is_in_fligh
             await bench.hardware.ask("a", 0, Command.VERSION)
     await bench.hardware.ask("a", 1, Command.VERSION)
     assert [request.board for request in bench.commands()] == [0, 0, 1]
+
+
+@on_bench()
+async def test_an_operator_is_told_of_a_defect_instead_of_waiting_for_ever(bench: Bench) -> None:
+    with pytest.MonkeyPatch.context() as patch, structlog.testing.capture_logs() as log:
+        patch.setattr(Bmp, "command", lambda *_: 1 / 0)
+        with pytest.raises(HardwareError, match="internal error of the server; its log tells more"):
+            async with asyncio.timeout(60):
+                await bench.hardware.ask("a", 0, Command.VERSION)
+        await bench.until(lambda: not bench.hardware.busy())
+    assert [entry["event"] for entry in log] == ["a task failed"]
 
 
 @on_bench()

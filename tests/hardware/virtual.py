@@ -189,6 +189,7 @@ def on_bench(
         bench = Bench(loop, hardware, reports=reports)
         async with hardware:
             await body(bench)
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "a task has outlived the hardware's block"
 
     def decorate(body: Body) -> Callable[[], None]:
         def test() -> None:
