@@ -28,6 +28,20 @@ def test_the_number_of_sizes_says_what_is_asked_for(args: Any, boards: Any, tria
     assert request.single == (args in ((), (1,), (4, 0, 2)))
 
 
+def a_list_in_lists(depth: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(depth):
+        nested = [nested]
+    return nested
+
+
+@pytest.mark.parametrize("depth", [None, 100_000], ids=["too long", "nested too deeply"])
+def test_an_owner_that_cannot_be_a_text_is_refused(depth: int | None) -> None:
+    owner = 10**5000 if depth is None else a_list_in_lists(depth)
+    with pytest.raises(RequestError, match="owner must be a text, not a value of the kind"):
+        parse_request((), {"owner": owner})
+
+
 def test_defaults_are_those_of_the_protocol() -> None:
     request = parse_request((), {"owner": "me"})
     assert request.tags == {"default"}

@@ -99,6 +99,10 @@ BREAK: dict[str, Callable[[State], object]] = {
         s.closures.frames.update({("m", (0, 0)): Note("r", "eve", 1.0)}),
         s.facts.update({"disabled/0/0/m": {"reason": "r", "by": "eve", "since": 1.0}}),
     ),
+    "a frame is closed for no reason": lambda s: (
+        s.closures.frames.update({("n", (0, 0)): Note("", "eve", 1.0)}),
+        s.facts.update({"disabled/0/0/n": {"reason": "", "by": "eve", "since": 1.0}}),
+    ),
     "a closure is not stored": lambda s: s.closures.drained.update({"m": Note("r", "eve", 1.0)}),
     "a closure is stored that does not hold": lambda s: s.facts.update({"drained/m": {"reason": "r"}}),
     "a frame that is closed is not stored": lambda s: s.facts.pop("disabled/0/0/n"),

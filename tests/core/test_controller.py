@@ -89,6 +89,18 @@ def test_a_job_that_no_machine_could_take_is_cancelled_at_once() -> None:
         assert (status.reason or "").startswith("Cancelled: No suitable machines available.")
 
 
+def test_who_asks_for_a_machine_or_tags_that_there_are_not_is_told_which() -> None:
+    house = House(a_machine("m", 2, 2))
+    for asked, told in (
+        ({"machine": "x"}, "there is no machine 'x'"),
+        ({"tags": ["y", "x"]}, "no machine has the tags x, y"),
+    ):
+        job_id = house.create(1, **asked)
+        assert house.controller.get_job_state(job_id).reason == (
+            f"Cancelled: No suitable machines available. asked for 1 board; {told}"
+        )
+
+
 def test_a_refused_request_leaves_nothing_behind() -> None:
     house = House(a_machine("m", 2, 2))
     house.controller.take_changes()

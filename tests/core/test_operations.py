@@ -245,6 +245,20 @@ def test_an_emergency_stop_breaks_a_self_test_off_without_a_verdict() -> None:
     assert (board(house).strikes, board(house).last_trial) == (0, "cut off before its end")
 
 
+def test_a_job_whose_boards_have_rested_starts_with_an_operators_power_cycle() -> None:
+    house = House(a_machine("m", 2, 1), seconds_before_free=50.0)
+    first = house.create(0, 0, 0, keepalive=None)
+    house.hardware()
+    house.controller.destroy_job(first)
+    house.hardware()
+    waiting = house.create(0, 0, 0, keepalive=None)
+    assert house.state(waiting) == JobState.queued
+    house.clock.now += 60
+    house.controller.power_cycle("m", (1, 0, 0))
+    house.controller.check()
+    assert house.state(waiting) == JobState.power
+
+
 def test_power_cycling_puts_a_failing_board_in_quarantine() -> None:
     house = a_house()
     house.bad = {(BMP, 0): "no FPGA"}

@@ -24,6 +24,10 @@ def queue(house: House) -> list[int]:
     return [job.job_id for job in house.controller.state.scheduler._queue.ordered]
 
 
+def due(house: House, job_id: int) -> float:
+    return house.controller.state.scheduler._queue.waiting[job_id].key[1]
+
+
 def restart(house: House, *, forget_due: bool = False, **settings: Any) -> None:
     """Go on from what is stored, with the machine and settings that there were."""
     snapshot = msgspec.json.decode(msgspec.json.encode(house.controller.snapshot()), type=Snapshot)
@@ -71,6 +75,20 @@ def test_a_restart_keeps_the_order_of_the_queue(seed: int, policy: str) -> None:
     assert [job_id for job_id in queue(house) if job_id in waiting] == [
         job_id for job_id in queue(twin) if job_id in waiting
     ], "what happens after the restart counts as it would have"
+
+
+def test_after_a_restart_a_job_is_due_when_it_was_before_whatever_others_have_used_since() -> None:
+    house = House(a_machine("m", 2, 2), seconds_before_free=0)
+    first, _, waiting = (house.create(12, owner=owner, keepalive=None) for owner in ("first", "next", "last"))
+    house.hardware()
+    house.clock.now += 10
+    house.controller.destroy_job(first)
+    house.hardware()
+    before = due(house, waiting)
+    later = house.create(12, owner="later", keepalive=None)
+    assert due(house, later) < before, "a job that joins now is not predicted to run for so long"
+    restart(house, seconds_before_free=0)
+    assert due(house, waiting) == before
 
 
 def test_a_job_of_a_state_that_does_not_know_its_place_finds_one() -> None:
