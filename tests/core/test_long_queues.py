@@ -219,6 +219,22 @@ def test_a_job_that_joins_before_those_whom_a_pass_has_reached_goes_before_those
     assert queue.steps()[0] == [100]
 
 
+def test_those_behind_a_job_that_is_to_be_tried_for_two_reasons_start_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_backfill, "RESERVATIONS", 0)
+    queue = Queue()
+    queue.free(queue.boards[:9])
+    queue.submit(1, boards=3, owner="twice")
+    assert queue.steps()[0] == [1]
+    with monkeypatch.context() as patch:
+        patch.setattr(schedule, "STEP", 1)
+        queue.submit(2, boards=48, priority=1)
+        queue.submit(3, boards=3, owner="twice")
+        assert queue.step(go_on=False) == [], "job 3 is left to the next step"
+    queue.scheduler.end(1, 1000.0)  # job 3 is predicted anew, and so is to be tried again
+    queue.submit(4, boards=3)
+    assert queue.steps()[0] == [3, 4]
+
+
 def test_a_reload_looks_at_a_bounded_number_of_jobs_at_a_time_and_in_the_end_at_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -175,6 +175,22 @@ def test_a_large_job_yields_to_a_small_one_that_came_later() -> None:
     assert large in hall.running
 
 
+@pytest.mark.parametrize(("waited", "short_ones_start"), [(0.0, True), (28_800.0, True), (28_801.0, False)])
+def test_short_jobs_use_reserved_boards_until_their_job_has_been_next_for_eight_hours(
+    waited: float, short_ones_start: bool
+) -> None:
+    hall = Hall()
+    hall.teach("me", 24, 1_000_000.0)
+    first, last = hall.submit(24), hall.submit(24)
+    hall.submit(48, "large")
+    since = hall.now
+    hall.end(first)
+    hall.now = since + waited
+    short = hall.submit(3, "short", max_runtime=60.0)
+    assert (short in hall.running) == short_ones_start
+    assert last in hall.running
+
+
 def test_reserved_boards_that_die_are_replaced_by_others_however_long_the_job_has_been_next() -> None:
     hall = Hall()
     small = [hall.submit(12) for _ in range(4)]
