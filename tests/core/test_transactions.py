@@ -216,7 +216,7 @@ PARTS = 4
 
 
 CASES = [
-    pytest.param(name, part, id=f"{name}-{part}", marks=[pytest.mark.slow] if name == "configure" else [])
+    pytest.param(name, part, id=f"{name}-{part}", marks=[pytest.mark.slow] if part or name == "configure" else [])
     for name in COMMANDS
     for part in range(PARTS)
 ]

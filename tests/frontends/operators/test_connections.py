@@ -77,6 +77,7 @@ CROWDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", CROWDS.values(), ids=CROWDS.keys())
 async def test_an_emergency_stop_gets_through_a_crowd(place: Place, stack: AsyncExitStack, sent: bytes) -> None:
     async with place.simulator() as simulator, place.serving() as server:

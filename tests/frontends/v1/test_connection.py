@@ -298,6 +298,7 @@ async def test_the_end_of_a_turn_does_not_end_the_wait_for_the_rate() -> None:
     connection.connection_lost(None)
 
 
+@pytest.mark.slow
 async def test_reconnecting_is_no_way_around_the_rate() -> None:
     async with running(Limits(commands_per_second=10.0), FakeClock()) as run:
         line = await run.connect()
