@@ -67,7 +67,7 @@ test: $(DEV) ## the test suite, with coverage; where CI is set, with 10 s of fuz
 	@$(BIN)/coverage report --include='*/core/*' --fail-under=95
 	@$(BIN)/coverage report --include='*/application/*' --fail-under=95
 
-test-quick: $(DEV) ## a minute of tests: the rooms that start no processes, and one server from end to end
+test-quick: $(DEV) ## half a minute of tests: the rooms that start no processes, and one server from end to end
 	@$(BIN)/python -m pytest --quick -n 2 -q $(ARGS)
 
 lint: $(DEV) ## formatting, lint, types, layering, tables of the documentation
