@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from spalloc_server.process.upgrade import WARM_SECONDS
 from tests.hardware.name_service import NameService, hanging_names
 from tests.house import PATIENCE, Place
 from tests.processes import running
-from tests.test_server import DESTROYED, READY, Clients, until
+from tests.test_server import DESTROYED, READY, Clients, clients, until
+
+__all__ = ["clients"]
 
 MANY = 40
 """More names than any pool of threads has."""
@@ -51,12 +53,6 @@ def street(tmp_path: Path) -> Street:
 def service() -> Iterator[NameService]:
     with hanging_names() as service:
         yield service
-
-
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    async with AsyncExitStack() as stack:
-        yield Clients(stack)
 
 
 async def test_a_frame_by_its_name_works_although_all_others_hang(

@@ -6,8 +6,7 @@ import errno
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,9 @@ from tests.frontends.operators.speaking import Operator
 from tests.house import Place
 from tests.processes import ServerProcess, events, running
 from tests.storage.test_files import flip, remove, replace_by_a_copy
-from tests.test_server import READY, Clients, until
+from tests.test_server import READY, Clients, clients, until
+
+__all__ = ["clients"]
 
 
 @pytest.fixture
@@ -27,12 +28,6 @@ def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     place.configure()
     return place
-
-
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    async with AsyncExitStack() as stack:
-        yield Clients(stack)
 
 
 def told(place: Place, event: str) -> list[dict[str, str]]:

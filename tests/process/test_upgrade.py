@@ -10,7 +10,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
 from unittest.mock import Mock
@@ -29,8 +29,10 @@ from spalloc_server.storage.history import read_state
 from tests.frontends.operators.speaking import Operator, line_of
 from tests.house import PATIENCE, Client, Place
 from tests.processes import ServerProcess, events, running
-from tests.test_server import DESTROYED, POWER, READY, Clients, until
+from tests.test_server import DESTROYED, POWER, READY, Clients, clients, until
 from tests.torture.halls import Hall
+
+__all__ = ["clients"]
 
 
 @pytest.fixture
@@ -38,12 +40,6 @@ def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     place.configure()
     return place
-
-
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    async with AsyncExitStack() as stack:
-        yield Clients(stack)
 
 
 async def upgraded(server: ServerProcess) -> None:

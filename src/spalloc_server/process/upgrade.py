@@ -44,7 +44,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Self
 
@@ -53,7 +53,7 @@ from spalloc_server.application.commits import Commits
 from spalloc_server.core.model import Snapshot
 from spalloc_server.errors import UpgradeError
 from spalloc_server.frontends.operators.service import Inherited, Operators as OperatorsService
-from spalloc_server.frontends.v1.connection import ConnectionState
+from spalloc_server.frontends.v1.connection import Connection, ConnectionState
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.logger import get_logger
@@ -319,14 +319,19 @@ async def pass_on(
     commits.stop()
     hardware.retire()
     operators.retire()
+    _let_go(service, [client for client, _ in clients], sockets)
+    return successor
+
+
+def _let_go(service: Service, handed_over: Iterable[Connection], sockets: Iterable[socket.socket]) -> None:
+    """Close what clients are connected by; the new process has those that were handed over, and goes on with them."""
     service.acceptor.stop_greeting()
-    for client, _ in clients:
+    for client in handed_over:
         client.abort()
     for client in tuple(service.connections):  # those that cannot be handed over
         client.close()
     for sock in sockets:
         sock.close()
-    return successor
 
 
 async def _go_on(
