@@ -35,7 +35,7 @@ $(PACKAGE): pyproject.toml
 	@echo "Installing into $(VENV), once ..."
 	@test "$(WHOLE)" = yes || { rm -f $(PACKAGE) $(DEV) $(DOCS) $(DIST) $(MUTANTS) && $(PYTHON) -m venv --clear $(VENV); }
 	@$(call install,--upgrade "pip>=25.1")
-	@$(call install,--editable .)
+	@$(call install,--editable '.[web]')
 	@touch $@
 
 $(DEV): $(PACKAGE)

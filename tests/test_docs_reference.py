@@ -37,7 +37,7 @@ def test_every_table_that_comes_from_the_code_is_on_a_page() -> None:
 def test_a_number_in_capitals_is_a_limit_unless_it_is_final() -> None:
     listed = {each.name: make_tables.amount(each) for each in make_tables.limits(SOURCES / "process" / "handover.py")}
     assert listed == {"MAX_BYTES": "1 GiB"}  # and not FORMAT
-    lines, *_ = make_tables.limits(SOURCES / "application" / "commands.py")
+    lines, *_ = make_tables.limits(SOURCES / "application" / "command_kinds.py")
     assert lines == ("MAX_REASON", 1000, "Characters of an operator's reason (else an exception).")
 
 

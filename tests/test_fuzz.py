@@ -27,7 +27,7 @@ from spalloc_server.config.settings import Configuration, board_locations_from_s
 from spalloc_server.config.toml import read_toml
 from spalloc_server.controller import Controller
 from spalloc_server.errors import ConfigurationError
-from spalloc_server.frontends.operators.protocol import socket_path
+from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.frontends.operators.service import Operators
 from spalloc_server.frontends.v1.commands import decode
 from spalloc_server.frontends.v1.door import Request as V1Request

@@ -12,11 +12,13 @@ __all__ = [
     "ConfigurationError",
     "ConfigurationTypeError",
     "ConfigurationValueError",
+    "CredentialsError",
     "DamagedStateError",
     "ForbiddenError",
     "HardwareError",
     "ListenError",
     "NewerStateError",
+    "NoSuchError",
     "ReadOnlyError",
     "RequestError",
     "SpallocServerError",
@@ -55,6 +57,18 @@ class ForbiddenError(RequestError):
     """The caller may not do this; it left no trace."""
 
     code = "forbidden"
+
+
+class NoSuchError(RequestError):
+    """There is nothing of this name or number, or nothing that this caller may know of."""
+
+    code = "no-such"
+
+
+class CredentialsError(RequestError):
+    """Name and password, or a token or session, are not those of anybody; which of them is wrong is not told."""
+
+    code = "bad-credentials"
 
 
 class ReadOnlyError(RequestError):

@@ -6,7 +6,7 @@ import pytest
 
 from spalloc_server.application import commands
 from spalloc_server.application.authorisation import Authorisation
-from spalloc_server.application.caller import ROLES, Caller, Permission, permissions_of
+from spalloc_server.application.caller import FRONT, ROLES, Caller, Permission, permissions_of
 from spalloc_server.application.commands import OfJob
 from spalloc_server.config.options import Access
 from spalloc_server.controller import Controller
@@ -39,8 +39,9 @@ async def authorisation() -> Authorisation:
 def test_roles_permit_what_they_say_together_and_unknown_ones_nothing() -> None:
     assert permissions_of(["reader"]) == {Permission.LOOK}
     assert permissions_of(["user", "wizard"]) == {Permission.LOOK, Permission.USE}
-    assert permissions_of(["operator"]) == set(Permission) - {Permission.STOP}
-    assert permissions_of(["reader", "admin"]) == set(Permission)
+    assert permissions_of(["operator"]) == {Permission.LOOK, Permission.USE, Permission.OPERATE}
+    assert permissions_of(["reader", "admin"]) == set(Permission) - FRONT
+    assert permissions_of(["basic"]) == frozenset()
     assert permissions_of([]) == permissions_of(["wizard"]) == frozenset()
 
 

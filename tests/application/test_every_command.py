@@ -18,7 +18,7 @@ from spalloc_server.application.caller import ROLES, Caller, Permission
 from spalloc_server.application.commands import AnyCommand, Command, Kind
 from spalloc_server.core.model.request import Request as JobRequest
 from spalloc_server.errors import SpallocServerError, StorageError
-from spalloc_server.frontends.operators.protocol import socket_path
+from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.frontends.operators.service import Operators
 from spalloc_server.frontends.v1.commands import decode
 from spalloc_server.frontends.v1.door import Door as V1Door, Request

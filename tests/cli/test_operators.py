@@ -20,7 +20,7 @@ from spalloc_server.cli.admin import main
 from spalloc_server.cli.tables import show_machines
 from spalloc_server.controller import BoardFailure, Outcome
 from spalloc_server.core.model.views import MachineView
-from spalloc_server.frontends.operators.protocol import socket_path
+from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.server import Server
 from tests.house import Client, Place
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from spalloc_server.cli.running_server import find_server
-from spalloc_server.frontends.operators.protocol import socket_path
+from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.storage.files import beside
 from tests.frontends.operators.speaking import Operator
 from tests.house import Place

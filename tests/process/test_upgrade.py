@@ -20,7 +20,7 @@ import structlog
 
 from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import StorageError, UpgradeError
-from spalloc_server.frontends.operators.protocol import socket_path
+from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.process import upgrade
 from spalloc_server.server import Server
 from spalloc_server.simulator.frame import SimulatedTimings

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-__all__ = ["ROLES", "Caller", "Permission", "permissions_of"]
+__all__ = ["FRONT", "ROLES", "Caller", "Permission", "permissions_of"]
 
 
 class Permission(StrEnum):
@@ -27,19 +27,25 @@ class Permission(StrEnum):
     """Change what is in service, and end and switch anybody's jobs."""
     STOP = "stop"
     """Switch everything off in an emergency, and go on after it."""
+    AUTHENTICATE = "authenticate"
+    """Ask who somebody is: for front processes."""
 
     __hash__ = str.__hash__  # that of an enum is slower, and is asked for with every command
 
 
-_LOOK, _USE, _OPERATE, _STOP = Permission
+_LOOK, _USE, _OPERATE, _STOP, _AUTHENTICATE = Permission
 
 ROLES: dict[str, frozenset[Permission]] = {
+    "basic": frozenset(),
     "reader": frozenset({_LOOK}),
     "user": frozenset({_LOOK, _USE}),
     "operator": frozenset({_LOOK, _USE, _OPERATE}),
-    "admin": frozenset(Permission),
+    "admin": frozenset(Permission) - {_AUTHENTICATE},
 }
 """Which permissions each role gives."""
+
+FRONT = frozenset({_AUTHENTICATE})
+"""What a front process may itself, apart from what its clients may."""
 
 
 def permissions_of(roles: Iterable[str]) -> frozenset[Permission]:
@@ -59,6 +65,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """IP address; None where it is not known, or not the caller's own."""
     verified: bool = False
     """Whether the name has been checked."""
+    session: str | None = None
+    """Id of the session that it is in, which lives as long as any job that is created in it."""
 
     @property
     def shown(self) -> str:

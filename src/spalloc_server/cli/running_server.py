@@ -1,6 +1,6 @@
 """The running server that an operator's command is about: which one it is, and one request to it.
 
-Theory of operation. A server listens to operators at a socket beside its state (`frontends.operators.protocol`).
+Theory of operation. A server listens to operators at a socket beside its state (`frontends.local_api`).
 `--state` or `--config` tell which server is meant; without either it is the one that runs in this folder.
 
 Where the connection is lost, as when the server is upgraded at that moment, the request is sent again for some seconds:
@@ -26,7 +26,7 @@ from spalloc_server import __version__
 from spalloc_server.application.commands import Command
 from spalloc_server.cli.process import PATH, one_line_errors
 from spalloc_server.errors import SpallocServerError
-from spalloc_server.frontends.operators.protocol import PROTOCOL, Hello, socket_path
+from spalloc_server.frontends.local_api import PROTOCOL, Hello, socket_path
 
 __all__ = ["NoServerError", "OperatorError", "RunningServer", "find_server", "of_a_server"]
 
@@ -69,7 +69,7 @@ class _Error(msgspec.Struct):
 
 
 class _Said(msgspec.Struct):
-    """A line of the server, see `frontends.operators.protocol`."""
+    """A line of the server, see `frontends.local_api`."""
 
     id: int | None = None
     reply: msgspec.Raw = msgspec.field(name="return", default=msgspec.Raw())

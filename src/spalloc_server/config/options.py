@@ -33,6 +33,7 @@ __all__ = [
     "Positive",
     "Scheduling",
     "Seconds",
+    "Web",
     "check_fields",
     "in_words",
 ]
@@ -200,6 +201,81 @@ class Access(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def may_manage(self, host: str) -> bool:
         """Whether a client at this address may change jobs of other addresses."""
         return _is_in(host, self.managers)
+
+
+class Web(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """HTTP: REST, and the proxy to boards (`[web]`). Without this table there is none. A front process serves it."""
+
+    port: Annotated[int, Meta(ge=0, le=MAX_PORT)] = 8080
+    """TCP port, for HTTP and TLS alike; 0 for any free one."""
+    ip: str = ""
+    """Address to listen on; `""` for every interface, IPv4 and IPv6."""
+    base_url: str = ""
+    """How clients reach it, such as `"https://spinnaker.example.org/spalloc"`; links in answers begin so. `""` for
+    `https://HOST:PORT/spalloc` with this computer's full name."""
+    start: bool = True
+    """Whether the server starts a front process where none runs. `false` where it has a unit or container of its
+    own."""
+    plain_http: bool = False
+    """Whether HTTP without TLS is served to other computers, too, passwords included. To this one it always is."""
+    tls_certificate: str = ""
+    """PEM file, relative to the config file's folder, of the certificate and its chain; `""` to make one, signed by a
+    certificate authority of this server's own."""
+    tls_key: str = ""
+    """PEM file of its private key; `""` where the certificate's file holds that too."""
+    max_role: Literal["reader", "user", "operator", "admin"] = "user"
+    """The most that anybody may by HTTP, whatever his or her account may."""
+    emergency_code: str = ""
+    """Code of the emergency stop by `GET emergencyStop?commandCode=`, as the Java server has it; `""` for none."""
+    proxies: tuple[str, ...] = ()
+    """Networks of reverse proxies, such as `"127.0.0.1/32"`: their `X-Forwarded-For` and `X-Forwarded-Proto` are
+    believed."""
+    header_bytes: Positive = 16384
+    """Longest head of a request, request line included. A longer one is answered with 431."""
+    header_seconds: Interval = 10.0
+    """Time for the head of a request, or for the TLS handshake, from its first byte; a connection that sends nothing
+    at all is closed after `idle_seconds`."""
+    body_bytes: Positive = 64 * 1024 * 1024
+    """Longest body of a request: memory that is written. A longer one is answered with 413."""
+    json_bytes: Positive = 1024 * 1024
+    """Longest body of JSON or of a form, likewise; machine definitions may have `body_bytes`."""
+    body_seconds: Interval = 60.0
+    """Time for the body of a request."""
+    idle_seconds: Interval = 75.0
+    """A connection without a request is closed after so long. Longer than a reverse proxy in front keeps it."""
+    connections: Positive = 12_000
+    """Connections in all."""
+    connections_per_address: Positive = 4096
+    """Connections from one address, reverse proxies apart."""
+    requests_per_second: Seconds = 200.0
+    """Requests a second of one account, and from one address without an account, on average; 0 for no limit. One more
+    is answered with 429."""
+    long_polls: Positive = 11_000
+    """Requests with `wait=true` that wait at the same time. One more is answered at once."""
+    websockets: Positive = 1024
+    """WebSockets to boards at the same time. One more is answered with 503."""
+    websockets_per_job: Positive = 16
+    """WebSockets to the boards of one job."""
+    channels: Positive = 512
+    """Channels (UDP sockets) of one WebSocket. For one more its client gets an error."""
+    queued_bytes: Positive = 1024 * 1024
+    """Bytes from boards that wait for one WebSocket to be read. Datagrams beyond it are dropped."""
+    held_requests: Positive = 2000
+    """Requests that wait for the server while it is away. One more is answered with 503."""
+    hold_seconds: Seconds = 8.0
+    """The longest that they wait; then they are answered with 503. Published clients wait 10 s."""
+    drained: Positive = 4
+    """Front processes that have been replaced and still serve connections. Before one more, the oldest ends."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tls_key and not self.tls_certificate:
+            raise ConfigurationValueError("Web: tls_key is given without tls_certificate; TLS needs both")
+        msgspec.structs.force_setattr(self, "proxies", tuple(self.proxies))
+        try:
+            _networks(self.proxies)
+        except ValueError as error:
+            raise ConfigurationValueError(f"Web: proxies={list(self.proxies)!r}: {error}") from error
 
 
 @cache

@@ -30,6 +30,7 @@ from spalloc_server.config.options import (
     Port,
     Scheduling,
     Seconds,
+    Web,
     check_fields,
 )
 from spalloc_server.config.published import FixedList, NamedTupleLike
@@ -79,6 +80,8 @@ class Configuration(NamedTupleLike):
     """What clients may take of the network service."""
     access: Access = field(default_factory=Access)
     """Who may use the network service."""
+    web: Web | None = None
+    """HTTP, for clients of today; None for none."""
     history_days: Seconds = 400
     """Days for which ended jobs stay in the history. Python: only by name."""
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from spalloc_server.frontends.operators.protocol import PROTOCOL, socket_path
+from spalloc_server.frontends.local_api import PROTOCOL, socket_path
 from tests.house import PATIENCE, Place
 
 HELLO = json.dumps({"hello": {"protocol": PROTOCOL, "version": "0", "program": "test"}}).encode() + b"\n"

@@ -17,10 +17,10 @@ import structlog
 
 from spalloc_server.application import commands
 from spalloc_server.cli.running_server import RunningServer
+from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.frontends.operators import connection as connection_module
 from spalloc_server.frontends.operators.connection import UNREAD_SECONDS
 from spalloc_server.frontends.operators.connections import MAX_CONNECTIONS
-from spalloc_server.frontends.operators.protocol import socket_path
 from spalloc_server.server import Server
 from tests.frontends.operators.speaking import HELLO, Operator, line_of, lines_of
 from tests.frontends.operators.test_service import A_BOARD

@@ -14,9 +14,9 @@ import pytest
 from spalloc_server import __version__
 from spalloc_server.application.commands import SERVER, Key, Kind
 from spalloc_server.errors import RequestError
+from spalloc_server.frontends.local_api import MAX_KEYS, PROTOCOL, key_in, socket_path, text_of
 from spalloc_server.frontends.operators import connection as connection_module, connections as connections_module
 from spalloc_server.frontends.operators.connection import MAX_UNDER_WAY
-from spalloc_server.frontends.operators.protocol import MAX_KEYS, PROTOCOL, key_in, socket_path, text_of
 from spalloc_server.frontends.operators.service import Operators
 from tests.application.house import House
 from tests.frontends.operators.speaking import HELLO, Operator, line_of, lines_of
@@ -198,7 +198,7 @@ async def test_a_request_is_checked_as_those_of_v1_are(door: Door, request_: dic
 
 async def test_a_role_that_there_is_not_is_an_error(door: Door) -> None:
     reply = await (await door.connect()).say({"command": "jobs"}, **{"for": {"name": "ann", "roles": ["king"]}})
-    assert "there is no role 'king'; there are reader, user, operator, admin" in reply["error"]["text"]
+    assert "there is no role 'king'; there are basic, reader, user, operator, admin" in reply["error"]["text"]
 
 
 async def test_only_the_servers_own_user_and_root_may_ask_for_others(

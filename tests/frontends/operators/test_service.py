@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from spalloc_server.frontends.operators.protocol import socket_path
+from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.hardware.scp import Adc, Command, ResponseCode
 from spalloc_server.server import Server
 from tests.frontends.operators.speaking import Operator

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from spalloc_server.application.api import Subscriptions
 from spalloc_server.application.commands import Key, Kind, Name
-from spalloc_server.frontends.operators.protocol import (
+from spalloc_server.frontends.local_api import (
     change,
     error,
     greeting,

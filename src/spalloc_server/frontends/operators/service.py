@@ -26,9 +26,7 @@ from spalloc_server import __version__
 from spalloc_server.application.api import ROLES, Answer, Application, Caller, Charged, permissions_of
 from spalloc_server.application.commands import Command, CreateJob, KeepAlive
 from spalloc_server.errors import BusyError, ForbiddenError, RequestError, SpallocServerError, UpgradeError
-from spalloc_server.frontends.operators.connection import Connection
-from spalloc_server.frontends.operators.connections import Connections
-from spalloc_server.frontends.operators.protocol import (
+from spalloc_server.frontends.local_api import (
     MAX_KEYS,
     AnyRequest,
     Behalf,
@@ -42,6 +40,8 @@ from spalloc_server.frontends.operators.protocol import (
     last_word,
     socket_path,
 )
+from spalloc_server.frontends.operators.connection import Connection
+from spalloc_server.frontends.operators.connections import Connections
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.log.logger import get_logger
 

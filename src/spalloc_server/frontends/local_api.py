@@ -89,13 +89,23 @@ class Hello(msgspec.Struct, kw_only=True):
     capabilities: tuple[str, ...] = ()
 
 
-class Behalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Somebody else, for whom a request is."""
+class Behalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Somebody else, for whom a request is.
 
+    It is an account, by one of `session`, `token` and `account`; or whoever the peer says that it is, by `name` and
+    `roles`. What an account may is looked up with each request, and is never more than `[web] max_role`.
+    """
+
+    session: str | None = None
+    """Id of a session."""
+    token: str | None = None
+    """Id of a token that `CheckToken` has found good."""
+    account: str | None = None
+    """Name of an account whose password `CheckPassword` has found good."""
     name: str | None = None
     address: str | None = None
     """None where it is not the caller's own, as behind a proxy."""
-    roles: list[str]
+    roles: list[str] = []
     """See `application.caller.ROLES`."""
     verified: bool = False
     """Whether the name has been checked."""
@@ -135,6 +145,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     command: msgspec.Raw
     """An `AnyRequest`."""
     behalf: Behalf | None = msgspec.field(name="for", default=None)
+    once: Annotated[str, Meta(min_length=16, max_length=64, pattern=r"^[!-~]*$")] | None = None
+    """Chosen at random by the client: a command that changes something is done once, however often it is sent with
+    this, and answered alike each time."""
 
 
 # -------------------------------------------------------------------- keys as texts

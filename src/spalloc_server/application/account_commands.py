@@ -1,0 +1,212 @@
+"""What concerns accounts: who somebody is, and what operators do with accounts and tokens.
+
+Theory of operation. A front process asks who its client is (`LogIn`, `CheckPassword`, `CheckToken`), and after that
+says for whom a request is by the session, account or token (`frontends.local_api.Behalf`). Which role an account has is
+looked up with each request, so that a change holds at once. Passwords and tokens are stored as hashes, and hashes never
+leave the server.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from spalloc_server.application.caller import Permission
+from spalloc_server.application.command_kinds import Command
+
+__all__ = ["AccountView", "ChangeAccount", "CheckPassword", "CheckToken", "CreateAccount", "CreateToken"]
+__all__ += ["DeleteAccount", "Grant", "ListAccounts", "ListTokens", "LogIn", "LogOut", "NewToken", "RevokeToken"]
+__all__ += ["ShowAccount", "SigningKey", "SigningKeys", "TokenView"]
+
+AccountName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
+Password: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]
+Secret: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+# -------------------------------------------------------------------- answers
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """Who somebody is, now that this has been checked."""
+
+    account: str
+    role: str
+    """Of `application.caller.ROLES`: what the account and, with a token, its scope permit together."""
+    session: str | None = None
+    """Id of the new session; only of `LogIn`."""
+    token: str | None = None
+    """Id of the token; only of `CheckToken`."""
+
+
+class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that front processes sign cookies with."""
+
+    id: str
+    secret: str
+    """Hexadecimal, 32 bytes."""
+
+
+class AccountView(msgspec.Struct, frozen=True, kw_only=True):
+    """An account, as operators see it."""
+
+    number: int
+    """Never used again for another account."""
+    name: str
+    role: str
+    has_password: bool
+    enabled: bool = True
+    locked: bool = False
+    """Because of wrong passwords; it ends by itself."""
+    last_log_in: float | None = None
+    """Seconds since the Unix epoch, like all times."""
+    last_failure: float | None = None
+
+
+class TokenView(msgspec.Struct, frozen=True, kw_only=True):
+    """A token, as its owner and operators see it: never the secret."""
+
+    id: str
+    account: str
+    role: str
+    """The most that it permits; less where the account may less."""
+    note: str
+    created_at: float
+    expires_at: float
+    last_used_at: float | None = None
+
+
+class NewToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that has just been made; its secret is told this once."""
+
+    secret: str
+    view: TokenView
+
+
+# -------------------------------------------------------------------- who somebody is
+
+
+class Ask(Command, frozen=True):
+    """The base of what front processes ask about their clients."""
+
+    permission = Permission.AUTHENTICATE
+    audited = False
+
+
+class LogIn(Ask, frozen=True, tag="log in"):
+    """Begin a session; `Grant`. `CredentialsError` where that fails, without a word about what is wrong."""
+
+    name: str
+    password: str
+    address: str | None = None
+
+
+class LogOut(Ask, frozen=True, tag="log out"):
+    """End a session; harmless where there is none."""
+
+    repeatable = True
+
+    session: Secret
+
+
+class CheckPassword(Ask, frozen=True, tag="check password"):
+    """`Grant` without a session, or `CredentialsError`."""
+
+    name: str
+    password: str
+    address: str | None = None
+
+
+class CheckToken(Ask, frozen=True, tag="check token"):
+    """`Grant` with the id of the token, or `CredentialsError`."""
+
+    repeatable = True
+
+    secret: str
+    address: str | None = None
+
+
+class SigningKeys(Ask, frozen=True, tag="signing keys"):
+    """List of `SigningKey`, the one to sign with first."""
+
+    changes = False
+    repeatable = True
+
+
+# -------------------------------------------------------------------- what operators do
+
+
+class ListAccounts(Command, frozen=True, tag="list accounts"):
+    """List of `AccountView`, by name."""
+
+    permission = Permission.STOP
+    changes = False
+    repeatable = True
+    audited = False
+
+
+class OfAccount(Command, frozen=True):
+    """The base of what is done with one account; only administrators may."""
+
+    permission = Permission.STOP
+
+    name: AccountName
+
+
+class ShowAccount(OfAccount, frozen=True, tag="show account"):
+    """`AccountView`."""
+
+    changes = False
+    repeatable = True
+    audited = False
+
+
+class CreateAccount(OfAccount, frozen=True, tag="create account"):
+    """`AccountView` of a new account; without a password it can only be used by tokens."""
+
+    role: str = "user"
+    password: Password | None = None
+    enabled: bool = True
+
+
+class ChangeAccount(OfAccount, frozen=True, tag="change account"):
+    """`AccountView` after what is not None has been changed. `unlock` forgets wrong passwords."""
+
+    new_name: AccountName | None = None
+    role: str | None = None
+    password: Password | None = None
+    enabled: bool | None = None
+    unlock: bool = False
+
+
+class DeleteAccount(OfAccount, frozen=True, tag="delete account"):
+    """Delete an account with its sessions and tokens; its jobs go on by their leases."""
+
+
+class CreateToken(OfAccount, frozen=True, tag="create token"):
+    """`NewToken` of an account."""
+
+    role: str | None = None
+    """The most that it permits; None for all that the account may."""
+    days: Annotated[float, Meta(gt=0, le=3660)] = 365.0
+    note: Annotated[str, Meta(max_length=256)] = ""
+
+
+class ListTokens(Command, frozen=True, tag="list tokens"):
+    """List of `TokenView`, of one account or of all, the newest first."""
+
+    permission = Permission.STOP
+    changes = False
+    repeatable = True
+    audited = False
+
+    name: AccountName | None = None
+
+
+class RevokeToken(Command, frozen=True, tag="revoke token"):
+    """`TokenView` of a token that does not work any more."""
+
+    permission = Permission.STOP
+
+    id: Secret
