@@ -65,7 +65,7 @@ def test_the_reference_lists_every_column_of_the_state(table: str) -> None:
 
 def test_the_reference_lists_every_fact_of_the_state() -> None:
     controller = Controller()
-    controller.machines = {"NAME": Machine.single_board("NAME", bmp_ip="bmp", spinnaker_ip="board")}
+    controller.import_machines([Machine.single_board("NAME", bmp_ip="bmp", spinnaker_ip="board")])
     job_id = controller.create_job(owner="OWNER")
     for switch in controller.take_switches():
         controller.switched(Outcome(switch.operation))
@@ -74,10 +74,10 @@ def test_the_reference_lists_every_fact_of_the_state() -> None:
     controller.disable_frame("NAME", (0, 0), reason="why", by="who")
     controller.emergency_stop(reason="why", by="who")
     gone = Machine.single_board("GONE", bmp_ip="gone", spinnaker_ip="gone-board")
-    controller.machines = {**controller.machines, "GONE": gone}
+    controller.machines = {"GONE": gone}
     controller.disable_board("GONE", (0, 0, 0), reason="why", by="who")
     controller.disable_frame("GONE", (0, 0), reason="why", by="who")
-    controller.machines = {"NAME": controller.machines["NAME"]}
+    controller.machines = {}
     listed = set(cells(section(page("reference/state-schema.md"), "## `facts`: all else"))) - {"name", "value"}
     assert set(controller.snapshot().facts) == {
         name.replace("CABINET/FRAME", "0/0").replace("NUMBER", "0").replace("BMP", "gone") for name in listed

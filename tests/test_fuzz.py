@@ -7,6 +7,7 @@ kind is tried for 10 s, and `make fuzz` tries more, for `FUZZ_SECONDS`. What was
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import struct
 import tempfile
@@ -22,6 +23,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from spalloc_server.config.definitions import names_in, read_definitions, to_toml
 from spalloc_server.config.options import Limits
 from spalloc_server.config.settings import Configuration, board_locations_from_spinner
 from spalloc_server.config.toml import read_toml
@@ -62,6 +64,7 @@ LINES = [
 ]
 CSV = b"cabinet,frame,board,x,y\n0,0,0,0,0\n0,0,1,8,4\n0,0,2,4,8\n"
 TOML = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.toml")) if path.name != "faults.toml"]
+DEFINITIONS = [path.read_bytes() for path in sorted((Path(__file__).parent / "data" / "definitions").glob("*.json"))]
 PACKETS = [Request(3, 0, 7, 1, 2, 3, b"xyz").encode(), Response(0x80, 7, Version().encode()).encode(bytes(26))]
 
 DAMAGE = st.one_of(
@@ -262,6 +265,63 @@ def test_config_files_are_a_configuration_or_an_error_that_names_the_file() -> N
             assert str(path) in problem
 
         fuzz(damaged(TOML), check)
+
+
+VALUES: st.SearchStrategy[object] = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-1, 25),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=5),
+        st.sampled_from(["[x:0,y:0,z:0]", "[c:0,f:0]", "[c:0,f:0,b:0]", "north", "1.2.3.4", "m"]),
+    ),
+    lambda some: (
+        st.lists(some, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["x", "y", "z", "c", "f", "b", "[x:0,y:0,z:0]", "[c:0,f:0]"]), some, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@st.composite
+def misused(draw: st.DrawFn) -> bytes:
+    """Good definitions with other values in places where there are values."""
+    file = json.loads(draw(st.sampled_from(DEFINITIONS)))
+    for _ in range(draw(st.integers(1, 3))):
+        place = file
+        while True:
+            keys = list(place) if isinstance(place, dict) else range(len(place))
+            key = draw(st.sampled_from(keys))
+            if not isinstance(place[key], dict | list) or not place[key] or draw(st.integers(0, 3)) == 0:
+                break
+            place = place[key]
+        place[key] = draw(VALUES)
+    return json.dumps(file).encode()
+
+
+def test_machine_definitions_are_a_configuration_that_toml_can_hold_or_an_error_of_a_few_words() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "hall.toml"
+
+        def check(content: bytes) -> None:
+            text = content.decode(errors="surrogateescape")
+            assert all(len(name) <= 100 for name in names_in(text))
+            problem = "?"
+            try:
+                configuration = read_definitions(text)
+                path.write_text(to_toml(configuration), encoding="utf-8")
+                assert read_toml(path) == configuration
+            except ConfigurationError as error:
+                problem = str(error)
+            msgspec.json.encode(problem)
+            assert 0 < len(problem) < 10_000
+
+        fuzz(damaged(DEFINITIONS), check)
+        fuzz(misused(), check)
 
 
 def test_wiring_files_are_locations_or_an_error_that_names_the_file() -> None:

@@ -273,6 +273,8 @@ class Controller:
         """Start jobs on a machine again; also on one that has gone, should it come back. Return the note."""
         return operations.set_drained(self.engine, machine, None)
 
+    import_machines = _of_engine(operations.import_machines)
+    remove_machine = _of_engine(operations.remove_machine)
     power_cycle = _of_engine(operations.power_cycle)
     kill = _of_engine(operations.kill)
     emergency_stop = _of_engine(operations.emergency_stop)
@@ -289,6 +291,15 @@ class Controller:
     @machines.setter
     def machines(self, machines: Mapping[str, Machine]) -> None:
         self.configure(dataclasses.replace(self.state.configuration, machines=list(machines.values())))
+
+    def bmps(self) -> set[str]:
+        """Return the hosts of the BMPs of all machines."""
+        return {host for machine in self.state.machines.values() for host in machine.bmp_ips.values()}
+
+    @property
+    def imported(self) -> Mapping[str, Machine]:
+        """Those machines that were imported, and are not of the configuration."""
+        return MappingProxyType(self.state.imported)
 
     configure = _of_engine(Engine.configure)
     switched = _of_engine(Engine.switched)

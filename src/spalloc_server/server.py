@@ -232,7 +232,7 @@ class Server(InThread):
         controller, hardware, defects = self.controller, self._hardware, self.defects
         self._time = Expiry(controller, self._hold, defects)
         subscriptions = Subscriptions()
-        act = Consequences(hardware, subscriptions, self._job_log, reports.outcome, defects).act
+        act = Consequences(hardware, controller, subscriptions, self._job_log, reports.outcome, defects).act
         commits = self._commits = Commits(controller, self._journal, act=act, defects=defects)
         application = Application(controller, hardware, commits, subscriptions, hold=self._hold, defects=defects)
         self._application, application.about = application, self._about
@@ -345,13 +345,15 @@ class Server(InThread):
         self._service.acceptor.tls = self._source.tls
         self._application.authorisation.access = configuration.access
         self._application.admission.configure(configuration.limits)
-        before, live = self.controller.machines, self.controller.live_jobs()
+        before, live, imported = self.controller.machines, self.controller.live_jobs(), self.controller.imported
         self.controller.configure(configuration)
+        if opposed := sorted(imported.keys() - self.controller.imported.keys()):
+            log.warning("the configuration takes the place of imported machines", machines=opposed)
         if ended := sorted(live - self.controller.live_jobs()):
             gone = vanishing(before, self.controller.machines)
             log.warning("the configuration ends jobs", jobs=len(ended), machines=gone, job_ids=ended[:NAMED_JOBS])
         self._hardware.set_timings(self._timings or Timings.of(configuration.hardware))
-        self._hardware.watch({host for machine in configuration.machines for host in machine.bmp_ips.values()})
+        self._hardware.watch(self.controller.bmps())
         return len(ended)
 
     # ---------------------------------------------------------------- from the core to the world

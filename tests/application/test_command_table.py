@@ -47,6 +47,8 @@ TABLE = {
     "enable frame": "operate ca",
     "drain": "operate craR",
     "undrain": "operate ca",
+    "import machines": "operate cat",
+    "remove machine": "operate cat",
     "emergency-stop": "stop craR",
     "resume": "stop ca",
     "power-cycle": "operate cah",

@@ -16,6 +16,7 @@ import structlog
 from spalloc_server.application import commands
 from spalloc_server.application.caller import ROLES, Caller, Permission
 from spalloc_server.application.commands import AnyCommand, Command, Kind
+from spalloc_server.config.definitions import read_definitions
 from spalloc_server.core.model.request import Request as JobRequest
 from spalloc_server.errors import SpallocServerError, StorageError
 from spalloc_server.frontends.local_api import socket_path
@@ -30,6 +31,8 @@ FULL = "the disk is full"
 A_BOARD: dict[str, Any] = {"machine": "m", "x": 1, "y": 1, "z": 2}
 CLOSED: dict[str, Any] = {"machine": "n", "x": 0, "y": 0, "z": 0}
 FRAME: dict[str, Any] = {"machine": "m", "cabinet": 0, "frame": 0}
+DESK = (Path(__file__).parents[1] / "data" / "definitions" / "single-board-example.json").read_text()
+DESK = DESK.replace("my-board", "desk")
 EVERY_COMMAND = list(get_args(AnyCommand))
 
 
@@ -88,6 +91,17 @@ EXAMPLES = [
     Example(commands.EnableFrame(machine="n", cabinet=0, frame=0), lambda it: len(it) == 3, ("boards",)),
     Example(commands.Drain(machine="m", reason="moving"), _null, ("drained",)),
     Example(commands.Undrain(machine="n"), lambda it: it["by"] == "eve", ("drained",)),
+    Example(
+        commands.ImportMachines(definitions=DESK),
+        lambda it: [machine["name"] for machine in it] == ["desk"],
+        ("boards",),
+    ),
+    Example(
+        commands.RemoveMachine(machine="desk"),
+        _null,
+        ("boards",),
+        lambda house: house.core.import_machines(read_definitions(DESK).machines),
+    ),
     Example(commands.EmergencyStop(reason="smoke"), _null, ("jobs", "boards", "stopped")),
     Example(
         commands.Resume(),

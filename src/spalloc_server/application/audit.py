@@ -11,8 +11,6 @@ import asyncio
 import time
 from collections.abc import Callable
 
-import msgspec
-
 from spalloc_server.application.caller import Caller
 from spalloc_server.application.commands import Command
 from spalloc_server.application.commits import Commits
@@ -67,4 +65,4 @@ class Audit:
 
 
 def _facts(caller: Caller, command: Command) -> dict[str, object]:
-    return {"by": caller.shown, "door": caller.door, "address": caller.address, **msgspec.to_builtins(command)}
+    return {"by": caller.shown, "door": caller.door, "address": caller.address, **command.told()}

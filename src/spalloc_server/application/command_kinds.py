@@ -8,7 +8,7 @@ waits for its commit and is audited.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, NamedTuple, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -47,6 +47,10 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Whether it waits for hardware: for `Application.ask_hardware`."""
     takes_long: ClassVar[bool] = False
     """Whether it may take a millisecond or more, so that a door lets others in between."""
+
+    def told(self) -> dict[str, Any]:
+        """Return what the audit tells of it."""
+        return dict(msgspec.to_builtins(self))
 
 
 class Look(Command, frozen=True):

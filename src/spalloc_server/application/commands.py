@@ -33,6 +33,7 @@ from spalloc_server.application.command_kinds import (
     Use,
     Whole,
 )
+from spalloc_server.config.definitions import names_in
 from spalloc_server.core.model import Request
 from spalloc_server.core.model.arguments import DEFAULT_KEEPALIVE
 
@@ -53,6 +54,7 @@ __all__ += [
     "EnableFrame",
     "GetJobMachineInfo",
     "GetJobState",
+    "ImportMachines",
     "JobRevisions",
     "Jobs",
     "KeepAlive",
@@ -63,6 +65,7 @@ __all__ += [
     "PowerCycle",
     "PowerOffJob",
     "PowerOnJob",
+    "RemoveMachine",
     "ReportProblem",
     "Resume",
     "SetBlacklist",
@@ -234,6 +237,27 @@ class Undrain(Command, frozen=True, tag="undrain"):
     machine: str
 
 
+class ImportMachines(Command, frozen=True, tag="import machines"):
+    """Add machines that the configuration does not have. List of their `MachineView`."""
+
+    takes_long = True
+
+    definitions: str
+    """Machine definitions in JSON, see `config.definitions`; their settings of the server are left aside."""
+
+    def told(self) -> dict[str, Any]:
+        """Return the names of the machines; the whole definitions are in the state."""
+        return {"command": "import machines", "machines": names_in(self.definitions)}
+
+
+class RemoveMachine(Command, frozen=True, tag="remove machine"):
+    """Remove a machine that was imported, and end its jobs."""
+
+    takes_long = True
+
+    machine: str
+
+
 class EmergencyStop(Safeguard, frozen=True, tag="emergency-stop"):
     """Switch everything off. The `Note` that this replaces, or None."""
 
@@ -311,6 +335,8 @@ AnyCommand: TypeAlias = (
     | EnableFrame
     | Drain
     | Undrain
+    | ImportMachines
+    | RemoveMachine
     | EmergencyStop
     | Resume
     | PowerCycle

@@ -22,11 +22,12 @@ from spalloc_server.application.caller import Caller
 from spalloc_server.application.commands import Key, Kind
 from spalloc_server.application.subscriptions import Subscriptions
 from spalloc_server.application.views import TemperaturesView
+from spalloc_server.config.definitions import read_definitions
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
-from spalloc_server.core.model import BoardView, Request
-from spalloc_server.errors import BusyError, HardwareError, RequestError
+from spalloc_server.core.model import BoardView, MachineView, Request
+from spalloc_server.errors import BusyError, ConfigurationError, HardwareError, RequestError
 from spalloc_server.hardware.blacklist import read_blacklist
 from spalloc_server.hardware.switchboard import Hardware
 
@@ -72,6 +73,13 @@ def _is_bad(view: BoardView) -> bool:
     return view.state != "dead" and bool(view.out_of_service or view.failures or view.reports or view.strikes)
 
 
+def _import_machines(core: Controller, _caller: Caller, command: commands.ImportMachines) -> list[MachineView]:
+    try:
+        return core.import_machines(read_definitions(command.definitions).machines)
+    except ConfigurationError as error:
+        raise RequestError(str(error)) from error
+
+
 def _disable_frame(core: Controller, caller: Caller, command: commands.DisableFrame) -> list[BoardView]:
     frame = command.cabinet, command.frame
     return core.disable_frame(command.machine, frame, reason=command.reason, by=caller.shown)
@@ -113,6 +121,8 @@ PERFORM: Mapping[type[commands.Command], Callable[[Controller, Caller, Any], Any
     commands.EnableFrame: lambda core, _, c: core.enable_frame(c.machine, (c.cabinet, c.frame)),
     commands.Drain: lambda core, caller, c: core.drain(c.machine, reason=c.reason, by=caller.shown),
     commands.Undrain: lambda core, _, c: core.undrain(c.machine),
+    commands.ImportMachines: _import_machines,
+    commands.RemoveMachine: lambda core, _, c: core.remove_machine(c.machine),
     commands.EmergencyStop: lambda core, caller, c: core.emergency_stop(reason=c.reason, by=caller.shown),
     commands.Resume: lambda core, *_: core.resume(),
 }

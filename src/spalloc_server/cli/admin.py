@@ -16,6 +16,7 @@ __all__ = ["main"]
 COMMANDS = {
     "demo": ("demo", "A simulated million-core machine and a server, ready for real clients."),
     "check-config": ("check_config", "Check a config file, and tell what it would change."),
+    "import-machines": ("definitions", "Turn the Java server's machine definitions into a config file."),
     "simulate-hardware": ("simulate_hardware", "Simulated BMPs on this computer, so that a server needs no hardware."),
     "simulate": ("simulate", "A trace of jobs through the scheduler, in virtual time."),
     "status": ("operators", "How a running server is, at one glance."),
@@ -30,6 +31,8 @@ COMMANDS = {
     "frame": ("operators", "The same for a frame of boards."),
     "drain": ("operators", "Start no more jobs on a machine."),
     "undrain": ("operators", "Start jobs on a machine again."),
+    "add-machines": ("definitions", "Add machines to a running server, from the Java server's definitions."),
+    "remove-machine": ("definitions", "Remove a machine that was added."),
     "power-cycle": ("operators", "Switch a board that nobody has on, verify it, and switch it off."),
     "read-temperatures": ("operators", "Temperatures, fans and supply of boards."),
     "blacklist": ("operators", "What is broken on a board, as its own flash says."),

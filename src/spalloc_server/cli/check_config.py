@@ -70,7 +70,8 @@ def _changes(configuration: Configuration, core: Controller) -> list[str]:
     jobs = core.list_jobs()
     core.configure(configuration)
     left = {job.job_id for job in core.list_jobs()}
-    lines = compare(before, configuration).lines() or ["no machine would change"]
+    after = replace(configuration, machines=list(core.machines.values()))
+    lines = compare(before, after).lines() or ["no machine would change"]
     lines += [
         f"job {job.job_id} of {job.owner} ({count(len(job.boards or ()), 'board')}) would end: "
         f"{core.get_job_state(job.job_id).reason}"

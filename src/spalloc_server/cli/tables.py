@@ -67,7 +67,8 @@ def show_machines(views: list[MachineView]) -> None:
 
 def _remarks(view: MachineView) -> str:
     later = view.out_of_service - view.boards.get("out of service", 0) - view.boards.get("on trial", 0)
-    remarks = [f"drained {noted(view.drained)}"] if view.drained else []
+    remarks = ["imported"] if view.imported else []
+    remarks += [f"drained {noted(view.drained)}"] if view.drained else []
     remarks += [f"{count(later, 'board')} more to go out of service when free"] if later > 0 else []
     return "; ".join(remarks)
 

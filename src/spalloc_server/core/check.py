@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spalloc_server.core.machine_facts import IMPORTED, machine_from_fact
 from spalloc_server.core.model import JobState
 from spalloc_server.core.state import State
 
@@ -21,6 +22,9 @@ def check(state: State) -> None:
     assert state.retired.keys().isdisjoint(state.jobs)
     _check_jobs_and_boards(state)
     _check_closures(state)
+    defined = {name.removeprefix(IMPORTED): fact for name, fact in state.facts.items() if name.startswith(IMPORTED)}
+    assert {name: machine_from_fact(fact) for name, fact in defined.items()} == state.imported
+    assert all(state.machines.get(name) == machine for name, machine in state.imported.items())
 
 
 def _check_jobs_and_boards(state: State) -> None:

@@ -23,9 +23,9 @@ __all__ = ["KEPT_FACTS", "STOPPED", "Closures", "drained_fact", "frame_fact", "i
 STOPPED = "stopped"
 """The fact of an emergency stop."""
 
-KEPT_FACTS = ("next_id", "disabled", "drained", STOPPED, "machine", "machines", "board", "away")
-"""Facts that outlive a cold start, by the first part of their names: numbers of jobs are never used twice, and what
-operators have closed stays closed, wherever the configuration has that hardware by now."""
+KEPT_FACTS = ("next_id", "disabled", "drained", STOPPED, "machine", "machines", "imported", "board", "away")
+"""Facts that outlive a cold start, by the first part of their names: numbers of jobs are never used twice, imported
+machines stay, and what operators have closed stays closed, wherever the configuration has that hardware by now."""
 
 
 class Closures:

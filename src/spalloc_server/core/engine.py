@@ -22,9 +22,9 @@ from spalloc_server.coordinates import Board
 from spalloc_server.core import transitions
 from spalloc_server.core.defects import Contained
 from spalloc_server.core.job import Job
-from spalloc_server.core.machine_facts import machine_to_fact
+from spalloc_server.core.machine_facts import IMPORTED, machine_to_fact
 from spalloc_server.core.model import NO_JOB, JobState, Outcome
-from spalloc_server.core.reconfiguration import allocation_there, move_records, places_of
+from spalloc_server.core.reconfiguration import allocation_there, move_records, places_of, unopposed
 from spalloc_server.core.state import State
 from spalloc_server.core.undo import Undo
 
@@ -53,9 +53,16 @@ class Engine:
     # ---------------------------------------------------------------- configuration
 
     def configure(self, configuration: Configuration) -> None:
-        """Apply a configuration as one step; what is running on machines that stay is left alone."""
+        """Apply a configuration as one step; what is running on machines that stay is left alone.
+
+        Imported machines stay, behind those of the configuration, unless that has one of their names or addresses.
+        """
+        self.apply(configuration, unopposed(configuration.machines, self.state.imported))
+
+    def apply(self, configuration: Configuration, imported: dict[str, Machine]) -> None:
+        """Apply a configuration, and imported machines besides, as one step."""
         state, now, before = self.state, self.state.clock(), self.state.machines
-        machines = {machine.name: machine for machine in configuration.machines}
+        machines = {machine.name: machine for machine in configuration.machines} | imported
         kept = {name: old for name, old in before.items() if name in machines and old.same_hardware(machines[name])}
         gone = {name: machine for name, machine in before.items() if name not in kept}
         came = [machine for name, machine in machines.items() if name not in kept]
@@ -72,7 +79,7 @@ class Engine:
             undo.attributes(state, state.boards, state.quotas, *state.scheduler.settings())
             undo.contents(state.facts, state.outbox.facts, state.outbox.changed_machines)
             move_records(state, gone.values(), came, undo)
-            self._take_over(configuration, machines)
+            self._take_over(configuration, machines, imported)
         for name in gone:
             with self.contained("what was under way on a machine that has gone"):
                 state.self_tests.break_off(name)
@@ -94,17 +101,25 @@ class Engine:
             transitions.forget_retired(state)
         self.follow(now, go_on=True)
 
-    def _take_over(self, configuration: Configuration, machines: dict[str, Machine]) -> None:
+    def _take_over(
+        self, configuration: Configuration, machines: dict[str, Machine], imported: dict[str, Machine]
+    ) -> None:
         """Change settings and machines; jobs are left as they are."""
         state, before = self.state, self.state.machines
         facts: dict[str, Any] = {f"machine/{name}": None for name in before if name not in machines}
         changed = [machine for name, machine in machines.items() if before.get(name) != machine]
         facts |= {f"machine/{machine.name}": machine_to_fact(machine) for machine in changed}
+        facts |= {f"{IMPORTED}{name}": None for name in state.imported if name not in imported}
+        facts |= {
+            f"{IMPORTED}{name}": machine_to_fact(machine)
+            for name, machine in imported.items()
+            if name not in state.imported
+        }
         for name, fact in (*facts.items(), ("machines", list(machines))):
             transitions.set_fact(state, name, fact)
         state.outbox.changed_machines.update(machine.name for machine in changed)
         state.outbox.changed_machines.update(before.keys() - machines.keys())
-        state.configuration, state.machines = configuration, machines
+        state.configuration, state.machines, state.imported = configuration, machines, imported
         state.boards.health = configuration.health
         state.quotas.limits = configuration.limits
         state.scheduler.set_policy(configuration.scheduling, configuration.seconds_before_free)

@@ -1,7 +1,8 @@
 """A machine as plain JSON, and back: what a restart compares the config file with.
 
 Theory of operation. The config may change while the server is down. So the state remembers the machines that its jobs
-are on; a restart first restores those, and then applies the config file just as a reload would.
+are on; a restart first restores those, and then applies the config file just as a reload would. Machines that were
+imported are in no config file: the state has their definitions a second time, so that either can be lost.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import Any
 from spalloc_server.config.machine import Machine
 from spalloc_server.links import Links
 
-__all__ = ["machine_from_fact", "machine_to_fact"]
+__all__ = ["IMPORTED", "machine_from_fact", "machine_to_fact"]
+
+IMPORTED = "imported/"
+"""How the names of the facts begin that define imported machines."""
 
 
 def machine_to_fact(machine: Machine) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""What operators do: boards, frames and machines out of service and back, and everything off in an emergency.
+"""What operators do: machines imported and removed, hardware out of service and back, everything off in an emergency.
 
 Theory of operation. Functions over an `Engine`. Each raises `RequestError` for what there is not, and one that raises
 anything has changed nothing (`undo`). What is closed stays closed (`closures`). Nothing here takes a running job's
-boards away, except `kill` and the emergency stop, which end jobs whatever becomes of that: a job that cannot be ended
-as it should be is given up (`Engine.finish`).
+boards away, except `kill`, the emergency stop and the removal of a machine, which end jobs whatever becomes of that: a
+job that cannot be ended as it should be is given up (`Engine.finish`).
 
 In an emergency everything is switched off, whether a job has it or not, and boards that are dead in the configuration
 but have a place in a frame too. Jobs that were being used end with the reason;
@@ -12,22 +12,26 @@ jobs that were not ready yet go back to the queue, where they and all new ones w
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from spalloc_server.config.machine import Frame, Machine
+from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board
 from spalloc_server.core import transitions, views
 from spalloc_server.core.closures import STOPPED, drained_fact, frame_fact, note_to_fact
 from spalloc_server.core.engine import Engine
-from spalloc_server.core.model import NO_JOB, BoardView, Note
+from spalloc_server.core.model import NO_JOB, BoardView, MachineView, Note
 from spalloc_server.core.state import State
 from spalloc_server.core.undo import Undo
-from spalloc_server.errors import RequestError
+from spalloc_server.errors import ConfigurationError, RequestError
 
 __all__ = [
     "emergency_stop",
+    "import_machines",
     "kill",
     "power_cycle",
+    "remove_machine",
     "resume",
     "set_board",
     "set_drained",
@@ -96,6 +100,32 @@ def power_cycle(engine: Engine, machine: str, board: Board) -> BoardView:
 
 
 # ---------------------------------------------------------------- machines, jobs, everything
+
+
+def import_machines(engine: Engine, machines: Collection[Machine]) -> list[MachineView]:
+    """Add machines behind those that there are; a configuration need not have them. All of them, or none."""
+    state = engine.state
+    for machine in machines:
+        if machine.name in state.machines:
+            whose = "imported" if machine.name in state.imported else "of the configuration"
+            told = f"there is a machine {machine.name!r} already, which is {whose}"
+            raise RequestError(f"{told}: remove that one, or give this one another name")
+    try:
+        Configuration([*state.machines.values(), *machines])
+    except ConfigurationError as error:
+        raise RequestError(str(error)) from error
+    engine.apply(state.configuration, state.imported | {machine.name: machine for machine in machines})
+    names = {machine.name for machine in machines}
+    return [view for view in views.machine_views(state) if view.name in names]
+
+
+def remove_machine(engine: Engine, machine: str) -> None:
+    """Remove a machine that was imported; its jobs end, unless their boards are on another machine."""
+    state = engine.state
+    views.machine_named(state, machine)
+    if machine not in state.imported:
+        raise RequestError(f"machine {machine!r} is of the configuration: take it out there, and reload")
+    engine.apply(state.configuration, {name: each for name, each in state.imported.items() if name != machine})
 
 
 def set_drained(engine: Engine, machine: str, note: Note | None) -> Note | None:

@@ -5,6 +5,8 @@ the same name stays as it is. Of all others each board is looked for among the m
 are all found on one of them, with the same addresses, the same chips as its user counts them, and the same links
 between them, goes on there; any other job ends. Records of boards, closed frames and drained machines go with the
 hardware likewise. What was said of a board or frame that is nowhere now waits for it (`away`).
+
+A machine that was imported gives way to one of the configuration that has its name, or one of its addresses.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from spalloc_server.config.hosts import canonical
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, board_down_link
 from spalloc_server.core import transitions
@@ -24,7 +27,7 @@ from spalloc_server.core.state import State
 from spalloc_server.core.undo import Undo
 from spalloc_server.links import Links
 
-__all__ = ["Places", "allocation_there", "move_records", "places_of"]
+__all__ = ["Places", "allocation_there", "move_records", "places_of", "unopposed"]
 
 Places: TypeAlias = Mapping[tuple[str, int], tuple[Machine, Board]]
 """{(BMP, number in the frame): where that board is}."""
@@ -33,6 +36,20 @@ Places: TypeAlias = Mapping[tuple[str, int], tuple[Machine, Board]]
 def places_of(machines: Iterable[Machine]) -> Places:
     """Where the boards of these machines are."""
     return {address(machine, board): (machine, board) for machine in machines for board in machine.board_locations}
+
+
+def unopposed(configured: Iterable[Machine], imported: Mapping[str, Machine]) -> dict[str, Machine]:
+    """Return the imported machines of which no machine of a configuration has the name or an address."""
+    if not imported:
+        return {}
+    taken = set().union(*map(_identities, configured))
+    return {name: machine for name, machine in imported.items() if taken.isdisjoint(_identities(machine))}
+
+
+def _identities(machine: Machine) -> set[tuple[str, str]]:
+    """What no other machine may have."""
+    hosts = {("BMP", canonical(host)) for host in machine.bmp_ips.values()}
+    return hosts | {("board", canonical(host)) for host in machine.spinnaker_ips.values()} | {("name", machine.name)}
 
 
 def allocation_there(machine: Machine, allocation: Allocation, places: Places) -> Allocation | None:

@@ -8,7 +8,8 @@ A row that makes no sense (`row_checks`), or that contradicts others, costs only
 (`set_aside`), and the rest goes on. A job whose row is set aside ends. Its boards, or those of a release, are switched
 off before they are given to anybody; where the row does not tell which they are, so is everything that nobody has. No
 board is ever given twice because of a bad row: the boards of jobs that live are claimed first, and who comes later for
-one of them loses it. A machine whose fact cannot be read is taken from the configuration, so that its jobs live on.
+one of them loses it. A machine whose fact cannot be read is taken from the configuration, so that its jobs live on; one
+that was imported, from its other fact.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from spalloc_server.core.boards.records import address
 from spalloc_server.core.closures import in_place_of
 from spalloc_server.core.engine import Engine
 from spalloc_server.core.job import Job
-from spalloc_server.core.machine_facts import machine_from_fact, machine_to_fact
+from spalloc_server.core.machine_facts import IMPORTED, machine_from_fact, machine_to_fact
 from spalloc_server.core.model import (
     NO_JOB,
     BoardRow,
@@ -174,11 +175,11 @@ class _Restoration:
             check_number(value, "the next job's number")
         elif name == "machines":
             msgspec.convert(value, list[str])
-        elif name.startswith("machine/"):
-            machine = machine_from_fact(value)
-            if name != f"machine/{machine.name}":
+        elif name.startswith(("machine/", IMPORTED)):
+            machine, kind = machine_from_fact(value), name.partition("/")[0]
+            if name != f"{kind}/{machine.name}":
                 raise ValueError(f"it describes the machine {machine.name!r}")
-            self._known[machine.name] = machine
+            (self._known if kind == "machine" else self._state.imported)[machine.name] = machine
         elif name.startswith("board/"):
             _, number, host = name.split("/", 2)
             check_board(record := msgspec.convert(value, BoardRow))
@@ -191,11 +192,16 @@ class _Restoration:
     def _restore_machines(self, configured: dict[str, Machine]) -> None:
         state = self._state
         known = self._known
+        for name in [str(row.key[0]) for row in self._bad if row.table == "facts"]:
+            if name.startswith(IMPORTED) and (machine := known.get(name.removeprefix(IMPORTED))) is not None:
+                state.imported[machine.name] = machine
+                transitions.set_fact(state, name, machine_to_fact(machine))
+        configured = state.imported | configured
         lost = {name.removeprefix("machine/") for name in state.facts if name.startswith("machine/")} - known.keys()
-        names = dict.fromkeys([*state.facts.get("machines", configured), *known, *sorted(lost)])
+        names = dict.fromkeys([*state.facts.get("machines", configured), *known, *sorted(lost), *state.imported])
+        state.imported = {name: state.imported[name] for name in names if name in state.imported}
         for name in names:
-            machine = known.get(name) or configured.get(name)
-            if machine is not None:
+            if (machine := known.get(name) or configured.get(name)) is not None:
                 state.machines[name] = machine
                 if name not in known:
                     transitions.set_fact(state, f"machine/{name}", machine_to_fact(machine))

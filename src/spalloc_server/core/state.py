@@ -47,6 +47,8 @@ class State:
         self.next_id = next_id
         self.machines: dict[str, Machine] = {}
         """By name, highest priority first."""
+        self.imported: dict[str, Machine] = {}
+        """Those of them that no configuration has, but that were imported; in order of their imports."""
         self.jobs: dict[int, Job] = {}
         """Those that live, oldest first."""
         self.retired: dict[int, JobRow] = {}

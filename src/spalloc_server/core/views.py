@@ -265,6 +265,7 @@ def _machine_view(state: State, machine: Machine) -> MachineView:
         out_of_service=len(out),
         frames=[view for frame in sorted(machine.frames) if (view := _frame_view(state, machine, frame))],
         drained=state.closures.drained.get(machine.name),
+        imported=machine.name in state.imported,
     )
 
 

@@ -1,9 +1,9 @@
 """Between core and hardware: what follows from a commit, and what the hardware reports.
 
-Theory of operation. `Consequences`: boards are switched, clients are told, and the log of jobs grows. One
-effect must not spoil another: each is done by itself, and what it raises is put on record
-(`defects`). A power-on that cannot even be begun counts as one that has failed, so that its job is placed elsewhere; a
-power-off is tried again, since its boards are given to nobody before it is done.
+Theory of operation. `Consequences`: boards are switched, BMPs are watched, clients are told, and the log of jobs grows.
+One effect must not spoil another: each is done by itself, and what it raises is put on record (`defects`). A power-on
+that cannot even be begun counts as one that has failed, so that its job is placed elsewhere; a power-off is tried
+again, since its boards are given to nobody before it is done.
 
 `Reports`: outcomes of power operations, and frames that fall silent or answer again, are told to the log and to the
 core.
@@ -33,12 +33,16 @@ SWITCH_AGAIN_SECONDS = 10.0
 _STOPPED = "stopped"
 """The fact that an emergency stop holds."""
 
+_MACHINES = "machines"
+"""The fact that tells which machines there are."""
+
 
 class Consequences:
     """Does the effects of batches.
 
     Args:
         hardware: switches boards.
+        controller: tells which BMPs there are.
         subscriptions: tell what has changed.
         job_log: is appended to.
         on_outcome: told the end of what the hardware was not able to begin.
@@ -48,12 +52,14 @@ class Consequences:
     def __init__(
         self,
         hardware: Hardware,
+        controller: Controller,
         subscriptions: Subscriptions,
         job_log: JobLog,
         on_outcome: Callable[[Outcome], None],
         defects: DefectLog,
     ) -> None:
         self._hardware = hardware
+        self._controller = controller
         self._subscriptions = subscriptions
         self._job_log = job_log
         self._job_lines = JobLines()
@@ -64,6 +70,9 @@ class Consequences:
         """Do the effects of a batch that is durable."""
         for switch in effects.switches:
             self._switch(switch)
+        if _MACHINES in effects.changes.facts:
+            with self._defects.contained("BMPs could not be watched"):
+                self._hardware.watch(self._controller.bmps())
         ended = [row.job_id for row in effects.changes.jobs.values() if row.ended_at is not None]
         with self._defects.contained("subscribers could not be told of changes"):
             self._subscriptions.publish(Kind.JOB, effects.jobs, ended)

@@ -44,6 +44,8 @@ class MachineView(msgspec.Struct, kw_only=True):
     frames: list[FrameView]
     """Those not in service."""
     drained: Note | None = None
+    imported: bool = False
+    """Whether it was imported, and is not of the configuration."""
 
 
 class BoardView(msgspec.Struct, kw_only=True):
