@@ -21,6 +21,7 @@ from spalloc_server.core.model.request import Request
 from spalloc_server.links import Links
 from tests.core import machine_oracle as oracle
 from tests.core.machines import a_machine
+from tests.core.oracle import BlockAt
 from tests.scamp_rule import Job, verdict
 from tests.worlds import World
 
@@ -135,12 +136,36 @@ def test_a_torus_is_a_machine_that_goes_around(world: World, boards: int, ratio:
         assert len(job.boards) >= boards
 
 
+def spanned(machine: Machine, block: BlockAt, boards: set[Board]) -> bool:
+    """Whether boards reach all ends of a block at which they do not go around the machine."""
+    return oracle.complete(machine, block, boards) or any(
+        oracle.spans(machine, block, boards, axes) for axes in oracle.rings(machine, block, boards)
+    )
+
+
+def test_a_rectangle_waits_for_a_machine_where_another_job_has_the_only_one() -> None:
+    dead = {(0, 0, 0), (0, 0, 1), (1, 1, 1)}
+    world = World(a_machine("m", 5, 2, dead_boards=dead))
+    holders = [world.create(*board, machine="m") for board in ((0, 0, 2), (0, 1, 0), (1, 0, 0))]
+    waiting = world.create(4, 1, max_dead_boards=100)
+    assert world.job(waiting) is None
+    assert world.controller.get_job_state(waiting).state == JobState.queued
+    for holder in holders:
+        world.destroy(holder)
+    job = world.job(waiting)
+    assert job is not None
+    assert verdict(job) == []
+
+
 @settings(max_examples=100, deadline=None)
 @given(worlds(), SIZES, SIZES, st.sampled_from([0, 1, 5, 100]), st.booleans())
 def test_a_rectangle_is_a_machine_if_any_is(world: World, width: int, height: int, dead: int, torus: bool) -> None:
     request = a_request(triads=(width, height), max_dead_boards=dead)
     fits = width <= world.machine.width and height <= world.machine.height
     blocks = list(oracle.whole_blocks(world.machine, request, free_boards(world))) if fits else []
+    idle = oracle.whole_blocks(world.machine, request, world.machine.live_boards) if fits else ()
+    if any(spanned(world.machine, *block) for block in idle):  # it waits for such a block, if none is free
+        blocks = [block for block in blocks if spanned(world.machine, *block)]
     job = world.job(world.create(width, height, max_dead_boards=dead, require_torus=torus))
     if job is None:
         assert torus or not blocks, "it waits, or was refused, and there is a place for it"
