@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 from unittest.mock import Mock
@@ -17,6 +18,7 @@ from spalloc_server.errors import StorageError
 from spalloc_server.storage.rows import Rows, read_facts
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import connect_to_read
+from tests.house import PATIENCE
 from tests.storage.journals import SqliteBench, stored, written
 from tests.storage.workload import a_job
 
@@ -31,6 +33,33 @@ async def test_batches_that_arrive_during_a_commit_go_together_into_the_next(tmp
     await stored(bench.journal, Changes(facts={"last": 1}))
     assert statements.count("COMMIT") <= 3
     await bench.journal.close()
+
+
+async def test_a_commit_waits_for_more_where_the_last_one_was_of_several_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, more_has_come = threading.Event(), threading.Event()
+
+    def sleep(seconds: float) -> None:
+        assert seconds < 0.001
+        waits.set()
+        assert more_has_come.wait(PATIENCE)
+
+    monkeypatch.setattr("spalloc_server.storage.sqlite.sleep", sleep)
+    journal = SqliteJournal.open(tmp_path / "state.db", read_request=read_request, loop=asyncio.get_running_loop())
+    await stored(journal, Changes(jobs={1: a_job(1)}), Changes(facts={"a": 1}))
+    await stored(journal, Changes(jobs={1: a_job(1)}))
+    assert not waits.is_set(), "one job alone waits for nothing"
+    await stored(journal, Changes(jobs={2: a_job(2), 3: a_job(3)}))
+    before = journal.count.number
+    first = asyncio.create_task(stored(journal, Changes(jobs={4: a_job(4)})))
+    assert await asyncio.to_thread(waits.wait, PATIENCE)
+    second = asyncio.create_task(stored(journal, Changes(jobs={5: a_job(5)})))
+    await asyncio.sleep(0)
+    more_has_come.set()
+    await asyncio.gather(first, second)
+    assert journal.count.number == before + 1
+    await journal.close()
 
 
 async def test_queries_on_history_follow_its_index(tmp_path: Path) -> None:

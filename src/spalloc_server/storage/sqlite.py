@@ -3,8 +3,10 @@
 Theory of operation. `write` encodes the rows in the caller's thread and puts them into a queue; it takes no lock and
 touches no disk. The writer thread takes all that is queued, merges it (the latest of each key wins), commits it in
 one transaction with one sync, and hands the outcome to the event loop. What failed to be committed stays with the
-thread and goes into the next transaction. When there is nothing to write and history is to be pruned, the thread
-deletes a few lines at a time, so that a write never waits for more than one such step.
+thread and goes into the next transaction. A commit costs about as much for one job as for many: so where the last one
+was of several, the thread waits shortly for more before the next (`GATHER_SECONDS`). When there is nothing to write and
+history is to be pruned, the thread deletes a few lines at a time, so that a write never waits for more than one such
+step.
 
 Each commit is counted, and so is a state from which commits are missing found out (`commit_count`). Before each commit,
 and whenever it is told to `retry`, the thread looks whether the files are still those that it has open (`files`).
@@ -24,6 +26,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import msgspec
@@ -41,6 +44,9 @@ __all__ = ["SqliteJournal"]
 
 MAX_GROUP = 10_000
 """Batches in one transaction."""
+
+GATHER_SECONDS = 0.0005
+"""The wait for more batches before a commit, where the last one was of several jobs."""
 
 PRUNE_ROWS = 500
 """Lines of history deleted in one step."""
@@ -93,6 +99,8 @@ class SqliteJournal:
         self._queue: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
         self._refused: dict[tuple[str, Any], Exception] = {}
         """Rows of the present group that the database refuses."""
+        self._crowded = False
+        """Whether the last commit was of several jobs."""
         self._prune_before: float | None = None
         self._closing = False
         self._closed = asyncio.Event()
@@ -238,6 +246,8 @@ class SqliteJournal:
         group: list[_Batch] = []
         with suppress(queue.Empty):
             group.append(self._queue.get(timeout=None if self._prune_before is None else PRUNE_PAUSE))
+            if self._crowded:
+                sleep(GATHER_SECONDS)
             while len(group) < MAX_GROUP:
                 group.append(self._queue.get_nowait())
         return group
@@ -273,7 +283,7 @@ class SqliteJournal:
             self._store(rows)
             return
         self._files.accept()
-        self.count = count
+        self.count, self._crowded = count, len(rows.jobs) > 1
         self._count_file.write(count)
 
     def _outcome_of(self, batch: _Batch) -> Committed | None:
