@@ -84,7 +84,8 @@ class OpenFiles:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._files = [(os.fspath(beside(path, ending)), _file_at(beside(path, ending))) for ending in _OPEN_PARTS]
-        self._sizes: dict[str, int] = {}
+        self._sizes = [0, 0]
+        """Of the database and its log."""
         self._written = 0
         """When the database was written, in nanoseconds; its log is, with each commit."""
         self._content: tuple[object, ...] | None = None
@@ -93,23 +94,31 @@ class OpenFiles:
     def accept(self) -> None:
         """Take them to be right as they are; to be called after each transaction of that connection."""
         with suppress(OSError):  # which `check` tells
-            self._sizes = {name: os.stat(name).st_size for name, _ in self._files[:2]}  # noqa: PTH116 - as below
-            if (written := self._path.stat().st_mtime_ns) != self._written:
+            found = [os.stat(name) for name, _ in self._files[:2]]  # noqa: PTH116 - as below
+            self._sizes = [file.st_size for file in found]
+            if (written := found[0].st_mtime_ns) != self._written:
                 self._written, self._content = written, _content(self._path)
 
     def check(self) -> None:
         """Raise `StorageError` where one of them has been removed, replaced or overwritten since."""
-        for name, file in self._files:
-            if (found := _file_at(name)) != file:
-                raise self._lost(name, "removed" if found is None else "replaced")
-        for name, size in self._sizes.items():
-            if os.stat(name).st_size < size:  # noqa: PTH116 - as below
+        all_found = [self._found(name, file) for name, file in self._files]
+        for (name, _), found, size in zip(self._files, all_found, self._sizes, strict=False):
+            if found.st_size < size:
                 raise self._lost(name, "cut short")
-        if (written := self._path.stat().st_mtime_ns) != self._written:
+        if (written := all_found[0].st_mtime_ns) != self._written:
             content = _content(self._path)
             if not _follows(content, self._content):
                 raise self._lost(self._files[0][0], "overwritten")
             self._written, self._content = written, content
+
+    def _found(self, name: str, file: tuple[int, int] | None) -> os.stat_result:
+        try:
+            found = os.stat(name)  # noqa: PTH116 - as below
+        except FileNotFoundError as exc:
+            raise self._lost(name, "removed") from exc
+        if (found.st_dev, found.st_ino) != file:
+            raise self._lost(name, "replaced")
+        return found
 
     @staticmethod
     def _lost(name: str, what: str) -> StorageError:

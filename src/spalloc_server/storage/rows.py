@@ -131,12 +131,17 @@ class Rows:
     def store(self, connection: sqlite3.Connection) -> None:
         """Write all of it, within the transaction that the caller has begun."""
         ended = [line for line in self.jobs.values() if line[_ENDED] is not None]
-        connection.executemany(_inserts["jobs"], [line for line in self.jobs.values() if line[_ENDED] is None])
-        connection.executemany(_deletes["jobs"], [line[:1] for line in ended])
-        connection.executemany(_inserts["history"], ended)
+        work = [
+            (_inserts["jobs"], [line for line in self.jobs.values() if line[_ENDED] is None]),
+            (_deletes["jobs"], [line[:1] for line in ended]),
+            (_inserts["history"], ended),
+        ]
         for table, lines in (("boards", self.boards), ("releases", self.releases), ("facts", self.facts)):
-            connection.executemany(_deletes[table], [key for key, line in lines.items() if line is None])
-            connection.executemany(_inserts[table], [line for line in lines.values() if line is not None])
+            work.append((_deletes[table], [key for key, line in lines.items() if line is None]))
+            work.append((_inserts[table], [line for line in lines.values() if line is not None]))
+        for statement, some in work:
+            if some:  # each statement waits several times for other threads, even where it has nothing to do
+                connection.executemany(statement, some)
 
 
 REFUSALS = (
@@ -195,24 +200,33 @@ _allocation_fields: Callable[[Allocation], tuple[Any, ...]] = attrgetter(*_ALLOC
 _board_fields: Callable[[BoardRow], tuple[Any, ...]] = attrgetter(*TABLES["boards"])
 _release_fields: Callable[[ReleaseRow], tuple[Any, ...]] = attrgetter(*TABLES["releases"])
 _NOWHERE = (None,) * len(_ALLOCATION_FIELDS)
+_AS_IT_IS = frozenset({type(None), bool, float})
+"""Types of which SQLite takes any value: most columns have one of them, and it is quicker to look than to call."""
+_json = msgspec.json.Encoder().encode
 
 
 def _encode_job(job: JobRow) -> Line:
     place = _NOWHERE if job.allocation is None else _allocation_fields(job.allocation)
-    return tuple(map(_column, _job_fields(job) + place))
+    return _line(_job_fields(job) + place)
 
 
 def _encode(row: _Row | None, fields: Callable[[_Row], tuple[Any, ...]]) -> Line | None:
-    return None if row is None else tuple(map(_column, fields(row)))
+    return None if row is None else _line(fields(row))
+
+
+def _line(values: tuple[Any, ...]) -> Line:
+    return tuple([value if type(value) in _AS_IT_IS else _column(value) for value in values])
 
 
 def _column(value: Any) -> str | int | float | None:
-    if isinstance(value, _COMPOUND):
-        return msgspec.json.encode(value).decode()
     if isinstance(value, str):
-        value.encode()  # raises for lone surrogates, which SQLite refuses
-    elif isinstance(value, int) and not -_MAX_INTEGER <= value <= _MAX_INTEGER:
-        raise OverflowError(f"{value} is too large")
+        if not value.isascii():
+            value.encode()  # raises for lone surrogates, which SQLite refuses
+    elif isinstance(value, int):
+        if not -_MAX_INTEGER <= value <= _MAX_INTEGER:
+            raise OverflowError(f"{value} is too large")
+    elif isinstance(value, _COMPOUND):
+        return _json(value).decode()
     return value  # type: ignore[no-any-return]
 
 

@@ -88,7 +88,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
-        connection.execute("COMMIT")
+        connection.commit()  # which waits for other threads once; `execute("COMMIT")`, three times
     except BaseException:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
