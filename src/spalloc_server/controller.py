@@ -30,7 +30,7 @@ from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board, Location
 from spalloc_server.core import commands, operations, restore, set_aside, transitions, views
 from spalloc_server.core.check import check
-from spalloc_server.core.defects import Defects
+from spalloc_server.core.defects import Contained, Defects
 from spalloc_server.core.engine import Engine
 from spalloc_server.core.model import (
     BoardFailure,
@@ -56,6 +56,7 @@ from spalloc_server.errors import RequestError
 __all__ = [
     "BoardFailure",
     "Changes",
+    "Contained",
     "Controller",
     "Defects",
     "Effects",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
-from spalloc_server.controller import Defects
+from spalloc_server.controller import Contained, Defects
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["DefectLog"]
@@ -83,13 +83,12 @@ class DefectLog:
             facts: dict[str, object] = {"doing": defect.doing, **({"job": defect.job_id} if defect.job_id else {})}
             self.note("a part of the core failed", defect.error, **facts)
 
-    @contextmanager
-    def contained(self, event: str, **facts: object) -> Iterator[None]:
+    def contained(self, event: str, **facts: object) -> Contained[dict[str, object]]:
         """Note what is raised within, and go on behind."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - whatever it is, the server goes on
-            self.note(event, error, **facts)
+        return Contained(self._note, event, facts)
+
+    def _note(self, event: str, error: Exception, facts: dict[str, object]) -> None:
+        self.note(event, error, **facts)
 
     def begin(self, loop: TaskMaker, task: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begin to do `work` in a task of `loop`, or of a task group; note what it raises."""

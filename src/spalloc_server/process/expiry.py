@@ -51,22 +51,28 @@ class Expiry:
         self._defects = defects or DefectLog()
         self._not_before = 0.0
         self._wake: asyncio.TimerHandle | None = None
+        self._wake_at: float | None = None
+        """What it is set to."""
 
     def arm(self) -> None:
         """Have the core called when something is due; to be called whenever it may have changed."""
-        self.stop()
         wake_at: float | None = self._not_before
         with self._defects.contained("a part of the core failed", doing="when time is next to make a difference"):
             wake_at = self._controller.wake_at()
         if wake_at is not None:
-            delay = max(0.0, max(wake_at, self._not_before) - steady_time())
-            self._wake = asyncio.get_running_loop().call_later(delay, self._tick, 0.0)
+            wake_at = max(wake_at, self._not_before)
+        if wake_at != self._wake_at:
+            self.stop()
+            self._wake_at = wake_at
+            if wake_at is not None:
+                delay = max(0.0, wake_at - steady_time())
+                self._wake = asyncio.get_running_loop().call_later(delay, self._ring)
 
     def stop(self) -> None:
         """Leave the core alone until `arm` is called again."""
         if self._wake is not None:
             self._wake.cancel()
-            self._wake = None
+        self._wake = self._wake_at = None
 
     async def judge_leases(self, interval: Callable[[], float], all_have_a_turn: Callable[[], Awaitable[None]]) -> None:
         """End the jobs whose leases run out, looking every so many seconds, for ever.
@@ -82,6 +88,10 @@ class Expiry:
             for _ in range(READ_TURNS):
                 await all_have_a_turn()
             self._tick(noted)
+
+    def _ring(self) -> None:
+        self._wake = self._wake_at = None
+        self._tick(0.0)
 
     def _tick(self, expire_before: float) -> None:
         before = self._defects.count
