@@ -115,7 +115,8 @@ class Occupancy:
             boards=boards,
             single=request.single,
             wraps=wraps,
-            stopped=own_stopped_links(self.machine, block, boards, wraps),
+            # No link leads from a board to itself
+            stopped=() if request.single else own_stopped_links(self.machine, block, boards, wraps),
         )
 
     def serves_now(self, kind: Request) -> bool:

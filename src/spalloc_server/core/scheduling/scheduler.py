@@ -111,6 +111,8 @@ class Scheduler:
         Args:
             go_on: as for `run`.
         """
+        if self._queue.judged:
+            return []
         self._begin_step(go_on=go_on)
         for _ in range(MAX_FAILURES):
             try:
