@@ -92,7 +92,8 @@ class Connection(asyncio.Protocol):
         self._opened, self._lost = opened, lost
         self._adopted = state
         self._lines = LineReader(context.limits.line_bytes)
-        self._asked, self._request = b"", Request(Call(""))
+        self._asked: bytes | None = None
+        self._request = Request(Call(""))
         """The last line, unless it changed something, and what it asks for: programs ask the same again and again."""
         self._receiving = True
         self._encrypted = False
@@ -232,8 +233,7 @@ class Connection(asyncio.Protocol):
                     all_answered = True
                     break
                 commands += 1
-                if line and not line.isspace():
-                    goes_on = self._answer(line)
+                goes_on = self._answer(line)
                 if commands == TURN_COMMANDS and goes_on and self._lines:
                     self.take_turn(again=True)
                     break
@@ -251,12 +251,13 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, line: bytes) -> bool:
         """Answer a line; whether the next one may be answered in this turn."""
-        context, outgoing = self._context, self.outgoing
+        context, outgoing, request = self._context, self.outgoing, self._request
         if line != self._asked:
-            self._request = Request(decode(line))
+            if not line or line.isspace():
+                return True
+            self._request = request = Request(decode(line))
             self._asked = line
-        request = self._request
-        if delay := context.door.delay(self, request):
+        if request.creates and (delay := context.door.delay(self)):
             self._lines.put_back(line)
             self._delay = context.loop.call_later(max(delay, CREATE_SECONDS), self._answer_lines)
             return False
@@ -268,7 +269,7 @@ class Connection(asyncio.Protocol):
             context.waiting.append((commit, self))
         changes = request.asks is not None and request.asks.changes
         if changes:
-            self._asked = b""
+            self._asked = None
         if context.limits.commands_per_second and (delay := context.door.charge(self, request)):
             self._delay = context.loop.call_later(delay, self._answer_lines)
             return False

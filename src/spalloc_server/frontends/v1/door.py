@@ -35,6 +35,12 @@ class Request(msgspec.Struct):
     call: Call
     asks: Asked | None = None
     """What it asks for, once that is understood."""
+    creates: bool = False
+    """Whether it asks for a job."""
+
+    def __post_init__(self) -> None:
+        """Look once, since a program sends the same line again and again."""
+        self.creates = self.call.command == "create_job"
 
 
 def caller_at(host: str) -> Caller:
@@ -64,19 +70,19 @@ class Door:
         kind = Charged.KEEPALIVE if request.call.command == "job_keepalive" else Charged.COMMAND
         return self._application.admission.charge(client.caller.address or "", kind)
 
-    def delay(self, client: Client, request: Request) -> float:
-        """Seconds to wait before this request may be answered."""
-        if request.call.command != "create_job":
-            return 0.0
+    def delay(self, client: Client) -> float:
+        """Seconds to wait before a job may be made."""
         return self._application.admission.delay(client.caller.address or "", Charged.CREATE)
 
     def answer(self, client: Client, request: Request) -> tuple[bytes, int | None]:
         """(the line that answers `request`, the commit that it must wait for or None)."""
-        call = request.call
+        call, asks = request.call, request.asks
         try:
-            if request.asks is None:
-                request.asks = read(call)
-            return self._answer(client, request.asks)
+            if asks is None:
+                asks = request.asks = read(call)
+            if isinstance(asks, GetJobState):  # most are
+                return self._cached.job_state(client.caller, asks), None
+            return self._answer(client, asks)
         except RequestError as exc:
             return exception_reply(str(exc)), None
         except RecursionError:
@@ -96,8 +102,6 @@ class Door:
             self.subscriptions.subscribe(client, Key(kind, name))
 
     def _answer(self, client: Client, asks: Asked) -> tuple[bytes, int | None]:
-        if isinstance(asks, GetJobState):
-            return self._cached.job_state(client.caller, asks), None
         if isinstance(asks, KeepAlive):
             self._application.renew(client.caller, asks.job_id)
             return RETURN_NULL, None
