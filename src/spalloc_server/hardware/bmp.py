@@ -136,14 +136,14 @@ class Bmp(asyncio.DatagramProtocol):
         """
         policy = self._once if command in _ONCE else self._patient
         self.commands += 1
-        what = f"BMP {self.host} refuses {_name(Command, command)} for board {board}"
         for attempt in range(1, self.timings.refusal_tries + 1):
             request = Request(board, command, self._next_sequence(), arg1, arg2, arg3, data)
             async with self._lock:
                 response = await self._answer(request, policy, extra_s)
             if response.code == ResponseCode.OK:
                 return response.payload
-            refusal = f"{what}: {_name(ResponseCode, response.code)}"
+            what = f"{_name(Command, command)} for board {board}"
+            refusal = f"BMP {self.host} refuses {what}: {_name(ResponseCode, response.code)}"
             if response.code in _UNDECIDED and not policy.repeatable:
                 raise NoAnswer(refusal)
             if response.code not in _FOR_THE_MOMENT or attempt == self.timings.refusal_tries:
