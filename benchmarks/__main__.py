@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import boards, policies, queues, schedule, service, storage
+from benchmarks import boards, policies, proxy, queues, schedule, service, storage
 
 KINDS: Mapping[str, Callable[..., str | None]] = {
     "schedule": schedule.main,
@@ -15,6 +15,7 @@ KINDS: Mapping[str, Callable[..., str | None]] = {
     "storage": storage.main,
     "service": service.main,
     "boards": boards.main,
+    "proxy": proxy.main,
 }
 
 
