@@ -31,8 +31,8 @@ FINAL: Final = frozenset({"bad-request", "forbidden", "no-such", "bad-credential
 """Kinds of refusal that asking again does not change."""
 
 _CHIPS_PER_TRIAD: Final = 12
-_ANY_MACHINE: Final = 256
-"""Chips across that no machine has more of."""
+_OVERHANG: Final = 4
+"""Chips that the boards of a job without wrap-around reach beyond its triads."""
 
 
 class JobBoards:
@@ -57,15 +57,20 @@ class JobBoards:
 
     def ethernet_chip(self, x: int, y: int) -> Chip | None:
         """Return the Ethernet chip of the board that chip (x, y) is on; None where the job has no such board."""
-        if not (0 <= x < _ANY_MACHINE and 0 <= y < _ANY_MACHINE):
+        if not (0 <= x < self._width + _OVERHANG and 0 <= y < self._height + _OVERHANG):
             return None
-        # On a torus as large as this, and a multiple of the job's size, a chip is on one board and no edge is near.
-        across, up = self._width * _ANY_MACHINE, self._height * _ANY_MACHINE
+        across, up = 3 * self._width, 3 * self._height  # a torus on which all chips of the job are different ones
         here = board_to_chip(*chip_to_board(x, y, across, up))
         if here in self.hosts:
             return here
         there = (here[0] % self._width, here[1] % self._height)
         return there if there in self.hosts else None
+
+    def within_board(self, x: int, y: int, ethernet: Chip) -> Chip | None:
+        """Return chip (x, y) as counted from an Ethernet chip; None where it is not on that board."""
+        if self.ethernet_chip(x, y) != ethernet:
+            return None
+        return (x - ethernet[0]) % self._width, (y - ethernet[1]) % self._height
 
     def address(self, chip: Chip) -> str:
         """Return the IPv4 address of the board with this Ethernet chip; `RefusedError` where its name is not known."""
