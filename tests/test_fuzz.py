@@ -29,17 +29,23 @@ from spalloc_server.config.settings import Configuration, board_locations_from_s
 from spalloc_server.config.toml import read_toml
 from spalloc_server.controller import Controller
 from spalloc_server.errors import ConfigurationError
+from spalloc_server.frontends.http.asking import RefusedError
+from spalloc_server.frontends.http.boards import scamp
+from spalloc_server.frontends.http.boards.memory import BoardAccess
+from spalloc_server.frontends.http.boards.proxy import make_proxy
 from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.frontends.operators.service import Operators
 from spalloc_server.frontends.v1.commands import decode
 from spalloc_server.frontends.v1.door import Request as V1Request
 from spalloc_server.frontends.v1.lines import GarbageError, LineReader
-from spalloc_server.hardware.scp import BadPacket, Request, Response, Version
+from spalloc_server.hardware.scp import SCP_PORT, BadPacket, Request, Response, Version
 from spalloc_server.simulator import datagrams
 from spalloc_server.simulator.boot import BootReceiver, MalformedBoot
 from tests.application.house import House
 from tests.core.machines import a_machine
+from tests.frontends.http.boards.stand_in import FakeBoard, ProxyClient, StandIn, open_files, sub_machine, who
 from tests.frontends.v1.test_commands import Client as V1Client, a_door
+from tests.hardware.addresses import loopback_hosts
 from tests.simulator.machines import CLIENT, Client as BoardClient, boot_datagrams, machine
 from tests.simulator.test_applications import give_data, load, signal
 
@@ -189,6 +195,76 @@ def test_datagrams_are_parsed_or_refused(parse: Callable[[bytes], object]) -> No
             parse(datagram)
 
     fuzz(damaged(PACKETS) | st.binary(max_size=600), check)
+
+
+FRAMES = [
+    struct.pack("<5I", 0, 1, 0, 0, SCP_PORT),
+    struct.pack("<3I", 1, 2, 1),
+    struct.pack("<2I", 2, 1) + b"datagram",
+    struct.pack("<2I", 3, 3),
+    struct.pack("<5I", 4, 2, 0, 0, SCP_PORT) + b"datagram",
+]
+
+
+async def _forwarded(asking: StandIn, frames: list[bytes]) -> tuple[list[bytes], int]:
+    """What a client of the proxy is sent after these frames, and the status that its WebSocket is closed with."""
+    client = await ProxyClient(make_proxy(asking), caller=who()).accepted()
+    for frame in frames:
+        client.send(frame)
+    client.send(b"")  # the end
+    sent = []
+    while (event := await client.event())["type"] == "websocket.send":
+        sent.append(bytes(event["bytes"]))
+    await client.task
+    return sent, event["code"]
+
+
+def test_whatever_a_client_of_the_proxy_sends_is_done_or_closes_its_websocket() -> None:
+    with asyncio.Runner() as runner:
+        (host,) = loopback_hosts(1)
+        board = runner.run(_a_board(host))
+        asking = StandIn({1: sub_machine({(0, 0): host})})
+        runner.run(_forwarded(asking, FRAMES))
+        before = open_files()
+
+        def check(frames: list[bytes]) -> None:
+            sent, code = runner.run(_forwarded(asking, frames))
+            assert code in {1007, 1011}
+            assert len(sent) <= 2 * len(frames)
+            assert {message[0] for message in sent} <= {0, 1, 2, 3, 5}
+            assert all(8 <= len(message) <= 1008 for message in sent)
+            assert open_files() == before
+
+        fuzz(st.lists(st.sampled_from(FRAMES) | damaged(FRAMES), max_size=8), check)
+        runner.run(_closed(board))
+
+
+async def _a_board(host: str) -> FakeBoard:
+    return FakeBoard(host, SCP_PORT)
+
+
+async def _closed(board: FakeBoard) -> None:
+    board.close()
+
+
+def test_whatever_boards_answer_memory_is_read_or_an_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scamp, "RESEND_SECONDS", 0.002)
+    monkeypatch.setattr(scamp, "_TICK", 0.001)
+    with asyncio.Runner() as runner:
+        (host,) = loopback_hosts(1)
+        board = runner.run(_a_board(host))
+        asking = StandIn({1: sub_machine({(0, 0): host})})
+
+        async def said(answers: list[bytes]) -> None:
+            board.answer = lambda datagram: [answer[:12] + datagram[12:14] + answer[14:] for answer in answers]
+            access = BoardAccess(asking)
+            with suppress(RefusedError):
+                assert len(await access.read(who().behalf, 1, 0, 0, 0x60000000, 8)) == 8
+            access.close()
+
+        good = bytes(10) + b"\x80\0\0\0" + bytes(8)
+        fuzz(st.lists(damaged([good]), max_size=3), lambda answers: runner.run(said(answers)))
+        runner.run(_closed(board))
 
 
 def test_boards_take_whatever_comes_for_a_boot() -> None:

@@ -16,9 +16,9 @@ from spalloc_server.application.commands import KeepAlive
 from spalloc_server.application.own_job_commands import JobDetails, OwnJobDetails, OwnJobMachine, SubMachine
 from spalloc_server.config.options import Web
 from spalloc_server.coordinates import Chip
+from spalloc_server.frontends.http.answers import ASGIApp
 from spalloc_server.frontends.http.asking import RefusedError, ServerAwayError, WebCaller, WebSettings
 from spalloc_server.frontends.http.boards.proxy import make_proxy
-from spalloc_server.frontends.http.boards.websocket import ASGIApp
 from spalloc_server.frontends.local_api import Behalf
 from tests.hardware.addresses import loopback_hosts
 from tests.house import PATIENCE

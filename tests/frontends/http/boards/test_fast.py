@@ -20,7 +20,7 @@ from tests.simulator.test_applications import give_data, load, signal
 
 __all__ = ["hasty"]
 
-ME = who()
+ME = who().behalf
 SDRAM = 0x60400000
 ETHERNET: Chip = (8, 4)
 GATHERER = Gatherer(Core(8, 4, 3), ETHERNET, 4)
@@ -39,7 +39,7 @@ def started(hall: Hall) -> None:
 
 
 async def out(hall: Hall, size: int, address: int = SDRAM, gatherer: Gatherer = GATHERER) -> bytes:
-    parts = await hall.access.fast_read(ME, 1, gatherer, MONITOR, address, size)
+    parts = await hall.access.fast_stream(ME, 1, gatherer, MONITOR, address, size)
     return b"".join([part async for part in parts])
 
 
@@ -112,7 +112,7 @@ async def test_the_address_of_the_board_may_be_told() -> None:
 async def test_a_monitor_that_is_not_the_jobs_is_refused() -> None:
     async with a_hall() as hall:
         with pytest.raises(RefusedError, match="is not the job's"):
-            await hall.access.fast_read(ME, 1, GATHERER, Core(200, 0, 1), SDRAM, 4)
+            await hall.access.fast_stream(ME, 1, GATHERER, Core(200, 0, 1), SDRAM, 4)
 
 
 @pytest.mark.usefixtures("hasty")

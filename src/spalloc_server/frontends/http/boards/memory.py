@@ -24,11 +24,12 @@ from weakref import WeakValueDictionary
 
 from spalloc_server.coordinates import Chip
 from spalloc_server.errors import HardwareError
-from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError, WebCaller
+from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError
 from spalloc_server.frontends.http.boards.fast import Core, FastChannel, Gatherer
 from spalloc_server.frontends.http.boards.job_boards import JobBoards, boards_of, machine_of
 from spalloc_server.frontends.http.boards.pieces import Pieces, Unit, begun, blocks, parts, reads, writes
 from spalloc_server.frontends.http.boards.scamp import HERE, Boards, Code, Command
+from spalloc_server.frontends.local_api import Behalf
 from spalloc_server.hardware.scp import SCP_PORT
 
 __all__ = ["BoardAccess"]
@@ -72,9 +73,9 @@ T = TypeVar("T")
 class _Held:
     """Boards of a job, while a transfer lasts."""
 
-    def __init__(self, asking: Asking, caller: WebCaller, boards: JobBoards) -> None:
+    def __init__(self, asking: Asking, behalf: Behalf, boards: JobBoards) -> None:
         self.boards = boards
-        self._asking, self._caller = asking, caller
+        self._asking, self._behalf = asking, behalf
         self._loop = asyncio.get_running_loop()
         self._checked = self._loop.time()
 
@@ -99,16 +100,19 @@ class _Held:
         if self._loop.time() - self._checked < CHECK_SECONDS:
             return
         try:
-            machine = await machine_of(self._asking, self.boards.job_id, self._caller.behalf)
+            machine = await machine_of(self._asking, self.boards.job_id, self._behalf)
         except ServerAwayError:
             return  # while it is away nothing changes
         if machine is None or machine.connections != self.boards.machine.connections:
-            raise RefusedError("no-such", f"job {self.boards.job_id} does not have these boards any more")
+            raise RefusedError("no-boards", f"job {self.boards.job_id} does not have these boards any more")
         self._checked = self._loop.time()
 
 
 class BoardAccess:
-    """Memory and routers of jobs' boards. What goes wrong is a `RefusedError`, or a `ServerAwayError`.
+    """Memory and routers of jobs' boards.
+
+    What goes wrong is a `ServerAwayError`, or a `RefusedError`: of kind `no-such` where the job is not the caller's,
+    `no-boards` where it has none, `hardware` where the boards do not do it.
 
     Args:
         asking: the server.
@@ -123,16 +127,20 @@ class BoardAccess:
         self._room_of_jobs: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
         self._gatherers: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def read(self, caller: WebCaller, job_id: int, x: int, y: int, address: int, size: int) -> Pieces:
-        """Return `size` bytes of a chip's memory, piece by piece, the first of which has been read."""
+    async def read(self, behalf: Behalf, job_id: int, x: int, y: int, address: int, size: int) -> bytes:
+        """Return `size` bytes of a chip's memory."""
+        return b"".join([piece async for piece in await self.stream(behalf, job_id, x, y, address, size)])
+
+    async def stream(self, behalf: Behalf, job_id: int, x: int, y: int, address: int, size: int) -> Pieces:
+        """Return the same piece by piece, the first of which has been read; it is to be read to its end, or closed."""
         _check_range(address, size)
-        return await begun(self._read(caller, job_id, (x, y), address, size), alone=size <= PIECE_BYTES)
+        return await begun(self._read(behalf, job_id, (x, y), address, size), alone=size <= PIECE_BYTES)
 
     async def write(
-        self, caller: WebCaller, job_id: int, x: int, y: int, address: int, data: bytes | AsyncIterable[bytes]
+        self, behalf: Behalf, job_id: int, x: int, y: int, address: int, data: bytes | AsyncIterable[bytes]
     ) -> None:
         """Write all of `data` to a chip's memory."""
-        async with self._hold(caller, job_id) as held:
+        async with self._hold(behalf, job_id) as held:
             chip, host = _reached(held.boards, (x, y))
             board = self._boards.at(host)
             async for block in blocks(data, BLOCK_BYTES):
@@ -140,24 +148,24 @@ class BoardAccess:
                 await held.during(board.perform(writes(chip, address, block)))
                 address += len(block)
 
-    async def reset_router(self, caller: WebCaller, job_id: int, filters: Mapping[int, int]) -> None:
+    async def reset_router(self, behalf: Behalf, job_id: int, filters: Mapping[int, int]) -> None:
         """Clear routes and counters of all chips of a job, and set diagnostic filters, by number."""
         if not all(0 <= number < MAX_FILTERS and 0 <= word < _END for number, word in filters.items()):
             raise RefusedError("bad-request", f"filters are words by numbers from 0 to {MAX_FILTERS - 1}")
-        async with self._hold(caller, job_id) as held:
+        async with self._hold(behalf, job_id) as held:
             await held.during(self._reset(held.boards, filters))
 
-    async def fast_read(
-        self, caller: WebCaller, job_id: int, gatherer: Gatherer, monitor: Core, address: int, size: int
+    async def fast_stream(
+        self, behalf: Behalf, job_id: int, gatherer: Gatherer, monitor: Core, address: int, size: int
     ) -> Pieces:
         """Return bytes of the memory of a monitor's chip, piece by piece, sent by it through a gatherer's board."""
         _check_range(address, size)
-        parts = self._fast_read(caller, job_id, gatherer, monitor, address, size)
+        parts = self._fast_read(behalf, job_id, gatherer, monitor, address, size)
         return await begun(parts, alone=size <= FAST_BYTES)
 
     async def fast_write(
         self,
-        caller: WebCaller,
+        behalf: Behalf,
         job_id: int,
         gatherer: Gatherer,
         x: int,
@@ -166,7 +174,7 @@ class BoardAccess:
         data: bytes | AsyncIterable[bytes],
     ) -> None:
         """Write all of `data` to the memory of a chip of a gatherer's board, through the gatherer."""
-        async with self._hold(caller, job_id) as held, self._fast(held, gatherer) as channel:
+        async with self._hold(behalf, job_id) as held, self._fast(held, gatherer) as channel:
             place = held.boards.within_board(x, y, gatherer.ethernet)
             if place is None:
                 raise RefusedError("bad-request", f"chip ({x}, {y}) is not on the board of the gatherer")
@@ -182,7 +190,7 @@ class BoardAccess:
     # ---------------------------------------------------------------- how
 
     @asynccontextmanager
-    async def _hold(self, caller: WebCaller, job_id: int) -> AsyncIterator[_Held]:
+    async def _hold(self, behalf: Behalf, job_id: int) -> AsyncIterator[_Held]:
         """Wait for room for a transfer, with the boards that the job has."""
         of_job = self._room_of_jobs.setdefault(job_id, asyncio.Semaphore(MAX_TRANSFERS_PER_JOB))
         try:
@@ -196,10 +204,10 @@ class BoardAccess:
         except TimeoutError:
             raise RefusedError("busy", "too many transfers are under way; try again later") from None
         try:
-            boards = await boards_of(self._asking, job_id, caller.behalf)
+            boards = await boards_of(self._asking, job_id, behalf)
             if boards is None:
-                raise RefusedError("no-such", f"job {job_id} has no boards at present")
-            yield _Held(self._asking, caller, boards)
+                raise RefusedError("no-boards", f"job {job_id} has no boards at present")
+            yield _Held(self._asking, behalf, boards)
         finally:
             self._room.release()
             of_job.release()
@@ -225,9 +233,9 @@ class BoardAccess:
                 channel.close()
 
     async def _read(
-        self, caller: WebCaller, job_id: int, chip: Chip, address: int, size: int
+        self, behalf: Behalf, job_id: int, chip: Chip, address: int, size: int
     ) -> AsyncGenerator[bytes, None]:
-        async with self._hold(caller, job_id) as held:
+        async with self._hold(behalf, job_id) as held:
             chip, host = _reached(held.boards, chip)
             board = self._boards.at(host)
             for start, length in parts(address, size, PIECE_BYTES):
@@ -241,9 +249,9 @@ class BoardAccess:
                 yield bytes(taken)
 
     async def _fast_read(
-        self, caller: WebCaller, job_id: int, gatherer: Gatherer, monitor: Core, address: int, size: int
+        self, behalf: Behalf, job_id: int, gatherer: Gatherer, monitor: Core, address: int, size: int
     ) -> AsyncGenerator[bytes, None]:
-        async with self._hold(caller, job_id) as held, self._fast(held, gatherer) as channel:
+        async with self._hold(behalf, job_id) as held, self._fast(held, gatherer) as channel:
             if held.boards.ethernet_chip(monitor.x, monitor.y) is None:
                 raise RefusedError("bad-request", f"chip ({monitor.x}, {monitor.y}) is not the job's")
             for start, length in parts(address, size, FAST_BYTES):

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from spalloc_server.application.commands import KeepAlive
 from spalloc_server.application.own_job_commands import JobDetails, OwnJobDetails
 from spalloc_server.config.options import MAX_PORT
+from spalloc_server.frontends.http.answers import UNAUTHORIZED, ASGIApp, Receive, Scope, Send, refusal, text
 from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError, WebCaller
 from spalloc_server.frontends.http.boards.channels import Channel, connected, local_address, unconnected
 from spalloc_server.frontends.http.boards.job_boards import FINAL, JobBoards, boards_of, until_lost
@@ -41,7 +42,7 @@ from spalloc_server.frontends.http.boards.messages import (
     opened,
     opened_unconnected,
 )
-from spalloc_server.frontends.http.boards.websocket import ASGIApp, Pipe, Receive, Scope, Send, accept, answer
+from spalloc_server.frontends.http.boards.websocket import Pipe, accept
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["PATH", "make_proxy"]
@@ -63,7 +64,10 @@ MAX_DIGITS: Final = 15
 MAX_REASON: Final = 120
 """Bytes of the reason of a close, by RFC 6455 nearly."""
 
-STATUS: Final = {"bad-request": 400, "bad-credentials": 401, "forbidden": 403, "no-such": 404, "internal": 500}
+NO_WEBSOCKET: Final = text(426, "this is for WebSockets", (b"upgrade", b"websocket"), (b"connection", b"upgrade"))
+FOREIGN: Final = text(403, "pages of other sites may not use the proxy")
+NO_JOB: Final = text(404, "no such job")
+TOO_MANY: Final = text(503, "too many WebSockets are open; close one, or try again later", (b"retry-after", b"5"))
 
 log = get_logger(__name__)
 
@@ -86,21 +90,20 @@ class _Proxies:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "websocket":
-            upgrade = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"))
-            await answer(scope, send, 426, "this is for WebSockets", upgrade)
+            await NO_WEBSOCKET(scope, receive, send)
             return
-        await receive()  # websocket.connect
+        await receive()  # that a WebSocket is asked for
         caller: WebCaller | None = scope.get("state", {}).get("caller")
         job_id = _job_in(scope["path"])
         web = self._asking.settings.web
         if caller is None:
-            await answer(scope, send, 401, "log in first", ((b"www-authenticate", b'Basic realm="SpiNNaker"'),))
+            await UNAUTHORIZED(scope, receive, send)
         elif _is_foreign(scope, web.base_url):
-            await answer(scope, send, 403, "pages of other sites may not use the proxy")
+            await FOREIGN(scope, receive, send)
         elif job_id is None:
-            await answer(scope, send, 404, "no such job")
+            await NO_JOB(scope, receive, send)
         elif self._open.total() >= web.websockets or self._open[job_id] >= web.websockets_per_job:
-            await answer(scope, send, 503, "too many WebSockets are open; close one, or try again later")
+            await TOO_MANY(scope, receive, send)
         else:
             self._open[job_id] += 1
             try:
@@ -114,13 +117,11 @@ class _Proxies:
         try:
             details = await asking.ask(OwnJobDetails(job_id=job_id), JobDetails, behalf=caller.behalf)
             boards = await boards_of(asking, job_id, caller.behalf)
-        except RefusedError as refused:
-            await answer(scope, send, STATUS.get(refused.kind, 503), str(refused))
-        except ServerAwayError as away:
-            await answer(scope, send, 503, str(away), ((b"retry-after", b"5"),))
+        except (RefusedError, ServerAwayError) as error:
+            await refusal(error)(scope, receive, send)
         else:
             if boards is None:
-                await answer(scope, send, 404, f"job {job_id} has no boards at present")
+                await text(409, f"job {job_id} has no boards at present")(scope, receive, send)
                 return
             pipe = await accept(scope, receive, send, 2 * asking.settings.web.queued_bytes)
             await _WebSocket(asking, boards, caller, pipe, details.keepalive).run()

@@ -1,4 +1,4 @@
-"""A WebSocket as the proxy sees it, and what is answered to those who may not open one.
+"""A WebSocket as the proxy sees it.
 
 Theory of operation. A `Pipe` carries whole binary messages and knows how many bytes wait to be sent. What serves HTTP
 may offer one of its own that is quicker than the events of ASGI, as `scope["extensions"]["spalloc.pipe"]`: a function
@@ -13,17 +13,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import Final, Protocol
 
+from spalloc_server.frontends.http.answers import Receive, Scope, Send
 from spalloc_server.frontends.http.boards.messages import CloseCode
 
-__all__ = ["PIPE", "ASGIApp", "AsgiPipe", "Pipe", "Receive", "Scope", "Send", "accept", "answer"]
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["PIPE", "AsgiPipe", "Pipe", "accept"]
 
 PIPE: Final = "spalloc.pipe"
 """Name of the extension of ASGI."""
@@ -131,14 +127,3 @@ async def accept(scope: Scope, receive: Receive, send: Send, unread: int) -> Pip
     await send({"type": "websocket.accept"})
     offered: Callable[[], Pipe] | None = scope.get("extensions", {}).get(PIPE)
     return AsgiPipe(receive, send, unread) if offered is None else offered()
-
-
-async def answer(
-    scope: Scope, send: Send, status: int, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()
-) -> None:
-    """Answer a request with plain text; also one that asks for a WebSocket, which it then does not get."""
-    kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
-    body = text.encode() + b"\n"
-    plain = ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body)))
-    await send({"type": f"{kind}.start", "status": status, "headers": [*plain, *headers]})
-    await send({"type": f"{kind}.body", "body": body})
