@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import boards, policies, proxy, queues, schedule, service, storage
+from benchmarks import boards, memory, policies, proxy, queues, schedule, service, storage
 
 KINDS: Mapping[str, Callable[..., str | None]] = {
     "schedule": schedule.main,
@@ -16,6 +16,7 @@ KINDS: Mapping[str, Callable[..., str | None]] = {
     "service": service.main,
     "boards": boards.main,
     "proxy": proxy.main,
+    "memory": memory.main,
 }
 
 

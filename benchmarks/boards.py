@@ -44,14 +44,14 @@ def main(*, quick: bool) -> None:
     print("| boards | on | booted | discovered | boot: processor time | first answer | discovery | the client's |")
     print("|---|---|---|---|---|---|---|---|")
     for boards in (3, 24) if quick else (3, 24, 1200):
-        with _simulated(boards) as (machine, pid):
+        with simulated(boards) as (machine, pid):
             print(f"| {boards} | {_discovery(machine, pid)} |", flush=True)
     print("\n| memory, one client, 8 commands in flight | by the clock | by the simulator's processor time |")
     print("|---|---|---|")
-    with _simulated(3) as (machine, pid):
+    with simulated(3) as (machine, pid):
         host = machine.spinnaker_ips[0, 0, 0]
-        with _client(host) as client:
-            _boot(client, host)
+        with connected(host) as client:
+            boot(client, host)
             for name, command in (("write", WRITE), ("read", READ)):
                 print(f"| {name} | {_transfer(client, pid, command, (1 if quick else 16) * MIB)} |", flush=True)
 
@@ -59,23 +59,23 @@ def main(*, quick: bool) -> None:
 def _discovery(machine: Machine, pid: int) -> str:
     host = machine.spinnaker_ips[0, 0, 0]
     idle = _memory(pid)
-    with _client(host) as client:
+    with connected(host) as client:
         before = _processor(pid)
-        seconds = _boot(client, host)
-        boot = _processor(pid) - before
+        seconds = boot(client, host)
+        booting = _processor(pid) - before
         booted = _memory(pid)
-        (size,) = _all(client, [_command(READ, 0xF5007F02, 2)])
+        (size,) = answers(client, [command_of(READ, 0xF5007F02, 2)])
         height, width = size[14], size[15]
         before, began = _processor(pid), time.process_time()
-        columns = [_command(READ, 0xE1010000 + 128 * x, 4 * ((height + 7) // 8), chip=(0, 0)) for x in range(width)]
-        chips = list(_chips(_all(client, columns), height))
+        columns = [command_of(READ, 0xE1010000 + 128 * x, 4 * ((height + 7) // 8), chip=(0, 0)) for x in range(width)]
+        chips = list(_chips(answers(client, columns), height))
         assert len(chips) == 48 * len(machine.live_boards)
         for command in ((INFO, 0x5F, 0), (READ, 0xF5007F94, 40)):
-            _all(client, [_command(*command, chip=chip) for chip in chips])
+            answers(client, [command_of(*command, chip=chip) for chip in chips])
         spent = _processor(pid) - before
         own = time.process_time() - began
     memory = f"{idle:.0f} MiB | {booted:.0f} MiB | {_memory(pid):.0f} MiB"
-    return f"{memory} | {boot:.2f} s | {seconds:.2f} s | {spent:.2f} s for {len(chips)} chips | {own:.2f} s"
+    return f"{memory} | {booting:.2f} s | {seconds:.2f} s | {spent:.2f} s for {len(chips)} chips | {own:.2f} s"
 
 
 def _chips(columns: list[bytes], height: int) -> Iterator[tuple[int, int]]:
@@ -86,14 +86,14 @@ def _chips(columns: list[bytes], height: int) -> Iterator[tuple[int, int]]:
 
 def _transfer(client: socket.socket, pid: int, command: int, length: int) -> str:
     data = os.urandom(256) if command == WRITE else b""
-    commands = [_command(command, 0x60000000 + at, 256, 2, data) for at in range(0, length, 256)]
+    commands = [command_of(command, 0x60000000 + at, 256, 2, data) for at in range(0, length, 256)]
     before, began = _processor(pid), time.monotonic()
-    _all(client, commands)
+    answers(client, commands)
     wall, spent = time.monotonic() - began, _processor(pid) - before
     return f"{length / wall / 1e6:.1f} MB/s | {length / spent / 1e6:.1f} MB/s"
 
 
-def _boot(client: socket.socket, host: str) -> float:
+def boot(client: socket.socket, host: str) -> float:
     """Boot; seconds from the last block to the first answer."""
     content = bytearray(29 * 1024 + 172)
     text = b"SC&MP/SpiNNaker\x004.0.0\x00"
@@ -108,7 +108,7 @@ def _boot(client: socket.socket, host: str) -> float:
         channel.sendto(end, (host, BOOT_PORT))
     client.settimeout(0.02)
     while time.monotonic() < began + REPLY_SECONDS:
-        client.send(_command(VER, 0, 0))
+        client.send(command_of(VER, 0, 0))
         with contextlib.suppress(TimeoutError):
             client.recv(512)
             took = time.monotonic() - began
@@ -119,17 +119,17 @@ def _boot(client: socket.socket, host: str) -> float:
     raise TimeoutError(f"{host} did not boot")
 
 
-def _command(
+def command_of(
     command: int, arg1: int, arg2: int, arg3: int = 0, data: bytes = b"", *, chip: tuple[int, int] = (255, 255)
 ) -> bytes:
     x, y = chip
     return COMMAND.pack(0x87, 255, 0, 255, y, x, 0, 0, command, 0, arg1, arg2, arg3) + data
 
 
-def _all(client: socket.socket, commands: list[bytes]) -> list[bytes]:
+def answers(client: socket.socket, commands: list[bytes]) -> list[bytes]:
     """Send all commands, a few in flight at a time; their answers, in order."""
     client.settimeout(REPLY_SECONDS)
-    answers: list[bytes] = [b""] * len(commands)
+    found: list[bytes] = [b""] * len(commands)
     sent = 0
     for done in range(len(commands)):
         while sent < min(len(commands), done + IN_FLIGHT):
@@ -139,19 +139,19 @@ def _all(client: socket.socket, commands: list[bytes]) -> list[bytes]:
         sequence = int.from_bytes(answer[12:14], "little")
         number = done + ((sequence - done + 0x8000) & 0xFFFF) - 0x8000
         assert answer[10] == 0x80
-        answers[number] = answer
-    return answers
+        found[number] = answer
+    return found
 
 
 @contextlib.contextmanager
-def _client(host: str) -> Iterator[socket.socket]:
+def connected(host: str) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect((host, SCP_PORT))
         yield client
 
 
 @contextlib.contextmanager
-def _simulated(boards: int) -> Iterator[tuple[Machine, int]]:
+def simulated(boards: int) -> Iterator[tuple[Machine, int]]:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "machine.toml"
         config.write_text(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Final, cast
 
@@ -136,6 +137,7 @@ async def _look_up(name: str) -> str | None:
     return str(found[0][4][0]) if found else None
 
 
+@lru_cache(4096)
 def _is_address(host: str) -> bool:
     try:
         IPv4Address(host)

@@ -125,7 +125,7 @@ class BoardAccess:
         self._boards = Boards(port=port)
         self._room = asyncio.Semaphore(MAX_TRANSFERS)
         self._room_of_jobs: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
-        self._gatherers: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._gatherers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def read(self, behalf: Behalf, job_id: int, x: int, y: int, address: int, size: int) -> bytes:
         """Return `size` bytes of a chip's memory."""
@@ -193,24 +193,11 @@ class BoardAccess:
     async def _hold(self, behalf: Behalf, job_id: int) -> AsyncIterator[_Held]:
         """Wait for room for a transfer, with the boards that the job has."""
         of_job = self._room_of_jobs.setdefault(job_id, asyncio.Semaphore(MAX_TRANSFERS_PER_JOB))
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                await of_job.acquire()
-                try:
-                    await self._room.acquire()
-                except BaseException:
-                    of_job.release()
-                    raise
-        except TimeoutError:
-            raise RefusedError("busy", "too many transfers are under way; try again later") from None
-        try:
+        async with _in_turn(of_job), _in_turn(self._room):
             boards = await boards_of(self._asking, job_id, behalf)
             if boards is None:
                 raise RefusedError("no-boards", f"job {job_id} has no boards at present")
             yield _Held(self._asking, behalf, boards)
-        finally:
-            self._room.release()
-            of_job.release()
 
     @asynccontextmanager
     async def _fast(self, held: _Held, gatherer: Gatherer) -> AsyncIterator[FastChannel]:
@@ -221,7 +208,7 @@ class BoardAccess:
         host = boards.address(gatherer.ethernet)
         if gatherer.address not in {None, host, boards.hosts[gatherer.ethernet]}:
             raise RefusedError("bad-request", f"the board of chip {gatherer.ethernet} is not at this address")
-        async with self._gatherers.setdefault(host, asyncio.Lock()):
+        async with _in_turn(self._gatherers.setdefault(host, asyncio.Semaphore(1))):
             try:
                 channel = FastChannel(self._boards.at(host), host, gatherer, port=self._port)
             except OSError as error:
@@ -259,8 +246,9 @@ class BoardAccess:
 
     async def _reset(self, boards: JobBoards, filters: Mapping[int, int]) -> None:
         by_board: dict[str, list[Chip]] = {}
-        for chip in await self._chips(boards):
-            by_board.setdefault(_reached(boards, chip)[1], []).append(chip)
+        async for chip in self._chips(boards):
+            if (ethernet := boards.ethernet_chip(*chip)) is not None:
+                by_board.setdefault(boards.address(ethernet), []).append(chip)
         few = asyncio.Semaphore(BOARDS_AT_ONCE)
 
         async def reset(host: str) -> None:
@@ -274,8 +262,8 @@ class BoardAccess:
             for task in tasks:
                 task.cancel()
 
-    async def _chips(self, boards: JobBoards) -> list[Chip]:
-        """The chips that the job's machine has, as its first chip knows them."""
+    async def _chips(self, boards: JobBoards) -> AsyncIterator[Chip]:
+        """The chips that the job's machine has, as its first chip knows them; others are served in between."""
         first = self._boards.at(boards.address((0, 0)))
         found: dict[int, bytes] = {}
 
@@ -287,8 +275,26 @@ class BoardAccess:
         length = (height + 7) // 8 * 4
         columns = [_P2P_TABLE + 128 * x for x in range(width)]
         await first.perform((Command(HERE, Code.READ, column, length, Unit.WORD) for column in columns), take)
-        words = [struct.unpack(f"<{length // 4}I", found[column]) for column in columns]
-        return [(x, y) for x in range(width) for y in range(height) if words[x][y // 8] >> 3 * (y % 8) & 7 != _NO_CHIP]
+        for x, column in enumerate(columns):
+            words = struct.unpack(f"<{length // 4}I", found[column])
+            for y in range(height):
+                if words[y // 8] >> 3 * (y % 8) & 7 != _NO_CHIP:
+                    yield x, y
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def _in_turn(room: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Wait for room, for as long as a transfer may wait; `RefusedError` then."""
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            await room.acquire()
+    except TimeoutError:
+        raise RefusedError("busy", "too many transfers are under way; try again later") from None
+    try:
+        yield
+    finally:
+        room.release()
 
 
 def _reached(boards: JobBoards, chip: Chip) -> tuple[Chip, str]:
