@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import structlog
 
 from spalloc_server.frontends.http.asking import RefusedError, WebCaller
 from spalloc_server.frontends.http.boards import proxy as proxy_module
+from spalloc_server.frontends.http.boards.channels import Channel
 from spalloc_server.frontends.http.boards.proxy import make_proxy
 from tests.frontends.http.boards.stand_in import (
     FakeBoard,
@@ -263,6 +267,43 @@ async def test_a_board_that_refuses_datagrams_loses_them_and_the_channel_stays()
         client.tell(channel, b"after")
         assert await client.heard() == (channel, b"after")
         assert made[0].sources == [ours]
+
+
+class Faulty:
+    """A socket that fails to send, with these errors in turn."""
+
+    def __init__(self, *errors: int) -> None:
+        self.errors = list(errors)
+        self.sent: list[bytes] = []
+
+    def send(self, payload: bytes) -> None:
+        if self.errors:
+            raise OSError(self.errors.pop(0), "it failed")
+        self.sent.append(payload)
+
+    def fileno(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("errors", "sent", "raised"),
+    [
+        ([], 1, False),
+        ([errno.ECONNREFUSED], 1, False),
+        ([errno.ECONNREFUSED, errno.ECONNREFUSED], 0, False),
+        ([errno.EAGAIN], 0, False),
+        ([errno.EHOSTUNREACH], 0, False),
+        ([errno.EMSGSIZE], 0, True),
+        ([errno.ECONNREFUSED, errno.EMSGSIZE], 0, True),
+    ],
+)
+def test_what_the_network_reports_is_a_loss(errors: list[int], sent: int, raised: bool) -> None:
+    made: Any = Faulty(*errors)
+    loop: Any = SimpleNamespace(add_reader=lambda *_: None)
+    channel = Channel(loop, 1, made, lambda _: None)
+    with pytest.raises(OSError) if raised else nullcontext():
+        channel.send(b"x")
+    assert made.sent == [b"x"] * sent
 
 
 # -------------------------------------------------------------------- what ends a WebSocket

@@ -82,28 +82,23 @@ class Channel:
         Raises:
             OSError: it cannot be a datagram.
         """
-        try:
-            self._send(payload, target)
-        except ConnectionRefusedError:  # of an earlier datagram: this one has not been sent
+        for _ in range(2):
             try:
-                self._send(payload, target)
+                if target is None:
+                    self.socket.send(payload)
+                else:
+                    self.socket.sendto(payload, target)
+            except ConnectionRefusedError:  # an earlier datagram was; this one has not been sent
+                continue
             except OSError as error:
                 if error.errno not in LOSSES:
                     raise
-        except OSError as error:
-            if error.errno not in LOSSES:
-                raise
+            return
 
     def close(self) -> None:
         """Close the socket."""
         self._loop.remove_reader(self.socket)
         self.socket.close()
-
-    def _send(self, payload: bytes, target: tuple[str, int] | None) -> None:
-        if target is None:
-            self.socket.send(payload)
-        else:
-            self.socket.sendto(payload, target)
 
     def _readable(self) -> None:
         HEADER.pack_into(_taken, 0, Operation.MESSAGE, self.number)
