@@ -37,6 +37,9 @@ TABLES = {
         "trial_at",
     ],
     "facts": ["value", "name"],
+    "users": ["number", "name", "role", "password", "enabled", "created_at", "last_failure", "wrong_passwords", "known"],
+    "tokens": ["account", "hash", "role", "created_at", "expires_at", "used_at"],
+    "sessions": ["account", "began_at", "used_at"],
 }
 
 VALUES = [
@@ -82,6 +85,7 @@ class Damage:
         column = self._rng.choice(TABLES[table])
         value = self._value(connection, table, column, row[column])
         keys = {"boards": ("machine", "x", "y", "z"), "facts": ("name",), "releases": ("release_id",)}
+        keys |= {"users": ("number",), "tokens": ("id",), "sessions": ("id",)}
         key = keys.get(table, ("job_id",))
         texts = [row[name].decode(errors="replace") if isinstance(row[name], bytes) else row[name] for name in key]
         where = " AND ".join(f"[{name}] IS ?" for name in key)

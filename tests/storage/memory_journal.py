@@ -7,7 +7,16 @@ from typing import Any
 
 import msgspec
 
-from spalloc_server.core.model.rows import BoardRow, Changes, JobRow, ReleaseRow, Snapshot
+from spalloc_server.core.model.rows import (
+    BoardRow,
+    Changes,
+    JobRow,
+    ReleaseRow,
+    SessionRow,
+    Snapshot,
+    TokenRow,
+    UserRow,
+)
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.journal import Committed, Health, OnHealth
 
@@ -46,6 +55,9 @@ class MemoryJournal:
             boards=[row for _, row in sorted(stored.boards.items()) if row is not None],
             releases=[row for _, row in sorted(stored.releases.items()) if row is not None],
             facts={name: value for name, value in stored.facts.items() if value is not None},
+            users=[row for _, row in sorted(stored.users.items()) if row is not None],
+            tokens=sorted((row for row in stored.tokens.values() if row is not None), key=lambda row: row.created_at),
+            sessions=sorted((row for row in stored.sessions.values() if row is not None), key=lambda row: row.used_at),
         )
 
     def write(self, changes: Changes, committed: Committed) -> None:
@@ -85,10 +97,8 @@ class MemoryJournal:
 
 
 def _merge(into: Changes, changes: Changes) -> None:
-    into.jobs.update(changes.jobs)
-    into.boards.update(changes.boards)
-    into.releases.update(changes.releases)
-    into.facts.update(changes.facts)
+    for table in Changes.__struct_fields__:
+        getattr(into, table).update(getattr(changes, table))
 
 
 def _copy(changes: Changes) -> Changes:
@@ -99,6 +109,9 @@ def _copy(changes: Changes) -> Changes:
             boards={key: _through_json(row, BoardRow | None) for key, row in changes.boards.items()},
             releases=_through_json(changes.releases, dict[int, ReleaseRow | None]),
             facts=_through_json(changes.facts, dict[str, Any]),
+            users=_through_json(changes.users, dict[int, UserRow | None]),
+            tokens=_through_json(changes.tokens, dict[str, TokenRow | None]),
+            sessions=_through_json(changes.sessions, dict[str, SessionRow | None]),
         )
     except (TypeError, ValueError, OverflowError) as exc:
         raise StorageError(f"a value cannot be stored: {exc}") from exc

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from hypothesis import strategies as st
 
@@ -9,7 +11,7 @@ from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.power import FrameWork
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.model.rows import BoardReport, BoardRow, Changes, JobRow, ReleaseRow
+from spalloc_server.core.model.rows import BoardReport, BoardRow, Changes, JobRow, ReleaseRow, SessionRow, TokenRow, UserRow
 from spalloc_server.links import Links
 
 _integers = st.integers(-(2**70), 2**70)
@@ -109,6 +111,46 @@ _releases = st.builds(
 )
 
 
+_users = st.builds(
+    UserRow,
+    number=st.integers(1, 3),
+    name=_texts,
+    role=_texts,
+    password=st.none() | _texts,
+    enabled=st.booleans(),
+    created_at=_times,
+    last_log_in=_optional_times,
+    last_failure=_optional_times,
+    wrong_passwords=_times,
+    known=st.lists(_texts, max_size=2),
+)
+_ids = st.sampled_from(["a", "b", "c"])
+
+
+@st.composite
+def _some(draw: st.DrawFn, rows: st.SearchStrategy[Any], key: str, order: str | None = None) -> dict[Any, Any]:
+    """Rows by `key`, some of which go; no two have the same time `order`, by which they are read."""
+    drawn = {getattr(row, key): row for row in draw(st.lists(rows, max_size=2))}
+    if order is not None:
+        for number, row in enumerate(drawn.values()):
+            setattr(row, order, number + draw(st.floats(0, 0.5)) + 10 * ord(row.id))
+    return {each: draw(st.sampled_from([row, None])) for each, row in drawn.items()}
+
+
+_tokens = st.builds(
+    TokenRow,
+    id=_ids,
+    account=st.integers(1, 3),
+    hash=_texts,
+    role=st.none() | _texts,
+    note=_texts,
+    created_at=_times,
+    expires_at=_times,
+    used_at=_optional_times,
+)
+_sessions = st.builds(SessionRow, id=_ids, account=st.integers(1, 3), began_at=_times, used_at=_times)
+
+
 def _board_key(row: BoardRow) -> tuple[str, int, int, int]:
     return (row.machine, row.x, row.y, row.z)
 
@@ -131,5 +173,9 @@ def batches(draw: st.DrawFn) -> list[Changes]:
         for release in draw(st.lists(_releases, max_size=2)):
             releases[release.release_id] = draw(st.sampled_from([release, None]))
         facts = draw(st.dictionaries(st.sampled_from(["next_id", "a", ""]), _json, max_size=2))
-        result.append(Changes(jobs=jobs, boards=boards, releases=releases, facts=facts))
+        changes = Changes(jobs=jobs, boards=boards, releases=releases, facts=facts)
+        changes.users = draw(_some(_users, "number"))
+        changes.tokens = draw(_some(_tokens, "id", "created_at"))
+        changes.sessions = draw(_some(_sessions, "id", "used_at"))
+        result.append(changes)
     return result

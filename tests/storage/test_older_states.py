@@ -128,7 +128,7 @@ async def test_live_jobs_have_what_they_asked_for(tmp_path: Path, dump: Path) ->
     assert live(read_state(path, read_request)) == REQUESTS
 
 
-@pytest.mark.parametrize("dump", [*OLD, DATA / "hall-4.sql"], ids=lambda dump: dump.stem)
+@pytest.mark.parametrize("dump", [*OLD, DATA / "hall-4.sql", DATA / "hall-5.sql"], ids=lambda dump: dump.stem)
 async def test_arguments_are_read_by_the_migration_and_by_no_later_start(tmp_path: Path, dump: Path) -> None:
     path = tmp_path / "state.db"
     restore_dump(path, dump)
@@ -220,14 +220,14 @@ def test_migrations_are_those_of_the_version_that_runs_although_another_is_insta
         (tmp_path / "migrations" / f"{number:04}_other.sql").write_text("CREATE TABLE other (a);")
     monkeypatch.setattr(resources, "files", lambda _: tmp_path)
     connect(tmp_path / "state.db").close()
-    assert columns(tmp_path / "state.db", "PRAGMA user_version") == [(newest_schema(),)] == [(4,)]
+    assert columns(tmp_path / "state.db", "PRAGMA user_version") == [(newest_schema(),)] == [(5,)]
     assert not columns(tmp_path / "state.db", "SELECT * FROM sqlite_master WHERE name = 'other'")
 
 
 def test_a_request_has_the_fields_that_its_schema_knows() -> None:
     """A new one needs a migration, so that an older server refuses what it would not understand."""
     fields = {
-        4: "owner boards triads board machine tags min_ratio max_dead_boards max_dead_links require_torus "
+        5: "owner boards triads board machine tags min_ratio max_dead_boards max_dead_links require_torus "
         "max_runtime priority"
     }
     assert " ".join(Request.__struct_fields__) == fields[newest_schema()]

@@ -25,7 +25,7 @@ from spalloc_server.storage.rows import TABLES, encode
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import _MIGRATIONS, cold_start, connect, newest_schema
 from tests.storage.journals import stored
-from tests.storage.workload import Model, a_job, workload
+from tests.storage.workload import Model, a_job, a_session, a_token, a_user, workload
 
 DATA = Path(__file__).parent / "data"
 BATCHES = 120
@@ -193,6 +193,9 @@ def test_a_state_of_every_schema_so_far_opens(path: Path, dump: Path) -> None:
         boards=snapshot.boards,
         releases=snapshot.releases,
         facts={"next_id": 3, "run_times": {"ada@example.org": [10.5, 20.25]}},
+        users=[a_user(1)] if dump.stem >= "schema-5" else [],
+        tokens=[a_token(1)] if dump.stem >= "schema-5" else [],
+        sessions=[a_session(1)] if dump.stem >= "schema-5" else [],
     )
     assert [(board.machine, board.x, board.out_of_service) for board in snapshot.boards] == [
         ("hall", 4, "FPGA 1 does not answer")

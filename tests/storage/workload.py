@@ -9,7 +9,17 @@ from spalloc_server.coordinates import WrapAround
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.power import FrameWork
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.model.rows import BoardReport, BoardRow, Changes, JobRow, ReleaseRow, Snapshot
+from spalloc_server.core.model.rows import (
+    BoardReport,
+    BoardRow,
+    Changes,
+    JobRow,
+    ReleaseRow,
+    SessionRow,
+    Snapshot,
+    TokenRow,
+    UserRow,
+)
 from spalloc_server.links import Links
 
 
@@ -78,6 +88,41 @@ def a_board(x: int) -> BoardRow:
     )
 
 
+def a_user(number: int) -> UserRow:
+    """An account with every field set."""
+    return UserRow(
+        number=number,
+        name="ada@example.org",
+        role="user",
+        password="$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA",
+        enabled=False,
+        created_at=1_000.5,
+        last_log_in=1_100.25,
+        last_failure=1_200.5,
+        wrong_passwords=3.25,
+        known=["127.0.0.1", "2001:db8::/64"],
+    )
+
+
+def a_token(number: int) -> TokenRow:
+    """A token with every field set."""
+    return TokenRow(
+        id=f"t{number}",
+        account=1,
+        hash="ab" * 32,
+        role="reader",
+        note="night\nruns",
+        created_at=1_000.5 + number,
+        expires_at=9_000.25,
+        used_at=1_300.5,
+    )
+
+
+def a_session(number: int) -> SessionRow:
+    """A session."""
+    return SessionRow(id=f"s{number}", account=1, began_at=1_000.5, used_at=1_300.25 + number)
+
+
 class Model:
     """What a journal must give back, in plain dictionaries."""
 
@@ -86,10 +131,8 @@ class Model:
 
     def apply(self, changes: Changes) -> None:
         """One batch."""
-        self.all.jobs.update(changes.jobs)
-        self.all.boards.update(changes.boards)
-        self.all.releases.update(changes.releases)
-        self.all.facts.update(changes.facts)
+        for table in Changes.__struct_fields__:
+            getattr(self.all, table).update(getattr(changes, table))
 
     def snapshot(self, max_retired: int) -> Snapshot:
         """What `load` must give."""
@@ -101,6 +144,9 @@ class Model:
             boards=[row for _, row in sorted(self.all.boards.items()) if row is not None],
             releases=[row for _, row in sorted(self.all.releases.items()) if row is not None],
             facts={name: value for name, value in self.all.facts.items() if value is not None},
+            users=[row for _, row in sorted(self.all.users.items()) if row is not None],
+            tokens=sorted((row for row in self.all.tokens.values() if row is not None), key=lambda row: row.created_at),
+            sessions=sorted((row for row in self.all.sessions.values() if row is not None), key=lambda row: row.used_at),
         )
 
 

@@ -221,7 +221,5 @@ class Commits:
 
 def _parts(changes: Changes) -> Iterator[tuple[str, Changes]]:
     """Each row alone, by table and key."""
-    yield from ((f"jobs/{key}", Changes(jobs={key: row})) for key, row in changes.jobs.items())
-    yield from ((f"boards/{key}", Changes(boards={key: board})) for key, board in changes.boards.items())
-    yield from ((f"releases/{key}", Changes(releases={key: release})) for key, release in changes.releases.items())
-    yield from ((f"facts/{key}", Changes(facts={key: fact})) for key, fact in changes.facts.items())
+    for table in Changes.__struct_fields__:
+        yield from ((f"{table}/{key}", Changes(**{table: {key: row}})) for key, row in getattr(changes, table).items())

@@ -1,7 +1,8 @@
 """What the world must do about what the core has done, until a shell fetches it.
 
 Theory of operation. Whoever changes something notes it here: rows to store, power to switch, watchers to notify, events
-for a log of jobs. A shell fetches all of it at once with `take`, stores the changes, and only then acts on the rest. A
+for a log of jobs. What becomes of accounts is noted here as well (`accounts`), so that it is stored in the same
+transactions. A shell fetches all of it at once with `take`, stores the changes, and only then acts on the rest. A
 row is noted as it is, and copied when it is taken; so what changes often is stored once.
 """
 
@@ -13,7 +14,18 @@ from typing import Any
 
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.job import Job
-from spalloc_server.core.model import BoardRow, Changes, Effects, JobEvent, JobRow, ReleaseRow, Switch
+from spalloc_server.core.model import (
+    BoardRow,
+    Changes,
+    Effects,
+    JobEvent,
+    JobRow,
+    ReleaseRow,
+    SessionRow,
+    Switch,
+    TokenRow,
+    UserRow,
+)
 
 __all__ = ["Outbox"]
 
@@ -30,6 +42,9 @@ class Outbox:
         self.boards: dict[Any, BoardRow | None] = {}
         self.releases: dict[Any, ReleaseRow | None] = {}
         self.facts: dict[str, Any] = {}
+        self.users: dict[int, UserRow | None] = {}
+        self.tokens: dict[str, TokenRow | None] = {}
+        self.sessions: dict[str, SessionRow | None] = {}
         self.switches: list[Switch] = []
         self.changed_jobs: set[int] = set()
         """Jobs whose watchers are to be notified."""
@@ -39,7 +54,7 @@ class Outbox:
 
     def has_changes(self) -> bool:
         """Return whether there is anything to take."""
-        rows = self.jobs or self.boards or self.releases or self.facts
+        rows = self.jobs or self.boards or self.releases or self.facts or self.users or self.tokens or self.sessions
         return bool(rows or self.switches or self.changed_jobs or self.changed_machines)
 
     def take(self) -> Effects:
@@ -62,6 +77,10 @@ class Outbox:
             boards={key: copy(row) for key, row in self.boards.items()},
             releases={key: copy(row) for key, row in self.releases.items()},
             facts=self.facts,
+            users={key: copy(row) for key, row in self.users.items()},
+            tokens={key: copy(row) for key, row in self.tokens.items()},
+            sessions={key: copy(row) for key, row in self.sessions.items()},
         )
         self.jobs, self.boards, self.releases, self.facts = {}, {}, {}, {}
+        self.users, self.tokens, self.sessions = {}, {}, {}
         return changes

@@ -13,13 +13,10 @@ from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.coordinates import BOARDS_PER_TRIAD, Board
 from spalloc_server.core.boards.records import SERVER, address
-from spalloc_server.core.model import Allocation, BoardRow, JobRow, JobState, ReleaseRow, Request
+from spalloc_server.core.model import LATEST, Allocation, BoardRow, JobRow, JobState, ReleaseRow, Request
 from spalloc_server.core.scheduling.prediction import LARGEST
 
-__all__ = ["LATEST", "check_board", "check_ended", "check_job", "check_number", "check_release"]
-
-LATEST = 1e12
-"""Seconds from 1970, either way, of a stored time; the row of a later one is set aside."""
+__all__ = ["check_board", "check_ended", "check_job", "check_number", "check_release"]
 
 _STATES = {False: {JobState.queued}, True: {JobState.power, JobState.ready}}
 """States of a live job, by whether it has boards."""

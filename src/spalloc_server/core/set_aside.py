@@ -18,8 +18,7 @@ import msgspec
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.boards.records import SERVER, address
-from spalloc_server.core.model import BoardRow, FrameWork, JobRow, JobState, SetAsideView, UnreadableRow
-from spalloc_server.core.row_checks import LATEST
+from spalloc_server.core.model import LATEST, BoardRow, FrameWork, JobRow, JobState, SetAsideView, UnreadableRow
 
 __all__ = ["PREFIX", "boards_of", "ended_row", "fact_name", "held_back", "to_fact", "views"]
 

@@ -33,8 +33,11 @@ from spalloc_server.core.model import (
     JobRow,
     ReleaseRow,
     Request,
+    SessionRow,
     Snapshot,
+    TokenRow,
     UnreadableRow,
+    UserRow,
 )
 from spalloc_server.errors import StorageError
 
@@ -42,6 +45,7 @@ __all__ = ["COMMITS", "REFUSALS", "TABLES", "Line", "ReadRequest", "Rows"]
 __all__ += [
     "encode",
     "highest_id",
+    "read_accounts",
     "read_boards",
     "read_facts",
     "read_jobs",
@@ -70,18 +74,20 @@ TABLES: dict[str, tuple[str, ...]] = {
     "boards": BoardRow.__struct_fields__,
     "releases": ReleaseRow.__struct_fields__,
     "facts": ("name", "value"),
+    "users": UserRow.__struct_fields__,
+    "tokens": TokenRow.__struct_fields__,
+    "sessions": SessionRow.__struct_fields__,
 }
 """Columns of every table, in the order in which they are written and read."""
 
-_KEYS = {"jobs": 1, "history": 1, "boards": 4, "releases": 1, "facts": 1}
+_KEYS = {table: 4 if table == "boards" else 1 for table in TABLES}
 """How many leading columns are the key."""
 
-_JSON = {
-    table: [
-        name for name in columns if name in {"args", "boards", "failures", "frames", "kwargs", "reports", "stopped"}
-    ]
-    for table, columns in TABLES.items()
-}
+_LIVE = tuple(table for table in TABLES if table != "history")
+"""Tables whose rows a batch brings; a job's goes to `history` once it has ended."""
+
+_LISTS = {"args", "boards", "failures", "frames", "known", "kwargs", "reports", "stopped"}
+_JSON = {table: [name for name in columns if name in _LISTS] for table, columns in TABLES.items()}
 """Which columns are JSON of plain values. A request is read as what it is, and strictly."""
 
 COMMITS = "commits"
@@ -113,16 +119,17 @@ class Rows:
     boards: dict[Line, Line | None] = field(default_factory=dict)
     releases: dict[Line, Line | None] = field(default_factory=dict)
     facts: dict[Line, Line | None] = field(default_factory=dict)
+    users: dict[Line, Line | None] = field(default_factory=dict)
+    tokens: dict[Line, Line | None] = field(default_factory=dict)
+    sessions: dict[Line, Line | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.jobs or self.boards or self.releases or self.facts)
+        return any(getattr(self, table) for table in _LIVE)
 
     def update(self, later: Rows) -> None:
         """Take in later changes."""
-        self.jobs.update(later.jobs)
-        self.boards.update(later.boards)
-        self.releases.update(later.releases)
-        self.facts.update(later.facts)
+        for table in _LIVE:
+            getattr(self, table).update(getattr(later, table))
 
     def has_any(self, keys: Iterable[tuple[str, Any]]) -> bool:
         """Whether one of these rows is among them, by table and key."""
@@ -136,7 +143,8 @@ class Rows:
             (_deletes["jobs"], [line[:1] for line in ended]),
             (_inserts["history"], ended),
         ]
-        for table, lines in (("boards", self.boards), ("releases", self.releases), ("facts", self.facts)):
+        for table in _LIVE[1:]:
+            lines: dict[Line, Line | None] = getattr(self, table)
             work.append((_deletes[table], [key for key, line in lines.items() if line is None]))
             work.append((_inserts[table], [line for line in lines.values() if line is not None]))
         for statement, some in work:
@@ -162,7 +170,7 @@ def take_refused(rows: Rows, connection: sqlite3.Connection) -> dict[tuple[str, 
     To be called within a transaction that is not committed.
     """
     refused: dict[tuple[str, Any], Exception] = {}
-    for table in ("jobs", "boards", "releases", "facts"):
+    for table in _LIVE:
         lines: dict[Any, Line | None] = getattr(rows, table)
         for key, line in tuple(lines.items()):
             try:
@@ -190,6 +198,9 @@ def encode(changes: Changes) -> Rows:
                 (name,): None if value is None else (name, msgspec.json.encode(value).decode())
                 for name, value in changes.facts.items()
             },
+            users={(key,): _encode(row, _user_fields) for key, row in changes.users.items()},
+            tokens={(key,): _encode(row, _token_fields) for key, row in changes.tokens.items()},
+            sessions={(key,): _encode(row, _session_fields) for key, row in changes.sessions.items()},
         )
     except (TypeError, ValueError, OverflowError) as exc:
         raise StorageError(f"a value cannot be stored: {exc}") from exc
@@ -199,6 +210,9 @@ _job_fields: Callable[[JobRow], tuple[Any, ...]] = attrgetter(*_JOB_FIELDS)
 _allocation_fields: Callable[[Allocation], tuple[Any, ...]] = attrgetter(*_ALLOCATION_FIELDS)
 _board_fields: Callable[[BoardRow], tuple[Any, ...]] = attrgetter(*TABLES["boards"])
 _release_fields: Callable[[ReleaseRow], tuple[Any, ...]] = attrgetter(*TABLES["releases"])
+_user_fields: Callable[[UserRow], tuple[Any, ...]] = attrgetter(*TABLES["users"])
+_token_fields: Callable[[TokenRow], tuple[Any, ...]] = attrgetter(*TABLES["tokens"])
+_session_fields: Callable[[SessionRow], tuple[Any, ...]] = attrgetter(*TABLES["sessions"])
 _NOWHERE = (None,) * len(_ALLOCATION_FIELDS)
 _AS_IT_IS = frozenset({type(None), bool, float})
 """Types of which SQLite takes any value: most columns have one of them, and it is quicker to look than to call."""
@@ -257,6 +271,22 @@ def read_boards(connection: sqlite3.Connection, unreadable: list[UnreadableRow] 
     return list(_read(connection, "boards", partial(_decode, row=BoardRow), rest, unreadable=unreadable))
 
 
+def read_accounts(connection: sqlite3.Connection) -> Changes:
+    """All accounts with their tokens and sessions, as what begins a new state with them; what cannot be read is not."""
+    bad: list[UnreadableRow] = []
+    return Changes(
+        users={row.number: row for row in _rows(connection, "users", UserRow, "number", bad)},
+        tokens={row.id: row for row in _rows(connection, "tokens", TokenRow, "created_at", bad)},
+        sessions={row.id: row for row in _rows(connection, "sessions", SessionRow, "used_at", bad)},
+    )
+
+
+def _rows(
+    connection: sqlite3.Connection, table: str, row: type[_Row], order: str, unreadable: list[UnreadableRow]
+) -> Iterator[_Row]:
+    return _read(connection, table, partial(_decode, row=row), f"ORDER BY {order}", unreadable=unreadable)
+
+
 def read_snapshot(connection: sqlite3.Connection, read_request: ReadRequest, *, max_retired: int = 0) -> Snapshot:
     """Return all but history, of which only the `max_retired` jobs that ended last.
 
@@ -274,6 +304,9 @@ def read_snapshot(connection: sqlite3.Connection, read_request: ReadRequest, *, 
             boards=read_boards(connection, bad),
             releases=list(_read(connection, "releases", releases, "ORDER BY release_id", unreadable=bad)),
             facts=read_facts(connection, bad),
+            users=list(_rows(connection, "users", UserRow, "number", bad)),
+            tokens=list(_rows(connection, "tokens", TokenRow, "created_at", bad)),
+            sessions=list(_rows(connection, "sessions", SessionRow, "used_at", bad)),
             unreadable=bad,
         )
     finally:

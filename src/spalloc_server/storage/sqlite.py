@@ -329,4 +329,7 @@ def _as_changes(snapshot: Snapshot) -> Changes:
         boards={(row.machine, row.x, row.y, row.z): row for row in snapshot.boards},
         releases={row.release_id: row for row in snapshot.releases},
         facts=snapshot.facts,
+        users={row.number: row for row in snapshot.users},
+        tokens={row.id: row for row in snapshot.tokens},
+        sessions={row.id: row for row in snapshot.sessions},
     )

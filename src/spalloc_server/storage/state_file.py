@@ -30,7 +30,7 @@ from spalloc_server.errors import NewerStateError, SpallocServerError, StorageEr
 from spalloc_server.storage.commit_count import Count, CountFile
 from spalloc_server.storage.files import PARTS, Lock, beside, damaged, explained
 from spalloc_server.storage.row_migrations import ROW_MIGRATIONS
-from spalloc_server.storage.rows import ReadRequest, encode, read_boards, read_facts
+from spalloc_server.storage.rows import ReadRequest, encode, read_accounts, read_boards, read_facts
 
 __all__ = [
     "at_rest",
@@ -61,7 +61,7 @@ _MIGRATIONS = [
 ]
 """The SQL of every migration; the first brings an empty database to schema 1."""
 
-LIVE_TABLES = ("jobs", "boards", "releases", "facts")
+LIVE_TABLES = ("jobs", "boards", "releases", "facts", "users", "tokens", "sessions")
 
 _OF_ONE_ROW = re.compile(r"(NULL|NUMERIC|INT|INTEGER|REAL|TEXT|BLOB|non-\w+) value in |CHECK constraint failed")
 """Findings about a value of a row: that row is set aside when it is read, and the others are sound."""
@@ -277,7 +277,8 @@ def rename(path: Path) -> Path | None:
 
 
 def cold_start(path: Path, *, keep: Collection[str] = ()) -> Path | None:
-    """Set the old state aside and begin a new one. Where they can be read, boards that operators have closed stay so.
+    """Set the old state aside and begin a new one. Where they can be read, boards that operators have closed stay so,
+    and accounts with their tokens and sessions are taken over.
 
     Args:
         path: the state file.
@@ -295,17 +296,19 @@ def cold_start(path: Path, *, keep: Collection[str] = ()) -> Path | None:
     try:
         facts: dict[str, Any] = {}
         boards: dict[tuple[str, int, int, int], BoardRow | None] = {}
+        accounts = Changes()
         with suppress(StorageError), explained(path), closing(connect_to_read(path, any_version=True)) as old:
             readable = {name: fact for name, fact in read_facts(old, []).items() if isinstance(fact, int | dict | list)}
             facts = {name: fact for name, fact in readable.items() if name.partition("/")[0] in keep}
             closed = [row for row in read_boards(old, []) if row.by not in {None, SERVER}]
             boards = {(row.machine, row.x, row.y, row.z): row for row in closed}
+            accounts = read_accounts(old)  # last: an older state has none
         with closing(CountFile(path)) as second:  # first, lest a state set aside is taken for one that is missing
             if second.seen is not None:
                 second.write(msgspec.structs.replace(second.seen, number=0))
         aside = rename(path)
         with explained(path), closing(connect(path)) as new, transaction(new):
-            encode(Changes(facts=facts, boards=boards)).store(new)
+            encode(msgspec.structs.replace(accounts, facts=facts, boards=boards)).store(new)
         return aside
     finally:
         lock.release()

@@ -9,6 +9,7 @@ from spalloc_server.core.model.power import NO_JOB, BoardFailure, FrameWork, Out
 from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus, MachineDescription, WhereIs
 from spalloc_server.core.model.request import MAX_TEXT, Kind, Request, shown
 from spalloc_server.core.model.rows import (
+    LATEST,
     MISSING,
     SERVER,
     BoardReport,
@@ -17,12 +18,16 @@ from spalloc_server.core.model.rows import (
     JobRow,
     Note,
     ReleaseRow,
+    SessionRow,
     Snapshot,
+    TokenRow,
     UnreadableRow,
+    UserRow,
 )
 from spalloc_server.core.model.views import PASSED, BoardView, FrameView, JobView, MachineView, SetAsideView
 
 __all__ = [
+    "LATEST",
     "MAX_TEXT",
     "MISSING",
     "NO_JOB",
@@ -52,10 +57,13 @@ __all__ = [
     "Outcome",
     "ReleaseRow",
     "Request",
+    "SessionRow",
     "SetAsideView",
     "Snapshot",
     "Switch",
+    "TokenRow",
     "UnreadableRow",
+    "UserRow",
     "WhereIs",
     "shown",
 ]

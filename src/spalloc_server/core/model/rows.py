@@ -6,7 +6,7 @@ them fills it, and hands it on.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -16,6 +16,7 @@ from spalloc_server.core.model.power import FrameWork
 from spalloc_server.core.model.request import Request
 
 __all__ = [
+    "LATEST",
     "MISSING",
     "SERVER",
     "BoardReport",
@@ -24,8 +25,11 @@ __all__ = [
     "JobRow",
     "Note",
     "ReleaseRow",
+    "SessionRow",
     "Snapshot",
+    "TokenRow",
     "UnreadableRow",
+    "UserRow",
 ]
 
 SERVER = "server"
@@ -34,6 +38,10 @@ SERVER = "server"
 
 MISSING = "commits"
 """What stands for a table where commits are missing from a state."""
+
+
+LATEST: Final = 1e12
+"""Seconds from 1970, either way, of a stored time; the row of a later one is set aside."""
 
 
 class JobRow(msgspec.Struct, kw_only=True):
@@ -139,6 +147,54 @@ class BoardRow(msgspec.Struct, kw_only=True):
     """When it may be tried again; None where it is not in quarantine, or there for good."""
 
 
+class UserRow(msgspec.Struct, kw_only=True):
+    """An account."""
+
+    number: int
+    """Never given to another account."""
+    name: str
+    role: str
+    """Of `application.caller.ROLES`."""
+    password: str | None = None
+    """Its hash, with what it was made by; None where there is no password, so that only tokens lead to the account."""
+    enabled: bool = True
+    created_at: float
+    last_log_in: float | None = None
+    """Of later ones by Basic only one an hour is noted."""
+    last_failure: float | None = None
+    """When a wrong password was given last."""
+    wrong_passwords: float = 0.0
+    """How many counted then, see `accounts.attempts`."""
+    known: list[str] = []
+    """Networks from which it has logged in, the latest first."""
+
+
+class TokenRow(msgspec.Struct, kw_only=True):
+    """A token of an account."""
+
+    id: str
+    account: int
+    hash: str
+    """SHA-256 of the secret, hexadecimal; the secret has 256 random bits, so it cannot be guessed from this."""
+    role: str | None
+    """The most that it permits; None for all that the account may."""
+    note: str
+    created_at: float
+    expires_at: float
+    used_at: float | None = None
+    """When it was used last, give or take an hour."""
+
+
+class SessionRow(msgspec.Struct, kw_only=True):
+    """A session of an account."""
+
+    id: str
+    account: int
+    began_at: float
+    used_at: float
+    """When it was used last, give or take an hour."""
+
+
 class Changes(msgspec.Struct, kw_only=True):
     """What one batch of the journal writes, atomically. Rows replace rows of the same key."""
 
@@ -149,9 +205,12 @@ class Changes(msgspec.Struct, kw_only=True):
     """None: the boards have rested; the row goes."""
     facts: dict[str, Any] = {}
     """Named values that outlive a restart (the next job id, owners' run times, ...): plain JSON; None deletes."""
+    users: dict[int, UserRow | None] = {}
+    tokens: dict[str, TokenRow | None] = {}
+    sessions: dict[str, SessionRow | None] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.jobs or self.boards or self.releases or self.facts)
+        return any(getattr(self, table) for table in self.__struct_fields__)
 
 
 class UnreadableRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,5 +233,9 @@ class Snapshot(msgspec.Struct, kw_only=True):
     boards: list[BoardRow] = []
     releases: list[ReleaseRow] = []
     facts: dict[str, Any] = {}
+    users: list[UserRow] = []
+    tokens: list[TokenRow] = []
+    sessions: list[SessionRow] = []
+    """In the order in which they were used last."""
     unreadable: list[UnreadableRow] = []
     """Rows that are none of the above although they should be."""
