@@ -37,7 +37,17 @@ TABLES = {
         "trial_at",
     ],
     "facts": ["value", "name"],
-    "users": ["number", "name", "role", "password", "enabled", "created_at", "last_failure", "wrong_passwords", "known"],
+    "users": [
+        "number",
+        "name",
+        "role",
+        "password",
+        "enabled",
+        "created_at",
+        "last_failure",
+        "wrong_passwords",
+        "known",
+    ],
     "tokens": ["account", "hash", "role", "created_at", "expires_at", "used_at"],
     "sessions": ["account", "began_at", "used_at"],
 }

@@ -40,6 +40,7 @@ from spalloc_server.hardware.timings import Timings
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.log.logger import get_logger
 from spalloc_server.process import systemd
+from spalloc_server.process.account_maintenance import look_after_accounts
 from spalloc_server.process.consequences import Consequences, Reports
 from spalloc_server.process.expiry import Expiry, hurried
 from spalloc_server.process.in_thread import InThread
@@ -115,7 +116,9 @@ class Server(InThread):
         self._serves = False
         self._asked_early: list[Callable[[], None]] = []
         """What is to be done as soon as it serves."""
-        self._maintenance = JournalMaintenance(self._refuse)
+        self._maintenance = JournalMaintenance(
+            lambda reason: self._application.refuse_changes(reason)  # noqa: PLW0108 - which there is not yet
+        )
         self.defects = DefectLog()
         """What went wrong in the server itself."""
         self.controller = Controller()
@@ -147,7 +150,8 @@ class Server(InThread):
                 stack.callback(sock.close)
             self._open_journal(predecessor)
             stack.push_async_callback(lambda: hurried(self._journal.close(), self._haste_asked, HASTE_SECONDS))
-            self.controller = restored(self._journal, self._maintenance.times, self._configuration, self._state)
+            found = restored(self._journal, self._maintenance.times, self._configuration, self._state)
+            self.controller, self._accounts = found
             reports, timings = Reports(self.controller, self._hold, self.defects), self._timings or Timings()
             hardware = Hardware(reports.outcome, reports.frame, timings=timings, defects=self.defects)
             self._hardware = await stack.enter_async_context(hardware)
@@ -234,8 +238,10 @@ class Server(InThread):
         subscriptions = Subscriptions()
         act = Consequences(hardware, controller, subscriptions, self._job_log, reports.outcome, defects).act
         commits = self._commits = Commits(controller, self._journal, act=act, defects=defects)
-        application = Application(controller, hardware, commits, subscriptions, hold=self._hold, defects=defects)
-        self._application, application.about = application, self._about
+        application = self._application = Application(
+            controller, hardware, commits, subscriptions, accounts=self._accounts, hold=self._hold, defects=defects
+        )
+        application.about = self._about
         service = self._service = Service(application, self._configuration.limits, defects=defects)
         commits.tell(service.committed)
         self._operators = Operators(application, state=self._state, complain=service.complain, defects=defects)
@@ -260,7 +266,7 @@ class Server(InThread):
         log.info("upgrade: a new process is started")
         try:
             successor = await pass_on(
-                snapshot=self.controller.snapshot,
+                snapshot=lambda: self._accounts.add_to(self.controller.snapshot()),
                 journal=self._journal,
                 last_commit=partial(self._maintenance.note_time, self._journal),
                 service=self._service,
@@ -298,6 +304,7 @@ class Server(InThread):
                 self._journal, lambda: self._configuration.history_days
             ),
             "systemd's watchdog": systemd.feed_watchdog,
+            "accounts": lambda: look_after_accounts(self._accounts, self._hold),
             "stalls": self.stalls.run,
         }
         if self._watch_config:
@@ -343,8 +350,7 @@ class Server(InThread):
         self._configuration = configuration
         self._service.configure(configuration.limits, configuration.access)
         self._service.acceptor.tls = self._source.tls
-        self._application.authorisation.access = configuration.access
-        self._application.admission.configure(configuration.limits)
+        self._application.configure(configuration)
         before, live, imported = self.controller.machines, self.controller.live_jobs(), self.controller.imported
         self.controller.configure(configuration)
         if opposed := sorted(imported.keys() - self.controller.imported.keys()):
@@ -364,9 +370,6 @@ class Server(InThread):
             self.defects.take(self.controller.defects)
         self._time.arm()
         return self._commits.hold()
-
-    def _refuse(self, reason: str | None) -> None:
-        self._application.refuse_changes(reason)
 
     def _about(self) -> About:
         return About(self._config, self._state, self._service.acceptor.address, len(self._service.connections))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
+from spalloc_server.accounts.accounts import Accounts
 from spalloc_server.application.api import Application
-from spalloc_server.application.caller import ROLES, Caller
+from spalloc_server.application.caller import FRONT, ROLES, Caller
 from spalloc_server.application.commands import Kind
 from spalloc_server.application.commits import Commits, Effects
+from spalloc_server.application.passwords import Passwords
 from spalloc_server.application.subscriptions import Subscriptions
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, Outcome
+from spalloc_server.core.transitions import set_fact
 from spalloc_server.hardware.blacklist import encode
 from spalloc_server.hardware.scp import Adc
 from spalloc_server.hardware.switchboard import Hardware
@@ -22,7 +28,40 @@ PATIENCE = 30.0
 OPERATOR = Caller(door="test", name="eve", verified=True, permissions=ROLES["admin"])
 USER = Caller(door="test", name="ann", verified=True, permissions=ROLES["user"])
 READER = Caller(door="test", name="rob", verified=True, permissions=ROLES["reader"])
+WEB = Caller(door="test", name="web", verified=True, permissions=FRONT)
 NOBODY = Caller(door="test", address="127.0.0.9", permissions=frozenset())
+
+
+SESSION, SECRET, TOKEN = "s" + 16 * "01", "spalloc_" + 10 * "AgIC" + "AgI", "t" + 8 * "03"
+"""Of the account bob, which has them from the beginning."""
+
+
+class Plain:
+    """Hashes that hide nothing, made at once; as `argon2.PasswordHasher`."""
+
+    def __init__(self) -> None:
+        self.compared: list[tuple[str, str]] = []
+        """What has been compared: (hash, password)."""
+        self.version = 1
+        """Hashes of another are out of date."""
+
+    def hash(self, password: str) -> str:
+        return f"{self.version}:{password[::-1]}"
+
+    def verify(self, hash: str, password: str) -> bool:  # noqa: A002 - as there
+        self.compared.append((hash, password))
+        if hash.partition(":")[2][::-1] != password:
+            raise ValueError("another")
+        return True
+
+    def check_needs_rehash(self, hash: str) -> bool:  # noqa: A002
+        return not hash.startswith(f"{self.version}:")
+
+
+def counted() -> Callable[[int], bytes]:
+    """So many bytes at random: ones, then twos, and so on."""
+    numbers = itertools.count(1)
+    return lambda size: bytes([next(numbers) % 256] * size)
 
 
 class Flash:
@@ -49,7 +88,10 @@ class Flash:
 
 
 class House:
-    """Machine m is free but for job 1; of machine n all is closed. Job 1 is ann's, and ready."""
+    """Machine m is free but for job 1; of machine n all is closed. Job 1 is ann's, and ready. Account bob is a user.
+
+    His password is `secret`; he has a session and a token.
+    """
 
     def __init__(self) -> None:
         self.core = Controller()
@@ -59,7 +101,17 @@ class House:
         self.flash = Flash()
         self.subscriptions = Subscriptions()
         self.commits = Commits(self.core, self.journal, act=self._act)
-        self.application = Application(self.core, cast("Hardware", self.flash), self.commits, self.subscriptions)
+        self.hasher = Plain()
+        state = self.core.state
+        self.accounts = Accounts(state.outbox, partial(set_fact, state), clock=state.clock, random=counted())
+        self.application = Application(
+            self.core,
+            cast("Hardware", self.flash),
+            self.commits,
+            self.subscriptions,
+            accounts=self.accounts,
+            passwords=Passwords(lambda: self.hasher),
+        )
 
     @classmethod
     async def built(cls) -> House:
@@ -69,6 +121,10 @@ class House:
         house.core.disable_board("n", (0, 0, 0), **note)
         house.core.disable_frame("n", (0, 0), **note)
         house.core.drain("n", **note)
+        number = house.accounts.create("bob", "user", password=house.hasher.hash("secret")).number
+        assert house.accounts.sessions.begin(number) == SESSION
+        secret, token = house.accounts.tokens.create(number, role=None, days=1.0, note="")
+        assert (secret, token.id) == (SECRET, TOKEN)
         house.commits.hold()
         await house.rest()
         assert house.core.job_view(job_id).state == "ready"
@@ -103,4 +159,7 @@ class House:
             "drained": [view.name for view in self.core.machine_views() if view.drained],
             "stopped": self.core.stopped is not None,
             "flash": list(self.flash.lines),
+            "accounts": {row.name: (row.role, row.enabled, row.password) for row in self.accounts.rows()},
+            "sessions": len(self.accounts.sessions),
+            "tokens": len(self.accounts.tokens.rows()),
         }

@@ -150,12 +150,12 @@ async def test_a_change_of_read_only_is_news_of_the_server(house: House) -> None
 async def test_only_so_many_wait_for_hardware_and_a_power_cycle_does_not_begin_then(house: House) -> None:
     house.flash.going.clear()
     application = house.application
-    waiting = [asyncio.create_task(application.ask_hardware(OPERATOR, TEMPERATURES)) for _ in range(MAX_AT_HARDWARE)]
+    waiting = [asyncio.create_task(application.ask(OPERATOR, TEMPERATURES)) for _ in range(MAX_AT_HARDWARE)]
     await asyncio.sleep(0)
     before = house.seen()
     for command in (TEMPERATURES, commands.PowerCycle(**BOARD)):  # type: ignore[arg-type]
         with pytest.raises(BusyError, match="32 commands wait for hardware already"):
-            await application.ask_hardware(OPERATOR, command)
+            await application.ask(OPERATOR, command)
     assert house.seen() == before
     house.flash.going.set()
     await asyncio.gather(*waiting)
@@ -165,7 +165,7 @@ async def test_only_so_many_wait_for_hardware_and_a_power_cycle_does_not_begin_t
 async def test_a_blacklist_is_written_to_its_end_though_who_asked_has_gone(house: House) -> None:
     house.flash.going.clear()
     command = commands.SetBlacklist(**BOARD, lines=["chip 0 0 dead"])  # type: ignore[arg-type]
-    asking = asyncio.create_task(house.application.ask_hardware(OPERATOR, command))
+    asking = asyncio.create_task(house.application.ask(OPERATOR, command))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     asking.cancel()
@@ -182,14 +182,14 @@ async def test_the_blacklist_of_a_job_is_not_written(house: House) -> None:
     (board,) = house.core.job_view(1).boards
     where = dict(zip("xyz", board, strict=True))
     with pytest.raises(RequestError, match="job 1 has board"):
-        await house.application.ask_hardware(OPERATOR, commands.SetBlacklist(machine="m", **where, lines=[]))
+        await house.application.ask(OPERATOR, commands.SetBlacklist(machine="m", **where, lines=[]))
 
 
 async def test_a_power_cycle_waits_for_its_end_with_a_deadline(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     switched: list[int] = []
     monkeypatch.setattr(house.core, "switched", lambda outcome: switched.append(outcome.operation))
     command = commands.PowerCycle(**BOARD)  # type: ignore[arg-type]
-    asking = asyncio.create_task(house.application.ask_hardware(OPERATOR, command))
+    asking = asyncio.create_task(house.application.ask(OPERATOR, command))
     async with asyncio.timeout(PATIENCE):
         while not switched:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
@@ -202,13 +202,13 @@ async def test_a_power_cycle_waits_for_its_end_with_a_deadline(house: House, mon
     monkeypatch.setattr(house.core, "switched", lambda outcome: None)
     monkeypatch.setattr(performing, "POWER_CYCLE_SECONDS", 0.0)
     with pytest.raises(HardwareError, match="is still being tried; look again later"):
-        await house.application.ask_hardware(OPERATOR, command)
+        await house.application.ask(OPERATOR, command)
 
 
 async def test_a_machine_that_goes_cuts_a_power_cycle_off(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(house.core, "switched", lambda outcome: None)
     command = commands.PowerCycle(**BOARD)  # type: ignore[arg-type]
-    asking = asyncio.create_task(house.application.ask_hardware(OPERATOR, command))
+    asking = asyncio.create_task(house.application.ask(OPERATOR, command))
     await asyncio.sleep(0)
     await house.rest()
     house.core.machines = {}
@@ -220,13 +220,13 @@ async def test_a_machine_that_goes_cuts_a_power_cycle_off(house: House, monkeypa
 async def test_a_power_cycle_that_is_not_stored_is_reported_and_audited_once(house: House) -> None:
     house.journal.failure = StorageError("the disk is full")
     with structlog.testing.capture_logs() as log, pytest.raises(StorageError, match="the disk is full"):
-        await house.application.ask_hardware(OPERATOR, commands.PowerCycle(**BOARD))  # type: ignore[arg-type]
+        await house.application.ask(OPERATOR, commands.PowerCycle(**BOARD))  # type: ignore[arg-type]
     assert [line["event"] for line in log] == ["command performed but not stored"]
 
 
 async def test_what_needs_no_hardware_is_not_asked_of_it(house: House) -> None:
     with pytest.raises(TypeError, match="Drain is not for hardware"):
-        await house.application.ask_hardware(OPERATOR, commands.Drain(machine="m", reason="x"))
+        await house.application.ask(OPERATOR, commands.Drain(machine="m", reason="x"))
 
 
 async def test_without_a_server_around_it_the_status_tells_what_is_known(house: House) -> None:

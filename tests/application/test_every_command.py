@@ -24,8 +24,8 @@ from spalloc_server.frontends.operators.service import Operators
 from spalloc_server.frontends.v1.commands import decode
 from spalloc_server.frontends.v1.door import Door as V1Door, Request
 from spalloc_server.log.defects import DefectLog
-from tests.application.house import NOBODY, OPERATOR, READER, USER, House
-from tests.frontends.operators.speaking import Operator
+from tests.application.house import NOBODY, OPERATOR, READER, SECRET, SESSION, TOKEN, USER, WEB, House
+from tests.frontends.operators.speaking import HELLO, Operator
 
 FULL = "the disk is full"
 A_BOARD: dict[str, Any] = {"machine": "m", "x": 1, "y": 1, "z": 2}
@@ -33,6 +33,7 @@ CLOSED: dict[str, Any] = {"machine": "n", "x": 0, "y": 0, "z": 0}
 FRAME: dict[str, Any] = {"machine": "m", "cabinet": 0, "frame": 0}
 DESK = (Path(__file__).parents[1] / "data" / "definitions" / "single-board-example.json").read_text()
 DESK = DESK.replace("my-board", "desk")
+BOB = {"account": "bob", "role": "user"}
 EVERY_COMMAND = list(get_args(AnyCommand))
 
 
@@ -116,6 +117,27 @@ EXAMPLES = [
     ),
     Example(commands.Blacklist(**A_BOARD), lambda it: it == ["chip 1 2 dead"]),
     Example(commands.SetBlacklist(**A_BOARD, lines=["chip 0 0 link 1"]), lambda it: len(it) == 1, ("flash",)),
+    Example(
+        commands.LogIn(name="bob", password="secret"),
+        lambda it: it == {**BOB, "session": "s" + 16 * "04", "token": None},
+        ("sessions",),
+    ),
+    Example(commands.LogOut(session=SESSION), _null, ("sessions",)),
+    Example(
+        commands.CheckPassword(name="bob", password="secret"), lambda it: it == {**BOB, "session": None, "token": None}
+    ),
+    Example(commands.CheckToken(secret=SECRET), lambda it: it == {**BOB, "session": None, "token": TOKEN}),
+    Example(commands.SigningKeys(), lambda it: [len(key["secret"]) for key in it] == [64]),
+    Example(commands.ListAccounts(), lambda it: [account["name"] for account in it] == ["bob"]),
+    Example(commands.ShowAccount(name="bob"), lambda it: (it["role"], it["has_password"]) == ("user", True)),
+    Example(
+        commands.CreateAccount(name="eva", role="reader", password="x"), lambda it: it["number"] == 2, ("accounts",)
+    ),
+    Example(commands.ChangeAccount(name="bob", role="admin"), lambda it: it["role"] == "admin", ("accounts",)),
+    Example(commands.DeleteAccount(name="bob"), _null, ("accounts", "sessions", "tokens")),
+    Example(commands.CreateToken(name="bob", role="reader"), lambda it: it["view"]["role"] == "reader", ("tokens",)),
+    Example(commands.ListTokens(), lambda it: [token["id"] for token in it] == [TOKEN]),
+    Example(commands.RevokeToken(id=TOKEN), lambda it: it["account"] == "bob", ("tokens",)),
 ]
 BY_NAME = {type(example.command).__name__: example for example in EXAMPLES}
 
@@ -137,7 +159,7 @@ async def application_door(house: House) -> AsyncIterator[Ask]:
 
     async def ask(caller: Caller, command: Command) -> Any:
         try:
-            perform = house.application.ask_hardware if command.at_hardware else None
+            perform = house.application.ask if command.waits else None
             answer = await perform(caller, command) if perform else house.application.perform(caller, command)
             await house.commits.durable(answer.commit)
         except SpallocServerError as exc:
@@ -154,17 +176,22 @@ async def socket_door(house: House) -> AsyncIterator[Ask]:
         state = Path(folder) / "state"
         async with Operators(house.application, state=state, complain=lambda *_, **__: None):
             operator = await Operator.at(socket_path(state))
+            front = await Operator.at(socket_path(state), HELLO.replace(b'"test"', b'"spalloc_web"'))
 
             async def ask(caller: Caller, command: Command) -> Any:
-                roles = [role for role, permitted in ROLES.items() if permitted == caller.permissions]
+                roles = [role for role, permitted in ROLES.items() if permitted == caller.permissions][:1]
                 names = {"name": caller.name, "address": caller.address, "verified": caller.verified}
-                reply = await operator.say(msgspec.to_builtins(command), **{"for": {**names, "roles": roles}})
+                if caller is WEB:
+                    reply = await front.say(msgspec.to_builtins(command))
+                else:
+                    reply = await operator.say(msgspec.to_builtins(command), **{"for": {**names, "roles": roles}})
                 if "error" in reply:
                     raise RefusedError(reply["error"]["code"], reply["error"]["text"])
                 return reply["return"]
 
             yield ask
             operator.close()
+            front.close()
 
 
 IN_WORDS_OF_V1: dict[type[Command], dict[str, Any]] = {
@@ -236,6 +263,10 @@ def audit(log: list[Any]) -> list[tuple[str, str]]:
     return [(line["event"], line["outcome"]) for line in lines]
 
 
+def who_may(command: Command) -> Caller:
+    return WEB if command.permission is Permission.AUTHENTICATE else OPERATOR
+
+
 async def prepared(example: Example) -> tuple[House, dict[str, Any]]:
     house = await House.built()
     example.before(house)
@@ -251,7 +282,8 @@ def changed(before: dict[str, Any], house: House) -> set[str]:
 def test_every_command_has_an_example_and_says_what_it_must() -> None:
     assert [type(example.command) for example in EXAMPLES] == EVERY_COMMAND
     for kind in EVERY_COMMAND:
-        assert kind.audited == (kind.permission in {Permission.OPERATE, Permission.STOP}), kind
+        operators = kind.permission in {Permission.OPERATE, Permission.STOP}
+        assert kind.audited == (operators and (kind.changes or kind.waits)), kind
         assert not (kind.even_if_read_only and not kind.changes)
 
 
@@ -260,7 +292,7 @@ async def test_what_is_permitted_is_done_and_answered_once_it_is_stored(door: Do
     house, before = await prepared(example)
     async with door(house) as ask:
         with structlog.testing.capture_logs() as log:
-            assert example.right(await ask(OPERATOR, example.command))
+            assert example.right(await ask(who_may(example.command), example.command))
     await house.rest()
     assert changed(before, house) == set(example.changes)
     outcome = "stored" if example.command.changes else "done"
@@ -290,12 +322,12 @@ async def test_while_nothing_can_be_stored_only_what_makes_things_safe_is_change
     async with door(house) as ask:
         with structlog.testing.capture_logs() as log:
             if not command.changes or command.even_if_read_only:
-                assert example.right(await ask(OPERATOR, command))
+                assert example.right(await ask(who_may(command), command))
                 assert changed(before, house) == set(example.changes)
                 assert len(audit(log)) == command.audited
                 return
             with pytest.raises(RefusedError, match=FULL) as refused:
-                await ask(OPERATOR, command)
+                await ask(who_may(command), command)
     assert refused.value.code == ("" if door is v1_door else "read-only")
     await house.rest()
     assert not changed(before, house)
@@ -304,7 +336,7 @@ async def test_while_nothing_can_be_stored_only_what_makes_things_safe_is_change
 
 def test_what_is_changed_although_nothing_can_be_stored_is_this() -> None:
     names = {kind.__name__ for kind in EVERY_COMMAND if kind.even_if_read_only}
-    assert names == {"EmergencyStop", "DisableBoard", "DisableFrame", "Drain"}
+    assert names == {"EmergencyStop", "DisableBoard", "DisableFrame", "Drain", "LogOut", "RevokeToken"}
 
 
 @every_command_by_every_door
@@ -314,11 +346,11 @@ async def test_caller_and_audit_are_told_of_a_commit_that_fails(door: Door, exam
     async with door(house) as ask:
         with structlog.testing.capture_logs() as log:
             if not example.command.changes:
-                assert example.right(await ask(OPERATOR, example.command))
+                assert example.right(await ask(who_may(example.command), example.command))
                 assert len(audit(log)) == example.command.audited
                 return
             with pytest.raises(RefusedError, match=FULL) as refused:
-                await ask(OPERATOR, example.command)
+                await ask(who_may(example.command), example.command)
     assert refused.value.code == "not-stored"
     if isinstance(example.command, commands.CreateJob):
         assert set(house.seen()["jobs"]) == {1}, "a job that nobody knows of must not live"

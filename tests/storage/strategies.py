@@ -11,7 +11,16 @@ from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.power import FrameWork
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.model.rows import BoardReport, BoardRow, Changes, JobRow, ReleaseRow, SessionRow, TokenRow, UserRow
+from spalloc_server.core.model.rows import (
+    BoardReport,
+    BoardRow,
+    Changes,
+    JobRow,
+    ReleaseRow,
+    SessionRow,
+    TokenRow,
+    UserRow,
+)
 from spalloc_server.links import Links
 
 _integers = st.integers(-(2**70), 2**70)

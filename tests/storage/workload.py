@@ -146,7 +146,9 @@ class Model:
             facts={name: value for name, value in self.all.facts.items() if value is not None},
             users=[row for _, row in sorted(self.all.users.items()) if row is not None],
             tokens=sorted((row for row in self.all.tokens.values() if row is not None), key=lambda row: row.created_at),
-            sessions=sorted((row for row in self.all.sessions.values() if row is not None), key=lambda row: row.used_at),
+            sessions=sorted(
+                (row for row in self.all.sessions.values() if row is not None), key=lambda row: row.used_at
+            ),
         )
 
 

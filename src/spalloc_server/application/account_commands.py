@@ -8,7 +8,7 @@ leave the server.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -95,7 +95,12 @@ class Ask(Command, frozen=True):
 
 
 class LogIn(Ask, frozen=True, tag="log in"):
-    """Begin a session; `Grant`. `CredentialsError` where that fails, without a word about what is wrong."""
+    """Begin a session; `Grant`. `CredentialsError` where that fails, without a word about what is wrong.
+
+    `BusyError` after too many wrong passwords from there, see `accounts.attempts`.
+    """
+
+    waits = True
 
     name: str
     password: str
@@ -105,13 +110,18 @@ class LogIn(Ask, frozen=True, tag="log in"):
 class LogOut(Ask, frozen=True, tag="log out"):
     """End a session; harmless where there is none."""
 
+    even_if_read_only = True
     repeatable = True
 
     session: Secret
 
 
 class CheckPassword(Ask, frozen=True, tag="check password"):
-    """`Grant` without a session, or `CredentialsError`."""
+    """`Grant` without a session, or an error as `LogIn` has it."""
+
+    changes = False  # but counts and times, which are stored with whatever is stored next
+    repeatable = True
+    waits = True
 
     name: str
     password: str
@@ -121,6 +131,7 @@ class CheckPassword(Ask, frozen=True, tag="check password"):
 class CheckToken(Ask, frozen=True, tag="check token"):
     """`Grant` with the id of the token, or `CredentialsError`."""
 
+    changes = False  # but the time of its use, likewise
     repeatable = True
 
     secret: str
@@ -162,20 +173,33 @@ class ShowAccount(OfAccount, frozen=True, tag="show account"):
     audited = False
 
 
-class CreateAccount(OfAccount, frozen=True, tag="create account"):
+class WithPassword(OfAccount, frozen=True):
+    """The base of what may set a password, of which the log never tells."""
+
+    waits = True
+
+    password: Password | None = None
+
+    def told(self) -> dict[str, Any]:
+        """Return what the audit tells of it."""
+        return {name: value for name, value in super().told().items() if name != "password"}
+
+
+class CreateAccount(WithPassword, frozen=True, tag="create account"):
     """`AccountView` of a new account; without a password it can only be used by tokens."""
 
     role: str = "user"
-    password: Password | None = None
     enabled: bool = True
 
 
-class ChangeAccount(OfAccount, frozen=True, tag="change account"):
-    """`AccountView` after what is not None has been changed. `unlock` forgets wrong passwords."""
+class ChangeAccount(WithPassword, frozen=True, tag="change account"):
+    """`AccountView` after what is not None has been changed. `unlock` forgets wrong passwords.
+
+    A new password, and `enabled` false, end the account's sessions. Jobs keep the name of their owner.
+    """
 
     new_name: AccountName | None = None
     role: str | None = None
-    password: Password | None = None
     enabled: bool | None = None
     unlock: bool = False
 
@@ -208,5 +232,6 @@ class RevokeToken(Command, frozen=True, tag="revoke token"):
     """`TokenView` of a token that does not work any more."""
 
     permission = Permission.STOP
+    even_if_read_only = True
 
     id: Secret

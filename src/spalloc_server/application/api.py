@@ -12,8 +12,10 @@ for all doors, in this order:
 The door then sends the answer once that commit is durable (`Commits.tell`, or `await commits.durable`). So whatever a
 door tells of a change is on disk.
 
-`perform` is synchronous: nothing comes between its steps. What waits for hardware goes through `ask_hardware`, with the
-same steps around the wait.
+`perform` is synchronous: nothing comes between its steps. What waits for hardware, or for a password to be hashed, goes
+through `ask`, with the same steps around the wait.
+
+Doors that log people in ask for their callers by session, token or account (`Application.caller`).
 """
 
 from __future__ import annotations
@@ -27,22 +29,28 @@ from typing import Any, NamedTuple
 import msgspec
 
 from spalloc_server import __version__
+from spalloc_server.accounts.accounts import Accounts
 from spalloc_server.application import commands
 from spalloc_server.application.admission import Admission, Charged
 from spalloc_server.application.audit import Audit
+from spalloc_server.application.authentication import ACCOUNTS, HASHING, Authentication, accounts_of
 from spalloc_server.application.authorisation import Authorisation
-from spalloc_server.application.caller import ROLES, Caller, Permission, permissions_of
+from spalloc_server.application.caller import FRONT, ROLES, Caller, Permission, permissions_of
 from spalloc_server.application.commands import SERVER, Command
 from spalloc_server.application.commits import Commits
+from spalloc_server.application.passwords import Passwords
 from spalloc_server.application.performing import PERFORM, AtHardware, board_of
 from spalloc_server.application.subscriptions import Listener, Subscriptions
 from spalloc_server.application.views import ServerView
+from spalloc_server.config.options import Web
+from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, steady_time
 from spalloc_server.errors import ForbiddenError, ReadOnlyError, RequestError, SpallocServerError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.defects import DefectLog
 
 __all__ = [
+    "FRONT",
     "ROLES",
     "About",
     "Answer",
@@ -84,6 +92,8 @@ class Application:
         hardware: for what is asked of boards directly.
         commits: make durable what the core changes.
         subscriptions: are told what has changed, after each commit.
+        accounts: who may log in; by default nobody.
+        passwords: hash and compare passwords.
         hold: names the commit that the last changes belong to; `Commits.hold`, and what a server does besides.
         defects: knows what went wrong in the server itself.
     """
@@ -95,6 +105,8 @@ class Application:
         commits: Commits,
         subscriptions: Subscriptions,
         *,
+        accounts: Accounts | None = None,
+        passwords: Passwords | None = None,
         hold: Callable[[], int | None] | None = None,
         defects: DefectLog | None = None,
     ) -> None:
@@ -102,6 +114,8 @@ class Application:
         self.subscriptions = subscriptions
         self.authorisation = Authorisation(core)
         self.admission = Admission()
+        self.authentication = Authentication(accounts or accounts_of(core), passwords)
+        self.caller = self.authentication.caller
         self.at_hardware = AtHardware(core, hardware, subscriptions)
         self._core = core
         self._hold = hold or commits.hold
@@ -112,6 +126,12 @@ class Application:
         self.read_only: str | None = None
         """Why commands that change something are refused, if they are; see `refuse_changes`."""
         self._started_at = steady_time()
+
+    def configure(self, configuration: Configuration) -> None:
+        """Do as a configuration says about who may do what, and how often."""
+        self.authorisation.access = configuration.access
+        self.admission.configure(configuration.limits)
+        self.authentication.max_role = (configuration.web or Web()).max_role
 
     def refuse_changes(self, reason: str | None) -> None:
         """Refuse what changes something from now on, for this reason; or, with None, no longer. Subscribers hear it."""
@@ -127,8 +147,8 @@ class Application:
         """
         try:
             self._admit(caller, command)
-            before, status = self._live(command), type(command) is commands.Status
-            value = self._status() if status else PERFORM[type(command)](self._core, caller, command)
+            before = self._live(command)
+            value = self._performed(caller, command)
         except Exception as error:
             self._failed(caller, command, error)
             raise
@@ -146,8 +166,8 @@ class Application:
             self.perform(caller, commands.KeepAlive(job_id=job_id))  # which is refused, and audited
         return self._core.renew(job_id, caller.address)
 
-    async def ask_hardware(self, caller: Caller, command: Command) -> Answer:
-        """Do what `command` says, for `caller`, and wait for the hardware.
+    async def ask(self, caller: Caller, command: Command) -> Answer:
+        """Do what `command` says, for `caller`, where it waits for hardware, or for a password to be hashed.
 
         Raises:
             RequestError: as with `perform`.
@@ -158,6 +178,10 @@ class Application:
         begun = False
         try:
             self._admit(caller, command)
+            if isinstance(command, HASHING):
+                finish = await self.authentication.prepare(command)
+                self._admit(caller, command)  # which may have changed meanwhile
+                return self._done(caller, command, finish())
             with self.at_hardware.place():
                 if not isinstance(command, commands.PowerCycle):
                     return self._done(caller, command, await self.at_hardware.perform(command))
@@ -169,6 +193,15 @@ class Application:
             if not begun:
                 self._failed(caller, command, error)
             raise
+
+    def _performed(self, caller: Caller, command: Command) -> Any:
+        """Do what `command` says, and no more; its answer."""
+        kind = type(command)
+        if kind in PERFORM:
+            return PERFORM[kind](self._core, caller, command)
+        if kind is commands.Status:
+            return self._status()
+        return ACCOUNTS[kind](self.authentication, command)
 
     def _live(self, command: Command) -> int:
         """How many jobs there are, where the audit is to tell how many the command ends."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
-__all__ = ["FRONT", "ROLES", "Caller", "Permission", "permissions_of"]
+__all__ = ["FRONT", "ROLES", "Caller", "Permission", "least", "permissions_of"]
 
 
 class Permission(StrEnum):
@@ -39,10 +40,11 @@ ROLES: dict[str, frozenset[Permission]] = {
     "basic": frozenset(),
     "reader": frozenset({_LOOK}),
     "user": frozenset({_LOOK, _USE}),
+    "nmpi-exec": frozenset({_LOOK, _USE}),
     "operator": frozenset({_LOOK, _USE, _OPERATE}),
     "admin": frozenset(Permission) - {_AUTHENTICATE},
 }
-"""Which permissions each role gives."""
+"""Which permissions each role gives: of any two, one gives all that the other does. `nmpi-exec` is reserved."""
 
 FRONT = frozenset({_AUTHENTICATE})
 """What a front process may itself, apart from what its clients may."""
@@ -51,6 +53,12 @@ FRONT = frozenset({_AUTHENTICATE})
 def permissions_of(roles: Iterable[str]) -> frozenset[Permission]:
     """Return what these roles permit together; a role that is not known permits nothing."""
     return frozenset().union(*(ROLES.get(role, frozenset()) for role in roles))
+
+
+@lru_cache
+def least(*roles: str | None) -> str:
+    """Return the one of these roles that permits the least, the first of such; None among them says nothing."""
+    return min((role for role in roles if role is not None), key=lambda role: len(ROLES.get(role, ())))
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,8 +43,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Whether the log tells who gave it, and what came of it."""
     manages_job: ClassVar[bool] = False
     """Whether it changes the job `job_id`, so that it matters whose that is."""
-    at_hardware: ClassVar[bool] = False
-    """Whether it waits for hardware: for `Application.ask_hardware`."""
+    waits: ClassVar[bool] = False
+    """Whether it waits for hardware, or until a password is hashed: for `Application.ask`."""
     takes_long: ClassVar[bool] = False
     """Whether it may take a millisecond or more, so that a door lets others in between."""
 

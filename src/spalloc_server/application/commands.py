@@ -1,7 +1,7 @@
 """All that can be asked of the server: one struct a command.
 
 Theory of operation. A door turns what its client sends into one of these, and hands it to `api.Application` with its
-`Caller`. `command_kinds` has what they have in common.
+`Caller`. `command_kinds` has what they have in common; those about accounts are in `account_commands`.
 
 On the local API socket the field `command` tells which struct it is. Answers are plain structs and values, which a JSON
 encoder takes as they are.
@@ -13,6 +13,21 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from spalloc_server.application.account_commands import (
+    ChangeAccount,
+    CheckPassword,
+    CheckToken,
+    CreateAccount,
+    CreateToken,
+    DeleteAccount,
+    ListAccounts,
+    ListTokens,
+    LogIn,
+    LogOut,
+    RevokeToken,
+    ShowAccount,
+    SigningKeys,
+)
 from spalloc_server.application.caller import Permission
 from spalloc_server.application.command_kinds import (
     SERVER,
@@ -43,7 +58,13 @@ __all__ += [
     "BoardAtPosition",
     "BoardPosition",
     "Boards",
+    "ChangeAccount",
+    "CheckPassword",
+    "CheckToken",
+    "CreateAccount",
     "CreateJob",
+    "CreateToken",
+    "DeleteAccount",
     "DescribeJob",
     "DestroyJob",
     "DisableBoard",
@@ -59,8 +80,12 @@ __all__ += [
     "Jobs",
     "KeepAlive",
     "Kill",
+    "ListAccounts",
     "ListJobs",
     "ListMachines",
+    "ListTokens",
+    "LogIn",
+    "LogOut",
     "Machines",
     "PowerCycle",
     "PowerOffJob",
@@ -68,8 +93,11 @@ __all__ += [
     "RemoveMachine",
     "ReportProblem",
     "Resume",
+    "RevokeToken",
     "SetBlacklist",
+    "ShowAccount",
     "ShowJob",
+    "SigningKeys",
     "Status",
     "Temperatures",
     "Undrain",
@@ -278,13 +306,13 @@ class Resume(Command, frozen=True, tag="resume"):
 class PowerCycle(OfBoard, frozen=True, tag="power-cycle"):
     """Switch a board on, verify it, and switch it off; `BoardView` after that, whose `last_trial` is the verdict."""
 
-    at_hardware = True
+    waits = True
 
 
 class Temperatures(Look, frozen=True, tag="temperatures"):
     """List of `views.TemperaturesView`."""
 
-    at_hardware = True
+    waits = True
 
     machine: str
     cabinet: Whole | None = None
@@ -295,13 +323,13 @@ class Temperatures(Look, frozen=True, tag="temperatures"):
 class Blacklist(Look, OfBoard, frozen=True, tag="blacklist"):
     """What a board's flash says is broken on it: lines of text, see `hardware.blacklist`."""
 
-    at_hardware = True
+    waits = True
 
 
 class SetBlacklist(OfBoard, frozen=True, tag="set blacklist"):
     """Write the lines of text into a board's flash. The board must not be a job's."""
 
-    at_hardware = True
+    waits = True
     changes = False  # of what this server stores: it is the flash that changes
 
     lines: list[str]
@@ -343,4 +371,17 @@ AnyCommand: TypeAlias = (
     | Temperatures
     | Blacklist
     | SetBlacklist
+    | LogIn
+    | LogOut
+    | CheckPassword
+    | CheckToken
+    | SigningKeys
+    | ListAccounts
+    | ShowAccount
+    | CreateAccount
+    | ChangeAccount
+    | DeleteAccount
+    | CreateToken
+    | ListTokens
+    | RevokeToken
 )

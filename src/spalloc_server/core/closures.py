@@ -23,9 +23,13 @@ __all__ = ["KEPT_FACTS", "STOPPED", "Closures", "drained_fact", "frame_fact", "i
 STOPPED = "stopped"
 """The fact of an emergency stop."""
 
-KEPT_FACTS = ("next_id", "disabled", "drained", STOPPED, "machine", "machines", "imported", "board", "away")
+KEPT_FACTS = (
+    *("next_id", "disabled", "drained", STOPPED, "machine", "machines", "imported", "board", "away"),
+    *("next_account", "signing_keys"),
+)
 """Facts that outlive a cold start, by the first part of their names: numbers of jobs are never used twice, imported
-machines stay, and what operators have closed stays closed, wherever the configuration has that hardware by now."""
+machines stay, and what operators have closed stays closed, wherever the configuration has that hardware by now. The
+last ones are of `accounts`, which stay as well."""
 
 
 class Closures:

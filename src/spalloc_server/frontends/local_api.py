@@ -37,6 +37,7 @@ from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.errors import RequestError, SpallocServerError
 
 __all__ = [
+    "FRONT_PROGRAM",
     "PROTOCOL",
     "AnyRequest",
     "Behalf",
@@ -49,6 +50,7 @@ __all__ = [
     "change",
     "error",
     "greeting",
+    "is_front",
     "key_in",
     "last_word",
     "socket_path",
@@ -60,7 +62,10 @@ __all__ = [
 PROTOCOL: Final = 1
 """Version of what the lines hold. New commands and fields need no new version, other meanings of old ones do."""
 
-CAPABILITIES = ("commands", "subscriptions", "for")
+FRONT_PROGRAM: Final = "spalloc_web"
+"""What a front process calls itself in its hello."""
+
+CAPABILITIES = ("commands", "subscriptions", "for", "accounts")
 """What a client may rely on besides the protocol's version: nothing is ever taken out of this."""
 
 MAX_KEYS = 1000
@@ -93,7 +98,8 @@ class Behalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Somebody else, for whom a request is.
 
     It is an account, by one of `session`, `token` and `account`; or whoever the peer says that it is, by `name` and
-    `roles`. What an account may is looked up with each request, and is never more than `[web] max_role`.
+    `roles`, which front processes may not say. What an account may is looked up with each request, and is never more
+    than `[web] max_role`.
     """
 
     session: str | None = None
@@ -210,6 +216,11 @@ def greeting() -> bytes:
     """Return the server's hello."""
     hello = Hello(protocol=PROTOCOL, version=__version__, program="spalloc_server", capabilities=CAPABILITIES)
     return _encode({"hello": hello}) + b"\n"
+
+
+def is_front(line: bytes) -> bool:
+    """Return whether a hello, in a line that is no `stranger`, is that of a front process."""
+    return msgspec.json.decode(line, type=dict[str, Hello])["hello"].program == FRONT_PROGRAM
 
 
 def stranger(line: bytes) -> str | None:

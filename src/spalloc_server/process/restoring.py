@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spalloc_server.accounts.accounts import Accounts
+from spalloc_server.application.authentication import accounts_of
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller
 from spalloc_server.core.model import MISSING
@@ -22,8 +24,10 @@ __all__ = ["restored"]
 log = get_logger(__name__)
 
 
-def restored(journal: SqliteJournal, times: StoredTimes, configuration: Configuration, state: Path) -> Controller:
-    """Return a core that goes on from what is stored; the configuration is still to be applied.
+def restored(
+    journal: SqliteJournal, times: StoredTimes, configuration: Configuration, state: Path
+) -> tuple[Controller, Accounts]:
+    """Return a core and accounts that go on from what is stored; the configuration is still to be applied.
 
     Raises:
         DamagedStateError: what is stored does not fit together.
@@ -31,14 +35,18 @@ def restored(journal: SqliteJournal, times: StoredTimes, configuration: Configur
     """
     retired, rest = configuration.max_retired_jobs, configuration.seconds_before_free
     controller = Controller(max_retired_jobs=retired, seconds_before_free=rest)
+    accounts = accounts_of(controller)
     snapshot = journal.load(max_retired=retired)
     moved_by = times.meet(snapshot)
     with consistent(state):
         highest = journal.highest_id()
+        accounts.restore(snapshot, moved_by=moved_by)
         set_aside = controller.restore(snapshot, configuration.machines, highest_id=highest, moved_by=moved_by)
     for row in set_aside:
         if row.table == MISSING:
             log.error("commits are missing from the state", state=str(state), reason=row.reason)
         else:
             log.error("stored row set aside: it makes no sense", table=row.table, key=row.key, reason=row.reason)
-    return controller
+    if configuration.web is not None and not accounts.rows():
+        log.warning("nobody can log in: there are no accounts", add=f"spalloc-admin user add NAME --state {state}")
+    return controller, accounts

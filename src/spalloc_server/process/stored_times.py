@@ -159,6 +159,12 @@ def _past(snapshot: Snapshot) -> Iterator[float | None]:
             yield from (job.created_at, job.allocated_at, job.ready_at)
     for board in snapshot.boards:
         yield from (board.since, *(time for time, _ in board.failures), *(report.time for report in board.reports))
+    for user in snapshot.users:
+        yield from (user.created_at, user.last_log_in, user.last_failure)
+    for token in snapshot.tokens:
+        yield from (token.created_at, token.used_at)
+    for session in snapshot.sessions:
+        yield from (session.began_at, session.used_at)
 
 
 def _seen(fact: Any, now: float) -> _Seen | None:

@@ -277,8 +277,9 @@ def rename(path: Path) -> Path | None:
 
 
 def cold_start(path: Path, *, keep: Collection[str] = ()) -> Path | None:
-    """Set the old state aside and begin a new one. Where they can be read, boards that operators have closed stay so,
-    and accounts with their tokens and sessions are taken over.
+    """Set the old state aside and begin a new one.
+
+    Where they can be read, boards that operators have closed stay so, and accounts go along, tokens and sessions, too.
 
     Args:
         path: the state file.

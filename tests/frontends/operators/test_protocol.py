@@ -198,7 +198,9 @@ async def test_a_request_is_checked_as_those_of_v1_are(door: Door, request_: dic
 
 async def test_a_role_that_there_is_not_is_an_error(door: Door) -> None:
     reply = await (await door.connect()).say({"command": "jobs"}, **{"for": {"name": "ann", "roles": ["king"]}})
-    assert "there is no role 'king'; there are basic, reader, user, operator, admin" in reply["error"]["text"]
+    assert (
+        "there is no role 'king'; there are basic, reader, user, nmpi-exec, operator, admin" in reply["error"]["text"]
+    )
 
 
 async def test_only_the_servers_own_user_and_root_may_ask_for_others(

@@ -19,6 +19,7 @@ from spalloc_server.frontends.local_api import (
     change,
     error,
     greeting,
+    is_front,
     last_word,
     stranger,
     subscribing,
@@ -82,6 +83,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, home: Home, user: str, trusted: bool, unread: bytes) -> None:
         self.user, self.trusted = user, trusted
+        self.is_front = False
+        """Whether it is that of a front process, as its hello says: one that has no other rights."""
         self.since = home.loop.time()
         """When it was accepted, sent its last request, or got its last reply."""
         self.under_way: dict[int, bytes] = {}
@@ -270,7 +273,7 @@ class Connection(asyncio.Protocol):
         if (wrong := stranger(line)) is not None:
             self.dismiss(last_word(wrong, code="protocol"))
         else:
-            self._hello = line
+            self._hello, self.is_front = line, is_front(line)
 
     def _serves(self) -> bool:
         transport = self._transport

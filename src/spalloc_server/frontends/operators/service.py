@@ -23,7 +23,7 @@ from typing import Any, Self, TypeAlias
 import msgspec
 
 from spalloc_server import __version__
-from spalloc_server.application.api import ROLES, Answer, Application, Caller, Charged, permissions_of
+from spalloc_server.application.api import FRONT, ROLES, Answer, Application, Caller, Charged, permissions_of
 from spalloc_server.application.commands import Command, CreateJob, KeepAlive
 from spalloc_server.errors import BusyError, ForbiddenError, RequestError, SpallocServerError, UpgradeError
 from spalloc_server.frontends.local_api import (
@@ -181,13 +181,13 @@ class Operators:
 
     def _caller(self, connection: Connection, behalf: Behalf | None, command: Command) -> Caller:
         """Return the caller: the user at the other end, or the one that it asks for, within the budget of that one."""
-        if behalf is None:
-            return Caller(door=DOOR, name=connection.user, verified=True, permissions=ROLES["admin"])
-        if not connection.trusted:
+        if not connection.trusted and (behalf is not None or connection.is_front):
             raise ForbiddenError(f"{connection.user} may not ask for others: the server's own user and root may")
-        if unknown := set(behalf.roles) - ROLES.keys():
-            raise RequestError(f"there is no role {min(unknown)!r}; there are {', '.join(ROLES)}")
-        identity = behalf.name if behalf.verified else behalf.address
+        if behalf is None:
+            permissions = FRONT if connection.is_front else ROLES["admin"]
+            return Caller(door=DOOR, name=connection.user, verified=True, permissions=permissions)
+        caller = self._other(connection, behalf)
+        identity = caller.name if caller.verified else caller.address
         admission, kinds = self._application.admission, [Charged(type(command) is not KeepAlive)]
         if isinstance(command, CreateJob):
             kinds.append(Charged.CREATE)
@@ -196,15 +196,28 @@ class Operators:
                 raise BusyError(f"{identity} asks for too much at once: try again in {seconds:.1f} s")
             for kind in kinds:
                 admission.charge(identity, kind)
+        return caller
+
+    def _other(self, connection: Connection, behalf: Behalf) -> Caller:
+        """Return the caller that a connection asks for."""
+        address, said = behalf.address, behalf.name is not None or behalf.roles or behalf.verified
+        accounts = (behalf.session, behalf.token, behalf.account)
+        if (known := 3 - accounts.count(None)) > 1 or (known and said):
+            raise RequestError("`for` has one of session, token and account; or name, roles and verified")
+        if known:
+            session, token, account = accounts
+            return self._application.caller(DOOR, session=session, token=token, account=account, address=address)
+        if connection.is_front:
+            raise ForbiddenError("a front process asks for accounts, by session, token or account: it may not say who")
+        if unknown := set(behalf.roles) - ROLES.keys():
+            raise RequestError(f"there is no role {min(unknown)!r}; there are {', '.join(ROLES)}")
         permissions = permissions_of(behalf.roles)
-        return Caller(
-            door=DOOR, name=behalf.name, address=behalf.address, verified=behalf.verified, permissions=permissions
-        )
+        return Caller(door=DOOR, name=behalf.name, address=address, verified=behalf.verified, permissions=permissions)
 
     async def _in_turn(self, caller: Caller, connection: Connection, command: Command) -> Answer:
         """Perform a command when it is the turn of its kind; what is done at once goes first."""
-        if command.at_hardware:
-            return await self._application.ask_hardware(caller, command)
+        if command.waits:
+            return await self._application.ask(caller, command)
         while command.takes_long:
             await connection.can_take.wait()  # else replies would pile up that nobody reads
             async with self._view:

@@ -1,0 +1,1 @@
+"""Accounts, their tokens and sessions, and how often passwords may be tried: pure rules."""
