@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from spalloc_server.application.authentication import accounts_of
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import Access, Health, Limits, Scheduling
 from spalloc_server.config.settings import Configuration
@@ -79,6 +80,9 @@ def test_the_reference_lists_every_fact_of_the_state() -> None:
     controller.disable_frame("GONE", (0, 0), reason="why", by="who")
     controller.machines = {}
     listed = set(cells(section(page("reference/state-schema.md"), "## `facts`: all else"))) - {"name", "value"}
+    accounts = accounts_of(controller)
+    accounts.create("ann", "user")
+    accounts.signing_keys()
     assert set(controller.snapshot().facts) == {
         name.replace("CABINET/FRAME", "0/0").replace("NUMBER", "0").replace("BMP", "gone") for name in listed
     }

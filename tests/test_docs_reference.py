@@ -12,6 +12,7 @@ import pytest
 
 from docs import make_tables
 from spalloc_server import errors
+from spalloc_server.application.account_commands import AccountView, TokenView
 from spalloc_server.application.caller import ROLES
 from spalloc_server.application.commands import AnyCommand
 from spalloc_server.application.views import ServerView, TemperaturesView
@@ -161,6 +162,8 @@ VIEWS: dict[str, type[msgspec.Struct]] = {
     "### Boards": BoardView,
     "### Jobs": JobView,
     "### Temperatures": TemperaturesView,
+    "### Accounts": AccountView,
+    "### Tokens": TokenView,
     "### Notes": Note,
 }
 

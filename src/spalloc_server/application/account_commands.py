@@ -174,15 +174,15 @@ class ShowAccount(OfAccount, frozen=True, tag="show account"):
 
 
 class WithPassword(OfAccount, frozen=True):
-    """The base of what may set a password, of which the log never tells."""
+    """The base of what may set a password, which the log never tells."""
 
     waits = True
 
     password: Password | None = None
 
     def told(self) -> dict[str, Any]:
-        """Return what the audit tells of it."""
-        return {name: value for name, value in super().told().items() if name != "password"}
+        """Return what the audit tells of it: whether there is a password, and not which."""
+        return {**super().told(), "password": self.password is not None}
 
 
 class CreateAccount(WithPassword, frozen=True, tag="create account"):

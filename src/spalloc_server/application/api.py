@@ -15,7 +15,7 @@ door tells of a change is on disk.
 `perform` is synchronous: nothing comes between its steps. What waits for hardware, or for a password to be hashed, goes
 through `ask`, with the same steps around the wait.
 
-Doors that log people in ask for their callers by session, token or account (`Application.caller`).
+Doors that log people in ask for their callers by session, token or account (`authentication.Authentication.caller`).
 """
 
 from __future__ import annotations

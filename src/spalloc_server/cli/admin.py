@@ -36,6 +36,8 @@ COMMANDS = {
     "power-cycle": ("operators", "Switch a board that nobody has on, verify it, and switch it off."),
     "read-temperatures": ("operators", "Temperatures, fans and supply of boards."),
     "blacklist": ("operators", "What is broken on a board, as its own flash says."),
+    "user": ("accounts", "Who may log in, and as what."),
+    "token": ("accounts", "What programs show in place of a password."),
     "emergency-stop": ("operators", "Switch every board off, now."),
     "resume": ("operators", "End an emergency stop."),
 }

@@ -1,0 +1,121 @@
+"""Sessions: how long they live, and who ends them."""
+
+from __future__ import annotations
+
+import pytest
+
+from spalloc_server.accounts import sessions as module
+from spalloc_server.errors import BusyError
+from tests.accounts.house import DAY, HOUR, House
+
+
+@pytest.fixture
+def house() -> House:
+    house = House()
+    house.accounts.create("ann", "user")
+    house.accounts.create("bob", "user")
+    return house
+
+
+def begun(house: House, account: int = 1) -> str:
+    return house.accounts.sessions.begin(account)
+
+
+def lives(house: House, session: str) -> bool:
+    return house.accounts.of_session(session) is not None
+
+
+def test_a_session_lives_for_a_week_after_its_last_use(house: House) -> None:
+    session = begun(house)
+    for _ in range(4):
+        house.now += 7 * DAY
+        assert lives(house, session)
+    house.now += 7 * DAY + HOUR + 1
+    assert not lives(house, session)
+    house.accounts.sweep()
+    assert not len(house.accounts.sessions)
+
+
+def test_a_session_lives_as_long_as_a_job_of_it(house: House) -> None:
+    session, other = begun(house), begun(house)
+    house.jobs.add(session)
+    house.now += 100 * DAY
+    house.accounts.sweep()
+    assert lives(house, session)
+    assert not lives(house, other)
+    house.now += 6 * DAY
+    house.jobs.clear()
+    assert lives(house, session), "it was used a week ago"
+    house.now += 8 * DAY
+    house.accounts.sweep()
+    assert not lives(house, session)
+
+
+def test_its_use_is_written_once_an_hour_and_not_with_each_request(house: House) -> None:
+    session = begun(house)
+    house.written()
+    for _ in range(59):
+        house.now += 60
+        assert lives(house, session)
+        assert house.written() == []
+    house.now += 60
+    assert lives(house, session)
+    assert house.written() == ["sessions"]
+
+
+def test_ids_are_made_here_and_never_taken_from_outside(house: House) -> None:
+    planted = "s" + "0" * 32
+    assert not lives(house, planted)
+    assert begun(house) != planted
+    assert not lives(house, planted)
+    assert house.stored.take(house.outbox).sessions.keys() == {house.accounts.sessions.rows()[0].id}
+
+
+def test_an_id_that_was_ended_leads_nowhere_any_more_and_ending_it_twice_is_harmless(house: House) -> None:
+    session = begun(house)
+    house.accounts.sessions.end(session)
+    house.accounts.sessions.end(session)
+    house.accounts.sessions.end("s1")
+    assert not lives(house, session)
+    assert house.stored.take(house.outbox).sessions == {session: None}
+
+
+@pytest.mark.parametrize(
+    "change", [{"password": "another"}, {"enabled": False}], ids=["another password", "it is disabled"]
+)
+def test_what_changes_an_account_for_the_worse_ends_its_sessions_and_no_others(
+    house: House, change: dict[str, object]
+) -> None:
+    session, others = begun(house), begun(house, 2)
+    house.accounts.change("ann", **change)  # type: ignore[arg-type]
+    assert not lives(house, session)
+    assert lives(house, others)
+    house.accounts.change("ann", enabled=True)
+    assert not lives(house, session)
+
+
+def test_another_role_or_name_ends_no_session(house: House) -> None:
+    session = begun(house)
+    house.accounts.change("ann", role="reader", new_name="anna")
+    row = house.accounts.of_session(session)
+    assert row is not None
+    assert (row.name, row.role) == ("anna", "reader")
+
+
+def test_the_session_that_was_used_the_longest_ago_and_has_no_job_gives_way(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SESSIONS_OF_ACCOUNT", 3)
+    monkeypatch.setattr(module, "MAX_SESSIONS", 4)
+    first, second, third = (begun(house) for _ in range(3))
+    house.jobs.add(first)
+    house.now += 2 * HOUR
+    assert lives(house, second), "which is used by this"
+    fourth = begun(house)
+    assert [lives(house, each) for each in (first, second, third, fourth)] == [True, True, False, True]
+    bobs = [begun(house, 2), begun(house, 2)]
+    assert len(house.accounts.sessions) == 4
+    assert all(lives(house, each) for each in (first, *bobs))
+    house.jobs.update(row.id for row in house.accounts.sessions.rows())
+    with pytest.raises(BusyError, match="all of them have jobs"):
+        begun(house, 2)
