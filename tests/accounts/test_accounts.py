@@ -76,7 +76,8 @@ def test_an_account_takes_its_sessions_and_tokens_along(house: House) -> None:
     assert house.accounts.of_session(session) is None
     assert house.accounts.of_secret(secret) is None
     house.stored.take(house.outbox)
-    assert house.stored.snapshot().users == house.stored.snapshot().tokens == house.stored.snapshot().sessions == []
+    left = house.stored.snapshot()
+    assert (left.users, left.tokens, left.sessions) == ([], [], [])
 
 
 def test_keys_are_made_once_and_kept(house: House) -> None:

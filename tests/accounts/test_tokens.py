@@ -82,7 +82,7 @@ def test_its_use_is_written_once_an_hour(house: House) -> None:
 
 
 def test_tokens_are_listed_the_newest_first(house: House) -> None:
-    ids = []
+    ids: list[str] = []
     for account in (1, 2, 1):
         ids.insert(0, made(house, account)[1].id)
         house.now += 1

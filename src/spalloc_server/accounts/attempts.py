@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from ipaddress import IPv6Address, ip_address, ip_network
+from math import ceil
 from typing import NamedTuple
 
 from spalloc_server.errors import BusyError
@@ -92,10 +93,14 @@ class _Counts:
         count, at = self._counts.get(key, (0.0, now))
         return max(0.0, count - (now - at) / self._forgiven)
 
+    def is_over(self, key: Hashable, now: float) -> bool:
+        """Whether more count than are free; one that has begun to be forgotten still does."""
+        return ceil(self.count(key, now)) >= self._free
+
     def wait(self, key: Hashable, now: float) -> float:
         """Seconds that this many cost after the last of them."""
-        count = self.count(key, now)
-        return 0.0 if count < self._free else min(self._longest, 2.0 ** min(count - self._free, 32))
+        over = ceil(self.count(key, now)) - self._free
+        return 0.0 if over < 0 else min(self._longest, 2.0 ** min(over, 32))
 
     def refused(self, key: Hashable, now: float) -> float:
         """Seconds of that which are still to come."""
@@ -144,7 +149,7 @@ class Attempts:
         if not known:
             refused = max(refused, self._networks.refused(network, now))
         if refused > 0:
-            raise BusyError(f"there were too many wrong passwords from here: try again in {refused:.0f} s")
+            raise BusyError(f"there were too many wrong passwords from here: try again in {ceil(refused)} s")
         attempt = Attempt(name, network, known, 0.0 if known else self._accounts.wait(name, now))
         self._pairs.add((name, network), now)
         self._networks.add(network, now)
@@ -172,7 +177,7 @@ class Attempts:
 
     def is_locked(self, name: str) -> bool:
         """Whether attempts from networks that the account does not know must wait."""
-        return self.of_account(name) >= FREE_OF_ACCOUNT
+        return self._accounts.is_over(name, self._clock())
 
     def keep(self, name: str, count: float, at: float) -> None:
         """Take over what is stored with an account."""
