@@ -5,7 +5,7 @@ them.
 """
 
 from spalloc_server.config.machine import Frame, Machine
-from spalloc_server.config.options import Access, Hardware, Health, Limits, Scheduling
+from spalloc_server.config.options import Access, Hardware, Health, Limits, Scheduling, Web
 from spalloc_server.config.settings import Configuration, board_locations_from_spinner
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "Limits",
     "Machine",
     "Scheduling",
+    "Web",
     "board_locations_from_spinner",
 ]

@@ -88,14 +88,6 @@ def test_keys_are_made_once_and_kept(house: House) -> None:
     assert {NEXT, KEYS} <= set(KEPT_FACTS)
 
 
-def test_a_key_is_stored_no_later_than_the_first_session(house: House) -> None:
-    house.accounts.signing_keys()
-    session = house.accounts.sessions.begin(1)
-    changes = house.stored.take(house.outbox)
-    assert KEYS in changes.facts
-    assert session in changes.sessions
-
-
 def logged_in(house: House, address: str) -> bool:
     """Whether the network was known before."""
     attempt = house.accounts.try_password("ann", address)

@@ -161,5 +161,6 @@ class House:
             "flash": list(self.flash.lines),
             "accounts": {row.name: (row.role, row.enabled, row.password) for row in self.accounts.rows()},
             "sessions": len(self.accounts.sessions),
+            "keys": self.core.state.facts.get("signing_keys"),
             "tokens": len(self.accounts.tokens.rows()),
         }

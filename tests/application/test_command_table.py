@@ -59,7 +59,7 @@ TABLE = {
     "log out": "authenticate crR",
     "check password": "authenticate wR",
     "check token": "authenticate R",
-    "signing keys": "authenticate R",
+    "signing keys": "authenticate crR",
     "list accounts": "stop R",
     "show account": "stop R",
     "create account": "stop caw",

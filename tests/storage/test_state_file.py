@@ -379,6 +379,31 @@ def test_state_set_aside_keeps_every_byte_under_a_new_name(path: Path, full: Sna
     assert cold_start(path) is None
 
 
+def test_accounts_go_along_when_a_state_is_set_aside(path: Path) -> None:
+    accounts = Changes(users={1: a_user(1)}, tokens={"t1": a_token(1)}, sessions={"s1": a_session(1)})
+    with closing(connect(path)) as connection, connection:
+        encode(msgspec.structs.replace(accounts, jobs={1: a_job(1)}, facts={"signing_keys": [], "a": 1})).store(
+            connection
+        )
+        connection.execute("INSERT INTO sessions VALUES ('s2', 'x', 1.0, 1.0)")
+    assert cold_start(path, keep=["signing_keys"])
+    assert loaded(path) == Snapshot(
+        users=[a_user(1)], tokens=[a_token(1)], sessions=[a_session(1)], facts={"signing_keys": []}
+    )
+
+
+@pytest.mark.parametrize("dump", sorted(DATA.glob("schema-*.sql")), ids=lambda dump: dump.stem)
+def test_boards_that_are_closed_stay_so_when_a_state_of_any_schema_is_set_aside(path: Path, dump: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(dump.read_text())
+        connection.execute("UPDATE boards SET [by] = 'eve'")
+        connection.commit()
+    assert cold_start(path, keep=["next_id"])
+    after = loaded(path)
+    assert (len(after.boards), after.facts, after.jobs) == (1, {"next_id": 3}, [])
+    assert len(after.users) == (dump.stem >= "schema-5")
+
+
 def test_state_set_aside_can_be_put_back(path: Path, full: Snapshot) -> None:
     aside = cold_start(path)
     assert aside is not None

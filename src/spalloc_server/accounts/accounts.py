@@ -219,10 +219,7 @@ class Accounts:
     # ---------------------------------------------------------------- keys
 
     def signing_keys(self) -> list[tuple[str, str]]:
-        """Return (id, secret in hexadecimal) of what cookies are signed with, the one to sign with first.
-
-        It is made when it is first asked for. A session that begins later is stored no sooner than the key is.
-        """
+        """Return (id, secret in hexadecimal) of what cookies are signed with, the one to sign with first."""
         if not self._keys:
             self._keys = [(self._random(4).hex(), self._random(32).hex())]
             self._set_fact(KEYS, self._keys)

@@ -139,9 +139,9 @@ class CheckToken(Ask, frozen=True, tag="check token"):
 
 
 class SigningKeys(Ask, frozen=True, tag="signing keys"):
-    """List of `SigningKey`, the one to sign with first."""
+    """List of `SigningKey`, the one to sign with first. It is made when it is first asked for."""
 
-    changes = False
+    even_if_read_only = True
     repeatable = True
 
 
