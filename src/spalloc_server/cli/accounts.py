@@ -138,13 +138,13 @@ def _password(generate: bool) -> Iterator[str]:
             raise
         say(f"password: {password}", wrap=False)
         return
-    if sys.stdin.isatty():
-        password = click.prompt("Password", hide_input=True, confirmation_prompt="Once more")
-    else:
-        password = sys.stdin.readline().rstrip("\r\n")
     try:
-        password.encode()
-    except UnicodeEncodeError:
+        if sys.stdin.isatty():
+            password = click.prompt("Password", hide_input=True, confirmation_prompt="Once more")
+            password.encode()
+        else:
+            password = sys.stdin.buffer.readline().decode().rstrip("\r\n")
+    except UnicodeError:
         raise OperatorError("the password is no text in UTF-8") from None
     if not password:
         raise OperatorError("the password is empty: type one, or give it as a line of standard input, or --generate")
