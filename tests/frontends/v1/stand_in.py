@@ -179,7 +179,7 @@ async def running(
 def an_application(core: Controller, hold: Callable[[], int | None] = lambda: None) -> Application:
     """What performs commands on `core`; there is neither hardware nor a journal."""
     commits = Mock(spec=RealCommits)
-    return Application(core, cast("Hardware", None), commits, Subscriptions(), hold=hold)
+    return Application(core, cast("Hardware", None), commits, Subscriptions(), accounts=Mock(), hold=hold)
 
 
 def request(command: str, *args: Any, **kwargs: Any) -> bytes:
