@@ -40,7 +40,6 @@ from spalloc_server.hardware.timings import Timings
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.log.logger import get_logger
 from spalloc_server.process import systemd
-from spalloc_server.process.account_maintenance import look_after_accounts
 from spalloc_server.process.consequences import Consequences, Reports
 from spalloc_server.process.expiry import Expiry, hurried
 from spalloc_server.process.in_thread import InThread
@@ -304,7 +303,6 @@ class Server(InThread):
                 self._journal, lambda: self._configuration.history_days
             ),
             "systemd's watchdog": systemd.feed_watchdog,
-            "accounts": lambda: look_after_accounts(self._accounts, self._hold),
             "stalls": self.stalls.run,
         }
         if self._watch_config:

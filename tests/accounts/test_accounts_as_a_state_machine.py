@@ -128,8 +128,9 @@ class AccountsMachine(RuleBasedStateMachine):
         self.house.now += seconds
 
     @rule()
-    def sweep(self) -> None:
-        self.accounts.sweep()
+    def forget_what_is_over(self) -> None:
+        self.accounts.sessions.sweep()
+        self.accounts.tokens.sweep()
 
     @rule(moved=st.sampled_from([0.0, 0.0, 500 * DAY, -3 * DAY]))
     def restart(self, moved: float) -> None:

@@ -16,15 +16,12 @@ import structlog
 from spalloc_server.accounts.accounts import Accounts
 from spalloc_server.config.settings import Configuration
 from spalloc_server.core.defects import Defects
-from spalloc_server.core.model.rows import Changes
 from spalloc_server.core.outbox import Outbox
-from spalloc_server.process import account_maintenance
-from spalloc_server.process.account_maintenance import look_after_accounts
 from spalloc_server.process.restoring import restored
 from spalloc_server.process.stored_times import FACT, StoredTimes
 from tests.frontends.operators.speaking import Operator
 from tests.frontends.operators.test_accounts import FRONT_HELLO
-from tests.house import PATIENCE, Place
+from tests.house import Place
 from tests.processes import ServerProcess, running
 from tests.storage.memory_journal import MemoryJournal
 
@@ -183,20 +180,3 @@ async def test_a_server_that_serves_http_without_an_account_says_how_to_add_one(
             pass
     said = [[line["add"] for line in log if "nobody can log in" in line["event"]] for log in (without, first, second)]
     assert said == [[], [f"spalloc-admin user add NAME --state {place.state}"], []]
-
-
-async def test_what_is_over_is_forgotten_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(account_maintenance, "SWEEP_SECONDS", 0.0)
-    outbox, now, changed = Outbox(Defects()), [0.0], asyncio.Event()
-    accounts = Accounts(outbox, outbox.facts.__setitem__, clock=lambda: now[0], random=bytes)
-    accounts.create("ann", "user")
-    accounts.sessions.begin(1)
-    looking = asyncio.create_task(look_after_accounts(accounts, changed.set))
-    async with asyncio.timeout(PATIENCE):
-        await changed.wait()
-        assert len(accounts.sessions) == 1
-        now[0] += 8 * DAY
-        while len(accounts.sessions):  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0)
-    looking.cancel()
-    assert outbox.take_changes() != Changes()

@@ -10,7 +10,8 @@ import pytest
 
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.errors import StorageError
-from spalloc_server.storage.rows import TABLES, encode, read_facts
+from spalloc_server.storage.reading import read_facts
+from spalloc_server.storage.rows import TABLES, encode
 from spalloc_server.storage.state_file import connect
 from tests.storage.workload import a_board, a_job, a_release
 

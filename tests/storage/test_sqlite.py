@@ -15,7 +15,8 @@ import structlog
 from spalloc_server.core.model import Changes, Snapshot
 from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import StorageError
-from spalloc_server.storage.rows import Rows, read_facts
+from spalloc_server.storage.reading import read_facts
+from spalloc_server.storage.rows import Rows
 from spalloc_server.storage.sqlite import SqliteJournal
 from spalloc_server.storage.state_file import connect_to_read
 from tests.house import PATIENCE

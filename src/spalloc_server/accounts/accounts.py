@@ -211,11 +211,6 @@ class Accounts:
         del self._by_name[name], self._by_number[row.number]
         self._changed.users[row.number] = None
 
-    def sweep(self) -> None:
-        """Forget sessions and tokens that are over; to be called now and then."""
-        self.sessions.sweep()
-        self.tokens.sweep()
-
     # ---------------------------------------------------------------- keys
 
     def signing_keys(self) -> list[tuple[str, str]]:

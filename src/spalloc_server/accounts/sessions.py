@@ -4,7 +4,7 @@ Theory of operation. A session has an id that is made here, at random, and is ne
 plant one. It lives for `SESSION_SECONDS` after its last use, and for as long as any job that was created in it: a
 script that runs for weeks must not lose its job because it was silent. Its last use is noted once an hour at most, so
 it may live an hour longer. The table has a bound for each account and in all; the session that was used the longest
-ago, and has no job, gives way.
+ago, and has no job, gives way. Those that are over are forgotten when another one begins.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Sessions:
         Raises:
             BusyError: there are too many, and all have jobs.
         """
+        self.sweep()
         if len(mine := self._of_account.get(account, {})) >= SESSIONS_OF_ACCOUNT:
             self._make_room(mine)
         if len(self._rows) >= MAX_SESSIONS:

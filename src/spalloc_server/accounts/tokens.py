@@ -2,7 +2,7 @@
 
 Theory of operation. The secret of a token is 256 random bits, which are told once, and of which only the SHA-256 is
 kept: what is random needs no slow hash. A token permits no more than its role, and no more than its account may at that
-moment. It ends at its time, and can be revoked at any.
+moment. It ends at its time, and can be revoked at any. Those that have ended are forgotten when another one is made.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Tokens:
         Raises:
             BusyError: there are too many.
         """
+        self.sweep()
         if len(self._rows) >= MAX_TOKENS:
             raise BusyError(f"there are {MAX_TOKENS} tokens already: revoke some of them first")
         secret = "spalloc_" + urlsafe_b64encode(self._random(32)).decode().rstrip("=")

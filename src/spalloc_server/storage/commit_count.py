@@ -29,7 +29,8 @@ import msgspec
 from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.core.model import MISSING, UnreadableRow
 from spalloc_server.log.logger import get_logger
-from spalloc_server.storage.rows import COMMITS, highest_id, store_fact
+from spalloc_server.storage.reading import highest_id
+from spalloc_server.storage.rows import COMMITS, store_fact
 
 __all__ = ["Count", "CountFile", "count_path", "missing", "read_count"]
 

@@ -17,7 +17,8 @@ from typing import TypeVar
 from spalloc_server.core.model import JobRow, Snapshot
 from spalloc_server.errors import StorageError
 from spalloc_server.storage.files import explained
-from spalloc_server.storage.rows import Line, ReadRequest, read_jobs, read_snapshot
+from spalloc_server.storage.reading import ReadRequest, read_jobs, read_snapshot
+from spalloc_server.storage.rows import Line
 from spalloc_server.storage.state_file import at_rest, connect_to_read
 
 __all__ = ["read_history", "read_state"]
@@ -31,7 +32,7 @@ PAGE = 1000
 def read_state(path: Path, read_request: ReadRequest) -> Snapshot:
     """All that a core needs to be where the server is; jobs that have ended are not in it. Raises as `read_history`.
 
-    `read_request` is for jobs whose rows lack their requests, see `storage.rows`.
+    `read_request` is for jobs whose rows lack their requests, see `storage.reading`.
     """
     return _read(path, lambda connection: read_snapshot(connection, read_request))
 

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from spalloc_server.storage.rows import ReadRequest
+from spalloc_server.storage.reading import ReadRequest
 
 __all__ = ["ROW_MIGRATIONS"]
 

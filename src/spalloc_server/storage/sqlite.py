@@ -37,7 +37,8 @@ from spalloc_server.log.logger import get_logger
 from spalloc_server.storage.commit_count import Count, CountFile, missing, read_count
 from spalloc_server.storage.files import Lock, OpenFiles, explained
 from spalloc_server.storage.journal import Committed, Health, OnHealth
-from spalloc_server.storage.rows import REFUSALS, ReadRequest, Rows, encode, read_snapshot, take_refused
+from spalloc_server.storage.reading import ReadRequest, read_snapshot
+from spalloc_server.storage.rows import REFUSALS, Rows, encode, take_refused
 from spalloc_server.storage.state_file import connect, newest_schema, prepare, reopen, replace, transaction
 
 __all__ = ["SqliteJournal"]
@@ -122,7 +123,7 @@ class SqliteJournal:
 
         Args:
             path: the state file.
-            read_request: for live jobs whose rows lack their requests, see `storage.rows`.
+            read_request: for live jobs whose rows lack their requests, see `storage.reading`.
             loop: where callbacks are called.
             on_health: is told when commits fail, and when they succeed again.
             lock: a right that was handed over (see `Lock`).

@@ -29,8 +29,9 @@ from spalloc_server.core.model import BoardRow, Changes
 from spalloc_server.errors import NewerStateError, SpallocServerError, StorageError
 from spalloc_server.storage.commit_count import Count, CountFile
 from spalloc_server.storage.files import PARTS, Lock, beside, damaged, explained
+from spalloc_server.storage.reading import ReadRequest, read_accounts, read_boards, read_facts
 from spalloc_server.storage.row_migrations import ROW_MIGRATIONS
-from spalloc_server.storage.rows import ReadRequest, encode, read_accounts, read_boards, read_facts
+from spalloc_server.storage.rows import encode
 
 __all__ = [
     "at_rest",
