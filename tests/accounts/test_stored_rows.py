@@ -90,6 +90,13 @@ def test_a_fact_that_makes_no_sense_is_set_aside_and_made_anew(facts: dict[str, 
     assert len(house.accounts.signing_keys()) == 1
 
 
+def test_a_fact_that_is_nothing_is_as_none() -> None:
+    house, set_aside = restored(a_user(number=4), facts={NEXT: None, KEYS: None})
+    assert set_aside == []
+    assert house.accounts.create("bob", "user").number == 5
+    assert len(house.accounts.signing_keys()) == 1
+
+
 def test_where_an_account_is_lost_its_sessions_end() -> None:
     house, set_aside = restored(a_user(name=""), a_session(), a_token())
     assert [told.partition(":")[0] for told in set_aside] == ["users/1", "tokens/t1"]

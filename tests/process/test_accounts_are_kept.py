@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import sqlite3
 from collections.abc import AsyncIterator
@@ -13,16 +14,24 @@ from typing import Any
 import pytest
 import structlog
 
-from spalloc_server.accounts.accounts import Accounts
+from spalloc_server.accounts.accounts import KEYS, NEXT, Accounts
 from spalloc_server.config.settings import Configuration
 from spalloc_server.core.defects import Defects
+from spalloc_server.core.model.arguments import read_request
+from spalloc_server.core.model.rows import Changes
 from spalloc_server.core.outbox import Outbox
 from spalloc_server.process.restoring import restored
 from spalloc_server.process.stored_times import FACT, StoredTimes
+from spalloc_server.storage.rows import encode
+from spalloc_server.storage.sqlite import SqliteJournal
+from spalloc_server.storage.state_file import connect
+from tests import damaged_rows
+from tests.accounts.house import a_session, a_token, a_user
 from tests.frontends.operators.speaking import Operator
 from tests.frontends.operators.test_accounts import FRONT_HELLO
 from tests.house import Place
 from tests.processes import ServerProcess, running
+from tests.storage.journals import stored
 from tests.storage.memory_journal import MemoryJournal
 
 DAY = 86400.0
@@ -144,6 +153,41 @@ async def test_damaged_rows_cost_what_they_are_about(place: Place) -> None:
         async with place.simulator(), place.serving(), a_front(place) as operator:
             assert await front.still(operator) == [True] * 4
     assert not any(line["event"].startswith("stored row set aside") for line in log)
+
+
+async def test_whatever_is_damaged_accounts_can_be_made_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = {"users", "tokens", "sessions", "facts"}
+    monkeypatch.setattr(damaged_rows, "TABLES", {name: damaged_rows.TABLES[name] for name in tables})
+    rows = Changes(
+        users={number: a_user(number=number, name=f"user{number}") for number in (1, 2, 3)},
+        tokens={f"t{number}": a_token(id=f"t{number}", account=number, hash=f"{number}" * 64) for number in (1, 2, 3)},
+        sessions={f"s{number}": a_session(id=f"s{number}", account=number) for number in (1, 2, 3)},
+        facts={NEXT: 4, KEYS: [["a", "ab" * 32]]},
+    )
+    for seed in range(24):
+        state = tmp_path / f"{seed}.db"
+        with closing(connect(state)) as connection, connection:
+            encode(rows).store(connection)
+        damage = damaged_rows.Damage(state, random.Random(seed), set())
+        damage.do(1 + seed % 5)
+        journal = SqliteJournal.open(state, read_request=read_request, loop=asyncio.get_running_loop())
+        with structlog.testing.capture_logs():
+            core, accounts = restored(journal, StoredTimes(), Configuration(), state)
+        row = accounts.create("new", "user")
+        session, (secret, _) = (
+            accounts.sessions.begin(row.number),
+            accounts.tokens.create(row.number, role=None, days=1, note=""),
+        )
+        assert accounts.of_session(session) == row, damage.done
+        assert accounts.of_secret(secret) is not None, damage.done
+        assert accounts.signing_keys(), damage.done
+        for each in accounts.rows():
+            accounts.delete(each.name)
+        assert not len(accounts.sessions), damage.done
+        await stored(journal, core.take_changes())
+        await journal.close()
 
 
 @pytest.mark.parametrize("ahead", [-400 * DAY, 400 * DAY])

@@ -249,8 +249,8 @@ class Accounts:
                 self.attempts.keep(row.name, row.wrong_passwords, row.last_failure)
         self.tokens.keep(snapshot.tokens)
         self.sessions.keep(snapshot.sessions)
-        self._next = max([snapshot.facts.get(NEXT, 1), *(1 + number for number in self._by_number)])
-        self._keys = msgspec.convert(snapshot.facts.get(KEYS, []), list[tuple[str, str]])
+        self._next = max([snapshot.facts.get(NEXT) or 1, *(1 + number for number in self._by_number)])
+        self._keys = msgspec.convert(snapshot.facts.get(KEYS) or [], list[tuple[str, str]])
         if moved_by:
             self._changed.users.update({row.number: row for row in snapshot.users})
             self._changed.tokens.update({row.id: row for row in snapshot.tokens})
