@@ -16,8 +16,9 @@ from msgspec import Meta
 from spalloc_server.application.caller import Permission
 from spalloc_server.application.command_kinds import Command
 
-__all__ = ["AccountView", "ChangeAccount", "CheckPassword", "CheckToken", "CreateAccount", "CreateToken"]
-__all__ += ["DeleteAccount", "Grant", "ListAccounts", "ListTokens", "LogIn", "LogOut", "NewToken", "RevokeToken"]
+__all__ = ["AccountView", "ChangeAccount", "CheckPassword", "CheckSession", "CheckToken", "CreateAccount"]
+__all__ += ["CreateToken", "DeleteAccount", "Grant", "ListAccounts", "ListTokens", "LogIn", "LogInWithToken", "LogOut"]
+__all__ += ["NewToken", "RevokeToken"]
 __all__ += ["ShowAccount", "SigningKey", "SigningKeys", "TokenView"]
 
 AccountName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -35,9 +36,9 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     """Of `application.caller.ROLES`: what the account and, with a token, its scope permit together."""
     session: str | None = None
-    """Id of the new session; only of `LogIn`."""
+    """Id of the session; not of `CheckPassword` and `CheckToken`."""
     token: str | None = None
-    """Id of the token; only of `CheckToken`."""
+    """Id of the token, or of the one that the session began with."""
 
 
 class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +108,16 @@ class LogIn(Ask, frozen=True, tag="log in"):
     address: str | None = None
 
 
+class LogInWithToken(Ask, frozen=True, tag="log in with token"):
+    """Begin a session that permits what the token does, and ends with it at the latest: `Grant`.
+
+    `CredentialsError` where the token is not good.
+    """
+
+    secret: str
+    address: str | None = None
+
+
 class LogOut(Ask, frozen=True, tag="log out"):
     """End a session; harmless where there is none."""
 
@@ -126,6 +137,14 @@ class CheckPassword(Ask, frozen=True, tag="check password"):
     name: str
     password: str
     address: str | None = None
+
+
+class CheckSession(Ask, frozen=True, tag="check session"):
+    """`Grant` of a session, or `CredentialsError` where it is over. It has been used now."""
+
+    repeatable = True
+
+    session: Secret
 
 
 class CheckToken(Ask, frozen=True, tag="check token"):
