@@ -196,6 +196,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Find out who sends the request, and pass it on or refuse it."""
+        scope.setdefault("state", {})["caller"] = None
         if scope["type"] == "lifespan" or not f"{scope['path']}/".startswith(f"{SERVICE}/"):
             await self._app(scope, receive, send)
             return
@@ -213,8 +214,7 @@ class Authentication:
     async def _admit(self, request: _Request, receive: Receive) -> tuple[Answer | None, Header | None]:
         """Note in the request who sends it; return why it is refused, or a cookie that goes with its answer."""
         scope, web = request.scope, self._asking.settings.web
-        state = scope.setdefault("state", {})
-        state["caller"] = None
+        state = scope["state"]
         signer = await self._grants.signer()
         if request.values and signer.session(request.values) is None:
             signer = await self._grants.signer(newest=True)
@@ -226,7 +226,8 @@ class Authentication:
             foreign = found.needs_csrf and request.is_from_another_site(web.base_url)
             return text(403, "a page of another site may not open this WebSocket") if foreign else None, None
         if not request.changes:
-            return None, self._cookie_for_basic(scope, found, signer)
+            # the pages give a cookie themselves
+            return None, None if request.is_to_pages else self._cookie_for_basic(scope, found, signer)
         if request.is_to_pages and request.has_form:
             form = await _form(receive, web.json_bytes)
             if isinstance(form, Answer):
