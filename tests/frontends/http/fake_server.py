@@ -40,6 +40,7 @@ class FakeServer:
         self.roles = {"alice": "user", "bob": "reader", "zoë": "user"}
         self.tokens = {"sesame-token": "alice"}
         self.sessions: dict[str, str] = {}
+        self.tokens_of_sessions: dict[str, str] = {}
         self.asked: Counter[str] = Counter()
         self.commands: list[Command] = []
         self.failing: Exception | None = None
@@ -78,22 +79,26 @@ class FakeServer:
             case CheckPassword(name=name, password=password):
                 return self._grant(name) if self.passwords.get(name) == password else no
             case CheckToken(secret=secret):
-                return self._grant(self.tokens[secret], token="t1") if secret in self.tokens else no
+                return self._grant(self.tokens[secret], token=f"t{len(secret)}") if secret in self.tokens else no
             case LogInWithToken(secret=secret):
-                return self._begin(self.tokens[secret], token="t1") if secret in self.tokens else no
+                return self._begin(self.tokens[secret], f"t{len(secret)}") if secret in self.tokens else no
             case CheckSession(session=session):
-                return self._grant(self.sessions[session], session=session) if session in self.sessions else no
+                if session not in self.sessions:
+                    return no
+                return self._grant(self.sessions[session], session=session, token=self.tokens_of_sessions.get(session))
             case LogOut(session=session):
                 self.sessions.pop(session, None)
                 return None
         raise AssertionError(command)
 
-    def _begin(self, account: str, **more: str) -> Grant:
+    def _begin(self, account: str, token: str | None = None) -> Grant:
         session = f"s{len(self.commands):032x}"
         self.sessions[session] = account
-        return self._grant(account, session=session, **more)
+        if token is not None:
+            self.tokens_of_sessions[session] = token
+        return self._grant(account, session=session, token=token)
 
-    def _grant(self, account: str, **more: str) -> Grant:
+    def _grant(self, account: str, **more: str | None) -> Grant:
         return Grant(account=account, role=self.roles[account], **more)
 
     def is_away(self) -> None:

@@ -57,7 +57,7 @@ async def test_each_way_to_say_who_one_is_leads_to_the_account(app: ASGIApp, ser
     here = {"address": "192.0.2.1"}
     alice = {"name": "alice", "role": "user"}
     assert by_session.json == {**alice, "behalf": {"session": session, **here}, "csrf": csrf}
-    assert by_token.json == {**alice, "behalf": {"token": "t1", **here}, "csrf": None}
+    assert by_token.json == {**alice, "behalf": {"token": "t12", **here}, "csrf": None}
     assert {**by_password.json, "csrf": ""} == {**alice, "behalf": {"account": "alice", **here}, "csrf": ""}
 
 
@@ -278,7 +278,7 @@ async def test_a_look_needs_no_csrf_token(app: ASGIApp, method: str) -> None:
 async def test_a_token_needs_no_csrf_token_with_a_session_or_without(app: ASGIApp, method: str) -> None:
     value, csrf = await log_in(app)
     for headers in ([SESAME], [SESAME, cookie_of(value)], [SESAME, cookie_of(value), ("x-csrf-token", csrf)]):
-        assert (await call(app, method, JOBS, headers)).json["behalf"]["token"] == "t1"
+        assert (await call(app, method, JOBS, headers)).json["behalf"]["token"] == "t12"
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -177,6 +177,8 @@ class _Found(msgspec.Struct):
     """Id of the session, of whomever, that the cookie is of."""
     account: str = ""
     """That CSRF tokens are bound to."""
+    token: str | None = None
+    """Id of the token that the session began with."""
     needs_csrf: bool = True
 
 
@@ -216,9 +218,11 @@ class Authentication:
         scope, web = request.scope, self._asking.settings.web
         state = scope["state"]
         signer = await self._grants.signer()
-        if request.values and signer.session(request.values) is None:
+        session = signer.session(request.values)
+        if request.values and session is None:  # unless another front process has a newer key
             signer = await self._grants.signer(newest=True)
-        found = await self._identify(request, signer, address_of(scope, web.proxies))
+            session = signer.session(request.values)
+        found = await self._identify(scope, session, signer)
         if found is None:
             return UNAUTHORIZED, None
         state["caller"] = found.caller
@@ -236,10 +240,10 @@ class Authentication:
             request.csrf = request.csrf or form.get("_csrf", "").encode()
         return _refusal_to_change(request, found, signer), None
 
-    async def _identify(self, request: _Request, signer: Signer, address: str | None) -> _Found | None:
+    async def _identify(self, scope: Scope, session: str | None, signer: Signer) -> _Found | None:
         """Return who that is; None where `Authorization` says somebody who it is not."""
-        session = signer.session(request.values)
-        if (sent := authorization(request.scope)) is None:
+        address = address_of(scope, self._asking.settings.web.proxies)
+        if (sent := authorization(scope)) is None:
             return None
         scheme, credentials = sent
         if scheme not in {b"basic", b"bearer"}:
@@ -248,6 +252,10 @@ class Authentication:
             if (token := bearer(credentials)) is None:
                 return None
             grant = await self._grants.check(CheckToken(secret=token, address=address))
+            found = await self._by_session(session, signer, address)
+            if found.token is not None and found.token == grant.token:  # so its jobs keep the session
+                found.needs_csrf = False
+                return found
             behalf = Behalf(token=grant.token, address=address)
             return _Found(WebCaller(name=grant.account, role=grant.role, behalf=behalf), session, needs_csrf=False)
         if (pair := basic(credentials)) is None:
@@ -271,7 +279,8 @@ class Authentication:
                 raise
             return _Found(None, session)
         behalf = Behalf(session=session, address=address)
-        return _Found(WebCaller(name=grant.account, role=grant.role, behalf=behalf, csrf=signer.csrf(session)), session)
+        caller = WebCaller(name=grant.account, role=grant.role, behalf=behalf, csrf=signer.csrf(session))
+        return _Found(caller, session, token=grant.token)
 
     def _cookie_for_basic(self, scope: Scope, found: _Found, signer: Signer) -> Header | None:
         """Give a client that has none an anonymous session, in which it may change something."""
