@@ -13,7 +13,7 @@ from spalloc_server.frontends.http.authentication import Authentication
 from spalloc_server.frontends.http.grants import Grants
 from spalloc_server.frontends.http.login import Login
 from tests.frontends.http.asgi import Reply, call, send_form
-from tests.frontends.http.fake_server import FakeServer
+from tests.frontends.http.fake_accounts import FakeServer
 
 LOGIN = "/spalloc/system/login.html"
 PERFORM = "/spalloc/system/perform_login"

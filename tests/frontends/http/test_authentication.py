@@ -12,7 +12,7 @@ from spalloc_server.frontends.http.asking import RefusedError
 from spalloc_server.frontends.http.authentication import MAX_FIELDS, basic, bearer, form_in
 from spalloc_server.frontends.http.sessions import Signer, anonymous_session
 from tests.frontends.http.asgi import Reply, call, exchange, open_websocket, scope_of, send_form
-from tests.frontends.http.fake_server import KEYS, FakeServer
+from tests.frontends.http.fake_accounts import KEYS, FakeServer
 from tests.frontends.http.signing_in import LOGOUT, ROOT, basic_of, cookie_of, csrf_in, front, log_in
 
 JOBS = "/spalloc/srv/spalloc/jobs"

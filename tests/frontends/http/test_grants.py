@@ -8,7 +8,7 @@ from spalloc_server.application.account_commands import CheckPassword, CheckSess
 from spalloc_server.frontends.http import grants
 from spalloc_server.frontends.http.asking import RefusedError, ServerAwayError
 from spalloc_server.frontends.http.grants import Grants
-from tests.frontends.http.fake_server import FakeServer
+from tests.frontends.http.fake_accounts import FakeServer
 
 ALICE = CheckPassword(name="alice", password="wonder land", address="192.0.2.1")
 WRONG = CheckPassword(name="alice", password="wrong")

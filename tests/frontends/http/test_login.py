@@ -13,7 +13,7 @@ from spalloc_server.frontends.http.answers import ASGIApp
 from spalloc_server.frontends.http.asking import RefusedError
 from spalloc_server.frontends.http.sessions import Signer, anonymous_session
 from tests.frontends.http.asgi import Headers, Reply, call, send_form
-from tests.frontends.http.fake_server import KEYS, FakeServer
+from tests.frontends.http.fake_accounts import KEYS, FakeServer
 from tests.frontends.http.signing_in import (
     LOGIN,
     LOGOUT,
