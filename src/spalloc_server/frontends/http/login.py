@@ -1,14 +1,13 @@
 """Logging in and out, and the page that people see first.
 
-Theory of operation. Published clients do as a browser does: they fetch `login.html`, which sets an anonymous session,
-take the CSRF token from its form, and send the form. **They take it for success if, and only if, the answer to that
-sets `JSESSIONID`**, whatever its status. So a log-in that fails never sets it, and one that succeeds always does, to a
-session that is new: one that was planted in a browser beforehand is worth nothing afterwards. A client with a token
-sends it to `login.html`, and is in a session of that token with the answer.
+Theory of operation. Published clients do as a browser does: they fetch `/spalloc/system/login.html`, which sets an
+anonymous session, take the CSRF token from its form, and send the form. **They take it for success if, and only if, the
+answer to that sets `JSESSIONID`**, whatever its status. So a log-in that fails never sets it, and one that succeeds
+always does, to a session that is new: one that was planted in a browser beforehand is worth nothing afterwards. A
+client with a token sends it to the same page, and is in a session of that token with the answer.
 
-Whether a form was sent by the page that it belongs to, `authentication` has checked before. To log out by GET, as
-published clients may, is done unless a browser says that a page of another site has sent it there; then a button is
-shown, as to everybody who follows a link.
+Whether a form was sent by the page that it belongs to, `authentication` has checked before. GET logs out, too, as with
+the Java server; where a browser says that a page of another site has led there, a button is shown instead.
 
 Redirections name a path only: so they lead to where the client already is, whatever `Host` says.
 """

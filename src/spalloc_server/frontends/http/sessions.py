@@ -1,10 +1,10 @@
 """Sessions as cookies: signed ids, CSRF tokens, and the cookie that holds them.
 
-Theory of operation. The cookie `JSESSIONID` is `ID.SIGNATURE`. The signature is an HMAC of the id, so no other id than
-one that was given out here is ever believed: a planted one, a guessed one and one of another server are nothing. An id
-that begins with `s` is a session that the server knows; one that begins with `a` is anonymous, for the form of the
-login page, and is stored nowhere. A CSRF token is another HMAC of the id. So a front process stores nothing, and after
-a restart, or in another front process, cookies and tokens hold on.
+Theory of operation. The cookie `JSESSIONID` is an id, a point, and an HMAC of the id as its signature. So no other id
+than one that was given out here is ever believed: a planted one, a guessed one and one of another server are nothing.
+An id that begins with `s` is a session that the server knows; one that begins with `a` is anonymous, for the form of
+the login page, and is stored nowhere. A CSRF token is another HMAC of the id. So a front process stores nothing, and
+after a restart, or in another front process, cookies and tokens hold on.
 
 The keys come from the server. Anything signed with any of them holds, and the first signs: so a key can be replaced
 without anybody being logged out.
