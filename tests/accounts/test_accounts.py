@@ -167,7 +167,7 @@ def test_a_restart_loses_nothing(house: House) -> None:
     before = house.accounts.named("ann")
     assert house.restart() == []
     assert house.accounts.named("ann") == before
-    assert house.accounts.of_session(session) == before
+    assert house.accounts.of_session(session) == (before, None)
     assert house.accounts.tokens.rows() == [token]
     assert house.accounts.of_secret(secret) is not None
     house.now += DAY

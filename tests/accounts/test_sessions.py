@@ -97,9 +97,44 @@ def test_what_changes_an_account_for_the_worse_ends_its_sessions_and_no_others(
 def test_another_role_or_name_ends_no_session(house: House) -> None:
     session = begun(house)
     house.accounts.change("ann", role="reader", new_name="anna")
-    row = house.accounts.of_session(session)
-    assert row is not None
-    assert (row.name, row.role) == ("anna", "reader")
+    found = house.accounts.of_session(session)
+    assert found is not None
+    assert (found[0].name, found[0].role) == ("anna", "reader")
+
+
+def test_a_session_of_a_token_is_over_with_the_token_at_the_latest(house: House) -> None:
+    _, revoked = house.accounts.tokens.create(1, role=None, days=30, note="")
+    _, short = house.accounts.tokens.create(1, role="reader", days=2, note="")
+    by_revoked = house.accounts.sessions.begin(1, revoked.id)
+    by_short = house.accounts.sessions.begin(1, short.id)
+    unused = house.accounts.sessions.begin(1, revoked.id)
+    house.restart()
+    found = house.accounts.of_session(by_short)
+    assert found is not None
+    assert found[1] is not None
+    assert (found[0].name, found[1].id, found[1].role) == ("ann", short.id, "reader")
+    house.accounts.tokens.revoke(revoked.id)
+    assert not lives(house, by_revoked)
+    assert not lives(house, unused)
+    house.jobs.add(by_short)
+    house.now += 2 * DAY
+    assert not lives(house, by_short)
+
+
+def test_a_session_of_a_token_is_over_after_a_week_without_use_as_any_other(house: House) -> None:
+    _, token = house.accounts.tokens.create(1, role=None, days=30, note="")
+    session = house.accounts.sessions.begin(1, token.id)
+    house.now += 7 * DAY + HOUR + 1
+    assert not lives(house, session)
+    assert house.accounts.of_token(token.id) is not None
+
+
+def test_a_session_of_a_token_is_over_where_the_account_is_disabled(house: House) -> None:
+    _, token = house.accounts.tokens.create(1, role=None, days=30, note="")
+    session = house.accounts.sessions.begin(1, token.id)
+    house.accounts.change("ann", enabled=False)
+    house.accounts.change("ann", enabled=True)
+    assert not lives(house, session)
 
 
 def test_the_session_that_was_used_the_longest_ago_and_has_no_job_gives_way(

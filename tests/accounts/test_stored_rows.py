@@ -30,7 +30,7 @@ def test_rows_that_make_sense_are_taken_over() -> None:
         a_user(), a_token(used_at=NOW - 60), a_session(used_at=NOW - 60), facts={NEXT: 9, KEYS: [["k", "ab" * 32]]}
     )
     assert set_aside == []
-    assert house.accounts.of_session("s1") == house.accounts.named("ann")
+    assert house.accounts.of_session("s1") == (house.accounts.named("ann"), None)
     assert house.accounts.of_token("t1") is not None
     assert house.accounts.create("bob", "user").number == 9
     assert house.accounts.signing_keys() == [("k", "ab" * 32)]
@@ -62,7 +62,7 @@ def test_a_row_that_makes_no_sense_costs_itself_alone(row: Any, table: str, why:
     house, (told,) = restored(a_user(), a_token(), a_session(), row)
     assert told.startswith(f"{table}: ")
     assert why in told
-    assert house.accounts.of_session("s1") == house.accounts.named("ann")
+    assert house.accounts.of_session("s1") == (house.accounts.named("ann"), None)
     assert house.accounts.of_token("t1") is not None
     assert len(house.accounts.rows()) == len(house.accounts.tokens.rows()) == len(house.accounts.sessions) == 1
 

@@ -20,7 +20,7 @@ from spalloc_server.application.commands import CreateJob
 from spalloc_server.application.passwords import HASHING, MAX_QUEUED, Passwords
 from spalloc_server.core.model.request import Request
 from spalloc_server.errors import BusyError, CredentialsError, ReadOnlyError, RequestError
-from tests.application.house import OPERATOR, PATIENCE, SESSION, TOKEN, WEB, House, Plain
+from tests.application.house import OPERATOR, PATIENCE, SECRET, SESSION, TOKEN, WEB, House, Plain
 
 
 @pytest.fixture
@@ -299,10 +299,29 @@ async def test_a_caller_may_what_account_token_and_configuration_all_permit(
     grant = house.application.perform(WEB, commands.CheckToken(secret=secret)).value
     assert ROLES[grant.role] == expected
     assert grant.token == token.id
+    in_session = house.application.perform(WEB, commands.LogInWithToken(secret=secret)).value
+    assert (in_session.account, in_session.role, in_session.token) == ("bob", grant.role, token.id)
+    caller = house.application.caller("web", session=in_session.session, token=None, account=None, address=None)
+    assert (caller.permissions, caller.session) == (expected, in_session.session)
+    assert house.application.perform(WEB, commands.CheckSession(session=in_session.session)).value == in_session
     without = ROLES[min((same.get(role, role), max_role), key=RANKS.index)]
     for way in ({"session": SESSION}, {"account": "bob"}, {"token": TOKEN}):
         ways = {"session": None, "token": None, "account": None, **way}
         assert house.application.caller("web", **ways, address=None).permissions == without
+
+
+async def test_what_is_no_token_or_session_begins_and_continues_nothing(house: House) -> None:
+    sessions = len(house.accounts.sessions)
+    for wrong in ("wrong", TOKEN, SESSION, SECRET + "x", "x" * 10_000):
+        with pytest.raises(CredentialsError):
+            house.application.perform(WEB, commands.LogInWithToken(secret=wrong))
+    for wrong in ("wrong", TOKEN, SECRET, SESSION[:-1]):
+        with pytest.raises(CredentialsError):
+            house.application.perform(WEB, commands.CheckSession(session=wrong))
+    house.application.perform(WEB, commands.LogOut(session=SESSION))
+    with pytest.raises(CredentialsError):
+        house.application.perform(WEB, commands.CheckSession(session=SESSION))
+    assert len(house.accounts.sessions) == sessions - 1
 
 
 def test_a_role_that_there_is_not_permits_nothing() -> None:

@@ -122,10 +122,16 @@ EXAMPLES = [
         lambda it: it == {**BOB, "session": "s" + 16 * "04", "token": None},
         ("sessions",),
     ),
+    Example(
+        commands.LogInWithToken(secret=SECRET),
+        lambda it: it == {**BOB, "session": "s" + 16 * "04", "token": TOKEN},
+        ("sessions",),
+    ),
     Example(commands.LogOut(session=SESSION), _null, ("sessions",)),
     Example(
         commands.CheckPassword(name="bob", password="secret"), lambda it: it == {**BOB, "session": None, "token": None}
     ),
+    Example(commands.CheckSession(session=SESSION), lambda it: it == {**BOB, "session": SESSION, "token": None}),
     Example(commands.CheckToken(secret=SECRET), lambda it: it == {**BOB, "session": None, "token": TOKEN}),
     Example(commands.SigningKeys(), lambda it: [len(key["secret"]) for key in it] == [64], ("keys",)),
     Example(commands.ListAccounts(), lambda it: [account["name"] for account in it] == ["bob"]),

@@ -132,7 +132,7 @@ async def test_damaged_rows_cost_what_they_are_about(place: Place) -> None:
     damage = [
         "UPDATE users SET role = x'ff' WHERE name = 'bob'",
         "INSERT INTO users VALUES (77, 'eva', 'user', NULL, 1, 1.0, NULL, NULL, 0.0, '{')",
-        "INSERT INTO sessions VALUES ('s1', 1, 'noon', 1.0), ('s2', 55, 1.0, 1.0)",
+        "INSERT INTO sessions VALUES ('s1', 1, NULL, 'noon', 1.0), ('s2', 55, NULL, 1.0, 1.0)",
         "INSERT OR REPLACE INTO facts VALUES ('next_account', '{}')",
     ]
     with closing(sqlite3.connect(place.state)) as connection, connection:

@@ -157,7 +157,9 @@ _tokens = st.builds(
     expires_at=_times,
     used_at=_optional_times,
 )
-_sessions = st.builds(SessionRow, id=_ids, account=st.integers(1, 3), began_at=_times, used_at=_times)
+_sessions = st.builds(
+    SessionRow, id=_ids, account=st.integers(1, 3), token=st.none() | _ids, began_at=_times, used_at=_times
+)
 
 
 def _board_key(row: BoardRow) -> tuple[str, int, int, int]:

@@ -385,7 +385,8 @@ def test_accounts_go_along_when_a_state_is_set_aside(path: Path) -> None:
         encode(msgspec.structs.replace(accounts, jobs={1: a_job(1)}, facts={"signing_keys": [], "a": 1})).store(
             connection
         )
-        connection.execute("INSERT INTO sessions VALUES ('s2', 'x', 1.0, 1.0), (CAST(x'ff' AS TEXT), 1, 1.0, 1.0)")
+        lines = "('s2', 'x', NULL, 1.0, 1.0), (CAST(x'ff' AS TEXT), 1, NULL, 1.0, 1.0)"
+        connection.execute(f"INSERT INTO sessions VALUES {lines}")
         connection.execute("INSERT INTO users SELECT 2, CAST(x'ff' AS TEXT), role, 1, 1, 1, 1, 1, 1, known FROM users")
     assert cold_start(path, keep=["signing_keys"])
     assert loaded(path) == Snapshot(

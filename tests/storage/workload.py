@@ -120,7 +120,7 @@ def a_token(number: int) -> TokenRow:
 
 def a_session(number: int) -> SessionRow:
     """A session."""
-    return SessionRow(id=f"s{number}", account=1, began_at=1_000.5, used_at=1_300.25 + number)
+    return SessionRow(id=f"s{number}", account=1, token="t1", began_at=1_000.5, used_at=1_300.25 + number)
 
 
 class Model:

@@ -68,10 +68,13 @@ class Accounts:
 
     # ---------------------------------------------------------------- who it is
 
-    def of_session(self, session: str) -> UserRow | None:
-        """Return the account of a session that lives, which is used by this."""
+    def of_session(self, session: str) -> tuple[UserRow, TokenRow | None] | None:
+        """Return the account of a session that lives, and the token that it began with; both are used by this."""
         row = self.sessions.use(session)
-        return None if row is None else self._enabled(self._by_number.get(row.account))
+        if row is None or row.token is not None:
+            return None if row is None else self._with_account(self.tokens.use(row.token or ""))
+        account = self._enabled(self._by_number.get(row.account))
+        return None if account is None else (account, None)
 
     def of_token(self, token: str) -> tuple[UserRow, TokenRow] | None:
         """Return the account of the token with this id, and the token, which is used by this."""

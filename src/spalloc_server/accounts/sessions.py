@@ -59,8 +59,8 @@ class Sessions:
         for row in sorted(rows, key=lambda row: row.used_at):
             self._put(row)
 
-    def begin(self, account: int) -> str:
-        """Begin a session; its id, which is `s` and 32 hexadecimal digits.
+    def begin(self, account: int, token: str | None = None) -> str:
+        """Begin a session, perhaps with a token; its id, which is `s` and 32 hexadecimal digits.
 
         Raises:
             BusyError: there are too many, and all have jobs.
@@ -71,7 +71,7 @@ class Sessions:
         if len(self._rows) >= MAX_SESSIONS:
             self._make_room(self._rows)
         now = self._clock()
-        row = SessionRow(id=f"s{self._random(16).hex()}", account=account, began_at=now, used_at=now)
+        row = SessionRow(id=f"s{self._random(16).hex()}", account=account, token=token, began_at=now, used_at=now)
         self._put(row)
         self._changed.sessions[row.id] = row
         return row.id

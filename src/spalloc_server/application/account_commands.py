@@ -1,9 +1,9 @@
 """What concerns accounts: who somebody is, and what operators do with accounts and tokens.
 
-Theory of operation. A front process asks who its client is (`LogIn`, `CheckPassword`, `CheckToken`), and after that
-says for whom a request is by the session, account or token (`frontends.local_api.Behalf`). Which role an account has is
-looked up with each request, so that a change holds at once. Passwords and tokens are stored as hashes, and hashes never
-leave the server.
+Theory of operation. A front process asks who its client is (`LogIn`, `CheckPassword`, `CheckSession`, `CheckToken`),
+and after that says for whom a request is by the session, account or token (`frontends.local_api.Behalf`). Which role an
+account has is looked up with each request, so that a change holds at once. Passwords and tokens are stored as hashes,
+and hashes never leave the server.
 """
 
 from __future__ import annotations
@@ -140,8 +140,9 @@ class CheckPassword(Ask, frozen=True, tag="check password"):
 
 
 class CheckSession(Ask, frozen=True, tag="check session"):
-    """`Grant` of a session, or `CredentialsError` where it is over. It has been used now."""
+    """`Grant` of a session, or `CredentialsError` where it is over."""
 
+    changes = False  # but the time of its use, likewise
     repeatable = True
 
     session: Secret

@@ -75,29 +75,28 @@ class Authentication:
         Raises:
             CredentialsError: it is nobody's, or no more.
         """
-        role = None
+        found: tuple[UserRow, TokenRow | None] | None
         if session is not None:
-            row = self.accounts.of_session(session)
+            found = self.accounts.of_session(session)
         elif token is not None:
-            row, role = self._of_token(self.accounts.of_token(token))
+            found = self.accounts.of_token(token)
         else:
-            row = self.accounts.of_name(account or "")
-        if row is None:
+            found = None if (named := self.accounts.of_name(account or "")) is None else (named, None)
+        if found is None:
             what = "session" if session is not None else "token" if token is not None else "account"
             raise CredentialsError(f"there is no such {what}, or not any more: log in again")
-        permissions = ROLES.get(least(row.role, role, self.max_role), frozenset[Any]())
+        permissions = ROLES.get(self._role(*found), frozenset[Any]())
         return Caller(
-            door=door, name=row.name, address=address, verified=True, permissions=permissions, session=session
+            door=door, name=found[0].name, address=address, verified=True, permissions=permissions, session=session
         )
 
-    @staticmethod
-    def _of_token(found: tuple[UserRow, TokenRow] | None) -> tuple[UserRow | None, str | None]:
-        return (None, None) if found is None else (found[0], found[1].role)
+    def _role(self, row: UserRow, token: TokenRow | None) -> str:
+        return least(row.role, None if token is None else token.role, self.max_role)
 
     def grant(self, row: UserRow, token: TokenRow | None = None, session: str | None = None) -> commands.Grant:
         """Return what an account is granted now."""
-        role = least(row.role, None if token is None else token.role, self.max_role)
-        return commands.Grant(account=row.name, role=role, session=session, token=None if token is None else token.id)
+        role, token_id = self._role(row, token), None if token is None else token.id
+        return commands.Grant(account=row.name, role=role, session=session, token=token_id)
 
     def view(self, row: UserRow) -> commands.AccountView:
         """Return what operators see of an account."""
@@ -206,10 +205,21 @@ def _check_role(role: str | None) -> None:
         raise RequestError(f"there is no role {role!r}; there are {', '.join(ROLES)}")
 
 
-def _check_token(who: Authentication, command: commands.CheckToken) -> commands.Grant:
-    if (found := who.accounts.of_secret(command.secret)) is None:
+def _check_session(who: Authentication, command: commands.CheckSession) -> commands.Grant:
+    if (found := who.accounts.of_session(command.session)) is None:
+        raise CredentialsError("there is no such session, or not any more: log in again")
+    return who.grant(*found, session=command.session)
+
+
+def _of_secret(who: Authentication, secret: str) -> tuple[UserRow, TokenRow]:
+    if (found := who.accounts.of_secret(secret)) is None:
         raise CredentialsError("this token is nobody's, or not any more")
-    return who.grant(*found)
+    return found
+
+
+def _log_in_with_token(who: Authentication, command: commands.LogInWithToken) -> commands.Grant:
+    row, token = _of_secret(who, command.secret)
+    return who.grant(row, token, session=who.accounts.sessions.begin(row.number, token.id))
 
 
 def _signing_keys(who: Authentication, _: commands.SigningKeys) -> list[commands.SigningKey]:
@@ -230,7 +240,9 @@ def _list_tokens(who: Authentication, command: commands.ListTokens) -> list[comm
 
 ACCOUNTS: Mapping[type[Command], Callable[[Authentication, Any], Any]] = {
     commands.LogOut: lambda who, c: who.accounts.sessions.end(c.session),
-    commands.CheckToken: _check_token,
+    commands.LogInWithToken: _log_in_with_token,
+    commands.CheckSession: _check_session,
+    commands.CheckToken: lambda who, c: who.grant(*_of_secret(who, c.secret)),
     commands.SigningKeys: _signing_keys,
     commands.ListAccounts: lambda who, _: [who.view(row) for row in who.accounts.rows()],
     commands.ShowAccount: lambda who, c: who.view(who.accounts.named(c.name)),

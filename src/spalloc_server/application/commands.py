@@ -16,6 +16,7 @@ import msgspec
 from spalloc_server.application.account_commands import (
     ChangeAccount,
     CheckPassword,
+    CheckSession,
     CheckToken,
     CreateAccount,
     CreateToken,
@@ -23,6 +24,7 @@ from spalloc_server.application.account_commands import (
     ListAccounts,
     ListTokens,
     LogIn,
+    LogInWithToken,
     LogOut,
     RevokeToken,
     ShowAccount,
@@ -60,6 +62,7 @@ __all__ += [
     "Boards",
     "ChangeAccount",
     "CheckPassword",
+    "CheckSession",
     "CheckToken",
     "CreateAccount",
     "CreateJob",
@@ -85,6 +88,7 @@ __all__ += [
     "ListMachines",
     "ListTokens",
     "LogIn",
+    "LogInWithToken",
     "LogOut",
     "Machines",
     "PowerCycle",
@@ -372,8 +376,10 @@ AnyCommand: TypeAlias = (
     | Blacklist
     | SetBlacklist
     | LogIn
+    | LogInWithToken
     | LogOut
     | CheckPassword
+    | CheckSession
     | CheckToken
     | SigningKeys
     | ListAccounts

@@ -104,6 +104,7 @@ CREATE TABLE releases (
 CREATE TABLE sessions (
     id TEXT PRIMARY KEY,
     account INTEGER NOT NULL,
+    token TEXT,
     began_at REAL NOT NULL,
     used_at REAL NOT NULL
 ) WITHOUT ROWID;

@@ -90,10 +90,11 @@ INSERT INTO "releases" VALUES(8,3,'hall','[[0,0,0],[0,0,1]]','[{"bmp":"192.0.2.1
 CREATE TABLE sessions (
     id TEXT PRIMARY KEY,
     account INTEGER NOT NULL,
+    token TEXT,
     began_at REAL NOT NULL,
     used_at REAL NOT NULL
 ) WITHOUT ROWID;
-INSERT INTO "sessions" VALUES('s1',1,1000.5,1301.25);
+INSERT INTO "sessions" VALUES('s1',1,'t1',1000.5,1301.25);
 CREATE TABLE tokens (
     id TEXT PRIMARY KEY,
     account INTEGER NOT NULL,

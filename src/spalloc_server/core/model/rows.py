@@ -190,6 +190,8 @@ class SessionRow(msgspec.Struct, kw_only=True):
 
     id: str
     account: int
+    token: str | None = None
+    """Id of the token that it began with, which bounds what it permits, and how long it lives."""
     began_at: float
     used_at: float
     """When it was used last, give or take an hour."""

@@ -26,6 +26,7 @@ CREATE TABLE tokens (
 CREATE TABLE sessions (
     id TEXT PRIMARY KEY,
     account INTEGER NOT NULL,
+    token TEXT,
     began_at REAL NOT NULL,
     used_at REAL NOT NULL
 ) WITHOUT ROWID;
