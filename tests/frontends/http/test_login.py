@@ -397,8 +397,16 @@ async def test_the_first_page_tells_what_this_is_and_who_one_is(app: ASGIApp) ->
     assert "<strong>alice</strong>" in page.text
     assert "spalloc_server 1.2.3" in page.text
     assert csrf_in(page) == csrf  # of the button to log out
+    assert 'href="/spalloc/srv/openapi.json"' in page.text
     by_token = await call(app, "GET", HOME, [SESAME])
     assert "_csrf" not in by_token.text  # there is no session to end
+
+
+@pytest.mark.parametrize(("certificate", "own"), [("", True), ("/etc/ssl/hall.pem", False)])
+async def test_the_first_page_tells_which_certificate_authority_to_trust(certificate: str, own: bool) -> None:
+    app = front(FakeServer(tls_certificate=certificate))
+    page = await call(app, "GET", HOME, [SESAME])
+    assert ('href="/spalloc/ca.pem"' in page.text) is own
 
 
 @pytest.mark.parametrize(

@@ -118,13 +118,17 @@ class Login:
         service = service_path(settings.web.base_url)
         kind = "simulated SpiNNaker boards" if settings.simulated else "the boards of SpiNNaker machines"
         button = _form(f"{service}/system/perform_logout", caller.csrf, "Log out") if caller.behalf.session else ""
+        own_ca = (
+            f'<p>Clients have to trust <a href="{escape(service)}/ca.pem">its certificate authority</a>: let '
+            "<code>REQUESTS_CA_BUNDLE</code> and <code>WEBSOCKET_CLIENT_CA_BUNDLE</code> name that file.</p>"
+        )
         return _page(
             "SpiNNaker machines",
             f"<p>This is spalloc_server {escape(settings.version)}. It shares out {kind}.</p>"
             f"<p>You are <strong>{escape(caller.name)}</strong>, with the role {escape(caller.role)}.</p>{button}"
             "<p>Scripts use it by its address: <code>spalloc_server = https://HOST:PORT/spalloc</code> in their "
-            f'configuration. <a href="{escape(service)}/srv/openapi.json">The description of its interface</a> is for '
-            "other programs.</p>",
+            f"configuration.</p>{'' if settings.web.tls_certificate else own_ca}"
+            f'<p>Programs find <a href="{escape(service)}/srv/openapi.json">the description of its interface</a>.</p>',
         )
 
     async def _error_page(self, _scope: Scope) -> Answer:
