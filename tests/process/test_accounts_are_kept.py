@@ -180,7 +180,7 @@ async def test_whatever_is_damaged_accounts_can_be_made_and_used(
             accounts.sessions.begin(row.number),
             accounts.tokens.create(row.number, role=None, days=1, note=""),
         )
-        assert accounts.of_session(session) == row, damage.done
+        assert accounts.of_session(session) == (row, None), damage.done
         assert accounts.of_secret(secret) is not None, damage.done
         assert accounts.signing_keys(), damage.done
         for each in accounts.rows():
