@@ -175,6 +175,15 @@ async def test_a_password_does_not_log_in_at_the_page(app: ASGIApp) -> None:
     assert len(page.all("set-cookie")) == 1
 
 
+async def test_a_browser_that_remembers_a_password_can_log_in_by_the_form(app: ASGIApp) -> None:
+    remembered = basic_of("alice", "wonder land")
+    page = await call(app, "GET", LOGIN, [remembered])
+    fields = {"_csrf": csrf_in(page), "username": "bob", "password": "b"}
+    reply = await send_form(app, PERFORM, fields, [remembered, cookie_of(page.session)])
+    assert reply.status == 302
+    assert (await call(app, "GET", ROOT, [cookie_of(reply.session)])).json["name"] == "bob"
+
+
 # -------------------------------------------------------------------- logging in
 
 

@@ -151,7 +151,8 @@ class Login:
         )
         action = f"{service_path(self._asking.settings.web.base_url)}/system/perform_login"
         known = f"<p>You are logged in as {escape(caller.name)}.</p>" if caller is not None else ""
-        form = _form(action, signer.csrf(session), "Log in", fields)
+        account = (caller.behalf.account if caller is not None else None) or ""  # of HTTP Basic
+        form = _form(action, signer.csrf(session, account), "Log in", fields)
         return _page("Log in to SpiNNaker machines", known + form, self._cookie(scope, signer.value(session)))
 
     async def _begin_by_token(self, scope: Scope) -> str:
