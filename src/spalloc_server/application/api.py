@@ -9,6 +9,8 @@ for all doors, in this order:
 4. The audit logs it, now or when its commit is over.
 5. The answer names the commit that it must wait for.
 
+A command that comes with an id is done once: one that is sent again is answered by what is remembered (`once`).
+
 The door then sends the answer once that commit is durable (`Commits.tell`, or `await commits.durable`). So whatever a
 door tells of a change is on disk.
 
@@ -38,6 +40,7 @@ from spalloc_server.application.authorisation import Authorisation
 from spalloc_server.application.caller import FRONT, ROLES, Caller, Permission, permissions_of
 from spalloc_server.application.commands import SERVER, Command
 from spalloc_server.application.commits import Commits
+from spalloc_server.application.once import Once
 from spalloc_server.application.passwords import Passwords
 from spalloc_server.application.performing import PERFORM, AtHardware, board_of
 from spalloc_server.application.subscriptions import Listener, Subscriptions
@@ -126,6 +129,7 @@ class Application:
         self.read_only: str | None = None
         """Why commands that change something are refused, if they are; see `refuse_changes`."""
         self._started_at = steady_time()
+        self._once = Once(core, commits, self._hold)
 
     def configure(self, configuration: Configuration) -> None:
         """Do as a configuration says about who may do what, and how often."""
@@ -138,17 +142,27 @@ class Application:
         self.read_only = reason
         self.subscriptions.publish(SERVER.kind, ("",))
 
-    def perform(self, caller: Caller, command: Command) -> Answer:
+    def perform(self, caller: Caller, command: Command, once: str | None = None) -> Answer:
         """Do what `command` says, for `caller`.
+
+        Args:
+            caller: who says it.
+            command: what is to be done.
+            once: an id under which it is done only once, however often it is sent; see `application.once`.
 
         Raises:
             RequestError: it is refused; nothing has changed. `ForbiddenError` and `ReadOnlyError` are kinds of it.
             Exception: a defect. What has changed all the same is stored.
         """
+        asked = None if once is None else self._once.asked(caller, command, once)
         try:
+            if asked is not None and (found := self._once.find(asked)) is not None:
+                return Answer(*found)
             self._admit(caller, command)
             before = self._live(command)
             value = self._performed(caller, command)
+            if asked is not None:
+                self._once.keep(asked, value)
         except Exception as error:
             self._failed(caller, command, error)
             raise

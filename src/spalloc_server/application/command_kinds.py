@@ -45,6 +45,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Whether it changes the job `job_id`, so that it matters whose that is."""
     waits: ClassVar[bool] = False
     """Whether it waits for hardware, or until a password is hashed: for `Application.ask`."""
+    confidential: ClassVar[bool] = False
+    """Whether its answer is a secret, of which nothing may be kept for a command that is sent again."""
     takes_long: ClassVar[bool] = False
     """Whether it may take a millisecond or more, so that a door lets others in between."""
 
