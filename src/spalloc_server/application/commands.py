@@ -48,6 +48,16 @@ from spalloc_server.application.command_kinds import (
     Use,
     Whole,
 )
+from spalloc_server.application.own_job_commands import (
+    BoardOfJob,
+    FindBoard,
+    JobNumbers,
+    MachineDetailsOf,
+    OwnJobDetails,
+    OwnJobMachine,
+    ReportIssue,
+)
+from spalloc_server.application.web_settings import TellWebSettings
 from spalloc_server.config.definitions import names_in
 from spalloc_server.core.model import Request
 from spalloc_server.core.model.arguments import DEFAULT_KEEPALIVE
@@ -56,6 +66,7 @@ __all__ = ["SERVER", "AnyCommand", "Command", "Key", "Kind", "Look", "Name", "Of
 __all__ += [
     "Blacklist",
     "BoardAtPosition",
+    "BoardOfJob",
     "BoardPosition",
     "Boards",
     "ChangeAccount",
@@ -73,9 +84,11 @@ __all__ += [
     "EmergencyStop",
     "EnableBoard",
     "EnableFrame",
+    "FindBoard",
     "GetJobMachineInfo",
     "GetJobState",
     "ImportMachines",
+    "JobNumbers",
     "JobRevisions",
     "Jobs",
     "KeepAlive",
@@ -86,11 +99,15 @@ __all__ += [
     "ListTokens",
     "LogIn",
     "LogOut",
+    "MachineDetailsOf",
     "Machines",
+    "OwnJobDetails",
+    "OwnJobMachine",
     "PowerCycle",
     "PowerOffJob",
     "PowerOnJob",
     "RemoveMachine",
+    "ReportIssue",
     "ReportProblem",
     "Resume",
     "RevokeToken",
@@ -99,6 +116,7 @@ __all__ += [
     "ShowJob",
     "SigningKeys",
     "Status",
+    "TellWebSettings",
     "Temperatures",
     "Undrain",
     "WhereIs",
@@ -117,6 +135,8 @@ class CreateJob(Use, frozen=True, tag="create job"):
     args: list[Any] | None = None
     """The request in the words of v1's `create_job`, which has checked it, for its `list_jobs`; None by other doors."""
     kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
+    original: dict[str, Any] | None = None
+    """The request in the words of the door that it came by, for `JobDetails`; it decides nothing."""
 
 
 class KeepAlive(LookAtJob, frozen=True, tag="keep job alive"):
@@ -371,6 +391,14 @@ AnyCommand: TypeAlias = (
     | Temperatures
     | Blacklist
     | SetBlacklist
+    | OwnJobDetails
+    | OwnJobMachine
+    | JobNumbers
+    | MachineDetailsOf
+    | BoardOfJob
+    | FindBoard
+    | ReportIssue
+    | TellWebSettings
     | LogIn
     | LogOut
     | CheckPassword
