@@ -23,6 +23,7 @@ at most `MAX_RESULTS` rows with `MAX_BYTES` of answers; where that is too few, t
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
@@ -79,7 +80,7 @@ class Once:
         core: keeps the rows, and has them stored.
         commits: tell what could not be stored.
         hold: names the commit that the last changes belong to.
-        clock: seconds, monotonic; by default the event loop's.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -88,13 +89,12 @@ class Once:
         commits: Commits,
         hold: Callable[[], int | None],
         *,
-        clock: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._state = core.state
         self._commits = commits
         self._hold = hold
-        self._loop = asyncio.get_running_loop()
-        self._clock = clock or self._loop.time
+        self._clock = clock
         until = self._clock() + LIFE_SECONDS
         self._kept = OrderedDict((row.id, _Kept(row.number, until, None)) for row in self._state.results.values())
         """By `Asked.id`, the oldest first."""
@@ -158,7 +158,7 @@ class Once:
         self._timer = None
         if self._kept and not self._commits.stopped:
             due = next(iter(self._kept.values())).until - self._clock()
-            self._timer = self._loop.call_later(max(due, 0.1), self.expire)
+            self._timer = asyncio.get_running_loop().call_later(max(due, 0.1), self.expire)
 
     def _not_stored(self, key: str, number: int) -> None:
         if key in self._kept and self._kept[key].number == number:

@@ -163,7 +163,7 @@ async def test_a_program_asks_for_others_who_are_permitted_what_their_roles_say(
     assert await operator.say(create, **{"for": ANN}) == {"return": 2}
     assert door.house.core.created_from(2) == "10.0.0.1"
     destroy = {"command": "destroy job", "job_id": 2}
-    assert (await operator.say(destroy, **{"for": BOB}))["error"]["code"] == "forbidden"
+    assert (await operator.say(destroy, **{"for": BOB}))["error"]["code"] == "no-such"
     assert (await operator.say({"command": "undrain", "machine": "n"}, **{"for": ANN}))["error"]["code"] == "forbidden"
     assert await operator.say(destroy, **{"for": ANN}) == {"return": None}
 
