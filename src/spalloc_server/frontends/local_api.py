@@ -156,7 +156,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     command: msgspec.Raw
     """An `AnyRequest`."""
     behalf: Behalf | None = msgspec.field(name="for", default=None)
-    once: Annotated[str, Meta(min_length=16, max_length=64, pattern=r"^[!-~]*$")] | None = None
+    once: Annotated[str, Meta(min_length=16, max_length=64, pattern=r"^[!-~]*\Z")] | None = None
     """Chosen at random by the client: a command that changes something is done once, however often it is sent with
     this, and answered alike each time."""
 
