@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from spalloc_server.application import commands
+from spalloc_server.application import commands, own_job_commands
 from spalloc_server.application.authorisation import Authorisation
 from spalloc_server.application.caller import FRONT, ROLES, Caller, Permission, permissions_of
 from spalloc_server.application.commands import OfJob
@@ -28,10 +28,10 @@ NAMING: list[OfJob] = [
     commands.GetJobMachineInfo(job_id=1),
 ]
 OWN: list[Any] = [
-    commands.OwnJobDetails(job_id=1),
-    commands.OwnJobMachine(job_id=1),
-    commands.BoardOfJob(job_id=1, chip=[0, 0]),
-    commands.ReportIssue(job_id=1, boards=[], issue="dead"),
+    own_job_commands.OwnJobDetails(job_id=1),
+    own_job_commands.OwnJobMachine(job_id=1),
+    own_job_commands.BoardOfJob(job_id=1, chip=[0, 0]),
+    own_job_commands.ReportIssue(job_id=1, boards=[], issue="dead"),
 ]
 managing = pytest.mark.parametrize("command", MANAGING, ids=lambda command: type(command).__name__)
 
@@ -147,7 +147,7 @@ async def test_who_has_no_account_may_look_at_such_a_job_and_does_not_keep_it_al
     application.keep_alive(USER, job)
     assert house.core.state.jobs[job].deadline != before[job]
     assert len(application.perform(v1("127.0.0.2"), commands.ListJobs()).value) == 3
-    for hidden in (commands.OwnJobDetails(job_id=job), commands.OwnJobMachine(job_id=job)):
+    for hidden in (own_job_commands.OwnJobDetails(job_id=job), own_job_commands.OwnJobMachine(job_id=job)):
         with pytest.raises(NoSuchError):
             application.perform(v1("127.0.0.2"), hidden)
 

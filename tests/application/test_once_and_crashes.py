@@ -1,4 +1,4 @@
-"""kill -9 between commit and answer, again and again: what is sent again is answered alike, and no job is made twice."""
+"""kill -9 between commit and answer, again and again: what is sent again is answered alike, and is not done twice."""
 
 from __future__ import annotations
 

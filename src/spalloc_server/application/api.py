@@ -32,7 +32,7 @@ import msgspec
 
 from spalloc_server import __version__
 from spalloc_server.accounts.accounts import Accounts
-from spalloc_server.application import commands
+from spalloc_server.application import commands, own_job_commands
 from spalloc_server.application.admission import Admission, Charged
 from spalloc_server.application.audit import Audit
 from spalloc_server.application.authentication import ACCOUNTS, HASHING, Authentication, accounts_of
@@ -137,8 +137,8 @@ class Application:
         self._configuration = Configuration()
         self._own: Mapping[type[Command], Callable[[Any], Any]] = {
             commands.Status: lambda _: self._status(),
-            commands.OwnJobDetails: self._job_details,
-            commands.MachineDetailsOf: self._machine_details,
+            own_job_commands.OwnJobDetails: self._job_details,
+            own_job_commands.MachineDetailsOf: self._machine_details,
             commands.TellWebSettings: lambda _: self._web_settings(),
         }
         """What tells more than the core knows."""
@@ -268,11 +268,11 @@ class Application:
             told = error if isinstance(error, SpallocServerError) else Exception(f"a defect: {error!r}")
             self._audit.not_performed(caller, command, told, refused=refused)
 
-    def _job_details(self, command: commands.OwnJobDetails) -> JobDetails:
+    def _job_details(self, command: own_job_commands.OwnJobDetails) -> JobDetails:
         key = Key(Kind.JOB, command.job_id)
         return self._core.job_details(command.job_id, self.subscriptions.revision(key))
 
-    def _machine_details(self, command: commands.MachineDetailsOf) -> list[MachineDetails]:
+    def _machine_details(self, command: own_job_commands.MachineDetailsOf) -> list[MachineDetails]:
         names = sorted(self._core.machines) if command.name is None else [command.name]
         revisions = [self.subscriptions.revision(Key(Kind.MACHINE, name)) for name in names]
         return [self._core.machine_details(*each) for each in zip(names, revisions, strict=True)]

@@ -1,7 +1,8 @@
 """All that can be asked of the server: one struct a command.
 
 Theory of operation. A door turns what its client sends into one of these, and hands it to `api.Application` with its
-`Caller`. `command_kinds` has what they have in common; those about accounts are in `account_commands`.
+`Caller`. `command_kinds` has what they have in common; those about accounts are in `account_commands`, and
+those of the owners of jobs in `own_job_commands`.
 
 On the local API socket the field `command` tells which struct it is. Answers are plain structs and values, which a JSON
 encoder takes as they are.
@@ -48,15 +49,7 @@ from spalloc_server.application.command_kinds import (
     Use,
     Whole,
 )
-from spalloc_server.application.own_job_commands import (
-    BoardOfJob,
-    FindBoard,
-    JobNumbers,
-    MachineDetailsOf,
-    OwnJobDetails,
-    OwnJobMachine,
-    ReportIssue,
-)
+from spalloc_server.application.own_job_commands import OwnJobCommand
 from spalloc_server.application.web_settings import TellWebSettings
 from spalloc_server.config.definitions import names_in
 from spalloc_server.core.model import Request
@@ -66,7 +59,6 @@ __all__ = ["SERVER", "AnyCommand", "Command", "Key", "Kind", "Look", "Name", "Of
 __all__ += [
     "Blacklist",
     "BoardAtPosition",
-    "BoardOfJob",
     "BoardPosition",
     "Boards",
     "ChangeAccount",
@@ -84,11 +76,9 @@ __all__ += [
     "EmergencyStop",
     "EnableBoard",
     "EnableFrame",
-    "FindBoard",
     "GetJobMachineInfo",
     "GetJobState",
     "ImportMachines",
-    "JobNumbers",
     "JobRevisions",
     "Jobs",
     "KeepAlive",
@@ -99,15 +89,11 @@ __all__ += [
     "ListTokens",
     "LogIn",
     "LogOut",
-    "MachineDetailsOf",
     "Machines",
-    "OwnJobDetails",
-    "OwnJobMachine",
     "PowerCycle",
     "PowerOffJob",
     "PowerOnJob",
     "RemoveMachine",
-    "ReportIssue",
     "ReportProblem",
     "Resume",
     "RevokeToken",
@@ -391,13 +377,7 @@ AnyCommand: TypeAlias = (
     | Temperatures
     | Blacklist
     | SetBlacklist
-    | OwnJobDetails
-    | OwnJobMachine
-    | JobNumbers
-    | MachineDetailsOf
-    | BoardOfJob
-    | FindBoard
-    | ReportIssue
+    | OwnJobCommand
     | TellWebSettings
     | LogIn
     | LogOut

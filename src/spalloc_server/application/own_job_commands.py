@@ -23,7 +23,7 @@ __all__ = [
     "MachineDetails",
     "MachineDetailsOf",
 ]
-__all__ += ["OwnJobDetails", "OwnJobMachine", "ReportIssue", "SubMachine"]
+__all__ += ["OwnJobCommand", "OwnJobDetails", "OwnJobMachine", "ReportIssue", "SubMachine"]
 
 
 class OwnJobDetails(Use, frozen=True, tag="own job"):
@@ -95,3 +95,8 @@ class ReportIssue(ChangeOfJob, frozen=True, tag="report issue"):
     boards: Annotated[list[str], Meta(min_length=1, max_length=MAX_BOARDS)]
     """Addresses of boards."""
     issue: Annotated[str, Meta(max_length=1000, pattern=r"\S")]
+
+
+OwnJobCommand: TypeAlias = (
+    OwnJobDetails | OwnJobMachine | JobNumbers | MachineDetailsOf | BoardOfJob | FindBoard | ReportIssue
+)

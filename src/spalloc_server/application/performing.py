@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from spalloc_server.application import commands
+from spalloc_server.application import commands, own_job_commands
 from spalloc_server.application.caller import Caller
 from spalloc_server.application.commands import Key, Kind
 from spalloc_server.application.subscriptions import Subscriptions
@@ -133,13 +133,13 @@ PERFORM: Mapping[type[commands.Command], Callable[[Controller, Caller, Any], Any
         reporter=caller.address or caller.shown,
         user=caller.name if caller.verified else None,
     ),
-    commands.OwnJobMachine: lambda core, caller, c: core.sub_machine(c.job_id, caller.address),
-    commands.JobNumbers: lambda core, _, c: core.job_numbers(ended=c.ended, start=c.start, limit=c.limit),
-    commands.BoardOfJob: lambda core, caller, c: core.board_of_job(c.job_id, c.chip, caller.address),
-    commands.FindBoard: lambda core, _, c: core.find_board(
+    own_job_commands.OwnJobMachine: lambda core, caller, c: core.sub_machine(c.job_id, caller.address),
+    own_job_commands.JobNumbers: lambda core, _, c: core.job_numbers(ended=c.ended, start=c.start, limit=c.limit),
+    own_job_commands.BoardOfJob: lambda core, caller, c: core.board_of_job(c.job_id, c.chip, caller.address),
+    own_job_commands.FindBoard: lambda core, _, c: core.find_board(
         c.machine, board=c.board, place=c.place, chip=c.chip, address=c.address
     ),
-    commands.ReportIssue: lambda core, caller, c: core.report_issue(
+    own_job_commands.ReportIssue: lambda core, caller, c: core.report_issue(
         c.job_id,
         c.boards,
         c.issue,

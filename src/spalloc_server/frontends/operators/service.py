@@ -260,11 +260,11 @@ def _is_repeatable(line: bytes) -> bool:
     try:
         request = _request_in(line)
         command = _command_in(request.command)
-        if not isinstance(command, Command) or command.repeatable:
-            return True
-        return request.once is not None and not (command.waits or command.confidential)
     except (msgspec.MsgspecError, RecursionError):
         return True  # it does nothing
+    if not isinstance(command, Command) or command.repeatable:
+        return True
+    return request.once is not None and not (command.waits or command.confidential)
 
 
 def _bound(path: Path) -> socket.socket:
