@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import boards, memory, policies, proxy, queues, schedule, service, storage
+from benchmarks import boards, local_api, memory, policies, proxy, queues, schedule, service, storage
 
 KINDS: Mapping[str, Callable[..., str | None]] = {
     "schedule": schedule.main,
@@ -17,6 +17,7 @@ KINDS: Mapping[str, Callable[..., str | None]] = {
     "boards": boards.main,
     "proxy": proxy.main,
     "memory": memory.main,
+    "local_api": local_api.main,
 }
 
 

@@ -151,6 +151,14 @@ REQUESTS = [
     b'{"id": 3, "command": {"command": "create job", "request": {"owner": "me", "triads": [1, 1]}, "keepalive": 9}}\n',
     b'{"id": 4, "command": {"command": "wait", "key": "jobs", "since": 0, "seconds": 0}}\n',
     b'{"id": 5, "command": {"command": "where is", "place": {"machine": "m", "chip_x": 1, "chip_y": 2}}}\n',
+    (
+        b'{"id":6,"command":{"command":"create job","request":{"owner":"bob","triads":[1,1],"root":[0,1]},'
+        b'"original":{"a":3}},"once":"0123456789abcdef","for":{"account":"bob"}}\n'
+    ),
+    b'{"id": 7, "command": {"command": "board of job", "job_id": 1, "chip": [1, 2]}, "once": "0123456789abcdef"}\n',
+    b'{"id": 8, "command": {"command": "find board", "machine": "m", "place": [0, 0, 11], "address": null}}\n',
+    b'{"id": 9, "command": {"command": "report issue", "job_id": 1, "boards": ["spinn-m-0-0-0"], "issue": "hot"}}\n',
+    b'{"id": 10, "command": {"command": "job numbers", "ended": true, "start": 1, "limit": 5}}\n',
 ]
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import MappingProxyType
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -28,7 +28,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board, Location
-from spalloc_server.core import commands, operations, restore, set_aside, transitions, views
+from spalloc_server.core import commands, details, operations, restore, set_aside, transitions, views
 from spalloc_server.core.check import check
 from spalloc_server.core.defects import Contained, Defects
 from spalloc_server.core.engine import Engine
@@ -50,6 +50,7 @@ from spalloc_server.core.model import (
     WhereIs,
 )
 from spalloc_server.core.model.arguments import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
+from spalloc_server.core.model.details import FoundBoard, SubMachine
 from spalloc_server.core.state import State
 from spalloc_server.errors import RequestError
 
@@ -162,24 +163,29 @@ class Controller:
         """Start the job's lease anew, as every command that names the job does."""
         transitions.touch(self.state, job_id, keepalivehost)
 
-    def renew(self, job_id: int, host: str | None) -> int:
-        """Start the job's lease anew; return a number that is another where `get_job_state` has another answer.
+    def renew(self, job_id: int, host: str | None, *, look: bool = False) -> int:
+        """Start the job's lease anew, unless this is only a `look`.
 
-        It is `Job.revision` of a live job; `ENDED` and `UNKNOWN`, which are negative, where the job is not live.
+        Returns:
+            A number that is another where `get_job_state` has another answer: `Job.revision` of a live job; `ENDED` or
+            `UNKNOWN`, which are negative, where the job is not live.
         """
-        job = transitions.touch(self.state, job_id, host)
+        job = self.state.jobs.get(job_id) if look else transitions.touch(self.state, job_id, host)
         if job is not None:
             return job.revision
         return ENDED if job_id in self.state.retired else UNKNOWN
 
-    def get_job_state(self, job_id: int, keepalivehost: str | None = None) -> JobStatus:
+    def get_job_state(self, job_id: int, keepalivehost: str | None = None, *, look: bool = False) -> JobStatus:
         """State, power, lease and start of a job; unknown ones and ended ones are told apart."""
-        transitions.touch(self.state, job_id, keepalivehost)
+        self.renew(job_id, keepalivehost, look=look)
         return views.job_status(self.state, job_id)
 
-    def get_job_machine_info(self, job_id: int, keepalivehost: str | None = None) -> JobMachineInfo:
+    def get_job_machine_info(
+        self, job_id: int, keepalivehost: str | None = None, *, look: bool = False
+    ) -> JobMachineInfo:
         """Where the job's boards are, and how to reach them."""
-        return views.machine_info(self.state, transitions.touch(self.state, job_id, keepalivehost))
+        self.renew(job_id, keepalivehost, look=look)
+        return views.machine_info(self.state, self.state.jobs.get(job_id))
 
     def power_on_job_boards(self, job_id: int, keepalivehost: str | None = None) -> None:
         """Switch the job's boards on; those that are on are reset."""
@@ -191,6 +197,7 @@ class Controller:
 
     destroy_job = _of_engine(commands.destroy_job)
     report_problem = _of_engine(commands.report_problem)
+    report_issue = _of_engine(commands.report_issue)
 
     # ---------------------------------------------------------------- questions of users
 
@@ -207,6 +214,20 @@ class Controller:
         if job_id not in self.state.jobs:
             raise RequestError(f"there is no live job {job_id}")
         return views.describe(self.state.jobs[job_id])
+
+    def owner_of(self, job_id: int) -> str | None:
+        """The owner of a job that lives or is remembered; None where there is none."""
+        job = self.state.jobs.get(job_id) or self.state.retired.get(job_id)
+        return None if job is None else job.owner
+
+    def is_of_account(self, job_id: int) -> bool:
+        """Whether a live job was made by somebody whose name had been checked."""
+        job = self.state.jobs.get(job_id)
+        return job is not None and job.of_account
+
+    def has_jobs_in(self, session: str) -> bool:
+        """Whether any job lives that was made in this session."""
+        return session in self.state.quotas.sessions
 
     def created_from(self, job_id: int) -> str | None:
         """The address that created a live job; None where there is no such job, or that is not known."""
@@ -226,6 +247,21 @@ class Controller:
     def where_is(self, /, **place: Any) -> WhereIs | None:
         """One place in every kind of coordinates; `core.views.where_is` says in which forms."""
         return views.where_is(self.state, place)
+
+    # ---------------------------------------------------------------- what owners see
+
+    job_details = _of_state(details.job_details)
+    job_numbers = _of_state(details.job_numbers)
+    machine_details = _of_state(details.machine_details)
+    find_board = _of_state(details.find_board)
+
+    def sub_machine(self, job_id: int, host: str | None) -> SubMachine | None:
+        """The boards that a job has, whose lease begins anew; None where it has none."""
+        return details.sub_machine(self.state, transitions.touch(self.state, job_id, host))
+
+    def board_of_job(self, job_id: int, chip: Sequence[int], host: str | None) -> FoundBoard | None:
+        """A chip as a job counts chips; its lease begins anew. See `core.details.board_of_job`."""
+        return details.board_of_job(self.state, transitions.touch(self.state, job_id, host), chip)
 
     # ---------------------------------------------------------------- what operators see
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
-from spalloc_server.application import commands
+from spalloc_server.application import commands, own_job_commands
 from spalloc_server.application.authorisation import Authorisation
 from spalloc_server.application.caller import FRONT, ROLES, Caller, Permission, permissions_of
 from spalloc_server.application.commands import OfJob
 from spalloc_server.config.options import Access
-from spalloc_server.controller import Controller
+from spalloc_server.controller import Controller, steady_time
 from spalloc_server.core.model.request import Request
-from spalloc_server.errors import ForbiddenError
+from spalloc_server.errors import ForbiddenError, NoSuchError
 from tests.application.house import OPERATOR, USER, House
 
 MANAGING: list[OfJob] = [
@@ -23,6 +26,12 @@ NAMING: list[OfJob] = [
     commands.KeepAlive(job_id=1),
     commands.GetJobState(job_id=1),
     commands.GetJobMachineInfo(job_id=1),
+]
+OWN: list[Any] = [
+    own_job_commands.OwnJobDetails(job_id=1),
+    own_job_commands.OwnJobMachine(job_id=1),
+    own_job_commands.BoardOfJob(job_id=1, chip=[0, 0]),
+    own_job_commands.ReportIssue(job_id=1, boards=[], issue="dead"),
 ]
 managing = pytest.mark.parametrize("command", MANAGING, ids=lambda command: type(command).__name__)
 
@@ -71,7 +80,6 @@ def test_any_address_may_change_a_job_that_does_not_exist_or_whose_creator_is_un
 ) -> None:
     authorisation.access = Access(managers=("10.0.0.0/8",))
     authorisation.check(v1("127.0.0.2"), commands.DestroyJob(job_id=77))
-    authorisation.check(USER, commands.DestroyJob(job_id=77))
     core = Controller()
     job_id = core.create_job(owner="me")
     other = Authorisation(core)
@@ -80,24 +88,68 @@ def test_any_address_may_change_a_job_that_does_not_exist_or_whose_creator_is_un
 
 
 @pytest.mark.parametrize("command", NAMING, ids=lambda command: type(command).__name__)
-def test_everybody_who_may_use_the_machines_may_name_any_job(authorisation: Authorisation, command: OfJob) -> None:
+def test_every_address_may_name_any_job_that_was_made_without_a_log_in(
+    authorisation: Authorisation, command: OfJob
+) -> None:
     authorisation.access = Access(managers=("10.0.0.0/8",))
     authorisation.check(v1("127.0.0.2"), command)
-    authorisation.check(Caller(door="socket", name="bob", verified=True, permissions=ROLES["user"]), command)
 
 
-@managing
-def test_a_verified_caller_may_change_its_own_jobs_wherever_it_comes_from(
+@pytest.mark.parametrize("command", [*MANAGING, *NAMING, *OWN], ids=lambda command: type(command).__name__)
+def test_for_a_verified_caller_there_are_its_own_jobs_and_no_others(
     authorisation: Authorisation, command: OfJob
 ) -> None:
     authorisation.access = Access(managers=("10.0.0.0/8",))
     authorisation.check(USER, command)
+    authorisation.check(OPERATOR, command)
     bob = Caller(door="socket", name="bob", address="127.0.0.1", verified=True, permissions=ROLES["user"])
-    with pytest.raises(ForbiddenError, match="job 1 is ann's: bob may neither end nor switch it"):
+    with pytest.raises(NoSuchError, match="there is no job 1, or none of bob") as refused:
         authorisation.check(bob, command)
-    authorisation.access = Access()
-    with pytest.raises(ForbiddenError, match="job 1 is ann's"):
-        authorisation.check(bob, command)
+    none = msgspec.structs.replace(command, job_id=77)
+    for caller in (bob, OPERATOR):
+        with pytest.raises(NoSuchError, match=f"there is no job 77, or none of {caller.name}"):
+            authorisation.check(caller, none)
+    assert refused.value.code == "no-such"
+
+
+def test_an_owner_may_name_a_job_that_has_ended(authorisation: Authorisation) -> None:
+    authorisation._core.destroy_job(1)
+    for command in (*MANAGING, *NAMING, *OWN):
+        authorisation.check(USER, command)
+
+
+@pytest.mark.parametrize("command", [*MANAGING, NAMING[0]], ids=lambda command: type(command).__name__)
+async def test_a_job_that_was_made_by_an_account_is_not_changed_or_kept_alive_by_who_has_none(command: OfJob) -> None:
+    application = (await House.built()).application
+    job = application.perform(USER, commands.CreateJob(request=Request(owner="ann", boards=1))).value
+    of_account = msgspec.structs.replace(command, job_id=job)
+    with pytest.raises(ForbiddenError, match=f"job {job} was made by somebody who had logged in: only by HTTP"):
+        application.authorisation.check(v1("127.0.0.1"), of_account)
+    for caller in (USER, OPERATOR, Caller(door="v1", permissions=ROLES["operator"])):
+        application.authorisation.check(caller, of_account)
+
+
+async def test_who_has_no_account_may_look_at_such_a_job_and_does_not_keep_it_alive_by_that() -> None:
+    house = await House.built()
+    application, request = house.application, Request(owner="ann", boards=1)
+    job = application.perform(USER, commands.CreateJob(request=request, keepalive=60.0)).value
+    of_none = application.perform(v1("127.0.0.1"), commands.CreateJob(request=request, keepalive=60.0)).value
+    house.core.state.clock = lambda: steady_time() + 30.0
+    before = {each: house.core.state.jobs[each].deadline for each in (job, of_none)}
+    for each in (job, of_none):
+        for command in (commands.GetJobState(job_id=each), commands.GetJobMachineInfo(job_id=each)):
+            application.perform(v1("127.0.0.2"), command)
+        application.renew(v1("127.0.0.2"), each)
+    assert [house.core.state.jobs[each].deadline == before[each] for each in (job, of_none)] == [True, False]
+    assert house.core.state.jobs[job].keepalivehost is None
+    with pytest.raises(ForbiddenError, match="only by HTTP"):
+        application.keep_alive(v1("127.0.0.2"), job)
+    application.keep_alive(USER, job)
+    assert house.core.state.jobs[job].deadline != before[job]
+    assert len(application.perform(v1("127.0.0.2"), commands.ListJobs()).value) == 3
+    for hidden in (own_job_commands.OwnJobDetails(job_id=job), own_job_commands.OwnJobMachine(job_id=job)):
+        with pytest.raises(NoSuchError):
+            application.perform(v1("127.0.0.2"), hidden)
 
 
 def test_a_name_that_was_only_said_is_no_identity(authorisation: Authorisation) -> None:

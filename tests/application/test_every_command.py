@@ -13,10 +13,12 @@ import msgspec
 import pytest
 import structlog
 
-from spalloc_server.application import commands
+from spalloc_server.application import commands, own_job_commands
 from spalloc_server.application.caller import ROLES, Caller, Permission
 from spalloc_server.application.commands import AnyCommand, Command, Kind
 from spalloc_server.config.definitions import read_definitions
+from spalloc_server.config.options import Web
+from spalloc_server.config.settings import Configuration
 from spalloc_server.core.model.request import Request as JobRequest
 from spalloc_server.errors import SpallocServerError, StorageError
 from spalloc_server.frontends.local_api import socket_path
@@ -34,6 +36,7 @@ FRAME: dict[str, Any] = {"machine": "m", "cabinet": 0, "frame": 0}
 DESK = (Path(__file__).parents[1] / "data" / "definitions" / "single-board-example.json").read_text()
 DESK = DESK.replace("my-board", "desk")
 BOB = {"account": "bob", "role": "user"}
+SERVICE = [("m", True), ("n", False)]
 EVERY_COMMAND = list(get_args(AnyCommand))
 
 
@@ -117,6 +120,27 @@ EXAMPLES = [
     ),
     Example(commands.Blacklist(**A_BOARD), lambda it: it == ["chip 1 2 dead"]),
     Example(commands.SetBlacklist(**A_BOARD, lines=["chip 0 0 link 1"]), lambda it: len(it) == 1, ("flash",)),
+    Example(
+        own_job_commands.OwnJobDetails(job_id=1), lambda it: (it["owner"], it["state"], it["power"]) == ("ann", 3, True)
+    ),
+    Example(own_job_commands.OwnJobMachine(job_id=1), lambda it: it["connections"] == [[[0, 0], "spinn-m-0-0-0"]]),
+    Example(own_job_commands.JobNumbers(), lambda it: it == [1]),
+    Example(
+        own_job_commands.MachineDetailsOf(), lambda it: [(each["name"], each["in_service"]) for each in it] == SERVICE
+    ),
+    Example(
+        own_job_commands.BoardOfJob(job_id=1, chip=[1, 2]),
+        lambda it: (it["board"], it["job_chip"]) == ([0, 0, 0], [1, 2]),
+    ),
+    Example(own_job_commands.FindBoard(machine="m", board=[1, 1, 2]), lambda it: it["address"] == "spinn-m-1-1-2"),
+    Example(
+        own_job_commands.ReportIssue(job_id=1, boards=["spinn-m-0-0-0"], issue="dead"), lambda it: it == 0, ("boards",)
+    ),
+    Example(
+        commands.TellWebSettings(),
+        lambda it: it["web"]["port"] == 8080,
+        before=lambda house: house.application.configure(Configuration(web=Web())),
+    ),
     Example(
         commands.LogIn(name="bob", password="secret"),
         lambda it: it == {**BOB, "session": "s" + 16 * "04", "token": None},

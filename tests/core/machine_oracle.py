@@ -193,7 +193,9 @@ def blocks_for(machine: Machine, request: Request) -> Iterator[BlockAt]:
         spans = (width == machine.width, height == machine.height)
         fits = width <= machine.width and height <= machine.height
         if fits and (not request.require_torus or (all(spans) if request.triads else any(spans))):
-            yield from blocks(machine, (width, height))
+            for block in blocks(machine, (width, height)):
+                if request.root in (None, block[:2]):
+                    yield block
 
 
 def few_dead_links(machine: Machine, request: Request, block: BlockAt, boards: Collection[Board]) -> bool:

@@ -62,7 +62,12 @@ requests = st.builds(
     lambda sizes, **rest: a_request(**sizes, **rest),
     st.one_of(
         st.builds(lambda n: {"boards": n}, st.integers(2, 50)),
-        st.builds(lambda w, h: {"triads": (w, h)}, st.integers(1, 5), st.integers(1, 5)),
+        st.builds(
+            lambda w, h, root: {"triads": (w, h), "root": root},
+            st.integers(1, 5),
+            st.integers(1, 5),
+            st.none() | st.tuples(st.integers(-1, 4), st.integers(-1, 4)),
+        ),
     ),
     min_ratio=st.sampled_from([0.0, 0.333, 0.5, 1.0]),
     max_dead_boards=st.sampled_from([None, 0, 1, 5]),
@@ -117,6 +122,23 @@ def test_what_is_refused_brute_force_refuses_too(situation: tuple[Machine, froze
         assert not machine_oracle.whole(machine, request, free, spanned=True)
         if not (request.require_torus or machine_oracle.whole(machine, request, machine.live_boards, spanned=True)):
             assert not machine_oracle.whole(machine, request, free, spanned=False)
+
+
+@settings(max_examples=150, deadline=None)
+@given(situations(), st.tuples(st.integers(1, 4), st.integers(1, 4)), st.sampled_from([None, 0, 2]))
+def test_where_a_rectangle_may_begin_anywhere_one_of_those_that_begin_at_a_certain_triad_is_given(
+    situation: tuple[Machine, frozenset[Board]], triads: tuple[int, int], dead: int | None
+) -> None:
+    machine, _ = situation
+    anywhere = placed(machine, a_request(triads=triads, max_dead_boards=dead))
+    rooted = {
+        (x, y): placed(machine, a_request(triads=triads, max_dead_boards=dead, root=(x, y)))
+        for x in range(machine.width)
+        for y in range(machine.height)
+    }
+    assert all(found is None or found[0] == (*root, *triads) for root, found in rooted.items())
+    assert (anywhere is None) == all(found is None for found in rooted.values())
+    assert anywhere is None or rooted[anywhere[0][:2]] == anywhere
 
 
 @pytest.mark.parametrize("dead", [{(2, 0, 1), (2, 1, 1)}, {(0, 1, 2), (1, 1, 2), (2, 1, 2)}], ids=str)

@@ -12,6 +12,7 @@ from spalloc_server.core.model.rows import (
     Changes,
     JobRow,
     ReleaseRow,
+    ResultRow,
     SessionRow,
     Snapshot,
     TokenRow,
@@ -58,6 +59,7 @@ class MemoryJournal:
             users=[row for _, row in sorted(stored.users.items()) if row is not None],
             tokens=sorted((row for row in stored.tokens.values() if row is not None), key=lambda row: row.created_at),
             sessions=sorted((row for row in stored.sessions.values() if row is not None), key=lambda row: row.used_at),
+            results=[row for _, row in sorted(stored.results.items()) if row is not None],
         )
 
     def write(self, changes: Changes, committed: Committed) -> None:
@@ -112,6 +114,7 @@ def _copy(changes: Changes) -> Changes:
             users=_through_json(changes.users, dict[int, UserRow | None]),
             tokens=_through_json(changes.tokens, dict[str, TokenRow | None]),
             sessions=_through_json(changes.sessions, dict[str, SessionRow | None]),
+            results=_through_json(changes.results, dict[int, ResultRow | None]),
         )
     except (TypeError, ValueError, OverflowError) as exc:
         raise StorageError(f"a value cannot be stored: {exc}") from exc

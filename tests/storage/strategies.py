@@ -17,6 +17,7 @@ from spalloc_server.core.model.rows import (
     Changes,
     JobRow,
     ReleaseRow,
+    ResultRow,
     SessionRow,
     TokenRow,
     UserRow,
@@ -62,6 +63,7 @@ _requests = st.builds(
     require_torus=st.booleans(),
     max_runtime=_optional_times,
     priority=_numbers,
+    root=st.none() | st.tuples(_numbers, _numbers),
 )
 _jobs = st.builds(
     JobRow,
@@ -85,6 +87,9 @@ _jobs = st.builds(
     board_seconds=_times,
     created_from=st.none() | _texts,
     due=_optional_times,
+    original=st.none() | _texts,
+    session=st.none() | _texts,
+    of_account=st.booleans(),
 )
 _board_rows = st.builds(
     BoardRow,
@@ -160,6 +165,7 @@ _tokens = st.builds(
 _sessions = st.builds(
     SessionRow, id=_ids, account=st.integers(1, 3), token=st.none() | _ids, began_at=_times, used_at=_times
 )
+_results = st.builds(ResultRow, number=st.integers(1, 4), id=_texts, command=_texts, answer=_texts)
 
 
 def _board_key(row: BoardRow) -> tuple[str, int, int, int]:
@@ -188,5 +194,6 @@ def batches(draw: st.DrawFn) -> list[Changes]:
         changes.users = draw(_some(_users, "number"))
         changes.tokens = draw(_some(_tokens, "id", "created_at"))
         changes.sessions = draw(_some(_sessions, "id", "used_at"))
+        changes.results = draw(_some(_results, "number"))
         result.append(changes)
     return result

@@ -220,15 +220,15 @@ def test_migrations_are_those_of_the_version_that_runs_although_another_is_insta
         (tmp_path / "migrations" / f"{number:04}_other.sql").write_text("CREATE TABLE other (a);")
     monkeypatch.setattr(resources, "files", lambda _: tmp_path)
     connect(tmp_path / "state.db").close()
-    assert columns(tmp_path / "state.db", "PRAGMA user_version") == [(newest_schema(),)] == [(5,)]
+    assert columns(tmp_path / "state.db", "PRAGMA user_version") == [(newest_schema(),)] == [(6,)]
     assert not columns(tmp_path / "state.db", "SELECT * FROM sqlite_master WHERE name = 'other'")
 
 
 def test_a_request_has_the_fields_that_its_schema_knows() -> None:
     """A new one needs a migration, so that an older server refuses what it would not understand."""
     fields = {
-        5: "owner boards triads board machine tags min_ratio max_dead_boards max_dead_links require_torus "
-        "max_runtime priority"
+        6: "owner boards triads board machine tags min_ratio max_dead_boards max_dead_links require_torus "
+        "max_runtime priority root"
     }
     assert " ".join(Request.__struct_fields__) == fields[newest_schema()]
     assert "request" in TABLES["jobs"]

@@ -15,6 +15,7 @@ from spalloc_server.core.model.rows import (
     Changes,
     JobRow,
     ReleaseRow,
+    ResultRow,
     SessionRow,
     Snapshot,
     TokenRow,
@@ -55,6 +56,9 @@ def a_job(job_id: int, *, ended_at: float | None = None, owner: str = "ada@examp
         board_seconds=123.75,
         created_from="127.0.0.1",
         due=1_300.5 + job_id,
+        original='{"num-boards":24}',
+        session=None if ended_at is not None else "s0123456789abcdef",
+        of_account=True,
     )
 
 
@@ -68,6 +72,11 @@ def a_release(release_id: int) -> ReleaseRow:
         frames=(FrameWork(bmp="192.0.2.1", boards=(0, 5), stopped=((0, Links.north), (5, Links.south_west))),),
         rest_until=1_234.5,
     )
+
+
+def a_result(number: int) -> ResultRow:
+    """What a command was answered."""
+    return ResultRow(number=number, id=f"{number:032x}", command="0123456789abcdef" * 2, answer=str(number))
 
 
 def a_board(x: int) -> BoardRow:
@@ -149,6 +158,7 @@ class Model:
             sessions=sorted(
                 (row for row in self.all.sessions.values() if row is not None), key=lambda row: row.used_at
             ),
+            results=[row for _, row in sorted(self.all.results.items()) if row is not None],
         )
 
 
@@ -167,6 +177,8 @@ def workload(seed: int) -> Iterator[Changes]:
             else:
                 changes.jobs[next_id] = a_job(next_id, boards=1 + next_id % 60)
                 live.append(next_id)
+                changes.results[next_id] = a_result(next_id)
+                changes.results[next_id - 20] = None
                 next_id += 1
         if rng.random() < 0.3:
             board = a_board(rng.randrange(5))

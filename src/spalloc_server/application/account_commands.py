@@ -93,6 +93,7 @@ class Ask(Command, frozen=True):
 
     permission = Permission.AUTHENTICATE
     audited = False
+    confidential = True
 
 
 class LogIn(Ask, frozen=True, tag="log in"):
@@ -230,6 +231,8 @@ class DeleteAccount(OfAccount, frozen=True, tag="delete account"):
 
 class CreateToken(OfAccount, frozen=True, tag="create token"):
     """`NewToken` of an account."""
+
+    confidential = True
 
     role: str | None = None
     """The most that it permits; None for all that the account may."""

@@ -9,6 +9,8 @@ for all doors, in this order:
 4. The audit logs it, now or when its commit is over.
 5. The answer names the commit that it must wait for.
 
+A command that comes with an id is done once: one that is sent again is answered by what is remembered (`once`).
+
 The door then sends the answer once that commit is durable (`Commits.tell`, or `await commits.durable`). So whatever a
 door tells of a change is on disk.
 
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,21 +32,24 @@ import msgspec
 
 from spalloc_server import __version__
 from spalloc_server.accounts.accounts import Accounts
-from spalloc_server.application import commands
+from spalloc_server.application import commands, own_job_commands
 from spalloc_server.application.admission import Admission, Charged
 from spalloc_server.application.audit import Audit
 from spalloc_server.application.authentication import ACCOUNTS, HASHING, Authentication, accounts_of
 from spalloc_server.application.authorisation import Authorisation
 from spalloc_server.application.caller import FRONT, ROLES, Caller, Permission, permissions_of
-from spalloc_server.application.commands import SERVER, Command
+from spalloc_server.application.commands import SERVER, Command, Key, Kind
 from spalloc_server.application.commits import Commits
+from spalloc_server.application.once import Once
 from spalloc_server.application.passwords import Passwords
 from spalloc_server.application.performing import PERFORM, AtHardware, board_of
 from spalloc_server.application.subscriptions import Listener, Subscriptions
 from spalloc_server.application.views import ServerView
+from spalloc_server.application.web_settings import WebSettings, web_settings
 from spalloc_server.config.options import Web
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, steady_time
+from spalloc_server.core.model.details import JobDetails, MachineDetails
 from spalloc_server.errors import ForbiddenError, ReadOnlyError, RequestError, SpallocServerError
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.log.defects import DefectLog
@@ -114,7 +119,9 @@ class Application:
         self.subscriptions = subscriptions
         self.authorisation = Authorisation(core)
         self.admission = Admission()
-        self.authentication = Authentication(accounts or accounts_of(core), passwords)
+        accounts = accounts or accounts_of(core)
+        accounts.sessions.has_jobs = core.has_jobs_in
+        self.authentication = Authentication(accounts, passwords)
         self.caller = self.authentication.caller
         self.at_hardware = AtHardware(core, hardware, subscriptions)
         self._core = core
@@ -126,29 +133,50 @@ class Application:
         self.read_only: str | None = None
         """Why commands that change something are refused, if they are; see `refuse_changes`."""
         self._started_at = steady_time()
+        self._once = Once(core, commits, self._hold)
+        self._configuration = Configuration()
+        self._own: Mapping[type[Command], Callable[[Any], Any]] = {
+            commands.Status: lambda _: self._status(),
+            own_job_commands.OwnJobDetails: self._job_details,
+            own_job_commands.MachineDetailsOf: self._machine_details,
+            commands.TellWebSettings: lambda _: self._web_settings(),
+        }
+        """What tells more than the core knows."""
 
     def configure(self, configuration: Configuration) -> None:
-        """Do as a configuration says about who may do what, and how often."""
+        """Do as a configuration says about who may do what, and how often. Subscribers hear it."""
         self.authorisation.access = configuration.access
         self.admission.configure(configuration.limits)
         self.authentication.max_role = (configuration.web or Web()).max_role
+        self._configuration = configuration
+        self.subscriptions.publish(SERVER.kind, ("",))
 
     def refuse_changes(self, reason: str | None) -> None:
         """Refuse what changes something from now on, for this reason; or, with None, no longer. Subscribers hear it."""
         self.read_only = reason
         self.subscriptions.publish(SERVER.kind, ("",))
 
-    def perform(self, caller: Caller, command: Command) -> Answer:
+    def perform(self, caller: Caller, command: Command, once: str | None = None) -> Answer:
         """Do what `command` says, for `caller`.
+
+        Args:
+            caller: who says it.
+            command: what is to be done.
+            once: an id under which it is done only once, however often it is sent; see `application.once`.
 
         Raises:
             RequestError: it is refused; nothing has changed. `ForbiddenError` and `ReadOnlyError` are kinds of it.
             Exception: a defect. What has changed all the same is stored.
         """
+        asked = None if once is None else self._once.asked(caller, command, once)
         try:
+            if asked is not None and (found := self._once.find(asked)) is not None:
+                return Answer(*found)
             self._admit(caller, command)
             before = self._live(command)
             value = self._performed(caller, command)
+            if asked is not None:
+                self._once.keep(asked, value)
         except Exception as error:
             self._failed(caller, command, error)
             raise
@@ -157,6 +185,8 @@ class Application:
     def renew(self, caller: Caller, job_id: int) -> int:
         """Renew a job's lease, as every command does that names it; return the revision of its state.
 
+        That of an account's job is not renewed by a caller who is none, such as a client of v1.
+
         A door that has a reply to `GetJobState` of this revision need not ask again.
 
         Raises:
@@ -164,7 +194,19 @@ class Application:
         """
         if _USE not in caller.permissions:
             self.perform(caller, commands.KeepAlive(job_id=job_id))  # which is refused, and audited
-        return self._core.renew(job_id, caller.address)
+        look = not caller.verified and self._core.is_of_account(job_id)
+        return self._core.renew(job_id, caller.address, look=look)
+
+    def keep_alive(self, caller: Caller, job_id: int) -> None:
+        """Renew a job's lease, in less time than `perform` takes for `KeepAlive`.
+
+        Raises:
+            ForbiddenError: the caller may not use jobs, or not this one.
+        """
+        if self._core.is_of_account(job_id):
+            self.perform(caller, commands.KeepAlive(job_id=job_id))
+        else:
+            self.renew(caller, job_id)
 
     async def ask(self, caller: Caller, command: Command) -> Answer:
         """Do what `command` says, for `caller`, where it waits for hardware, or for a password to be hashed.
@@ -199,8 +241,8 @@ class Application:
         kind = type(command)
         if kind in PERFORM:
             return PERFORM[kind](self._core, caller, command)
-        if kind is commands.Status:
-            return self._status()
+        if kind in self._own:
+            return self._own[kind](command)
         return ACCOUNTS[kind](self.authentication, command)
 
     def _live(self, command: Command) -> int:
@@ -225,6 +267,19 @@ class Application:
             refused = isinstance(error, RequestError)
             told = error if isinstance(error, SpallocServerError) else Exception(f"a defect: {error!r}")
             self._audit.not_performed(caller, command, told, refused=refused)
+
+    def _job_details(self, command: own_job_commands.OwnJobDetails) -> JobDetails:
+        key = Key(Kind.JOB, command.job_id)
+        return self._core.job_details(command.job_id, self.subscriptions.revision(key))
+
+    def _machine_details(self, command: own_job_commands.MachineDetailsOf) -> list[MachineDetails]:
+        names = sorted(self._core.machines) if command.name is None else [command.name]
+        revisions = [self.subscriptions.revision(Key(Kind.MACHINE, name)) for name in names]
+        return [self._core.machine_details(*each) for each in zip(names, revisions, strict=True)]
+
+    def _web_settings(self) -> WebSettings:
+        about = self.about()
+        return web_settings(self._configuration, about.config, about.state)
 
     def _status(self) -> ServerView:
         self._defects.take(self._core.defects)

@@ -1,18 +1,25 @@
 """Who may do what.
 
-Theory of operation. A command names the permission that it takes. What changes one job takes more: a caller whose name
-is verified may change the jobs that it owns. One that is known by address only, as v1's clients are, may change what
-was created from there, or anything where `access.managers` restricts nobody or names its network. Who may operate may
-change any job.
+Theory of operation. A command names the permission that it takes. What is about one job takes more. For a caller whose
+name is verified there are no jobs but those that it owns: `NoSuchError` for others as for numbers that no job has had.
+One that is known by address only, as v1's clients are, may change what was created from there, or anything where
+`access.managers` restricts nobody or names its network. Who may operate may use any job.
+
+Jobs of those who have logged in are not for callers without a verified name. These see them in lists, and may ask for
+their state, which does not renew the lease; else a v1 client that polls any number could keep others' boards. Ending
+and switching them is refused, and so are keepalives: published clients send them from a thread of its own, which ends
+with this text on the terminal, while silence would let its user believe that the job is kept alive.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from spalloc_server.application.caller import Caller, Permission
-from spalloc_server.application.commands import Command, CreateJob, OfJob
+from spalloc_server.application.commands import Command, CreateJob, KeepAlive, OfJob
 from spalloc_server.config.options import Access
 from spalloc_server.controller import Controller
-from spalloc_server.errors import ForbiddenError, RequestError
+from spalloc_server.errors import ForbiddenError, NoSuchError
 
 __all__ = ["Authorisation"]
 
@@ -30,15 +37,18 @@ class Authorisation:
         self._core = core
 
     def check(self, caller: Caller, command: Command) -> None:
-        """Raise `ForbiddenError` where the caller may not do this."""
+        """Raise `ForbiddenError` where the caller may not do this, `NoSuchError` where it may not know of the job."""
         if command.permission not in caller.permissions:
             has = " and ".join(f"`{permission}`" for permission in Permission if permission in caller.permissions)
             raise ForbiddenError(
                 f"{caller.shown} may not do this: it takes the permission `{command.permission}`, "
                 f"and {caller.shown} has {has or 'none'}"
             )
-        if command.manages_job and isinstance(command, OfJob):
-            self._check_job(caller, command.job_id)
+        if command.own_job or isinstance(command, OfJob):
+            if caller.verified:
+                self._check_own(caller, command.job_id)  # type: ignore[attr-defined]
+            elif Permission.OPERATE not in caller.permissions:
+                self._check_by_address(caller, command)
         elif isinstance(command, CreateJob):
             self._check_owner(caller, command.request.owner)
 
@@ -46,23 +56,28 @@ class Authorisation:
         if caller.verified and owner != caller.name and Permission.OPERATE not in caller.permissions:
             raise ForbiddenError(f"{caller.shown} may create jobs with {caller.shown} as owner, and not for {owner}")
 
-    def _check_job(self, caller: Caller, job_id: int) -> None:
-        if Permission.OPERATE in caller.permissions:
-            return
-        if caller.verified:
-            if (owner := self._owner(job_id)) not in (None, caller.name):
-                raise ForbiddenError(f"job {job_id} is {owner}'s: {caller.shown} may neither end nor switch it")
-        elif self.access.managers and not (caller.address and self.access.may_manage(caller.address)):
+    def _check_own(self, caller: Caller, job_id: int) -> None:
+        """Jobs of others do not exist, for those who may not operate."""
+        owner = self._core.owner_of(job_id)
+        if owner is None or (owner != caller.name and Permission.OPERATE not in caller.permissions):
+            raise NoSuchError(f"there is no job {job_id}, or none of {caller.shown}")
+
+    def _check_by_address(self, caller: Caller, command: Any) -> None:
+        job_id = command.job_id
+        if self._core.is_of_account(job_id):
+            if command.own_job:
+                raise NoSuchError(f"there is no job {job_id}, or none of {caller.shown}")
+            if command.manages_job or isinstance(command, KeepAlive):
+                raise ForbiddenError(
+                    f"job {job_id} was made by somebody who had logged in: only by HTTP, or by operators, may it be "
+                    "kept alive, switched or ended"
+                )
+        elif command.manages_job and self.access.managers:
+            if caller.address and self.access.may_manage(caller.address):
+                return
             creator = self._core.created_from(job_id)
             if creator is not None and creator != caller.address:
                 raise ForbiddenError(
                     f"job {job_id} was created from {creator}: only from there, and from the networks that the "
                     "server's `access.managers` lists, may it be ended or switched"
                 )
-
-    def _owner(self, job_id: int) -> str | None:
-        """Return the owner of a job; None where there is no such job, which harms nobody."""
-        try:
-            return self._core.job_view(job_id).owner
-        except RequestError:
-            return None

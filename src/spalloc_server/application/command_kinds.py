@@ -43,8 +43,12 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Whether the log tells who gave it, and what came of it."""
     manages_job: ClassVar[bool] = False
     """Whether it changes the job `job_id`, so that it matters whose that is."""
+    own_job: ClassVar[bool] = False
+    """Whether it is about the job `job_id`, and nobody but its owner and operators may know that there is one."""
     waits: ClassVar[bool] = False
     """Whether it waits for hardware, or until a password is hashed: for `Application.ask`."""
+    confidential: ClassVar[bool] = False
+    """Whether its answer is a secret, of which nothing may be kept for a command that is sent again."""
     takes_long: ClassVar[bool] = False
     """Whether it may take a millisecond or more, so that a door lets others in between."""
 

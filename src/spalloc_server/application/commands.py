@@ -1,7 +1,8 @@
 """All that can be asked of the server: one struct a command.
 
 Theory of operation. A door turns what its client sends into one of these, and hands it to `api.Application` with its
-`Caller`. `command_kinds` has what they have in common; those about accounts are in `account_commands`.
+`Caller`. `command_kinds` has what they have in common; those about accounts are in `account_commands`, and
+those of the owners of jobs in `own_job_commands`.
 
 On the local API socket the field `command` tells which struct it is. Answers are plain structs and values, which a JSON
 encoder takes as they are.
@@ -50,63 +51,21 @@ from spalloc_server.application.command_kinds import (
     Use,
     Whole,
 )
+from spalloc_server.application.own_job_commands import OwnJobCommand
+from spalloc_server.application.web_settings import TellWebSettings
 from spalloc_server.config.definitions import names_in
 from spalloc_server.core.model import Request
 from spalloc_server.core.model.arguments import DEFAULT_KEEPALIVE
 
 __all__ = ["SERVER", "AnyCommand", "Command", "Key", "Kind", "Look", "Name", "OfBoard", "OfJob"]
-__all__ += [
-    "Blacklist",
-    "BoardAtPosition",
-    "BoardPosition",
-    "Boards",
-    "ChangeAccount",
-    "CheckPassword",
-    "CheckSession",
-    "CheckToken",
-    "CreateAccount",
-    "CreateJob",
-    "CreateToken",
-    "DeleteAccount",
-    "DescribeJob",
-    "DestroyJob",
-    "DisableBoard",
-    "DisableFrame",
-    "Drain",
-    "EmergencyStop",
-    "EnableBoard",
-    "EnableFrame",
-    "GetJobMachineInfo",
-    "GetJobState",
-    "ImportMachines",
-    "JobRevisions",
-    "Jobs",
-    "KeepAlive",
-    "Kill",
-    "ListAccounts",
-    "ListJobs",
-    "ListMachines",
-    "ListTokens",
-    "LogIn",
-    "LogInWithToken",
-    "LogOut",
-    "Machines",
-    "PowerCycle",
-    "PowerOffJob",
-    "PowerOnJob",
-    "RemoveMachine",
-    "ReportProblem",
-    "Resume",
-    "RevokeToken",
-    "SetBlacklist",
-    "ShowAccount",
-    "ShowJob",
-    "SigningKeys",
-    "Status",
-    "Temperatures",
-    "Undrain",
-    "WhereIs",
-]
+__all__ += ["Blacklist", "BoardAtPosition", "BoardPosition", "Boards", "ChangeAccount", "CheckPassword"]
+__all__ += ["CheckSession", "CheckToken", "CreateAccount", "CreateJob", "CreateToken", "DeleteAccount", "DescribeJob"]
+__all__ += ["DestroyJob", "DisableBoard", "DisableFrame", "Drain", "EmergencyStop", "EnableBoard", "EnableFrame"]
+__all__ += ["GetJobMachineInfo", "GetJobState", "ImportMachines", "JobRevisions", "Jobs", "KeepAlive", "Kill"]
+__all__ += ["ListAccounts", "ListJobs", "ListMachines", "ListTokens", "LogIn", "LogInWithToken", "LogOut", "Machines"]
+__all__ += ["PowerCycle", "PowerOffJob", "PowerOnJob", "RemoveMachine", "ReportProblem", "Resume", "RevokeToken"]
+__all__ += ["SetBlacklist", "ShowAccount", "ShowJob", "SigningKeys", "Status", "TellWebSettings", "Temperatures"]
+__all__ += ["Undrain", "WhereIs"]
 
 
 # -------------------------------------------------------------------- what users ask
@@ -121,6 +80,8 @@ class CreateJob(Use, frozen=True, tag="create job"):
     args: list[Any] | None = None
     """The request in the words of v1's `create_job`, which has checked it, for its `list_jobs`; None by other doors."""
     kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
+    original: dict[str, Any] | None = None
+    """The request in the words of the door that it came by, for `JobDetails`; it decides nothing."""
 
 
 class KeepAlive(LookAtJob, frozen=True, tag="keep job alive"):
@@ -375,6 +336,8 @@ AnyCommand: TypeAlias = (
     | Temperatures
     | Blacklist
     | SetBlacklist
+    | OwnJobCommand
+    | TellWebSettings
     | LogIn
     | LogInWithToken
     | LogOut

@@ -119,6 +119,11 @@ class Commits:
         else:
             told(self._failures.get(commit))
 
+    def when_stored(self, commit: int, told: Callable[[StorageError | None], None]) -> None:
+        """Have `told` called with None once `commit` is stored, or else with what those are told who wait for it."""
+        text = "this could not be stored, and may be gone after a restart"
+        self.when_over(commit, lambda error: told(None if error is None else StorageError(f"{text}: {error}")))
+
     async def durable(self, commit: int | None) -> None:
         """Wait until `commit` is stored; None is.
 
@@ -127,10 +132,10 @@ class Commits:
         """
         if commit is None:
             return
-        outcome: asyncio.Future[str | None] = self._loop.create_future()
-        self.when_over(commit, lambda error: None if outcome.done() else outcome.set_result(error))
+        outcome: asyncio.Future[StorageError | None] = self._loop.create_future()
+        self.when_stored(commit, lambda error: None if outcome.done() else outcome.set_result(error))
         if (error := await outcome) is not None:
-            raise StorageError(f"this could not be stored, and may be gone after a restart: {error}")
+            raise error
 
     def stop(self) -> None:
         """Store and do nothing more: another process goes on, now or at the next start."""

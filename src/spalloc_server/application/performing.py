@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from spalloc_server.application import commands
+import msgspec
+
+from spalloc_server.application import commands, own_job_commands
 from spalloc_server.application.caller import Caller
 from spalloc_server.application.commands import Key, Kind
 from spalloc_server.application.subscriptions import Subscriptions
@@ -44,6 +46,10 @@ READ_AT_ONCE = 16
 """Boards whose sensors are read at the same time; `Hardware` bounds what may wait for it."""
 
 
+MAX_ORIGINAL = 16 * 1024
+"""Bytes of a request in the words of the door that it came by, as JSON."""
+
+
 def board_of(command: commands.OfBoard) -> tuple[int, int, int]:
     """Return the board that a command is about."""
     return command.x, command.y, command.z
@@ -53,7 +59,24 @@ def _create(core: Controller, caller: Caller, command: commands.CreateJob) -> in
     args, kwargs = command.args, command.kwargs
     if args is None:
         args, kwargs = _in_words(command.request)
-    return core.submit(command.request, keepalive=command.keepalive, host=caller.address, args=args, kwargs=kwargs)
+    original = None if command.original is None else msgspec.json.encode(command.original)
+    if original is not None and len(original) > MAX_ORIGINAL:
+        raise RequestError(f"`original` has {len(original)} bytes: it may have at most {MAX_ORIGINAL}")
+    return core.submit(
+        command.request,
+        keepalive=command.keepalive,
+        host=caller.address,
+        args=args,
+        kwargs=kwargs,
+        original=None if original is None else original.decode(),
+        session=caller.session,
+        of_account=caller.verified,
+    )
+
+
+def _is_stranger(core: Controller, caller: Caller, job_id: int) -> bool:
+    """Whether a job is an account's and the caller is none: then it is told of the job, and does not keep it alive."""
+    return not caller.verified and core.is_of_account(job_id)
 
 
 def _in_words(request: Request) -> tuple[list[Any], dict[str, Any]]:
@@ -88,9 +111,11 @@ def _disable_frame(core: Controller, caller: Caller, command: commands.DisableFr
 PERFORM: Mapping[type[commands.Command], Callable[[Controller, Caller, Any], Any]] = {
     commands.CreateJob: _create,
     commands.KeepAlive: lambda core, caller, c: core.job_keepalive(c.job_id, keepalivehost=caller.address),
-    commands.GetJobState: lambda core, caller, c: core.get_job_state(c.job_id, keepalivehost=caller.address),
+    commands.GetJobState: lambda core, caller, c: core.get_job_state(
+        c.job_id, keepalivehost=caller.address, look=_is_stranger(core, caller, c.job_id)
+    ),
     commands.GetJobMachineInfo: lambda core, caller, c: core.get_job_machine_info(
-        c.job_id, keepalivehost=caller.address
+        c.job_id, keepalivehost=caller.address, look=_is_stranger(core, caller, c.job_id)
     ),
     commands.PowerOnJob: lambda core, caller, c: core.power_on_job_boards(c.job_id, keepalivehost=caller.address),
     commands.PowerOffJob: lambda core, caller, c: core.power_off_job_boards(c.job_id, keepalivehost=caller.address),
@@ -105,6 +130,19 @@ PERFORM: Mapping[type[commands.Command], Callable[[Controller, Caller, Any], Any
     commands.ReportProblem: lambda core, caller, c: core.report_problem(
         c.board_address,
         c.description,
+        reporter=caller.address or caller.shown,
+        user=caller.name if caller.verified else None,
+    ),
+    own_job_commands.OwnJobMachine: lambda core, caller, c: core.sub_machine(c.job_id, caller.address),
+    own_job_commands.JobNumbers: lambda core, _, c: core.job_numbers(ended=c.ended, start=c.start, limit=c.limit),
+    own_job_commands.BoardOfJob: lambda core, caller, c: core.board_of_job(c.job_id, c.chip, caller.address),
+    own_job_commands.FindBoard: lambda core, _, c: core.find_board(
+        c.machine, board=c.board, place=c.place, chip=c.chip, address=c.address
+    ),
+    own_job_commands.ReportIssue: lambda core, caller, c: core.report_issue(
+        c.job_id,
+        c.boards,
+        c.issue,
         reporter=caller.address or caller.shown,
         user=caller.name if caller.verified else None,
     ),

@@ -97,6 +97,10 @@ class Subscriptions:
         of_kind = self._kinds[kind]
         return None if listener in of_kind.of_all else of_kind.names.get(listener, ())
 
+    def count(self, listener: Listener) -> int:
+        """Return how many keys `listener` has subscribed to."""
+        return sum(1 if listener in each.of_all else len(each.names.get(listener, ())) for each in self._kinds.values())
+
     # -- changes
 
     def publish(self, kind: Kind, names: Collection[Name], ended: Iterable[Name] = ()) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-__all__ = ["canonical", "why_no_host"]
+__all__ = ["canonical", "is_loopback", "why_no_host"]
 
 
 def why_no_host(host: str) -> str | None:
@@ -43,6 +43,12 @@ def canonical(host: str) -> str:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return host.removesuffix(".").lower() if address is None else str(address)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is an address of this computer alone."""
+    address = _address(host)
+    return address is not None and address.is_loopback
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:

@@ -18,12 +18,12 @@ from spalloc_server.core import transitions
 from spalloc_server.core.boards.hosts import host_key
 from spalloc_server.core.engine import NO_MACHINES, Engine
 from spalloc_server.core.job import Event, Job
-from spalloc_server.core.model import NO_JOB, BoardReport, JobState, Request
+from spalloc_server.core.model import MAX_TEXT, NO_JOB, BoardReport, JobState, Request
 from spalloc_server.core.state import State
 from spalloc_server.core.undo import Undo
 from spalloc_server.errors import RequestError
 
-__all__ = ["MAX_REPORT", "create_job", "destroy_job", "report_problem", "switch_power"]
+__all__ = ["MAX_REPORT", "create_job", "destroy_job", "report_issue", "report_problem", "switch_power"]
 
 MAX_REPORT = 500
 """Characters of a report that are kept."""
@@ -40,6 +40,9 @@ def create_job(
     host: str | None,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
+    original: str | None = None,
+    session: str | None = None,
+    of_account: bool = False,
 ) -> int:
     """Make a job and start it if it can start; its number.
 
@@ -50,6 +53,9 @@ def create_job(
         host: the address that the command came from.
         args: the positional arguments, as `list_jobs` has them.
         kwargs: the other arguments, likewise.
+        original: the request in the words of the door that it came by, as JSON.
+        session: the one in which it was made.
+        of_account: whether its owner's name has been checked.
 
     Raises:
         RequestError: the request makes no sense or is too long, its priority is too high, or there are too many jobs.
@@ -72,6 +78,9 @@ def create_job(
         power=None,
         created_at=now,
         created_from=host,
+        original=original,
+        session=session,
+        of_account=of_account,
         deadline=None if keepalive is None else now + keepalive,
         request=request,
     )
@@ -122,13 +131,57 @@ def report_problem(engine: Engine, host: str, text: str, *, reporter: str, user:
         reporter: address that the report comes from.
         user: name of who reports, where it has been verified.
     """
-    state, now = engine.state, engine.state.clock()
     found = [
         (machine, board)
-        for machine in state.machines.values()
+        for machine in engine.state.machines.values()
         for board in machine.live_boards
         if host_key(machine.spinnaker_ips[board]) == host_key(host)
     ]
+    _report(engine, found, text, reporter=reporter, user=user)
+
+
+def report_issue(
+    engine: Engine, job_id: int, hosts: Sequence[str], text: str, *, reporter: str, user: str | None = None
+) -> int:
+    """Record the report of a job's user that boards of the job do not work, all of them or none.
+
+    Args:
+        engine: the core.
+        job_id: the job.
+        hosts: addresses of its boards.
+        text: what does not work.
+        reporter: as in `report_problem`.
+        user: likewise.
+
+    Returns:
+        How many boards this has taken out of service.
+
+    Raises:
+        RequestError: the job has no boards, or not one at such an address.
+    """
+    state = engine.state
+    job = transitions.touch(state, job_id, reporter)
+    if job is None or job.allocation is None:
+        raise RequestError(f"job {job_id} has no boards")
+    machine = state.machines[job.allocation.machine]
+    boards = {host_key(machine.spinnaker_ips[board]): board for board in job.allocation.boards}
+    keys = {host_key(host): host for host in hosts}
+    if strange := [host for key, host in keys.items() if key not in boards]:
+        raise RequestError(f"job {job_id} has no board at {strange[0][:MAX_TEXT]!r}")
+    named = [boards[key] for key in keys]
+    before = _out_of_service(state, machine, named)
+    _report(engine, [(machine, board) for board in named], text, reporter=reporter, user=user)
+    return _out_of_service(state, machine, named) - before
+
+
+def _out_of_service(state: State, machine: Machine, boards: Sequence[Board]) -> int:
+    return sum(state.boards.out_of_service(machine, board) is not None for board in boards)
+
+
+def _report(
+    engine: Engine, found: Sequence[tuple[Machine, Board]], text: str, *, reporter: str, user: str | None
+) -> None:
+    state, now = engine.state, engine.state.clock()
     with Undo() as undo:
         for machine, board in found:
             job = state.jobs.get(state.scheduler.holder(machine.name, board) or NO_JOB)

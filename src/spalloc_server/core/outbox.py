@@ -21,6 +21,7 @@ from spalloc_server.core.model import (
     JobEvent,
     JobRow,
     ReleaseRow,
+    ResultRow,
     SessionRow,
     Switch,
     TokenRow,
@@ -45,6 +46,7 @@ class Outbox:
         self.users: dict[int, UserRow | None] = {}
         self.tokens: dict[str, TokenRow | None] = {}
         self.sessions: dict[str, SessionRow | None] = {}
+        self.results: dict[int, ResultRow | None] = {}
         self.switches: list[Switch] = []
         self.changed_jobs: set[int] = set()
         """Jobs whose watchers are to be notified."""
@@ -55,7 +57,7 @@ class Outbox:
     def has_changes(self) -> bool:
         """Return whether there is anything to take."""
         rows = self.jobs or self.boards or self.releases or self.facts or self.users or self.tokens or self.sessions
-        return bool(rows or self.switches or self.changed_jobs or self.changed_machines)
+        return bool(rows or self.results or self.switches or self.changed_jobs or self.changed_machines)
 
     def take(self) -> Effects:
         """Return all that there is, and forget it."""
@@ -80,7 +82,8 @@ class Outbox:
             users={key: copy(row) for key, row in self.users.items()},
             tokens={key: copy(row) for key, row in self.tokens.items()},
             sessions={key: copy(row) for key, row in self.sessions.items()},
+            results=self.results,
         )
         self.jobs, self.boards, self.releases, self.facts = {}, {}, {}, {}
-        self.users, self.tokens, self.sessions = {}, {}, {}
+        self.users, self.tokens, self.sessions, self.results = {}, {}, {}, {}
         return changes

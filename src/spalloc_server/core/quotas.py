@@ -1,4 +1,4 @@
-"""How many jobs one owner, one address and all together may have.
+"""How many jobs one owner, one address and all together may have; and how many jobs a session has.
 
 Theory of operation. Live jobs are counted as they come and go, so that judging a new one costs the same however many
 there are. A job counts for the address that created it, whoever has kept it alive since; one that a program which
@@ -24,6 +24,8 @@ class Quotas:
         self.limits = Limits()
         self._owners: Counter[str | None] = Counter()
         self._addresses: Counter[str | None] = Counter()
+        self.sessions: Counter[str | None] = Counter()
+        """Live jobs by the session in which they were made."""
 
     def admit(self, owner: str, address: str | None, queued: int) -> None:
         """Judge a job that is about to be made, while so many wait already.
@@ -48,17 +50,19 @@ class Quotas:
         """A job lives."""
         self._owners[job.owner] += 1
         self._addresses[job.created_from] += 1
+        self.sessions[job.session] += 1
 
     def remove(self, job: Job) -> None:
         """A job has ended."""
-        for counter, key in ((self._owners, job.owner), (self._addresses, job.created_from)):
+        counts = (self._owners, job.owner), (self._addresses, job.created_from), (self.sessions, job.session)
+        for counter, key in counts:
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]
 
     def recount(self, jobs: Iterable[Job]) -> None:
         """These are the jobs that live, whatever was counted before."""
-        self._owners, self._addresses = Counter(), Counter()
+        self._owners, self._addresses, self.sessions = Counter(), Counter(), Counter()
         for job in jobs:
             self.add(job)
 
@@ -66,3 +70,4 @@ class Quotas:
         """Assert that these are the jobs that live."""
         assert self._owners == Counter(job.owner for job in jobs)
         assert self._addresses == Counter(job.created_from for job in jobs)
+        assert self.sessions == Counter(job.session for job in jobs)

@@ -59,6 +59,7 @@ def snapshot(state: State) -> Snapshot:
         boards=state.boards.rows(),
         releases=state.power.rows(),
         facts=dict(state.facts),
+        results=list(state.results.values()),
     )
 
 
@@ -127,6 +128,7 @@ class _Restoration:
         """Take over all that makes sense; return the rest."""
         state = self._state
         self._restore_facts(snapshot.facts)
+        state.results = {row.number: row for row in snapshot.results}
         ids = [state.facts.get("next_id", 1), 1 + highest_id, *(1 + row.job_id for row in snapshot.jobs)]
         state.next_id = max([state.next_id, *(number for number in ids if number <= MAX_NUMBER)])
         self._restore_machines({machine.name: machine for machine in configured})

@@ -89,7 +89,9 @@ def _check_request(request: Request | None, owner: str) -> Request:
     if sum(what is not None for what in (request.boards, request.triads, request.board)) != 1:
         raise ValueError("it asks for none, or for more than one, of boards, triads and one certain board")
     sizes = [(request.boards, 1), *((size, 1) for size in request.triads or ())]
-    places = [(place, 0) for place in request.board or ()]
+    places = [(place, 0) for place in (*(request.board or ()), *(request.root or ()))]
+    if request.root is not None and request.triads is None:
+        raise ValueError("it says where its triads are to begin, and asks for none")
     counts = [(n, -MAX_NUMBER) for n in (request.max_dead_boards, request.max_dead_links, request.priority)]
     for number, least in (*sizes, *places, *counts):
         if number is not None and not least <= number <= MAX_NUMBER:
@@ -134,6 +136,8 @@ def _check_allocation(allocation: Allocation, request: Request, machines: Mappin
         raise ValueError("its block lacks its first board")
     if request.board is not None and allocation.boards != (request.board,):
         raise ValueError("it has another board than the one that it asked for")
+    if request.root not in (None, (x, y)):
+        raise ValueError("its block begins at another triad than it asked for")
     if request.machine not in (None, machine.name):
         raise ValueError("it is on another machine than it asked for")
 

@@ -24,7 +24,7 @@ from spalloc_server.core.closures import Closures
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.job import Job
-from spalloc_server.core.model import JobRow
+from spalloc_server.core.model import JobRow, ResultRow
 from spalloc_server.core.outbox import Outbox
 from spalloc_server.core.quotas import Quotas
 from spalloc_server.core.scheduling.scheduler import Scheduler
@@ -55,6 +55,8 @@ class State:
         """The last of those that have ended, in order of their ends."""
         self.facts: dict[str, Any] = {}
         """Named values that outlive a restart."""
+        self.results: dict[int, ResultRow] = {}
+        """What commands that are done once were answered, in order of their numbers."""
         self.defects = Defects()
         """What has gone wrong in the core itself."""
         self.outbox = Outbox(self.defects)

@@ -148,6 +148,8 @@ def move(state: State, job: Job, allocation: Allocation) -> None:
         request = msgspec.structs.replace(request, machine=allocation.machine)
     if request.board is not None:
         request = msgspec.structs.replace(request, board=allocation.boards[0])
+    if request.root is not None:
+        request = msgspec.structs.replace(request, root=(allocation.x, allocation.y))
     state.scheduler.move(job.job_id, request, allocation)
     if allocation != job.allocation:
         job.request, job.allocation = request, allocation

@@ -153,6 +153,8 @@ def where_is(state: State, place: Mapping[str, Any]) -> WhereIs | None:
     board, board_chip = located
     holder = state.jobs.get(state.scheduler.holder(machine.name, board) or NO_JOB)
     held_by = None if holder is None else holder.allocation
+    if held_by is not None and board not in held_by.boards:
+        held_by = None  # it had the board before, and has others now
     chip_x, chip_y = board_to_chip(*board)
     width, height = machine_chips(machine)
     return WhereIs(

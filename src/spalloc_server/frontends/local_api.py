@@ -65,11 +65,14 @@ PROTOCOL: Final = 1
 FRONT_PROGRAM: Final = "spalloc_web"
 """What a front process calls itself in its hello."""
 
-CAPABILITIES = ("commands", "subscriptions", "for", "accounts")
+CAPABILITIES = ("commands", "subscriptions", "for", "accounts", "once", "web")
 """What a client may rely on besides the protocol's version: nothing is ever taken out of this."""
 
 MAX_KEYS = 1000
-"""Keys that one request may subscribe to."""
+"""Keys that one request may subscribe to, and one connection."""
+
+MAX_KEYS_OF_FRONT = 100_000
+"""Keys that the connection of a front process may subscribe to: one for each job for which somebody waits."""
 
 MAX_WAIT_SECONDS = 60.0
 """The longest that one request may wait for a change."""
@@ -84,7 +87,7 @@ def socket_path(state: Path) -> Path:
     return state.with_name(f"{state.name}.sock")
 
 
-class Hello(msgspec.Struct, kw_only=True):
+class Hello(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What each side says of itself first."""
 
     protocol: int
@@ -92,6 +95,8 @@ class Hello(msgspec.Struct, kw_only=True):
     """Of its program."""
     program: str
     capabilities: tuple[str, ...] = ()
+    epoch: str | None = None
+    """Of the server: another one for each process, at random."""
 
 
 class Behalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -151,7 +156,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     command: msgspec.Raw
     """An `AnyRequest`."""
     behalf: Behalf | None = msgspec.field(name="for", default=None)
-    once: Annotated[str, Meta(min_length=16, max_length=64, pattern=r"^[!-~]*$")] | None = None
+    once: Annotated[str, Meta(min_length=16, max_length=64, pattern=r"^[!-~]*\Z")] | None = None
     """Chosen at random by the client: a command that changes something is done once, however often it is sent with
     this, and answered alike each time."""
 
@@ -183,9 +188,11 @@ def text_of(key: Key) -> str:
     return next(text for text, each in _PLURALS.items() if each.kind is key.kind)
 
 
-def subscribing(keys: list[Key]) -> bytes:
-    """Return the request that subscribes to `keys`, for the process that goes on with a connection."""
-    return _encode({"id": 0, "command": Subscribe(keys=[text_of(key) for key in keys])})
+def subscribing(keys: list[Key]) -> list[bytes]:
+    """Return requests that subscribe to `keys`, for the process that goes on with a connection."""
+    texts = [text_of(key) for key in keys]
+    pages = [texts[first : first + MAX_KEYS] for first in range(0, len(texts), MAX_KEYS)]
+    return [_encode({"id": 0, "command": Subscribe(keys=page)}) for page in pages]
 
 
 # -------------------------------------------------------------------- lines of the server
@@ -212,9 +219,11 @@ def last_word(why: str, *, again: bool = False, code: str | None = None) -> byte
     return _encode({"exception": why, **({"again": True} if again else {}), **({"code": code} if code else {})}) + b"\n"
 
 
-def greeting() -> bytes:
+def greeting(epoch: str) -> bytes:
     """Return the server's hello."""
-    hello = Hello(protocol=PROTOCOL, version=__version__, program="spalloc_server", capabilities=CAPABILITIES)
+    hello = Hello(
+        protocol=PROTOCOL, version=__version__, program="spalloc_server", capabilities=CAPABILITIES, epoch=epoch
+    )
     return _encode({"hello": hello}) + b"\n"
 
 

@@ -26,6 +26,7 @@ from spalloc_server.core.model import (
     JobRow,
     ReleaseRow,
     Request,
+    ResultRow,
     SessionRow,
     Snapshot,
     TokenRow,
@@ -99,6 +100,7 @@ def read_snapshot(connection: sqlite3.Connection, read_request: ReadRequest, *, 
             users=_rows(connection, "users", UserRow, "number", bad),
             tokens=_rows(connection, "tokens", TokenRow, "created_at", bad),
             sessions=_rows(connection, "sessions", SessionRow, "used_at", bad),
+            results=_rows(connection, "results", ResultRow, "number", bad),
             unreadable=bad,
         )
     finally:

@@ -26,6 +26,7 @@ from spalloc_server.core.model import (
     JobRow,
     ReleaseRow,
     Request,
+    ResultRow,
     SessionRow,
     TokenRow,
     UserRow,
@@ -54,6 +55,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "users": UserRow.__struct_fields__,
     "tokens": TokenRow.__struct_fields__,
     "sessions": SessionRow.__struct_fields__,
+    "results": ResultRow.__struct_fields__,
 }
 """Columns of every table, in the order in which they are written and read."""
 
@@ -100,6 +102,7 @@ class Rows:
     users: dict[Line, Line | None] = field(default_factory=dict)
     tokens: dict[Line, Line | None] = field(default_factory=dict)
     sessions: dict[Line, Line | None] = field(default_factory=dict)
+    results: dict[Line, Line | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return any(getattr(self, table) for table in _LIVE)
@@ -179,6 +182,7 @@ def encode(changes: Changes) -> Rows:
             users={(key,): _encode(row, _user_fields) for key, row in changes.users.items()},
             tokens={(key,): _encode(row, _token_fields) for key, row in changes.tokens.items()},
             sessions={(key,): _encode(row, _session_fields) for key, row in changes.sessions.items()},
+            results={(key,): _encode(row, _result_fields) for key, row in changes.results.items()},
         )
     except (TypeError, ValueError, OverflowError) as exc:
         raise StorageError(f"a value cannot be stored: {exc}") from exc
@@ -191,6 +195,7 @@ _release_fields: Callable[[ReleaseRow], tuple[Any, ...]] = attrgetter(*TABLES["r
 _user_fields: Callable[[UserRow], tuple[Any, ...]] = attrgetter(*TABLES["users"])
 _token_fields: Callable[[TokenRow], tuple[Any, ...]] = attrgetter(*TABLES["tokens"])
 _session_fields: Callable[[SessionRow], tuple[Any, ...]] = attrgetter(*TABLES["sessions"])
+_result_fields: Callable[[ResultRow], tuple[Any, ...]] = attrgetter(*TABLES["results"])
 _NOWHERE = (None,) * len(_ALLOCATION_FIELDS)
 _AS_IT_IS = frozenset({type(None), bool, float})
 """Types of which SQLite takes any value: most columns have one of them, and it is quicker to look than to call."""

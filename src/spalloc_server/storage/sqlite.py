@@ -333,4 +333,5 @@ def _as_changes(snapshot: Snapshot) -> Changes:
         users={row.number: row for row in snapshot.users},
         tokens={row.id: row for row in snapshot.tokens},
         sessions={row.id: row for row in snapshot.sessions},
+        results={row.number: row for row in snapshot.results},
     )

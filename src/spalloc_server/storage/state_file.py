@@ -62,7 +62,7 @@ _MIGRATIONS = [
 ]
 """The SQL of every migration; the first brings an empty database to schema 1."""
 
-LIVE_TABLES = ("jobs", "boards", "releases", "facts", "users", "tokens", "sessions")
+LIVE_TABLES = ("jobs", "boards", "releases", "facts", "users", "tokens", "sessions", "results")
 
 _OF_ONE_ROW = re.compile(r"(NULL|NUMERIC|INT|INTEGER|REAL|TEXT|BLOB|non-\w+) value in |CHECK constraint failed")
 """Findings about a value of a row: that row is set aside when it is read, and the others are sound."""

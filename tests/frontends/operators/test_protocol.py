@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ import pytest
 from spalloc_server import __version__
 from spalloc_server.application.commands import SERVER, Key, Kind
 from spalloc_server.errors import RequestError
-from spalloc_server.frontends.local_api import MAX_KEYS, PROTOCOL, key_in, socket_path, text_of
+from spalloc_server.frontends.local_api import MAX_KEYS, PROTOCOL, key_in, text_of
 from spalloc_server.frontends.operators import connection as connection_module, connections as connections_module
 from spalloc_server.frontends.operators.connection import MAX_UNDER_WAY
-from spalloc_server.frontends.operators.service import Operators
-from tests.application.house import House
+from tests.frontends.operators.doors import Door, a_door
 from tests.frontends.operators.speaking import HELLO, Operator, line_of, lines_of
 from tests.house import PATIENCE
 
@@ -27,25 +25,10 @@ ANN = {"name": "ann", "address": "10.0.0.1", "roles": ["user"], "verified": True
 BOB = {"name": "bob", "roles": ["user"], "verified": True}
 
 
-class Door:
-    """A socket before an application."""
-
-    def __init__(self, house: House, operators: Operators, path: Path, stack: AsyncExitStack) -> None:
-        self.house, self.operators, self.path, self._stack = house, operators, path, stack
-
-    async def connect(self, sent: bytes = HELLO) -> Operator:
-        operator = await Operator.at(self.path, sent)
-        self._stack.callback(operator.close)
-        return operator
-
-
 @pytest.fixture
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
-    house = await House.built()
-    async with AsyncExitStack() as stack:
-        operators = Operators(house.application, state=tmp_path / "s", complain=lambda *_, **__: None)
-        await stack.enter_async_context(operators)
-        yield Door(house, operators, socket_path(tmp_path / "s"), stack)
+    async with a_door(tmp_path) as door:
+        yield door
 
 
 async def raw(operator: Operator) -> dict[str, Any]:
@@ -163,7 +146,7 @@ async def test_a_program_asks_for_others_who_are_permitted_what_their_roles_say(
     assert await operator.say(create, **{"for": ANN}) == {"return": 2}
     assert door.house.core.created_from(2) == "10.0.0.1"
     destroy = {"command": "destroy job", "job_id": 2}
-    assert (await operator.say(destroy, **{"for": BOB}))["error"]["code"] == "forbidden"
+    assert (await operator.say(destroy, **{"for": BOB}))["error"]["code"] == "no-such"
     assert (await operator.say({"command": "undrain", "machine": "n"}, **{"for": ANN}))["error"]["code"] == "forbidden"
     assert await operator.say(destroy, **{"for": ANN}) == {"return": None}
 

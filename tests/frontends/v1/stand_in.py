@@ -35,6 +35,7 @@ class StandIn:
         self.jobs: list[Any] = []
         self.result: Any = None
         self.creators: dict[int, str] = {}
+        self.state = Controller().state
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def command(*args: Any, **kwargs: Any) -> Any:
@@ -44,18 +45,30 @@ class StandIn:
         return command
 
     def submit(
-        self, request: Request, *, keepalive: float | None, host: str | None, args: list[Any], kwargs: dict[str, Any]
+        self,
+        request: Request,
+        *,
+        keepalive: float | None,
+        host: str | None,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        **_rest: Any,
     ) -> int:
         self.calls.append(("submit", (request, keepalive, host, args, kwargs), {}))
         self.jobs.append(request.owner)
         return len(self.jobs)
 
-    def get_job_state(self, job_id: int, **kwargs: Any) -> JobStatus:
+    def is_of_account(self, _: int) -> bool:
+        return False
+
+    def get_job_state(self, job_id: int, look: bool = False, **kwargs: Any) -> JobStatus:
+        assert not look
         self.calls.append(("get_job_state", (job_id,), kwargs))
         known = 1 <= job_id <= len(self.jobs)
         return JobStatus(JobState.queued if known else JobState.unknown)
 
-    def renew(self, job_id: int, host: str | None) -> int:
+    def renew(self, job_id: int, host: str | None, *, look: bool = False) -> int:
+        assert not look
         self.calls.append(("renew", (job_id, host), {}))
         return len(self.jobs)
 

@@ -65,17 +65,22 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     """Seconds after which the job is ended; None for no bound."""
     priority: int = 0
     """Higher goes first; the configuration bounds it."""
+    root: tuple[int, int] | None = None
+    """The triad that is to be the bottom-left one of `triads`; None for any."""
 
     def check(self) -> None:
         """Raise `RequestError` where this makes no sense; its text is for the user."""
         if sum(size is not None for size in (self.boards, self.triads, self.board)) != 1:
             raise RequestError("ask for either boards (a number), or triads (width, height), or board (x, y, z)")
         counts = [("size", size) for size in self.triads or self.board or (self.boards,)]
+        counts += [("root", place) for place in self.root or ()]
         counts += [(name, getattr(self, name)) for name in ("max_dead_boards", "max_dead_links", "priority")]
         for name, count in counts:
             if count is not None and abs(count) > MAX_NUMBER:
                 right = f"a whole number from {-MAX_NUMBER} to {MAX_NUMBER}"
                 raise RequestError(f"{name} must be {right}, not {shown(count)}")
+        if self.root is not None and self.triads is None:
+            raise RequestError("root is the bottom-left triad of `triads`: give both, or leave root out")
         if self.machine is not None and self.tags:
             raise RequestError(EITHER_MACHINE_OR_TAGS)
         if self.require_torus and self.single:
@@ -115,6 +120,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         """What two requests must have in common so that the one for more boards cannot be easier to place."""
         return (
             self.triads,
+            self.root,
             self.board,
             self.min_ratio,
             self.max_dead_boards,

@@ -25,6 +25,7 @@ __all__ = [
     "JobRow",
     "Note",
     "ReleaseRow",
+    "ResultRow",
     "SessionRow",
     "Snapshot",
     "TokenRow",
@@ -79,6 +80,12 @@ class JobRow(msgspec.Struct, kw_only=True):
     """The address that created it."""
     due: float | None = None
     """Its place in the queue, as a time, when it joined (see the policies); None where it is to be worked out anew."""
+    original: str | None = None
+    """The request in the words of the door that it came by, as JSON; it is shown, and decides nothing."""
+    session: str | None = None
+    """Id of the session in which it was made, which lives as long as it does."""
+    of_account: bool = False
+    """Whether its owner is an account, whose name has been checked."""
 
 
 class ReleaseRow(msgspec.Struct, kw_only=True):
@@ -197,6 +204,19 @@ class SessionRow(msgspec.Struct, kw_only=True):
     """When it was used last, give or take an hour."""
 
 
+class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command was answered that is done once, however often it is sent."""
+
+    number: int
+    """Later ones are higher."""
+    id: str
+    """Hash of who sent it, and of the id that it came with."""
+    command: str
+    """Hash of the command."""
+    answer: str
+    """JSON."""
+
+
 class Changes(msgspec.Struct, kw_only=True):
     """What one batch of the journal writes, atomically. Rows replace rows of the same key."""
 
@@ -210,6 +230,8 @@ class Changes(msgspec.Struct, kw_only=True):
     users: dict[int, UserRow | None] = {}
     tokens: dict[str, TokenRow | None] = {}
     sessions: dict[str, SessionRow | None] = {}
+    results: dict[int, ResultRow | None] = {}
+    """None: nobody will ask for it any more; the row goes."""
 
     def __bool__(self) -> bool:
         return any(getattr(self, table) for table in self.__struct_fields__)
@@ -239,5 +261,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
     tokens: list[TokenRow] = []
     sessions: list[SessionRow] = []
     """In the order in which they were used last."""
+    results: list[ResultRow] = []
+    """In order of their numbers."""
     unreadable: list[UnreadableRow] = []
     """Rows that are none of the above although they should be."""

@@ -20,7 +20,7 @@ from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.shapes import Shape, inside, looser_shapes, shapes_for, torus_shapes, wanted_boards
 from spalloc_server.core.placement.span import clean_wraps, spans
 from spalloc_server.core.placement.topology import Topology
-from spalloc_server.core.placement.torus import Block, Planes, count, origins, without
+from spalloc_server.core.placement.torus import Block, Planes, Torus, count, origins, without
 
 __all__ = ["place_whole"]
 
@@ -84,6 +84,8 @@ def _search(
         effort.shape()
         a, b, c = without(free_boards.topology.live, free_boards.free)
         free_throughout = free_boards.free[0] & ~free_boards.torus.touching(a | b | c, *shape)
+        if request.root is not None:
+            free_throughout &= _triad(free_boards.torus, *request.root)
         if not free_throughout:
             full.append(shape)
             continue
@@ -94,6 +96,11 @@ def _search(
             if boards:
                 return block, free_boards.topology.placed(boards, block)
     return None
+
+
+def _triad(torus: Torus, x: int, y: int) -> int:
+    """The set of one triad, or of none where it is outside the machine."""
+    return torus.triad(x, y) if 0 <= x < torus.width and 0 <= y < torus.height else 0
 
 
 def _candidates(

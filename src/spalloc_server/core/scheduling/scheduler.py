@@ -346,6 +346,7 @@ def _in_words(request: Request) -> str:
         words = f"board {request.board}"
     elif request.triads is not None:
         words = f"{request.triads[0]}x{request.triads[1]} triads"
+        words += f" from triad {request.root} on" if request.root else ""
     else:
         words = f"{request.boards} board{'' if request.boards == 1 else 's'}"
     if request.require_torus:

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from spalloc_server.application.command_kinds import Command
-from spalloc_server.config.options import Web
+from spalloc_server.application.web_settings import WebSettings
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.frontends.local_api import Behalf
 
@@ -40,19 +40,6 @@ class ServerAwayError(SpallocServerError):
     """The server has not been there for as long as a request may wait, or too many wait: 503, with Retry-After."""
 
     code = "server-away"
-
-
-class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server tells its front processes."""
-
-    web: Web
-    """Its files are absolute paths, or empty."""
-    version: str
-    """Of the server."""
-    state: str
-    """Path of its state; what belongs to front processes is in a folder beside it."""
-    simulated: bool = False
-    """Whether its boards are a demo's."""
 
 
 class WebCaller(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,10 +1,12 @@
 """One connection to the local API socket.
 
 Theory of operation. After the hellos, requests are begun in the order in which they come, up to `MAX_UNDER_WAY` at the
-same time, and answered as soon as each is ready. While replies are not read, no further request is begun. Changes that
-the client has subscribed to are merged into a set until it reads them; where that grows too long, the names in it give
-way to "anything of this kind". A client that neither sends a whole request nor waits for anything, or that reads
-nothing, is closed after a while, with a last word where it reads that.
+same time, and answered as soon as each is ready. A front process, which speaks for thousands of clients, sends many at
+a time: so those that have come are begun in one go, as many as one turn of the event loop has, and what is answered at
+once leaves in one write. While replies are not read, no further request is begun. Changes that the client has
+subscribed to are merged into a set until it reads them; where that grows too long, the names in it give way to
+"anything of this kind". A client that neither sends a whole request nor waits for anything, or that reads nothing, is
+closed after a while, with a last word where it reads that.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from spalloc_server.application.commands import Key, Kind, Name
 from spalloc_server.frontends.local_api import (
     change,
     error,
-    greeting,
     is_front,
     last_word,
     stranger,
@@ -34,6 +35,12 @@ MAX_LINE = 2**20
 
 MAX_UNDER_WAY = 32
 """Requests of one connection that are under way at the same time; the next one waits."""
+
+MAX_UNDER_WAY_OF_FRONT = 1024
+"""The same for a front process."""
+
+BEGUN_IN_A_TURN = 32
+"""Requests of one connection that are begun in a row, before others are served."""
 
 MAX_CHANGED = 10_000
 """Names of what has changed that are kept for a client that does not read."""
@@ -57,9 +64,11 @@ class Home(Protocol):
     """Whether requests wait."""
     loop: asyncio.AbstractEventLoop
     subscriptions: Subscriptions
+    greeting: bytes
+    """What is said first."""
 
     def begin(self, connection: Connection, line: bytes) -> None:
-        """Have a request answered, by `reply`."""
+        """Have a request answered: now, by `send`; or by `answer`, if it is `under_way` until then."""
 
     def admits(self, connection: Connection) -> bool:
         """Whether a connection that has just been made is still wanted."""
@@ -96,7 +105,9 @@ class Connection(asyncio.Protocol):
         self._changed: set[Key] = set()
         self._telling = False
         self._going_on = False
-        """Whether the next request is begun in the next turn."""
+        """Whether requests are being begun, or are in the next turn."""
+        self._replies: list[bytes] = []
+        """What leaves in one write at the end of this turn, or at once (`_flush`)."""
         self._home = home
         self._unread = bytearray(unread)
         self._transport: asyncio.Transport | None = None
@@ -120,7 +131,7 @@ class Connection(asyncio.Protocol):
     @property
     def waits(self) -> bool:
         """Whether it waits for replies or changes."""
-        return bool(self.under_way or self.keys)
+        return bool(self.under_way) or self._home.subscriptions.count(self) > 0
 
     # -- the transport calls these
 
@@ -168,12 +179,9 @@ class Connection(asyncio.Protocol):
     # -- its home and its requests call these
 
     def go_on(self) -> None:
-        """Begin the next request, and more in later turns: as many as may be under way, as long as replies are read."""
-        greeted = self._hello is not None
+        """Begin requests, and more in later turns: as many as may be under way, as long as replies are read."""
         if not self._going_on:
-            self._begin_request()
-        if not greeted and self._hello is not None:
-            self._write(greeting())  # last: it fails where the client has gone, whose requests are done all the same
+            self._begin_requests()
 
     def thaw(self) -> None:
         """Go on after requests had to wait."""
@@ -184,8 +192,14 @@ class Connection(asyncio.Protocol):
         """Send the reply to a request that was under way, and go on."""
         if self.under_way.pop(number, None) is not None:
             self.since = self._home.loop.time()
-            self._write(reply)
+            self.send(reply)
             self.go_on()
+
+    def send(self, line: bytes) -> None:
+        """Send a line, together with others of this turn."""
+        if not (self._replies or self._going_on):
+            self._home.loop.call_soon(self._flush)
+        self._replies.append(line)
 
     def hear(self, kind: Kind, names: Collection[Name]) -> None:
         """Tell the client soon that these have changed, if it reads; else when it does."""
@@ -200,6 +214,7 @@ class Connection(asyncio.Protocol):
 
     def dismiss(self, word: bytes | None = None) -> None:
         """Close the connection, with a last word if the client reads it at once."""
+        self._flush()
         self._leave()
         transport = self._transport
         if transport is None or not self.can_take.is_set():
@@ -220,6 +235,7 @@ class Connection(asyncio.Protocol):
 
     def can_leave(self, repeatable: Callable[[bytes], bool]) -> bool:
         """Whether another process can go on with it."""
+        self._flush()
         transport = self._transport
         whole = transport is not None and self.can_take.is_set() and not transport.is_closing()
         return whole and all(map(repeatable, self.under_way.values()))
@@ -234,9 +250,7 @@ class Connection(asyncio.Protocol):
 
         That is the hello, what is subscribed to, and requests that are under way.
         """
-        first = [] if self._hello is None else [self._hello]
-        if keys := self.keys:
-            first.append(subscribing(keys))
+        first = [] if self._hello is None else [self._hello, *subscribing(self.keys)]
         return b"".join(line + b"\n" for line in (*first, *self.under_way.values())) + bytes(self._unread)
 
     def part(self, why: str) -> None:
@@ -247,33 +261,43 @@ class Connection(asyncio.Protocol):
 
     # -- helpers
 
-    def _begin_request(self) -> None:
-        """Begin one request; the next one follows in the next turn of the event loop, when others have had theirs."""
-        self._going_on = False
-        while self._serves() and len(self.under_way) < MAX_UNDER_WAY:
-            line, newline, rest = self._unread.partition(b"\n")
-            if len(line) > MAX_LINE:
+    def _begin_requests(self) -> None:
+        """Begin what one turn of the event loop has; the rest follows in the next one, when others have had theirs."""
+        self._going_on = True
+        unread, begun, end, at = self._unread, 0, 0, 0
+        while self._serves() and len(self.under_way) < self._most and begun < BEGUN_IN_A_TURN:
+            end = unread.find(b"\n", at)
+            if (end if end >= 0 else len(unread)) - at > MAX_LINE:
                 self.dismiss(last_word(f"a request is longer than {MAX_LINE} bytes"))
-            elif newline:
-                self._unread = rest
-                self.since = self._home.loop.time()
-                self._read(True)
-                if self._hello is not None:
-                    self._home.begin(self, bytes(line))
-                    self._going_on = True
-                    self._home.loop.call_soon(self._begin_request)
-                    return
-                self._greet(bytes(line))
+            if end < 0:
+                break
+            line, at = bytes(unread[at:end]), end + 1
+            if self._hello is None:
+                self._greet(line)
             else:
-                if self._ended and not self.under_way and self._transport is not None:
-                    self._transport.close()
-                return
+                begun += 1
+                self._home.begin(self, line)
+        del unread[:at]
+        self._flush()
+        if at:
+            self.since = self._home.loop.time()
+            self._read(len(unread) <= MAX_LINE)
+        self._going_on = begun == BEGUN_IN_A_TURN
+        if self._going_on:
+            self._home.loop.call_soon(self._begin_requests)
+        elif end < 0 and self._ended and not self.under_way and self._transport is not None:
+            self._transport.close()
+
+    @property
+    def _most(self) -> int:
+        return MAX_UNDER_WAY_OF_FRONT if self.is_front else MAX_UNDER_WAY
 
     def _greet(self, line: bytes) -> None:
         if (wrong := stranger(line)) is not None:
             self.dismiss(last_word(wrong, code="protocol"))
         else:
             self._hello, self.is_front = line, is_front(line)
+            self.send(self._home.greeting)
 
     def _serves(self) -> bool:
         transport = self._transport
@@ -284,11 +308,12 @@ class Connection(asyncio.Protocol):
         self._telling = False
         if self._changed and self.can_take.is_set() and not self._home.frozen:
             keys, self._changed = self._changed, set()
-            self._write(change(sorted(map(text_of, keys))))
+            self.send(change(sorted(map(text_of, keys))))
 
-    def _write(self, line: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(line)
+    def _flush(self) -> None:
+        replies, self._replies = self._replies, []
+        if replies and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(replies))
 
     def _read(self, on: bool) -> None:
         if self._transport is not None and not self._transport.is_closing() and on != self._reading:

@@ -17,12 +17,14 @@ import asyncio
 import errno
 import os
 import pwd
+import secrets
 import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from spalloc_server.application.api import Subscriptions
+from spalloc_server.frontends.local_api import greeting
 from spalloc_server.frontends.operators.connection import Connection
 from spalloc_server.log.logger import get_logger
 
@@ -49,7 +51,7 @@ class Connections:
     """Accepts operators in the running event loop, and answers them.
 
     Args:
-        answer: answers a line, in a task of its own; never raises.
+        answer: answers a line, or returns what does so in a task of its own; neither raises.
         subscriptions: tell of changes.
         repeatable: whether the request in a line may be done twice.
         complain: logs a warning, unless there are too many.
@@ -68,6 +70,7 @@ class Connections:
         self.loop = asyncio.get_running_loop()
         self.complain = complain
         self.subscriptions = subscriptions
+        self.greeting = greeting(secrets.token_hex(8))
         self._answer = answer
         self._repeatable = repeatable
         self._open: dict[Connection, None] = {}

@@ -28,6 +28,7 @@ from spalloc_server.application.commands import Command, CreateJob, KeepAlive
 from spalloc_server.errors import BusyError, ForbiddenError, RequestError, SpallocServerError, UpgradeError
 from spalloc_server.frontends.local_api import (
     MAX_KEYS,
+    MAX_KEYS_OF_FRONT,
     AnyRequest,
     Behalf,
     Request,
@@ -126,61 +127,89 @@ class Operators:
     # -- answering
 
     def _begin(self, connection: Connection, line: bytes) -> Coroutine[Any, Any, None] | None:
-        """Return the coroutine that answers a line; None where it is no request, which ends the connection."""
+        """Answer a line, at once or when its commit is over; or return the coroutine that does, where it must wait.
+
+        What is no request ends the connection.
+        """
         try:
             request = _request_in(line)
         except (msgspec.MsgspecError, RecursionError) as exc:
             connection.dismiss(last_word(f"this is no request: {exc}"))
             return None
-        if request.id in connection.under_way:
-            connection.dismiss(last_word(f"request {request.id} is under way: a new one must have another number"))
-            return None
-        connection.under_way[request.id] = line
-        return self._answer(connection, request)
-
-    async def _answer(self, connection: Connection, request: Request) -> None:
         number = request.id
+        if number in connection.under_way:
+            connection.dismiss(last_word(f"request {number} is under way: a new one must have another number"))
+            return None
         try:
-            reply = answer(number, await self._value(connection, request))
-        except BusyError as exc:
-            reply = error(number, exc, again=True)
-        except SpallocServerError as exc:
-            reply = error(number, exc)
-        except (msgspec.MsgspecError, RecursionError) as exc:
-            reply = error(number, f"version {__version__} of the server does not understand this: {exc}", code=UNCLEAR)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the operator is told, and others are served
-            self._defects.note("an operator's request failed", exc, by=connection.user)
-            reply = error(number, "internal error of the server; its log tells more", code="internal")
-        connection.answer(number, reply)
+            command = _command_in(request.command)
+            if isinstance(command, Wait) or (isinstance(command, Command) and (command.waits or command.takes_long)):
+                connection.under_way[number] = line
+                return self._answer_later(connection, request, command)
+            value, commit = self._at_once(connection, request, command)
+            reply = answer(number, value)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the client is told, and others are served
+            connection.send(self._refusal(connection, number, exc))
+            return None
+        if commit is None:
+            connection.send(reply)
+        else:
+            connection.under_way[number] = line
+            self._application.commits.when_stored(
+                commit, lambda failed: connection.answer(number, error(number, failed) if failed else reply)
+            )
+        return None
 
-    async def _value(self, connection: Connection, request: Request) -> Any:
-        """Return what a request is answered with, once it is durable."""
-        command = _command_in(request.command)
-        match command:
-            case Subscribe():
-                return self._subscribe(connection, command)
-            case Unsubscribe():
-                for key in map(key_in, command.keys):
-                    self._application.subscriptions.unsubscribe(connection, key)
-                return None
-            case Wait():
-                return await self._application.subscriptions.wait(key_in(command.key), command.since, command.seconds)
-        if isinstance(command, CreateJob) and command.args is not None:
-            raise RequestError("only clients of v1 give `args`: say in `request` what the job is to get")
+    def _at_once(
+        self, connection: Connection, request: Request, command: Command | Subscribe | Unsubscribe
+    ) -> tuple[Any, int | None]:
+        """Return what a request is answered with, and the commit to wait for."""
+        if isinstance(command, Command):
+            caller = self._caller(connection, request.behalf, command)
+            return self._application.perform(caller, command, request.once)
+        if isinstance(command, Subscribe):
+            return self._subscribe(connection, command), None
+        for key in map(key_in, command.keys):
+            self._application.subscriptions.unsubscribe(connection, key)
+        return None, None
+
+    async def _answer_later(self, connection: Connection, request: Request, command: Command | Wait) -> None:
+        try:
+            reply = answer(request.id, await self._value(connection, request, command))
+        except Exception as exc:  # noqa: BLE001 - likewise
+            reply = self._refusal(connection, request.id, exc)
+        connection.answer(request.id, reply)
+
+    async def _value(self, connection: Connection, request: Request, command: Command | Wait) -> Any:
+        """Return what a request that must wait is answered with, once it is durable."""
+        if isinstance(command, Wait):
+            return await self._application.subscriptions.wait(key_in(command.key), command.since, command.seconds)
         result = await self._in_turn(self._caller(connection, request.behalf, command), connection, command)
         await self._application.commits.durable(result.commit)
         return result.value
 
+    def _refusal(self, connection: Connection, number: int, exc: Exception) -> bytes:
+        """Return the line that says why a request was not done."""
+        if isinstance(exc, SpallocServerError):
+            return error(number, exc, again=isinstance(exc, BusyError))
+        if isinstance(exc, msgspec.MsgspecError | RecursionError):
+            told = f"version {__version__} of the server does not understand this: {exc}"
+            return error(number, told, code=UNCLEAR)
+        self._defects.note("an operator's request failed", exc, by=connection.user)
+        return error(number, "internal error of the server; its log tells more", code="internal")
+
     def _subscribe(self, connection: Connection, command: Subscribe) -> dict[str, int]:
         subscriptions, keys = self._application.subscriptions, {text: key_in(text) for text in command.keys}
-        if len(connection.keys) + len(keys) > MAX_KEYS:
-            raise RequestError(f"one connection may subscribe to at most {MAX_KEYS} keys: `jobs` stands for all jobs")
+        most = MAX_KEYS_OF_FRONT if connection.is_front else MAX_KEYS
+        if subscriptions.count(connection) + len(keys) > most:
+            raise RequestError(f"one connection may subscribe to at most {most} keys: `jobs` stands for all jobs")
         for key in keys.values():
             subscriptions.subscribe(connection, key)
         return {text: subscriptions.revision(key) for text, key in keys.items()}
 
     def _caller(self, connection: Connection, behalf: Behalf | None, command: Command) -> Caller:
         """Return the caller: the user at the other end, or the one that it asks for, within the budget of that one."""
+        if isinstance(command, CreateJob) and command.args is not None:
+            raise RequestError("only clients of v1 give `args`: say in `request` what the job is to get")
         if not connection.trusted and (behalf is not None or connection.is_front):
             raise ForbiddenError(f"{connection.user} may not ask for others: the server's own user and root may")
         if behalf is None:
@@ -218,21 +247,24 @@ class Operators:
         """Perform a command when it is the turn of its kind; what is done at once goes first."""
         if command.waits:
             return await self._application.ask(caller, command)
-        while command.takes_long:
+        while True:
             await connection.can_take.wait()  # else replies would pile up that nobody reads
             async with self._view:
                 await asyncio.sleep(0)
                 if connection.can_take.is_set():
                     return self._application.perform(caller, command)
-        return self._application.perform(caller, command)
 
 
 def _is_repeatable(line: bytes) -> bool:
-    """Whether the request in this line may be done twice."""
+    """Whether the request in this line may be sent twice: it may be done twice, or is done once all the same."""
     try:
-        return getattr(_command_in(_request_in(line).command), "repeatable", True)
+        request = _request_in(line)
+        command = _command_in(request.command)
     except (msgspec.MsgspecError, RecursionError):
         return True  # it does nothing
+    if not isinstance(command, Command) or command.repeatable:
+        return True
+    return request.once is not None and not (command.waits or command.confidential)
 
 
 def _bound(path: Path) -> socket.socket:

@@ -103,7 +103,7 @@ class Door:
 
     def _answer(self, client: Client, asks: Asked) -> tuple[bytes, int | None]:
         if isinstance(asks, KeepAlive):
-            self._application.renew(client.caller, asks.job_id)
+            self._application.keep_alive(client.caller, asks.job_id)
             return RETURN_NULL, None
         if isinstance(asks, ListJobs):
             return self._cached.jobs(client.caller), None
