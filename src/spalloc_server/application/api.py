@@ -199,7 +199,7 @@ class Application:
         kind = type(command)
         if kind in PERFORM:
             return PERFORM[kind](self._core, caller, command)
-        if kind is commands.Status:
+        if kind is commands.Status or kind is commands.Figures:
             return self._status()
         return ACCOUNTS[kind](self.authentication, command)
 

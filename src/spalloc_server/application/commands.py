@@ -76,6 +76,7 @@ __all__ += [
     "EmergencyStop",
     "EnableBoard",
     "EnableFrame",
+    "Figures",
     "GetJobMachineInfo",
     "GetJobState",
     "ImportMachines",
@@ -201,6 +202,16 @@ class ReportProblem(Use, frozen=True, tag="report problem"):
 
 class Status(LongLook, frozen=True, tag="status"):
     """How is everything? `views.ServerView`."""
+
+
+class Figures(Command, frozen=True, tag="figures"):
+    """`views.ServerView`, for front processes, which show its figures to Prometheus."""
+
+    permission = Permission.AUTHENTICATE
+    changes = False
+    repeatable = True
+    audited = False
+    takes_long = True
 
 
 class Machines(LongLook, frozen=True, tag="machines"):
@@ -356,6 +367,7 @@ AnyCommand: TypeAlias = (
     | WhereIs
     | ReportProblem
     | Status
+    | Figures
     | Machines
     | Boards
     | Jobs
