@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 from spalloc_server.application.commands import Kind
 from spalloc_server.config.options import Access, Limits
 from spalloc_server.errors import ListenError
-from spalloc_server.frontends.v1 import listener
+from spalloc_server.frontends import listener
+from spalloc_server.frontends.listener import listening_sockets
 from spalloc_server.frontends.v1.connection import Connection, ConnectionState
-from spalloc_server.frontends.v1.listener import listening_sockets
 from spalloc_server.frontends.v1.outgoing import PENDING_BYTES
 from tests.frontends.v1.stand_in import Line, Running, request, running
 from tests.hardware.name_service import hanging_names
@@ -311,7 +311,7 @@ def test_an_ipv6_address_keeps_its_scope(monkeypatch: pytest.MonkeyPatch) -> Non
     answer = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", address)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
 
-    def listen(_family: int, address: Any) -> socket.socket:
+    def listen(_family: int, address: Any, _receive_bytes: int | None) -> socket.socket:
         bound.append(address)
         return socket.socket()
 
