@@ -18,6 +18,7 @@ from spalloc_server.application.once import Once
 from spalloc_server.application.subscriptions import Subscriptions
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.request import Request
+from spalloc_server.core.model.rows import Snapshot, UnreadableRow
 from spalloc_server.errors import RequestError, StorageError
 from spalloc_server.hardware.switchboard import Hardware
 from tests.application.house import OPERATOR, USER, House
@@ -42,11 +43,11 @@ def jobs(house: House) -> list[int]:
     return [view.job_id for view in house.core.job_views()]
 
 
-async def restarted(house: House) -> House:
-    """The same house after a crash: what its journal has is all that there is."""
+async def restarted(house: House, stored: Snapshot | None = None) -> House:
+    """The same house after a crash: what is stored is all that there is."""
     after = House.__new__(House)
     after.core, after.journal, after.flash = Controller(), house.journal, house.flash
-    after.core.restore(house.journal.load(max_retired=100))
+    after.core.restore(stored or house.journal.load(max_retired=100))
     after.subscriptions = Subscriptions()
     after.commits = Commits(after.core, after.journal, act=after._act)
     after.application = Application(after.core, cast("Hardware", after.flash), after.commits, after.subscriptions)
@@ -216,6 +217,20 @@ async def test_long_answers_are_bounded_too(house: House, monkeypatch: pytest.Mo
         enable = commands.EnableBoard(machine="m", x=0, y=0, z=number % 3)
         await done(house, OPERATOR, enable, f"{ID}-{number}")
     assert 0 < len(remembered) < 4
+
+
+async def test_a_row_that_makes_no_sense_costs_only_itself(house: House) -> None:
+    await done(house, USER, CREATE)
+    (row,) = house.core.state.results.values()
+    snapshot = house.journal.load(max_retired=100)
+    snapshot.results = [msgspec.structs.replace(row, answer="{")]
+    bad = UnreadableRow(table="results", key=(7,), reason="no text", row={"id": 1})
+    snapshot.unreadable.append(bad)
+    after = await restarted(house, snapshot)
+    assert [(view.table, view.key) for view in after.core.set_aside()] == [("results", "7")]
+    assert after.core.take_changes().results == {7: None}
+    assert await done(after, USER, CREATE) == 3, "what it was answered cannot be known"
+    assert await done(after, USER, CREATE) == 3
 
 
 async def test_a_start_lets_rows_live_anew_and_goes_on_counting(house: House) -> None:

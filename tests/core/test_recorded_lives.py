@@ -23,7 +23,7 @@ from spalloc_server.config.options import Health, Limits, Scheduling
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
-from spalloc_server.core.model.rows import Changes, Snapshot
+from spalloc_server.core.model.rows import Changes, JobRow, Snapshot
 from spalloc_server.errors import RequestError
 from tests.core.machines import a_machine
 from tests.core.recorded import sum_of
@@ -225,10 +225,20 @@ class Life:
 
 
 def of_the_core(what: Changes | Snapshot) -> dict[str, Any]:
-    """All but accounts, of which the core has none."""
+    """All but what doors keep in the core's tables: accounts, answers, and what they note of jobs. Here are none."""
     tables = msgspec.structs.asdict(what)
-    assert not any(tables.pop(table) for table in ("users", "tokens", "sessions"))
+    assert not any(tables.pop(table) for table in ("users", "tokens", "sessions", "results"))
+    jobs = tables["jobs"]
+    tables["jobs"] = (
+        {number: bare(row) for number, row in jobs.items()} if isinstance(jobs, dict) else [bare(row) for row in jobs]
+    )
     return tables
+
+
+def bare(row: JobRow) -> dict[str, Any]:
+    job = msgspec.structs.asdict(row)
+    assert not any(job.pop(name) for name in ("original", "session", "of_account"))
+    return job
 
 
 def lived(seed: int) -> list[str]:

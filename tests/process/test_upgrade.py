@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import signal
 import socket
@@ -26,7 +27,7 @@ from spalloc_server.server import Server
 from spalloc_server.simulator.frame import SimulatedTimings
 from spalloc_server.simulator.simulator import Simulator
 from spalloc_server.storage.history import read_state
-from tests.frontends.operators.speaking import Operator, line_of
+from tests.frontends.operators.speaking import HELLO, Operator, line_of
 from tests.house import PATIENCE, Client, Place
 from tests.processes import ServerProcess, events, running
 from tests.test_server import DESTROYED, POWER, READY, Clients, clients, until
@@ -397,6 +398,32 @@ async def test_what_operators_send_during_a_handover_is_done_once(place: Place, 
         assert status["machines"][0]["drained"]["reason"] == "fans"
         # The log is written in the background
         await until(lambda: sum(event["event"] == "command performed" for event in events(place)) == 2)
+
+
+async def test_a_command_that_is_done_once_is_so_over_upgrades_restarts_and_kills(
+    place: Place, operators: Connect
+) -> None:
+    create = {"command": "create job", "request": {"owner": "ann", "boards": 1}, "keepalive": None}
+    once = {"once": "0123456789abcdef", "for": {"account": "ann"}}
+    async with place.simulator():
+        async with running(place) as server:
+            await (await operators()).ask("create account", name="ann")
+            front = await Operator.connect(place, HELLO.replace(b'"test"', b'"spalloc_web"'))
+            epochs = [json.loads(await front.reader.readline())["hello"]["epoch"]]
+            first = await front.say(create, **once)
+            await upgraded(server)
+            epochs.append(json.loads(await front.reader.readline())["hello"]["epoch"])
+            assert await front.say(create, **once) == first == {"return": 1}
+            assert epochs[0] != epochs[1]
+            front.close()
+            await server.kill()
+        async with running(place) as server:
+            assert await (await operators()).say(create, **once) == first
+            await server.stop()
+        async with running(place):
+            operator = await operators()
+            assert await operator.say(create, **once) == first
+            assert [job["job_id"] for job in await operator.ask("jobs")] == [1]
 
 
 async def test_what_is_subscribed_to_and_waited_for_goes_on_in_the_new_process(

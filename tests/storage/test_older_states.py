@@ -128,7 +128,9 @@ async def test_live_jobs_have_what_they_asked_for(tmp_path: Path, dump: Path) ->
     assert live(read_state(path, read_request)) == REQUESTS
 
 
-@pytest.mark.parametrize("dump", [*OLD, DATA / "hall-4.sql", DATA / "hall-5.sql"], ids=lambda dump: dump.stem)
+@pytest.mark.parametrize(
+    "dump", [*OLD, *(DATA / f"hall-{schema}.sql" for schema in (4, 5, 6))], ids=lambda dump: dump.stem
+)
 async def test_arguments_are_read_by_the_migration_and_by_no_later_start(tmp_path: Path, dump: Path) -> None:
     path = tmp_path / "state.db"
     restore_dump(path, dump)

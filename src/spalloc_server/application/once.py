@@ -126,7 +126,11 @@ class Once:
         row = self._state.results[kept.number]
         if row.command != asked.command:
             raise RequestError("another command was sent under this id before: each needs an id of its own")
-        return msgspec.json.decode(row.answer), kept.commit
+        try:
+            return msgspec.json.decode(row.answer), kept.commit
+        except msgspec.DecodeError:  # it was changed by hand
+            self._forget(asked.id)
+            return None
 
     def keep(self, asked: Asked, value: Any) -> None:
         """Have this answer stored with what has just been done."""
