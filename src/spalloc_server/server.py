@@ -32,8 +32,8 @@ from spalloc_server.controller import Controller
 from spalloc_server.core.closures import KEPT_FACTS
 from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import ConfigurationError, ListenError, SpallocServerError
+from spalloc_server.frontends.listener import listening_sockets
 from spalloc_server.frontends.operators.service import Operators
-from spalloc_server.frontends.v1.listener import listening_sockets
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
@@ -42,6 +42,7 @@ from spalloc_server.log.logger import get_logger
 from spalloc_server.process import systemd
 from spalloc_server.process.consequences import Consequences, Reports
 from spalloc_server.process.expiry import Expiry, hurried
+from spalloc_server.process.fronts import Fronts
 from spalloc_server.process.in_thread import InThread
 from spalloc_server.process.job_log import JobLog
 from spalloc_server.process.journal_maintenance import JournalMaintenance
@@ -122,6 +123,7 @@ class Server(InThread):
         """What went wrong in the server itself."""
         self.controller = Controller()
         """The core, once the server is ready. It belongs to the event loop's thread: touch it from no other."""
+        self.fronts = Fronts(self._state)
         self.stalls = StallDetector()
         self.address = ("", 0)
         """(address, port) where it listens, once it is ready."""
@@ -299,11 +301,10 @@ class Server(InThread):
             "leases": lambda: self._time.judge_leases(
                 lambda: self._configuration.timeout_check_interval, self._service.turns.pass_through
             ),
-            "maintenance of the journal": lambda: self._maintenance.run(
-                self._journal, lambda: self._configuration.history_days
-            ),
+            "the journal": lambda: self._maintenance.run(self._journal, lambda: self._configuration.history_days),
             "systemd's watchdog": systemd.feed_watchdog,
             "stalls": self.stalls.run,
+            "front processes": self.fronts.run,
         }
         if self._watch_config:
             chores["watch over the config file"] = lambda: watch(self._source, self.reload)
@@ -357,7 +358,12 @@ class Server(InThread):
             gone = vanishing(before, self.controller.machines)
             log.warning("the configuration ends jobs", jobs=len(ended), machines=gone, job_ids=ended[:NAMED_JOBS])
         self._hardware.set_timings(self._timings or Timings.of(configuration.hardware))
+<<<<<<< HEAD
         self._hardware.watch(self.controller.bmps())
+=======
+        self.fronts.configure(configuration.web)
+        self._hardware.watch({host for machine in configuration.machines for host in machine.bmp_ips.values()})
+>>>>>>> 9d23164 (Serve HTTP by a front process: one port for TLS and not, bounds and deadlines, certificates, replacement, supervision)
         return len(ended)
 
     # ---------------------------------------------------------------- from the core to the world
@@ -381,6 +387,7 @@ class Server(InThread):
         if self._commits.stopped:
             return
         systemd.notify("STOPPING=1")
+        self.fronts.stop()
         await hurried(self._finish_work(), self._haste_asked, 0.0)
         await hurried(self._commits.settle(), self._haste_asked, HASTE_SECONDS)
         self._commits.stop()  # should the disk go on after all, the next start does what follows

@@ -18,7 +18,7 @@ from spalloc_server.cli import signals
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.log.text import printable
 
-__all__ = ["PATH", "count", "on_stop_signals", "one_line_errors", "run", "say", "write"]
+__all__ = ["PATH", "allow_many_files", "count", "on_stop_signals", "one_line_errors", "run", "say", "write"]
 
 
 PATH = click.Path(path_type=Path)
@@ -99,3 +99,12 @@ def write(path: Path, text: str) -> None:
 def count(number: int, what: str) -> str:
     """For example `1 board`, `24 boards`."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def allow_many_files() -> None:
+    """Have as many file descriptors as the system allows: each client needs one."""
+    import resource
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with suppress(ValueError, OSError):  # some systems allow fewer than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -63,7 +63,9 @@ def main(config_file: Path, *, quiet: bool, log_format: LogFormat, **options: ob
     logs.configure(log_format=log_format, quiet=quiet)
 
     async def serve() -> None:
-        await _serve(Server(config_file, **options))  # type: ignore[arg-type]
+        server = Server(config_file, **options)  # type: ignore[arg-type]
+        server.fronts.options = ("--log-format", log_format, *(("--quiet",) if quiet else ()))
+        await _serve(server)
 
     process.run("spalloc_server", serve())
 
@@ -71,9 +73,9 @@ def main(config_file: Path, *, quiet: bool, log_format: LogFormat, **options: ob
 async def _serve(server: Server) -> None:
     import signal
 
-    from spalloc_server.cli import signals
+    from spalloc_server.cli import process, signals
 
-    _allow_many_files()
+    process.allow_many_files()
     signals.heed(
         {
             signal.SIGINT: server.stop,
@@ -83,16 +85,6 @@ async def _serve(server: Server) -> None:
         }
     )
     await server.run(on_ready=lambda: _ready(server))
-
-
-def _allow_many_files() -> None:
-    """Have as many file descriptors as the system allows: each client needs one."""
-    import resource
-    from contextlib import suppress
-
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with suppress(ValueError, OSError):  # some systems allow fewer than they say
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _ready(server: Server) -> None:

@@ -17,7 +17,7 @@ TYPE_CHECKING = False  # as `typing` has it, which takes as long to import as al
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["admin", "serve"]
+__all__ = ["admin", "serve", "web"]
 
 NO_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of a standard output that takes nothing."""
@@ -29,6 +29,14 @@ def serve() -> None:
     from spalloc_server.cli.serve import main
 
     _run("spalloc_server", main)
+
+
+def web() -> None:
+    """Be `spalloc_web`."""
+    signals.hold()
+    from spalloc_server.cli.web import main
+
+    _run("spalloc_web", main)
 
 
 def admin() -> None:

@@ -277,6 +277,10 @@ class Web(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
         except ValueError as error:
             raise ConfigurationValueError(f"Web: proxies={list(self.proxies)!r}: {error}") from error
 
+    def is_proxy(self, host: str) -> bool:
+        """Whether what a client at this address says of others is believed."""
+        return bool(self.proxies) and _is_in(host, self.proxies)
+
 
 @cache
 def _networks(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:

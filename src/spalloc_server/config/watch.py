@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from spalloc_server.config.extras import require_web
 from spalloc_server.config.load import load
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.sources import Looks, look, recorded
@@ -72,6 +73,9 @@ class Source:
                 configuration = load(self._path, allow_unsafe=self._allow_unsafe)
                 try:
                     tls = tls_context(configuration.access, self._path.parent)
+                    if configuration.web is not None:
+                        require_web()
+                        tls_context(configuration.web, self._path.parent)
                 except ConfigurationError as error:
                     raise ConfigurationError(f"{self._path}: {error}") from error
         except BaseException:  # what was read before is looked at, too: it may be at fault, and be mended

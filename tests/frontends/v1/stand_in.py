@@ -21,7 +21,7 @@ from spalloc_server.controller import Controller
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.replies import JobMachineInfo, JobStatus
 from spalloc_server.core.model.request import Request
-from spalloc_server.frontends.v1.listener import listening_sockets
+from spalloc_server.frontends.listener import listening_sockets
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.hardware.switchboard import Hardware
 from tests.house import PATIENCE

@@ -18,8 +18,8 @@ from structlog.typing import EventDict
 from spalloc_server.config.options import Access, Limits
 from spalloc_server.config.tls import tls_context
 from spalloc_server.errors import ConfigurationError, ConfigurationValueError
-from spalloc_server.frontends.v1 import listener
-from spalloc_server.frontends.v1.listener import Listener, listening_sockets
+from spalloc_server.frontends import listener
+from spalloc_server.frontends.listener import Listener, listening_sockets
 from tests.frontends.v1.stand_in import Line, request, running
 from tests.house import PATIENCE
 

@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 
 from spalloc_server.application.admission import CREATE_BURST, Admission
 from spalloc_server.config.options import Limits
+from spalloc_server.frontends.listener import RECEIVE_BYTES
 from spalloc_server.frontends.v1 import connection as connection_module
 from spalloc_server.frontends.v1.connection import TURN_COMMANDS, Connection
-from spalloc_server.frontends.v1.listener import RECEIVE_BYTES
 from spalloc_server.frontends.v1.service import Service
 from spalloc_server.frontends.v1.turns import TURN_SECONDS
 from tests.frontends.v1.stand_in import StandIn, an_application, request, running

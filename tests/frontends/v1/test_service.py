@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 from spalloc_server.application.commands import Kind
 from spalloc_server.config.options import Access, Limits
 from spalloc_server.errors import ListenError
-from spalloc_server.frontends.v1 import listener
+from spalloc_server.frontends import listener
+from spalloc_server.frontends.listener import listening_sockets
 from spalloc_server.frontends.v1.connection import Connection, ConnectionState
-from spalloc_server.frontends.v1.listener import listening_sockets
 from spalloc_server.frontends.v1.outgoing import PENDING_BYTES
 from tests.frontends.v1.stand_in import Line, Running, request, running
 from tests.hardware.name_service import hanging_names

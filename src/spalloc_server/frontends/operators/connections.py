@@ -4,7 +4,7 @@ Theory of operation. Every client that may connect may stop everything in an eme
 it out: one that comes when `MAX_CONNECTIONS` are open takes the place of the one that has been idle for longest, or,
 where all wait for a reply or a change, of the one that has waited for longest. Few are accepted in one cycle of the
 event loop, so that what they have sent is read before others come. Clients never get the process's last file
-descriptors (`frontends.v1.listener`); where there are none all the same, a connection gives up its own, or else a spare
+descriptors (`frontends.listener`); where there are none all the same, a connection gives up its own, or else a spare
 one is used. A connection that is closed for another is told so first. Its requests, if it has any, go on.
 
 At an upgrade the listening socket and the connections go to the new process, with what was received and not answered.

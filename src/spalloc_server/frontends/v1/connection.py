@@ -19,11 +19,11 @@ from typing import Any, cast
 import msgspec
 
 from spalloc_server.application.commands import Kind
+from spalloc_server.frontends.listener import set_options
 from spalloc_server.frontends.v1.commands import Call, decode
 from spalloc_server.frontends.v1.context import Context
 from spalloc_server.frontends.v1.door import Request, caller_at
 from spalloc_server.frontends.v1.lines import GarbageError, LineReader
-from spalloc_server.frontends.v1.listener import set_options
 from spalloc_server.frontends.v1.outgoing import TURN_BYTES, Outgoing
 
 __all__ = ["Connection", "ConnectionState"]

@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterable
 
 from spalloc_server.application.api import Application
 from spalloc_server.config.options import Access, Limits
+from spalloc_server.frontends.listener import Listener, is_loopback
 from spalloc_server.frontends.v1.connection import Connection, ConnectionState
 from spalloc_server.frontends.v1.context import Backlog, Context
 from spalloc_server.frontends.v1.door import Door
-from spalloc_server.frontends.v1.listener import Listener, is_loopback
 from spalloc_server.frontends.v1.replies import exception_reply
 from spalloc_server.frontends.v1.turns import Turns
 from spalloc_server.log.defects import DefectLog

@@ -150,13 +150,14 @@ def is_loopback(host: str) -> bool:
     return ip_address(host).is_loopback
 
 
-def listening_sockets(ip: str, port: int) -> list[socket.socket]:
+def listening_sockets(ip: str, port: int, *, receive_bytes: int | None = RECEIVE_BYTES) -> list[socket.socket]:
     """Sockets that listen at `port` of `ip`: one, or one each for IPv4 and IPv6.
 
     Args:
         ip: an address of this computer, or a name of one; "" for all, of which "::" is another spelling. Published
             clients know IPv4 only, so it is that which must work.
         port: TCP port; 0 for any free one, the same in both families.
+        receive_bytes: what the system is to keep of each client until it is read; None to leave that to the system.
 
     Raises:
         ListenError: the port is in use, or the address is not this computer's.
@@ -166,7 +167,7 @@ def listening_sockets(ip: str, port: int) -> list[socket.socket]:
     try:
         for family, _, _, _, address in sorted(_look_up(ip, port), key=lambda info: info[0] != socket.AF_INET):
             try:
-                sockets.append(_listening(family, (address[0], port, *address[2:])))
+                sockets.append(_listening(family, (address[0], port, *address[2:]), receive_bytes))
             except OSError as exc:
                 if not sockets:
                     raise
@@ -220,11 +221,12 @@ def _look_up(ip: str, port: int) -> list[tuple[Any, ...]]:
     return outcome
 
 
-def _listening(family: int, address: tuple[Any, ...]) -> socket.socket:
+def _listening(family: int, address: tuple[Any, ...], receive_bytes: int | None) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # which accepted ones inherit
+        if receive_bytes is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)  # which accepted ones inherit
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)

@@ -1,0 +1,232 @@
+"""What connections are encrypted with: certificates from files, or of a certificate authority of this server's own.
+
+Theory of operation. Published clients follow links to `https` only, so there is always a certificate. Where the
+configuration names none, this process makes a certificate authority (CA) once, in a folder beside the state, and signs
+a certificate for all names of this computer with it. Clients have to be told to trust the CA (`variables`). It lasts
+ten years; the certificate is made anew, without anybody's doing, before it ends, and when this computer has names that
+it does not have. Several processes may do so at the same time: a lock in the folder lets one after the other, and files
+are put in their places whole. Keys can be read by their owner only.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from spalloc_server.config.options import Web
+from spalloc_server.config.tls import tls_context
+from spalloc_server.errors import ConfigurationError, SpallocServerError
+from spalloc_server.frontends.http.names import own_names
+from spalloc_server.log.logger import get_logger
+
+__all__ = ["CA_FILE", "CERTIFICATE_FILE", "context", "names_in", "own_certificate", "variables"]
+
+CA_FILE: Final = "ca.pem"
+CA_KEY_FILE: Final = "ca.key"
+CERTIFICATE_FILE: Final = "certificate.pem"
+"""Certificate and key."""
+LOCK_FILE: Final = "certificates.lock"
+
+CA_DAYS: Final = 3652
+DAYS: Final = 90
+RENEWAL_DAYS: Final = 30
+"""Before its end, a certificate is made anew."""
+
+EARLIER_DAYS: Final = 1
+"""Clocks of clients may be so much behind."""
+
+MAX_NAME: Final = 253
+USES: Final = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
+
+log = get_logger(__name__)
+
+
+def context(web: Web, folder: Path) -> ssl.SSLContext:
+    """Return what connections are encrypted with: the files of `web`, or this server's own certificate.
+
+    Args:
+        web: its files are absolute paths.
+        folder: of what this makes itself.
+
+    Raises:
+        ConfigurationError: the files cannot be used.
+        SpallocServerError: the folder cannot be written.
+    """
+    if web.tls_certificate:
+        made = tls_context(web, Path("/"))
+    else:
+        try:
+            made = tls_context(Web(tls_certificate=str(own_certificate(folder, _wanted(web)))), Path("/"))
+        except OSError as exc:
+            raise SpallocServerError(f"no certificate can be kept in {folder}: {exc.strerror or exc}") from exc
+    if made is None:
+        raise ConfigurationError("there is no certificate")
+    made.num_tickets = 1  # with none, requests of clients without TCP_NODELAY take 40 ms longer
+    return made
+
+
+def variables(folder: Path) -> dict[str, str]:
+    """Return the environment variables that make published clients trust this server's own certificate authority."""
+    file = str((folder / CA_FILE).absolute())
+    return {"REQUESTS_CA_BUNDLE": file, "WEBSOCKET_CLIENT_CA_BUNDLE": file}
+
+
+def names_in(certificate: Path) -> frozenset[str]:
+    """Return the names and addresses in a certificate, in lower case; none where it cannot be read."""
+    try:
+        found = x509.load_pem_x509_certificate(certificate.read_bytes())
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        return frozenset()
+    of_hosts = [name.lower() for name in names.get_values_for_type(x509.DNSName)]
+    return frozenset([*of_hosts, *map(str, names.get_values_for_type(x509.IPAddress))])
+
+
+def own_certificate(folder: Path, names: frozenset[str], now: dt.datetime | None = None) -> Path:
+    """Return the file of this server's own certificate and its key, made anew where that is due.
+
+    Args:
+        folder: where it is; made where it is not there.
+        names: that it must be for.
+        now: by default, the present time.
+    """
+    now = now or dt.datetime.now(dt.UTC)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    file = folder / CERTIFICATE_FILE
+    with _alone(folder):
+        ca, ca_key = _authority(folder, now)
+        if not _is_good(file, ca, names, now):
+            key = ec.generate_private_key(ec.SECP256R1())
+            ends = min(now + dt.timedelta(days=DAYS), ca.not_valid_after_utc)
+            builder = _builder(_name("spalloc_server"), ca.subject, key, now, ends, uses={"digital_signature"})
+            builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName(sorted(map(_host, names), key=str)), critical=False
+            )
+            of_issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+            builder = builder.add_extension(of_issuer, critical=False)
+            _write(file, _pem(builder.sign(ca_key, hashes.SHA256())) + _pem_of_key(key), mode=0o600)
+            log.info("a certificate was made", file=str(file), names=sorted(names), ends=str(ends.date()))
+    return file
+
+
+def _authority(folder: Path, now: dt.datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Return the certificate authority and its key; a new one where there is none, or it ends soon."""
+    try:
+        ca = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
+        key = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), password=None)
+    except FileNotFoundError:
+        pass
+    except ValueError as exc:
+        log.warning("the certificate authority cannot be read: a new one is made", folder=str(folder), error=str(exc))
+    else:
+        lasts = ca.not_valid_after_utc - now > dt.timedelta(days=RENEWAL_DAYS)
+        if lasts and isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == ca.public_key():
+            return ca, key
+        log.warning("the certificate authority ends: a new one is made", folder=str(folder))
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(f"spalloc_server of {socket.gethostname()}")
+    ends = now + dt.timedelta(days=CA_DAYS)
+    builder = _builder(name, name, key, now, ends, uses={"key_cert_sign", "crl_sign"})
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    ca = builder.sign(key, hashes.SHA256())
+    _write(folder / CA_KEY_FILE, _pem_of_key(key), mode=0o600)
+    _write(folder / CA_FILE, _pem(ca), mode=0o644)
+    log.info("a certificate authority was made: clients have to trust it", trusting=variables(folder))
+    return ca, key
+
+
+def _is_good(file: Path, ca: x509.Certificate, names: frozenset[str], now: dt.datetime) -> bool:
+    try:
+        found = x509.load_pem_x509_certificate(file.read_bytes())
+        found.verify_directly_issued_by(ca)
+    except (OSError, ValueError, TypeError, InvalidSignature):
+        return False
+    lasts = found.not_valid_after_utc - now > dt.timedelta(days=RENEWAL_DAYS)
+    return lasts and found.not_valid_before_utc <= now and names <= names_in(file)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    now: dt.datetime,
+    ends: dt.datetime,
+    *,
+    uses: set[str],
+) -> x509.CertificateBuilder:
+    builder = x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key.public_key())
+    builder = builder.serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(now - dt.timedelta(days=EARLIER_DAYS)).not_valid_after(ends)
+    usage = x509.KeyUsage(**{use: use in uses for use in USES})
+    builder = builder.add_extension(usage, critical=True)
+    return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+
+
+def _wanted(web: Web) -> frozenset[str]:
+    """Return what this computer is called."""
+    names = {*own_names(), (urlsplit(web.base_url).hostname or "").lower()}
+    return frozenset(name for name in names if name and name.isascii() and len(name) <= MAX_NAME)
+
+
+def _host(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _pem_of_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(file: Path, data: bytes, *, mode: int) -> None:
+    """Put a file in its place, whole."""
+    made = file.with_name(f"{file.name}.new")
+    number = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(number, "wb") as stream:
+        os.fchmod(number, mode)
+        stream.write(data)
+        stream.flush()
+        os.fsync(number)
+    made.replace(file)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let no other process make certificates meanwhile."""
+    number = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)

@@ -1,0 +1,412 @@
+"""HTTP connections: uvicorn's protocol on httptools, with bounds and deadlines for all that a client sends.
+
+Theory of operation. uvicorn turns requests into ASGI calls. `HttpProtocol` adds what it lacks. Raw bytes are counted
+until a head is complete, since the parser keeps whatever comes; the same for what is no data of a chunked body. The
+headers of a head, the bytes of a body, and requests that are sent ahead of their turn are counted, too. A connection is
+in one of four phases, each of which has its deadline: it is idle, a head is coming, a body is coming, or it is busy
+with an answer. One timer does for all: it is set anew for the rare head or body that does not come at once, and looks
+else at what has happened since when it fires.
+
+Who breaks a rule is answered and then heard out for a moment, as a connection that is closed with unread data loses the
+answer. When a client leaves, its request is broken off if that is to change nothing (GET): so long polls of clients
+that have gone cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from spalloc_server.config.options import Web
+from spalloc_server.frontends.http.answers import ASGIApp
+from spalloc_server.frontends.http.websocket import WebSocketProtocol
+from spalloc_server.log.defects import DefectLog
+
+__all__ = ["Home", "HttpProtocol"]
+
+MAX_HEADERS = 100
+"""Headers of a request. One more is answered with 431."""
+
+MAX_AHEAD = 8
+"""Requests of one connection that are sent before the answer to the first. Who sends one more is disconnected."""
+
+UNREAD_SECONDS = 60.0
+"""A connection that reads nothing of an answer for so long is closed."""
+
+LINGER_SECONDS = 1.0
+"""For so long a client that has broken a rule is heard out after it has been told, so that it can read that."""
+
+CHUNK_BYTES = 32
+"""Bytes, on average, with which a chunk of a body may say how long it is."""
+
+IDLE: Final = "idle"
+HEAD: Final = "head"
+BODY: Final = "body"
+BUSY: Final = "busy"
+
+
+class Home:
+    """What all connections share.
+
+    Args:
+        app: serves requests.
+        web: the settings; may be assigned anew.
+        defects: told what goes wrong that never should.
+    """
+
+    def __init__(self, app: ASGIApp, web: Web, defects: DefectLog) -> None:
+        self.app, self.web, self.defects = app, web, defects
+        self.loop = asyncio.get_running_loop()
+        self.state = ServerState()
+        """What uvicorn's connections share: they themselves, their tasks, and headers of all answers."""
+        self.websockets: set[WebSocketProtocol] = set()
+        self.draining = False
+        """Whether connections are closed after the answers that are under way."""
+        options: dict[str, Any] = {"ws": "none", "lifespan": "off", "interface": "asgi3", "proxy_headers": False}
+        self.config = Config(cast("Any", app), log_config=None, access_log=False, server_header=False, **options)
+        self.config.load()
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self.state.connections) + len(self.websockets)
+
+
+class _Joining:
+    """A transport that sends what is written in one cycle of the event loop together: an answer's head and its body."""
+
+    __slots__ = ("_loop", "_parts", "direct")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self.direct, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.direct, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self.flush)
+        self._parts.append(data)
+
+    def flush(self) -> None:
+        if self._parts:
+            self.direct.write(b"".join(self._parts))
+            self._parts.clear()
+
+    def is_closing(self) -> bool:
+        return self.direct.is_closing()
+
+    def close(self) -> None:
+        self.flush()
+        self.direct.close()
+
+
+class _OffenceError(Exception):
+    """Breaks off the parser."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        home: what it is one of.
+        app: serves its requests.
+        lost: called when it has ended.
+    """
+
+    def __init__(self, home: Home, app: ASGIApp, lost: Callable[[], None]) -> None:
+        super().__init__(home.config, home.state, {}, home.loop)
+        self.app = cast("Any", app)
+        self._home, self._served_by, self._told_lost = home, app, lost
+        self._phase: str | None = None
+        self._due = 0.0
+        """When an idle connection is closed."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        self._begun = False
+        """Whether a head has begun and is not complete."""
+        self._in_body = False
+        self._passed = 0
+        """How many heads and bodies have been complete."""
+        self._raw = 0
+        """Bytes since the last of these, or a little fewer."""
+        self._data = 0
+        """Bytes of the body in them."""
+        self._head_bytes = self._body_bytes = self._chunks = 0
+        self._has_body = False
+        self._refusal: tuple[int, str] | None = None
+        self._over = False
+        """Whether a rule was broken: nothing more is heard."""
+        self._active: RequestResponseCycle | None = None
+        """The request that is being answered."""
+        self._task: asyncio.Task[None] | None = None
+        """What answers it."""
+
+    # -- the transport calls these
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a request."""
+        super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", _Joining(transport, self.loop))
+        self._look()
+
+    def data_received(self, data: bytes) -> None:
+        """Take a piece of a request."""
+        if self._over:
+            return
+        passed = self._passed
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            self._upgrade(data[exc.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self._refuse(*(self._refusal or (400, "this is no HTTP/1.1 request")))
+            return
+        if self._passed == passed:
+            self._raw += len(data)
+        else:
+            self._raw = self._data = 0
+        web = self._home.web
+        if self._in_body:
+            if self._raw - self._data > web.header_bytes + CHUNK_BYTES * self._chunks:
+                self._refuse(400, "the chunks of the body hold too little")
+        elif self._raw > web.header_bytes:
+            self._refuse(431, self._long_head())
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let nothing of it stay."""
+        for timer in (self._timer, self._stall):
+            if timer is not None:
+                timer.cancel()
+        self._break_off()
+        super().connection_lost(exc)
+        self._told_lost()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        super().pause_writing()
+        self._stall = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        if self._stall is not None:
+            self._stall.cancel()
+
+    # -- the parser calls these; what they raise ends it
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._begun, self._has_body, self._head_bytes = True, False, 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        self.url += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; not one behind a body, which would be one of its head for the app."""
+        if self._in_body:
+            return
+        name = name.lower()
+        if name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        elif name == b"content-length":
+            self._has_body = value != b"0"
+            if int(value) > self._home.web.body_bytes:
+                raise self._offence(413, self._too_long())
+        elif name == b"transfer-encoding":
+            self._has_body = True
+        self.headers.append((name, value))
+        self._count_head(len(name) + len(value) + 4)
+        if len(self.headers) > MAX_HEADERS:
+            raise self._offence(431, f"the request has more than {MAX_HEADERS} headers")
+
+    def on_headers_complete(self) -> None:
+        """Begin to serve the request."""
+        self._begun, self._in_body = False, True
+        self._passed += 1
+        self._body_bytes = self._chunks = 0
+        if len(self.pipeline) >= MAX_AHEAD:
+            raise self._offence(400, f"at most {MAX_AHEAD} requests of a connection may be sent ahead")
+        if self._asks_for_websocket() and (self._has_body or self.parser.get_method() != b"GET" or self._active):
+            raise self._offence(400, "a WebSocket is asked for by GET, without a body, and not ahead of an answer")
+        super().on_headers_complete()
+        if self._home.draining and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def on_chunk_header(self) -> None:
+        """A chunk of the body begins."""
+        self._chunks += 1
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._data += len(body)
+        self._body_bytes += len(body)
+        if self._body_bytes > self._home.web.body_bytes:
+            raise self._offence(413, self._too_long())
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request has been read."""
+        self._in_body = False
+        self._passed += 1
+        super().on_message_complete()
+
+    # -- uvicorn calls these
+
+    def on_response_complete(self) -> None:
+        """Go on with a request that was sent ahead, or wait for one."""
+        self._active = self._task = None
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        self._look()
+
+    def shutdown(self) -> None:
+        """Close, after the answer that is under way; a request that is not whole yet is lost."""
+        if self._active is not None:
+            self._active.keep_alive = False
+        else:
+            self.transport.close()
+
+    def close_if_idle(self) -> None:
+        """Close, if nothing has come of a request."""
+        if self._phase is IDLE:
+            self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._active = cycle
+        task = self._task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _should_upgrade(self) -> bool:
+        return self._get_upgrade() == b"websocket"
+
+    # -- phases
+
+    def _look(self) -> None:
+        """Enter the phase in which the connection is now."""
+        if self._over:
+            return
+        if self._in_body:
+            phase, seconds = BODY, self._home.web.body_seconds
+        elif self._begun or self._raw:
+            phase, seconds = HEAD, self._home.web.header_seconds
+        elif self._active is not None:
+            self._phase = BUSY
+            return
+        else:
+            phase, seconds = IDLE, self._home.web.idle_seconds
+            self._due = self.loop.time() + seconds
+        if phase is not self._phase and (phase is not IDLE or self._timer is None):
+            self._time(seconds, self._expire)
+        self._phase = phase
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self._phase is IDLE:
+            left = self._due - self.loop.time()
+            if left > 0:
+                self._time(left, self._expire)
+            else:
+                self.transport.close()
+        elif self._phase is not BUSY:
+            self._refuse(408, f"the {self._phase} of the request did not come in time")
+
+    def _time(self, seconds: float, what: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(seconds, what)
+
+    # -- offences
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._home.web.header_bytes:
+            raise self._offence(431, self._long_head())
+
+    def _offence(self, status: int, text: str) -> Exception:
+        self._refusal = (status, text)
+        return _OffenceError()
+
+    def _long_head(self) -> str:
+        return f"the head of the request is longer than {self._home.web.header_bytes} bytes"
+
+    def _too_long(self) -> str:
+        return f"the body of the request is longer than {self._home.web.body_bytes} bytes"
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Tell the client what it has done wrong, and close soon."""
+        self._over = True
+        cycle = self.cycle if self._in_body else self._active
+        answered = cycle is not None and cycle.response_started
+        self._break_off()
+        if answered or self.transport.is_closing():
+            self.transport.close()
+            return
+        body = text.encode()
+        head = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self._time(LINGER_SECONDS, self.transport.close)
+
+    def _break_off(self) -> None:
+        """Tell the app that nobody waits for its answer any more."""
+        self.pipeline.clear()
+        if self._active is not None:
+            self._active.disconnected = True
+            self._active.message_event.set()
+            if self._task is not None and self._active.scope["method"] in {"GET", "HEAD"}:
+                self._task.cancel()
+
+    # -- WebSockets
+
+    def _asks_for_websocket(self) -> bool:
+        return self.parser.should_upgrade() and self._should_upgrade()
+
+    def _upgrade(self, early: bytes) -> None:
+        """Become a WebSocket; any other protocol that is asked for is ignored."""
+        home = self._home
+        if not self._should_upgrade():
+            self._over = True
+            if self._active is not None:
+                self._active.keep_alive = False
+            return
+        try:
+            self.url.decode("ascii")
+        except UnicodeDecodeError:
+            self._refuse(400, "this is no HTTP/1.1 request")
+            return
+        for timer in (self._timer, self._stall):
+            if timer is not None:
+                timer.cancel()
+        self.connections.discard(self)
+        websocket = WebSocketProtocol(
+            self._served_by,
+            cast("dict[str, Any]", self.scope),
+            self.url,
+            queued_bytes=home.web.queued_bytes,
+            defects=home.defects,
+            lost=self._websocket_lost,
+        )
+        home.websockets.add(websocket)
+        if (task := websocket.begin(cast("_Joining", self.transport).direct, early)) is not None:
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def _websocket_lost(self, websocket: WebSocketProtocol) -> None:
+        self._home.websockets.discard(websocket)
+        self._told_lost()

@@ -1,0 +1,97 @@
+"""Who is let in: HTTP or TLS by the first byte, and how many."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from spalloc_server.frontends.http import listener
+from tests.frontends.http.fake_socket import until
+from tests.frontends.http.serving import Client, door
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(of the server, of clients)."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    extension = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run([*command.split(), *extension], cwd=folder, check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context, ssl.create_default_context(cafile=str(folder / "cert.pem"))
+
+
+async def test_http_and_tls_are_served_at_one_port(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    ours, theirs = tls
+    async with door(tls=ours) as it:
+        plain, encrypted = await Client.connect(it), await Client.connect(it, ssl=theirs)
+        assert await plain.get("/a") == (200, b"http GET /a ")
+        assert await encrypted.get("/a") == (200, b"https GET /a ")
+
+
+async def test_plain_http_is_for_this_computer_only(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "is_loopback", lambda _: False)
+    ours, theirs = tls
+    async with door(tls=ours) as it:
+        assert await (await Client.connect(it)).get() == (403, b"not without TLS")
+        assert (await (await Client.connect(it, ssl=theirs)).get())[0] == 200
+    with capture_logs() as lines:
+        async with door(tls=ours, plain_http=True) as it:
+            assert (await (await Client.connect(it)).get())[0] == 200
+    assert [line["log_level"] for line in lines if "without TLS" in line["event"]] == ["warning"]
+
+
+async def test_no_more_clients_are_let_in_than_may_be_and_more_when_one_has_left() -> None:
+    async with door(connections_per_address=2) as it:
+        first, second = await Client.connect(it), await Client.connect(it)
+        await first.get()
+        await until(lambda: it.acceptor.counted == 2)
+        assert await (await Client.connect(it)).ended()
+        second.close()
+        await until(lambda: it.acceptor.counted == 1)
+        assert (await (await Client.connect(it)).get())[0] == 200
+
+
+async def test_a_reverse_proxy_may_have_more_connections_than_others() -> None:
+    async with door(connections_per_address=1, proxies=["127.0.0.1/32"]) as it:
+        clients = [await Client.connect(it) for _ in range(3)]
+        assert [(await client.get())[0] for client in clients] == [200] * 3
+
+
+async def test_a_handshake_that_does_not_end_or_is_none_is_closed(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async with door(tls=tls[0], header_seconds=0.2) as it:
+        slow, wrong = await Client.connect(it), await Client.connect(it)
+        slow.send(b"\x16\x03\x01")
+        wrong.send(b"\x16" + b"nonsense" * 20)
+        assert await slow.ended()
+        assert await wrong.ended()
+        await until(lambda: it.acceptor.counted == 0)
+
+
+async def test_a_certificate_can_be_swapped_while_clients_are_connected(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], tmp_path: Path
+) -> None:
+    ours, theirs = tls
+    async with door(tls=ours) as it:
+        client = await Client.connect(it, ssl=theirs)
+        await client.get()
+        it.acceptor.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        assert (await client.get())[0] == 200
+
+
+async def test_silent_clients_go_when_the_door_is_closed() -> None:
+    async with door() as it:
+        client = await Client.connect(it)
+        await until(lambda: it.acceptor.counted == 1)
+        it.acceptor.close()
+        assert await client.ended()
+        assert it.acceptor.counted == 0
+    assert asyncio.get_running_loop().is_running()
