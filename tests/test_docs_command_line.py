@@ -13,6 +13,7 @@ import pytest
 
 from spalloc_server.cli.admin import main as admin
 from spalloc_server.cli.serve import main as serve
+from spalloc_server.cli.web import main as web
 from spalloc_server.config.settings import DEFAULT_PORT
 from tests.pages import PAGES, ROOT, SOURCES, page, section, spans, table_rows
 
@@ -41,8 +42,15 @@ def options(command: click.Command) -> dict[str, click.Parameter]:
     return {form: parameter for form, parameter in every.items() if form.startswith("-")}
 
 
+SERVERS = {"spalloc_server": serve, "spalloc_web": web}
+
+
 def server_section() -> str:
-    return section(page("command-line.md"), "## `spalloc_server`")
+    return section_of("spalloc_server")
+
+
+def section_of(name: str) -> str:
+    return section(page("command-line.md"), f"## `{name}`")
 
 
 def usage_of(name: str) -> str:
@@ -60,18 +68,21 @@ def choices(command: click.Command) -> dict[str, list[str]]:
     }
 
 
-def test_the_options_of_the_server_are_those_that_the_reference_lists() -> None:
-    rows = [set(OPTION.findall(row[0])) for row in table_rows(server_section()) if "`-" in row[0]]
-    forms = [{*parameter.opts} for parameter in serve.params if parameter.opts[0].startswith("-")]
+@pytest.mark.parametrize("name", SERVERS)
+def test_the_options_of_a_server_are_those_that_the_reference_lists(name: str) -> None:
+    rows = [set(OPTION.findall(row[0])) for row in table_rows(section_of(name)) if "`-" in row[0]]
+    shown = [each for each in SERVERS[name].params if not getattr(each, "hidden", False)]
+    forms = [{*parameter.opts} for parameter in shown if parameter.opts[0].startswith("-")]
     assert sorted(map(sorted, rows)) == sorted(map(sorted, [*forms, HELP]))
 
 
-def test_the_reference_of_the_server_tells_choices_and_defaults() -> None:
-    rows = {form: row for row in table_rows(server_section()) for form in OPTION.findall(row[0])}
-    for form, may_be in choices(serve).items():
+@pytest.mark.parametrize("name", SERVERS)
+def test_the_reference_of_a_server_tells_choices_and_defaults(name: str) -> None:
+    rows = {form: row for row in table_rows(section_of(name)) for form in OPTION.findall(row[0])}
+    for form, may_be in choices(SERVERS[name]).items():
         assert f"`{form} " + "\\|".join(may_be) + "`" in rows[form][0]
-        assert f"by default `{options(serve)[form].default}`" in rows[form][1]
-    assert f"by default {DEFAULT_PORT}" in rows["--port"][1]
+        assert f"by default `{options(SERVERS[name])[form].default}`" in rows[form][1]
+    assert f"by default {DEFAULT_PORT}" in rows.get("--port", ["", f"by default {DEFAULT_PORT}"])[1]
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
@@ -128,7 +139,7 @@ def test_the_reference_tells_the_exit_statuses(heading: str) -> None:
 
 
 def test_every_option_that_any_page_names_exists() -> None:
-    existing = {*HELP}.union(options(serve), *(options(command) for _, command in commands()))
+    existing = {*HELP}.union(options(serve), options(web), *(options(command) for _, command in commands()))
     tests_and_docs = {"--run-conformance", "--run-torture"}
     for path in [path for path in PAGES if path.name != "conformance.md"]:  # which names those of published clients
         named = set(OPTION.findall(" ".join(re.findall(r"`[^`\n]+`", path.read_text()))))

@@ -24,21 +24,25 @@ import structlog
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from spalloc_server.config.definitions import names_in, read_definitions, to_toml
-from spalloc_server.config.options import Limits
+from spalloc_server.config.options import Limits, Web
 from spalloc_server.config.settings import Configuration, board_locations_from_spinner
 from spalloc_server.config.toml import read_toml
 from spalloc_server.controller import Controller
 from spalloc_server.errors import ConfigurationError
+from spalloc_server.frontends.http.answers import Receive, Scope, Send, text
 from spalloc_server.frontends.http.asking import RefusedError
 from spalloc_server.frontends.http.boards import scamp
 from spalloc_server.frontends.http.boards.memory import BoardAccess
 from spalloc_server.frontends.http.boards.proxy import make_proxy
+from spalloc_server.frontends.http.home import Home
+from spalloc_server.frontends.http.protocols import HttpProtocol
 from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.frontends.operators.service import Operators
 from spalloc_server.frontends.v1.commands import decode
 from spalloc_server.frontends.v1.door import Request as V1Request
 from spalloc_server.frontends.v1.lines import GarbageError, LineReader
 from spalloc_server.hardware.scp import SCP_PORT, BadPacket, Request, Response, Version
+from spalloc_server.log.defects import DefectLog
 from spalloc_server.simulator import datagrams
 from spalloc_server.simulator.boot import BootReceiver, MalformedBoot
 from tests.application.house import House
@@ -273,6 +277,95 @@ def test_whatever_boards_answer_memory_is_read_or_an_error_is_told(monkeypatch: 
         good = bytes(10) + b"\x80\0\0\0" + bytes(8)
         fuzz(st.lists(damaged([good]), max_size=3), lambda answers: runner.run(said(answers)))
         runner.run(_closed(board))
+
+
+FRAMES_OF_CLIENT = b"\x82\x83\0\0\0\0abc\x89\x80\0\0\0\0\x88\x82\0\0\0\0\x03\xe8"
+HEADS = [
+    b"GET /a%20b?wait=true HTTP/1.1\r\nHost: h:80\r\nCookie: JSESSIONID=s1.2\r\nAccept: */*\r\n\r\n",
+    b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\nbody",
+    b"PUT /p HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n",
+    b"HEAD http://h/x HTTP/1.0\r\nConnection: close\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+    b"GET /ws HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    + b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    + FRAMES_OF_CLIENT,
+]
+
+
+class Pipe:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written, self.closed = b"", False
+        self.protocol: asyncio.Protocol | None = None
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def set_protocol(self, protocol: asyncio.Protocol) -> None:
+        self.protocol = protocol
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+    def nothing(self, **_: object) -> None:
+        pass
+
+    pause_reading = resume_reading = set_write_buffer_limits = nothing
+
+
+async def _served(pieces: list[bytes]) -> tuple[bytes, int]:
+    """What HTTP clients that send this are answered, and how many defects there were."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            while (message := await receive())["type"] != "websocket.disconnect":
+                if message["type"] == "websocket.receive":
+                    await send({"type": "websocket.send", "bytes": message["bytes"]})
+            return
+        while (await receive()).get("more_body"):
+            pass
+        await text(200, "served")(scope, receive, send)
+
+    defects = DefectLog()
+    home = Home(app, Web(header_bytes=2000), defects)
+    pipe = Pipe()
+    protocol = HttpProtocol(home, app, lambda: None)
+    pipe.protocol = protocol
+    protocol.connection_made(pipe)  # type: ignore[arg-type]
+    for piece in pieces:
+        if not pipe.closed:
+            pipe.protocol.data_received(piece)
+        for _ in range(5):
+            await asyncio.sleep(0)
+    pipe.protocol.connection_lost(ConnectionResetError())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not home.state.tasks
+    return pipe.written, defects.count
+
+
+def test_whatever_http_clients_send_is_served_or_refused_with_a_status() -> None:
+    def check(pieces: list[bytes]) -> None:
+        written, defects = runner.run(_served(pieces))
+        assert not written or written.startswith(b"HTTP/1.1 "), written
+        assert defects == 0
+
+    with asyncio.Runner() as runner:
+        fuzz(st.lists(st.sampled_from(HEADS) | damaged(HEADS), max_size=4), check)
+        fuzz(damaged(HEADS).map(lambda head: [head[begin : begin + 7] for begin in range(0, len(head), 7)]), check)
 
 
 def test_boards_take_whatever_comes_for_a_boot() -> None:

@@ -222,7 +222,7 @@ class Server(InThread):
             configuration = self._source.read()
             address = self._source.address(configuration)
             if address != self._listening:
-                sockets = self._bind(address)
+                sockets = self._service.acceptor.bind(address, self._listening)
         except (ConfigurationError, ListenError) as exc:
             log.error("configuration not changed: the file is bad", error=str(exc))
             return
@@ -246,20 +246,6 @@ class Server(InThread):
         service = self._service = Service(application, self._configuration.limits, defects=defects)
         commits.tell(service.committed)
         self._operators = Operators(application, state=self._state, complain=service.complain, defects=defects)
-
-    def _bind(self, address: tuple[str, int]) -> list[socket.socket]:
-        """Sockets that listen there; raises `ListenError`, and the server listens where it did."""
-        try:
-            return listening_sockets(*address)
-        except ListenError:
-            if not address[1] or address[1] != self._listening[1]:
-                raise
-        self._service.acceptor.stop_listening()  # it may be this very server that has the port, say of all addresses
-        try:
-            return listening_sockets(*address)
-        except ListenError:
-            self._service.acceptor.listen(listening_sockets(*self._listening))
-            raise
 
     async def _upgrade(self) -> None:
         if self._predecessor_works is not None:  # else three processes could have commands at one BMP
@@ -358,12 +344,8 @@ class Server(InThread):
             gone = vanishing(before, self.controller.machines)
             log.warning("the configuration ends jobs", jobs=len(ended), machines=gone, job_ids=ended[:NAMED_JOBS])
         self._hardware.set_timings(self._timings or Timings.of(configuration.hardware))
-<<<<<<< HEAD
-        self._hardware.watch(self.controller.bmps())
-=======
         self.fronts.configure(configuration.web)
-        self._hardware.watch({host for machine in configuration.machines for host in machine.bmp_ips.values()})
->>>>>>> 9d23164 (Serve HTTP by a front process: one port for TLS and not, bounds and deadlines, certificates, replacement, supervision)
+        self._hardware.watch(self.controller.bmps())
         return len(ended)
 
     # ---------------------------------------------------------------- from the core to the world

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": ("demo", "A simulated million-core machine and a server, ready for real clients."),
     "check-config": ("check_config", "Check a config file, and tell what it would change."),
     "import-machines": ("definitions", "Turn the Java server's machine definitions into a config file."),
+    "web-ca": ("web_ca", "The certificate authority that clients of a server's HTTP have to trust."),
     "simulate-hardware": ("simulate_hardware", "Simulated BMPs on this computer, so that a server needs no hardware."),
     "simulate": ("simulate", "A trace of jobs through the scheduler, in virtual time."),
     "status": ("operators", "How a running server is, at one glance."),

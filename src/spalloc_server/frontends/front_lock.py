@@ -1,4 +1,4 @@
-"""Whether a front process serves a state, and which: a lock that it holds for as long as it lives.
+"""The folder of front processes beside a state: a lock tells whether one serves, and which.
 
 Theory of operation. In a folder beside the state there is a file that the front process has locked (`flock`). The lock
 goes with the process, however that ends; a process that replaces it inherits the open file, and with it the lock. What
@@ -12,26 +12,35 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
 from spalloc_server.errors import SpallocServerError
 
-__all__ = ["FrontLock", "Holder", "front_folder", "holder"]
+__all__ = ["CA_FILE", "FrontLock", "Holder", "front_folder", "holder", "trusting"]
 
-FILE = "front.lock"
+FILE: Final = "front.lock"
+
+CA_FILE: Final = "ca.pem"
+"""The certificate authority of this server's own, which clients have to trust."""
 
 TAKE_SECONDS = 2.0
 """For so long a front process tries to get the lock, which somebody may hold who merely looks."""
 
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS: Final = 0.05
 
 
 def front_folder(state: Path) -> Path:
     """Return the folder of what belongs to the front processes of this state, whatever links lead to the state."""
     state = state.resolve()
     return state.with_name(f"{state.name}.web")
+
+
+def trusting(folder: Path) -> dict[str, str]:
+    """Return the environment variables that make published clients trust this server's own certificate authority."""
+    file = str((folder / CA_FILE).absolute())
+    return {"REQUESTS_CA_BUNDLE": file, "WEBSOCKET_CLIENT_CA_BUNDLE": file}
 
 
 class Holder(msgspec.Struct, kw_only=True):

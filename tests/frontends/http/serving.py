@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from spalloc_server.config.options import Web
 from spalloc_server.frontends.http.answers import ASGIApp, Receive, Scope, Send, text
+from spalloc_server.frontends.http.home import Home
 from spalloc_server.frontends.http.listener import Acceptor
-from spalloc_server.frontends.http.protocols import Home
 from spalloc_server.frontends.listener import listening_sockets
 from spalloc_server.log.defects import DefectLog
 from tests.frontends.http.fake_socket import until

@@ -14,13 +14,12 @@ from cryptography import x509
 
 from spalloc_server.config.options import Web
 from spalloc_server.errors import ConfigurationError, SpallocServerError
+from spalloc_server.frontends.front_lock import CA_FILE, trusting
 from spalloc_server.frontends.http.certificates import (
-    CA_FILE,
     CA_KEY_FILE,
     context,
     names_in,
     own_certificate,
-    variables,
 )
 from tests.frontends.http.serving import Client, door
 
@@ -39,7 +38,7 @@ def serial(file: Path) -> int:
 async def test_clients_that_trust_the_authority_can_connect(tmp_path: Path) -> None:
     folder = tmp_path / "web"
     ours = context(Web(base_url="https://spin.example.org/spalloc"), folder)
-    theirs = ssl.create_default_context(cafile=variables(folder)["REQUESTS_CA_BUNDLE"])
+    theirs = ssl.create_default_context(cafile=trusting(folder)["REQUESTS_CA_BUNDLE"])
     theirs.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python 3.13 has it
     async with door(tls=ours) as it:
         for name in ("localhost", "127.0.0.1", "spin.example.org"):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from spalloc_server.frontends.http.answers import ASGIApp, Receive, Scope, Send, refusal, text
 from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError
+from spalloc_server.frontends.http.boards.proxy import make_proxy
 from spalloc_server.frontends.http.limits import Budgets, Limits, Rates
 from spalloc_server.log.defects import DefectLog
 
@@ -39,9 +40,9 @@ def make_app(asking: Asking, *, defects: DefectLog | None = None, own: Mapping[s
     return _Outermost(routed, dict(own or {}), defects)
 
 
-def _parts(_asking: Asking) -> dict[str, ASGIApp]:
+def _parts(asking: Asking) -> dict[str, ASGIApp]:
     """Return what serves the paths below each prefix."""
-    return {}
+    return {"/spalloc/proxy": make_proxy(asking)}
 
 
 def _who_asks(app: ASGIApp, _asking: Asking) -> ASGIApp:

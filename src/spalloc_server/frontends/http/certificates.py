@@ -2,7 +2,7 @@
 
 Theory of operation. Published clients follow links to `https` only, so there is always a certificate. Where the
 configuration names none, this process makes a certificate authority (CA) once, in a folder beside the state, and signs
-a certificate for all names of this computer with it. Clients have to be told to trust the CA (`variables`). It lasts
+a certificate for all names of this computer with it. Clients have to be told to trust the CA (`trusting`). It lasts
 ten years; the certificate is made anew, without anybody's doing, before it ends, and when this computer has names that
 it does not have. Several processes may do so at the same time: a lock in the folder lets one after the other, and files
 are put in their places whole. Keys can be read by their owner only.
@@ -31,12 +31,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from spalloc_server.config.options import Web
 from spalloc_server.config.tls import tls_context
 from spalloc_server.errors import ConfigurationError, SpallocServerError
+from spalloc_server.frontends.front_lock import CA_FILE, trusting
 from spalloc_server.frontends.http.names import own_names
 from spalloc_server.log.logger import get_logger
 
-__all__ = ["CA_FILE", "CERTIFICATE_FILE", "context", "names_in", "own_certificate", "variables"]
+__all__ = ["CERTIFICATE_FILE", "context", "names_in", "own_certificate"]
 
-CA_FILE: Final = "ca.pem"
 CA_KEY_FILE: Final = "ca.key"
 CERTIFICATE_FILE: Final = "certificate.pem"
 """Certificate and key."""
@@ -81,12 +81,6 @@ def context(web: Web, folder: Path) -> ssl.SSLContext:
         raise ConfigurationError("there is no certificate")
     made.num_tickets = 1  # with none, requests of clients without TCP_NODELAY take 40 ms longer
     return made
-
-
-def variables(folder: Path) -> dict[str, str]:
-    """Return the environment variables that make published clients trust this server's own certificate authority."""
-    file = str((folder / CA_FILE).absolute())
-    return {"REQUESTS_CA_BUNDLE": file, "WEBSOCKET_CLIENT_CA_BUNDLE": file}
 
 
 def names_in(certificate: Path) -> frozenset[str]:
@@ -151,7 +145,7 @@ def _authority(folder: Path, now: dt.datetime) -> tuple[x509.Certificate, ec.Ell
     ca = builder.sign(key, hashes.SHA256())
     _write(folder / CA_KEY_FILE, _pem_of_key(key), mode=0o600)
     _write(folder / CA_FILE, _pem(ca), mode=0o644)
-    log.info("a certificate authority was made: clients have to trust it", trusting=variables(folder))
+    log.info("a certificate authority was made: clients have to trust it", trust=trusting(folder))
     return ca, key
 
 

@@ -12,9 +12,9 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from spalloc_server.frontends.front_lock import CA_FILE
 from spalloc_server.frontends.http.answers import Answer, ASGIApp, Receive, Scope, Send, text
 from spalloc_server.frontends.http.asking import ServerAwayError
-from spalloc_server.frontends.http.certificates import CA_FILE
 from spalloc_server.frontends.http.connection import Connection
 from spalloc_server.frontends.http.links import base_url
 

@@ -21,7 +21,8 @@ from contextlib import suppress
 from typing import Any
 
 from spalloc_server.frontends.http.answers import ASGIApp
-from spalloc_server.frontends.http.protocols import Home, HttpProtocol
+from spalloc_server.frontends.http.home import Home
+from spalloc_server.frontends.http.protocols import HttpProtocol
 from spalloc_server.frontends.listener import Listener, is_loopback, set_options
 from spalloc_server.log.logger import Complaints, get_logger
 

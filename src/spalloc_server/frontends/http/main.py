@@ -20,14 +20,14 @@ from typing import Any
 
 from spalloc_server import __version__
 from spalloc_server.errors import SpallocServerError
-from spalloc_server.frontends.front_lock import FrontLock, Holder, front_folder
+from spalloc_server.frontends.front_lock import FrontLock, Holder, front_folder, trusting
 from spalloc_server.frontends.http.app import make_app
 from spalloc_server.frontends.http.asking import WebSettings
-from spalloc_server.frontends.http.certificates import context, variables
+from spalloc_server.frontends.http.certificates import context
 from spalloc_server.frontends.http.connection import Connection
 from spalloc_server.frontends.http.health import Health
+from spalloc_server.frontends.http.home import Home
 from spalloc_server.frontends.http.listener import Acceptor
-from spalloc_server.frontends.http.protocols import Home
 from spalloc_server.frontends.http.replacement import Drained, Predecessor, replace
 from spalloc_server.frontends.http.websocket import RESTART
 from spalloc_server.frontends.listener import listening_sockets
@@ -164,7 +164,7 @@ class Front:
     def _listen(self, ip: str, port: int) -> None:
         self._acceptor.listen(listening_sockets(ip, port, receive_bytes=None))
         self._listening, self.address = (ip, port), self._acceptor.address
-        told: dict[str, Any] = {} if self._connection.settings.web.tls_certificate else variables(self._folder)
+        told: dict[str, Any] = {} if self._connection.settings.web.tls_certificate else trusting(self._folder)
         log.info("serving HTTP", address="{}:{}".format(*self.address), trust=told or None)
 
     # -- serving

@@ -19,16 +19,13 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 import httptools
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
-from spalloc_server.config.options import Web
 from spalloc_server.frontends.http.answers import ASGIApp
+from spalloc_server.frontends.http.home import Home, Joining
 from spalloc_server.frontends.http.websocket import WebSocketProtocol
-from spalloc_server.log.defects import DefectLog
 
-__all__ = ["Home", "HttpProtocol"]
+__all__ = ["HttpProtocol"]
 
 MAX_HEADERS = 100
 """Headers of a request. One more is answered with 431."""
@@ -49,63 +46,6 @@ IDLE: Final = "idle"
 HEAD: Final = "head"
 BODY: Final = "body"
 BUSY: Final = "busy"
-
-
-class Home:
-    """What all connections share.
-
-    Args:
-        app: serves requests.
-        web: the settings; may be assigned anew.
-        defects: told what goes wrong that never should.
-    """
-
-    def __init__(self, app: ASGIApp, web: Web, defects: DefectLog) -> None:
-        self.app, self.web, self.defects = app, web, defects
-        self.loop = asyncio.get_running_loop()
-        self.state = ServerState()
-        """What uvicorn's connections share: they themselves, their tasks, and headers of all answers."""
-        self.websockets: set[WebSocketProtocol] = set()
-        self.draining = False
-        """Whether connections are closed after the answers that are under way."""
-        options: dict[str, Any] = {"ws": "none", "lifespan": "off", "interface": "asgi3", "proxy_headers": False}
-        self.config = Config(cast("Any", app), log_config=None, access_log=False, server_header=False, **options)
-        self.config.load()
-
-    @property
-    def connections(self) -> int:
-        """How many there are."""
-        return len(self.state.connections) + len(self.websockets)
-
-
-class _Joining:
-    """A transport that sends what is written in one cycle of the event loop together: an answer's head and its body."""
-
-    __slots__ = ("_loop", "_parts", "direct")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self.direct, self._loop = transport, loop
-        self._parts: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.direct, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._parts:
-            self._loop.call_soon(self.flush)
-        self._parts.append(data)
-
-    def flush(self) -> None:
-        if self._parts:
-            self.direct.write(b"".join(self._parts))
-            self._parts.clear()
-
-    def is_closing(self) -> bool:
-        return self.direct.is_closing()
-
-    def close(self) -> None:
-        self.flush()
-        self.direct.close()
 
 
 class _OffenceError(Exception):
@@ -154,7 +94,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request."""
         super().connection_made(transport)
-        self.transport = cast("asyncio.Transport", _Joining(transport, self.loop))
+        self.transport = cast("asyncio.Transport", Joining(transport, self.loop))
         self._look()
 
     def data_received(self, data: bytes) -> None:
@@ -403,7 +343,7 @@ class HttpProtocol(HttpToolsProtocol):
             lost=self._websocket_lost,
         )
         home.websockets.add(websocket)
-        if (task := websocket.begin(cast("_Joining", self.transport).direct, early)) is not None:
+        if (task := websocket.begin(cast("Joining", self.transport).direct, early)) is not None:
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 

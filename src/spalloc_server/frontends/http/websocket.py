@@ -72,17 +72,7 @@ class WebSocketProtocol(asyncio.Protocol):
         defects: DefectLog,
         lost: Callable[[WebSocketProtocol], None],
     ) -> None:
-        path, _, query = target.partition(b"?")
-        self._scope = {
-            **scope,
-            "type": "websocket",
-            "scheme": "wss" if scope["scheme"] == "https" else "ws",
-            "path": unquote(path.decode("ascii")),
-            "raw_path": path,
-            "query_string": query,
-            "subprotocols": [],
-            "extensions": {"websocket.http.response": {}, "spalloc.pipe": self._pipe},
-        }
+        self._scope = _scope_of_websocket(scope, target, self._pipe)
         headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
         self._request = Request(target.decode("ascii"), headers)
         self._app, self._queued_bytes, self._defects, self._told_lost = app, queued_bytes, defects, lost
@@ -340,3 +330,17 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(seconds, self._transport.abort)
+
+
+def _scope_of_websocket(scope: dict[str, Any], target: bytes, pipe: Callable[[], object]) -> dict[str, Any]:
+    path, _, query = target.partition(b"?")
+    return {
+        **scope,
+        "type": "websocket",
+        "scheme": "wss" if scope["scheme"] == "https" else "ws",
+        "path": unquote(path.decode("ascii")),
+        "raw_path": path,
+        "query_string": query,
+        "subprotocols": [],
+        "extensions": {"websocket.http.response": {}, "spalloc.pipe": pipe},
+    }

@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterable
 
 from spalloc_server.application.api import Application
 from spalloc_server.config.options import Access, Limits
-from spalloc_server.frontends.listener import Listener, is_loopback
+from spalloc_server.errors import ListenError
+from spalloc_server.frontends.listener import Listener, is_loopback, listening_sockets
 from spalloc_server.frontends.v1.connection import Connection, ConnectionState
 from spalloc_server.frontends.v1.context import Backlog, Context
 from spalloc_server.frontends.v1.door import Door
@@ -81,6 +82,25 @@ class Acceptor:
                 "`clients` of `[access]`, or listen at 127.0.0.1 only",
                 address=f"{host}:{port}",
             )
+
+    def bind(self, address: tuple[str, int], present: tuple[str, int]) -> list[socket.socket]:
+        """Return sockets that listen at `address`; raises `ListenError`, and this listens where it did.
+
+        Args:
+            address: (ip, port).
+            present: the same, as it was given where this listens now.
+        """
+        try:
+            return listening_sockets(*address)
+        except ListenError:
+            if not address[1] or address[1] != present[1]:
+                raise
+        self.stop_listening()  # it may be this very server that has the port, say of all addresses
+        try:
+            return listening_sockets(*address)
+        except ListenError:
+            self.listen(listening_sockets(*present))
+            raise
 
     def stop_listening(self) -> None:
         """Accept no more clients; those that are connected stay."""
