@@ -287,8 +287,7 @@ HEADS = [
     b"HEAD http://h/x HTTP/1.0\r\nConnection: close\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
     b"GET /ws HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    + b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    + FRAMES_OF_CLIENT,
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n" + FRAMES_OF_CLIENT,
 ]
 
 

@@ -168,16 +168,6 @@ async def test_one_follows_a_key_from_revision_to_revision(tmp_path: Path) -> No
         assert seen == [100, 101, 102]
 
 
-async def test_where_very_many_jobs_are_waited_for_all_are_subscribed_to(tmp_path: Path) -> None:
-    async with fake_server(tmp_path) as server, connected(server) as connection:
-        waiting = [asyncio.create_task(connection.changed(f"job/{n}", 100, PATIENCE)) for n in range(600)]
-        await until(lambda: any("jobs" in said["command"]["keys"] for said in server.commands("subscribe")))
-        server.change("job/3")
-        assert await waiting[3] == 101
-        connection.stop_waiting()
-        assert sum(await asyncio.gather(*waiting)) == 600 * 100 + 1
-
-
 async def test_settings_are_fetched_again_when_the_server_has_changed(tmp_path: Path) -> None:
     told: list[WebSettings | None] = []
     async with fake_server(tmp_path) as server, connected(server, on_settings=told.append) as connection:

@@ -176,7 +176,7 @@ class Connection:
             again = True
         else:
             again = command.repeatable
-        seconds = HARDWARE_SECONDS if command.at_hardware else None
+        seconds = HARDWARE_SECONDS if command.waits else None
         reply = await self._send(command, behalf, once, again=again, seconds=seconds)
         decode = self._decoders.get(kind)
         if decode is None:
@@ -285,15 +285,15 @@ class Connection:
 
     def _greeted(self, hello: Hello) -> None:
         """The server is there, or another process goes on with the connection."""
-        anew, self.there = not self.there, True
-        if anew:
+        if not self.there:
             log.info("connected to the server", version=hello.version)
+            self.there = True
             self._resend()
         if self._version not in {None, hello.version}:
             self._on_version(hello.version)
         self._version = hello.version
         self._begin(self._fetch_settings())
-        self._watching.renew(anew=anew)
+        self._watching.renew()
 
     def _resend(self) -> None:
         """Send what has no answer yet, in its order, and be done with what may not be sent twice."""

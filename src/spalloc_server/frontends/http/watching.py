@@ -2,8 +2,7 @@
 
 Theory of operation. All who wait for one key share one subscription. The server says that a key has changed, not to
 what; its revision is fetched by subscribing again. Who waits is woken, `WOKEN` at a time: ten thousand at once would
-hold up all other requests. Where very many jobs are waited for, all are subscribed to. A key that nobody has looked at
-for a while is forgotten.
+hold up all other requests. A key that nobody has looked at for a while is forgotten.
 """
 
 from __future__ import annotations
@@ -17,16 +16,13 @@ from typing import Any
 import msgspec
 
 from spalloc_server.frontends.http.asking import RefusedError, ServerAwayError
-from spalloc_server.frontends.local_api import Subscribe, Unsubscribe
+from spalloc_server.frontends.local_api import MAX_KEYS, Subscribe, Unsubscribe
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["Watching"]
 
 WOKEN = 16
 """Requests that a change wakes in one cycle of the event loop, so that others have their turn."""
-
-MANY_KEYS = 500
-"""Jobs that are subscribed to by number; where more are waited for, all jobs are subscribed to instead."""
 
 FORGET_SECONDS = 10.0
 """For so long after the last look at it a key stays subscribed to, because clients that poll come back."""
@@ -62,8 +58,6 @@ class Watching:
         self._ask, self._begin = ask, begin
         self._loop = asyncio.get_running_loop()
         self._keys: dict[str, _Watched] = {}
-        self._all_jobs = False
-        """Whether the server tells of all jobs."""
         self._to_wake: deque[asyncio.Future[None]] = deque()
         self._closed = False
 
@@ -92,10 +86,8 @@ class Watching:
                 stale.add(plural)
         self._look_again(stale)
 
-    def renew(self, *, anew: bool) -> None:
-        """Everything may have changed; with `anew`, this is a connection without subscriptions."""
-        if anew:
-            self._all_jobs = False
+    def renew(self) -> None:
+        """Everything may have changed, and the server may know of no subscriptions."""
         self._look_again(self._keys)
 
     def close(self) -> None:
@@ -115,8 +107,8 @@ class Watching:
             for key in old:
                 del self._keys[key]
             with suppress(ServerAwayError, RefusedError):
-                for begin in range(0, len(old), MANY_KEYS):
-                    await self._ask(Unsubscribe(keys=old[begin : begin + MANY_KEYS]))
+                for begin in range(0, len(old), MAX_KEYS):
+                    await self._ask(Unsubscribe(keys=old[begin : begin + MAX_KEYS]))
 
     async def _wait(self, watched: _Watched, deadline: float) -> None:
         waiter = self._loop.create_future()
@@ -136,17 +128,13 @@ class Watching:
             watched.revision = None
             if watched.waiters:
                 waited_for.append(key)
-        for begin in range(0, len(waited_for), MANY_KEYS):
-            self._begin(self._subscribe(waited_for[begin : begin + MANY_KEYS]))
+        for begin in range(0, len(waited_for), MAX_KEYS):
+            self._begin(self._subscribe(waited_for[begin : begin + MAX_KEYS]))
 
     async def _subscribe(self, keys: list[str]) -> None:
         """Subscribe to keys, and fetch their revisions; who waits for them is woken."""
-        wanted = keys
-        if not self._all_jobs and sum(key.startswith("job/") for key in self._keys) > MANY_KEYS:
-            wanted = ["jobs", *keys]
-        self._all_jobs = self._all_jobs or "jobs" in wanted
         try:
-            revisions = _revisions_in(await self._ask(Subscribe(keys=wanted)))
+            revisions = _revisions_in(await self._ask(Subscribe(keys=keys)))
         except (ServerAwayError, RefusedError) as exc:  # where it is away, this is done again when it is back
             log.warning("the server does not tell of changes", keys=keys[:10], reason=str(exc))
             return
