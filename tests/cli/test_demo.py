@@ -10,6 +10,8 @@ import socket
 import struct
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,7 +36,8 @@ def test_the_million_core_machine_comes_with_the_package() -> None:
 
 def test_what_it_says_first_fits_into_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     for port in (DEFAULT_PORT, 65535):
-        _introduce(load(MILLION_CORE), port, Path("/tmp/spalloc-demo-12345678/state.db"), 2.5)
+        state = Path("/tmp/spalloc-demo-12345678/state.db")
+        _introduce(load(MILLION_CORE), port, state, 2.5, "http://127.0.0.1:65535/spalloc/")
     lines = capsys.readouterr().out.splitlines()
     assert sum("# draw the machine" in line for line in lines) == 2
     assert [line for line in lines if len(line) > 80] == []
@@ -73,6 +76,21 @@ def test_users_come_and_go_until_ctrl_c(config: Path, tmp_path: Path) -> None:
     assert (process.returncode, errors) == (0, "")
     assert seconds < 2 * demo_parts.STOP_SECONDS  # none had to be killed, one after the other
     assert state.exists()
+
+
+def test_the_demos_own_machine_is_served_by_http_and_ends_with_it() -> None:
+    with running("spalloc-admin", "demo", "--port", 0, "--quiet-users") as process:
+        assert process.stdout is not None
+        found = next(filter(None, (re.match("or by HTTP and REST, at (.*)/spalloc/", each) for each in process.stdout)))
+        url = found[1]
+        with urllib.request.urlopen(f"{url}/readyz", timeout=STOP_SECONDS) as answer:
+            assert answer.read() == b"ok"
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=STOP_SECONDS)
+    assert output.endswith("stopped\n")
+    assert (process.returncode, errors) == (0, "")
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{url}/healthz", timeout=STOP_SECONDS)
 
 
 def test_once_says_why_a_job_cannot_be_had(config: Path) -> None:

@@ -5,7 +5,8 @@ The hardware is one process and the server another, so the hardware outlives a s
 starts both, starts the server again where it ends by itself, and shows what happens as a client sees it. The server
 drives the hardware over UDP, and everybody reaches the server over TCP, the imaginary users too: networks that are
 simulated now and then, each through a connection of its own. `demo --once` looks at the hardware as a driver would:
-which boards are on, and which links they stop.
+which boards are on, and which links they stop. The demo's own machine is served by HTTP, too, where the extra `web` is
+installed: by a front process, a third part.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from spalloc_server.cli import output, process
 from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.demo_parts import Part
 from spalloc_server.cli.demo_view import show
+from spalloc_server.config.extras import require_web
 from spalloc_server.config.load import load
 from spalloc_server.config.settings import DEFAULT_PORT, Configuration
 from spalloc_server.controller import JobState
@@ -54,6 +56,8 @@ MOST_DEMOS: Final = 99
 """On one computer at a time."""
 FIRST_NETWORK: Final = '"127.1.0.0"'
 """The `base_ip` of the demo's own machine, as its config file has it."""
+HTTP_PORT: Final = 8080
+"""Where it serves HTTP, if nobody else does."""
 COLUMNS: Final = 80
 """Of the terminal that it speaks to."""
 
@@ -108,7 +112,7 @@ async def _demo(
     process.on_stop_signals(stopping.set)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="spalloc-demo-")))
-        config = _beside_other_demos(config, folder)
+        config = _serving_http(_beside_other_demos(config, folder), folder, once=once)
         configuration = load(config)
         if not configuration.machines:
             raise ConfigurationError(f"{config}: has no machines to simulate")
@@ -120,8 +124,14 @@ async def _demo(
             await part.begin()
         await hardware.ready()
         port = int(await server.ready())
-        _introduce(configuration, port, state, time.monotonic() - started)
-        life = [_keep_serving(parts, config, state, port), _watch(hardware, stopping)]
+        life = [_keep_serving(parts, config, state, port), _watch(hardware, "the simulated hardware", stopping)]
+        url = None
+        if configuration.web is not None and not configuration.web.start:
+            parts.insert(0, web := _front(state))
+            await web.begin()
+            url = f"http://{await web.ready()}/spalloc/"
+            life.append(_watch(web, "what serves HTTP", stopping))
+        _introduce(configuration, port, state, time.monotonic() - started, url)
         if once:
             life.append(_take_one_job_through(port, configuration, stopping))
         else:
@@ -141,9 +151,38 @@ def _beside_other_demos(config: Path, folder: Path) -> Path:
     if network == 1 or FIRST_NETWORK not in text:
         return config
     copy = folder / config.name
-    table = json.dumps(str(config.with_name("spinner-1200.csv")))
-    copy.write_text(text.replace(FIRST_NETWORK, f'"127.{network}.0.0"').replace('"spinner-1200.csv"', table))
+    copy.write_text(text.replace(FIRST_NETWORK, f'"127.{network}.0.0"').replace('"spinner-1200.csv"', _wiring()))
     return copy
+
+
+def _serving_http(config: Path, folder: Path, *, once: bool) -> Path:
+    """A copy of the config file of the demo's own machine that has HTTP, too; else the file as it is."""
+    if config.name != MILLION_CORE.name or config.parent not in {MILLION_CORE.parent, folder} or once:
+        return config
+    try:
+        require_web()
+    except ConfigurationError:
+        return config
+    text = config.read_text(encoding="utf-8").replace('"spinner-1200.csv"', _wiring())
+    copy = folder / config.name
+    copy.write_text(f'{text}\n[web]\nip = "{HOST}"\nport = {_free_port(HTTP_PORT)}\nstart = false\n')
+    return copy
+
+
+def _wiring() -> str:
+    """The table of where the boards of the demo's own machine are, as TOML names it from anywhere."""
+    return json.dumps(str(MILLION_CORE.with_name("spinner-1200.csv")))
+
+
+def _free_port(wanted: int) -> int:
+    """Return a TCP port that nobody listens at, `wanted` if it is one."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind((HOST, wanted))
+        except OSError:
+            one.bind((HOST, 0))
+        return int(one.getsockname()[1])
 
 
 def _is_free(host: str) -> bool:
@@ -183,6 +222,16 @@ def _server(config: Path, port: int, state: Path) -> Part:
     return Part("spalloc_server", *arguments, says_ready=port_of)
 
 
+def _front(state: Path) -> Part:
+    """What serves HTTP, which says where when it does."""
+
+    def address_of(line: str) -> str | None:
+        address = re.search(r'"address": ?"([^"]*)"', line)
+        return address[1] if address and re.search(r'"event": ?"serving HTTP"', line) else None
+
+    return Part("spalloc_server.cli.web", "--state", state, "--log-format", "json", says_ready=address_of)
+
+
 async def _keep_serving(parts: list[Part], config: Path, state: Path, port: int) -> None:
     """Start the server, the last of the parts, again whenever it ends by itself: its jobs and their boards go on."""
     while True:
@@ -193,14 +242,14 @@ async def _keep_serving(parts: list[Part], config: Path, state: Path, port: int)
         await parts[-1].ready()
 
 
-async def _watch(hardware: Part, stopping: asyncio.Event) -> None:
-    """End the demo where the hardware ends."""
-    how = await hardware.ended()
-    process.say(f"the simulated hardware {how}: the demo ends")
+async def _watch(part: Part, name: str, stopping: asyncio.Event) -> None:
+    """End the demo where a part ends that is not started again."""
+    how = await part.ended()
+    process.say(f"{name} {how}: the demo ends")
     stopping.set()
 
 
-def _introduce(configuration: Configuration, port: int, state: Path, seconds: float) -> None:
+def _introduce(configuration: Configuration, port: int, state: Path, seconds: float, url: str | None = None) -> None:
     """Tell how to reach it, in lines of 80 columns at most where the names are not longer than usual."""
     at = f"--hostname {HOST}" + (f" --port {port}" if port != DEFAULT_PORT else "")
     machines = configuration.machines
@@ -230,6 +279,7 @@ def _introduce(configuration: Configuration, port: int, state: Path, seconds: fl
         f"    spalloc_server = {HOST}",
         f"    spalloc_port = {port}",
         "    spalloc_user = you",
+        *(() if url is None else (f"or by HTTP and REST, at {url}",)),
         "or look after it as an operator, with spalloc-admin and this --state:",
         f"    spalloc-admin status --state {shlex.quote(str(state))}",
     ):
