@@ -38,6 +38,7 @@ TABLE = {
     "where is": "look R",
     "report problem": "use c",
     "status": "look tR",
+    "figures": "authenticate tR",
     "machines": "look tR",
     "boards": "look tR",
     "jobs": "look tR",

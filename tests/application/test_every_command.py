@@ -73,6 +73,7 @@ EXAMPLES = [
     Example(commands.WhereIs(place={"machine": "m", "x": 1, "y": 1, "z": 2}), lambda it: it["physical"] == [0, 0, 11]),
     Example(commands.ReportProblem(board_address="spinn-m-1-1-2", description="dead"), _null, ("boards",)),
     Example(commands.Status(), lambda it: it["jobs"] == {"ready": 1}),
+    Example(commands.Figures(), lambda it: it["jobs"] == {"ready": 1}),
     Example(commands.Machines(), lambda it: [machine["name"] for machine in it] == ["m", "n"]),
     Example(commands.Boards(bad=True), lambda it: {board["machine"] for board in it} == {"n"}),
     Example(commands.Jobs(), lambda it: [job["owner"] for job in it] == ["ann"]),

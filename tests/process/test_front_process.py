@@ -44,6 +44,34 @@ async def test_it_waits_for_a_server_that_is_not_there_yet(tmp_path: Path) -> No
         assert (await client.get("/readyz"))[0] == 503
 
 
+async def test_it_tells_figures_of_the_server_and_of_itself(tmp_path: Path) -> None:
+    async with fronts(tmp_path) as it:
+        machine = {"name": 'm"1', "boards": {"free": 3, "in use": 2}, "out_of_service": 1}
+        it.server.answers["figures"] = lambda _: {
+            "jobs": {"queued": 4, "ready": 1},
+            "machines": [machine],
+            "connections": 7,
+            "defects": 0,
+            "started_at": 1.5e9,
+        }
+        await it.start()
+        client = await it.client()
+        status, told = await client.get("/metrics")
+        lines = told.decode().splitlines()
+        assert status == 200
+        for line in (
+            "spalloc_up 1.0",
+            "spalloc_web_connections 1.0",
+            'spalloc_jobs{state="queued"} 4.0',
+            'spalloc_boards{machine="m\\"1",state="in use"} 2.0',
+            'spalloc_boards_out_of_service{machine="m\\"1"} 1.0',
+        ):
+            assert line in lines
+        assert any(line.startswith("spalloc_web_lag_seconds ") for line in lines)
+        assert (await client.get("/metrics"))[0] == 200
+        assert len(it.server.commands("figures")) == 1
+
+
 async def test_told_to_stop_it_ends_soon_whatever_clients_do(tmp_path: Path) -> None:
     async with fronts(tmp_path) as it:
         process = await it.start()

@@ -137,6 +137,7 @@ class Application:
         self._configuration = Configuration()
         self._own: Mapping[type[Command], Callable[[Any], Any]] = {
             commands.Status: lambda _: self._status(),
+            commands.Figures: lambda _: self._status(),
             own_job_commands.OwnJobDetails: self._job_details,
             own_job_commands.MachineDetailsOf: self._machine_details,
             commands.TellWebSettings: lambda _: self._web_settings(),

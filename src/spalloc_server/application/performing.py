@@ -164,7 +164,7 @@ PERFORM: Mapping[type[commands.Command], Callable[[Controller, Caller, Any], Any
     commands.EmergencyStop: lambda core, caller, c: core.emergency_stop(reason=c.reason, by=caller.shown),
     commands.Resume: lambda core, *_: core.resume(),
 }
-"""All but `Status`, which tells more than the core knows, and what waits for hardware."""
+"""All but `Status` and `Figures`, which tell more than the core knows, and what waits for hardware."""
 
 
 class AtHardware:

@@ -1,9 +1,8 @@
 """What is answered without asking who asks: whether this process and the server live, figures, and the certificate.
 
-Theory of operation. `/healthz` says that this process answers; `/readyz`, that the server does, too. `/metrics` is for
-Prometheus, in a registry of its own; who scrapes it faster than once in `KEPT_SECONDS` gets the figures of before.
-`/spalloc/ca.pem` is the certificate authority that clients are to trust. It is no secret, but who fetches it without
-TLS, or before trusting it, should compare it with the file itself.
+Theory of operation. `/healthz` says that this process answers; `/readyz`, that the server does, too. For `/metrics` see
+`metrics`. `/spalloc/ca.pem` is the certificate authority that clients are to trust. It is no secret, but who fetches it
+without TLS, or before trusting it, should compare it with the file itself.
 """
 
 from __future__ import annotations
@@ -27,13 +26,15 @@ class Health:
     Args:
         connection: to the server.
         folder: of its certificates.
+        metrics: answers with figures.
     """
 
-    def __init__(self, connection: Connection, folder: Path) -> None:
+    def __init__(self, connection: Connection, folder: Path, metrics: ASGIApp) -> None:
         self._connection, self._folder = connection, folder
         self.paths: Mapping[str, ASGIApp] = {
             "/healthz": text(200, "ok"),
             "/readyz": self._ready,
+            "/metrics": metrics,
             "/spalloc/ca.pem": self._authority,
         }
         """What is answered at which path."""

@@ -28,6 +28,7 @@ from spalloc_server.frontends.http.connection import Connection
 from spalloc_server.frontends.http.health import Health
 from spalloc_server.frontends.http.home import Home
 from spalloc_server.frontends.http.listener import Acceptor
+from spalloc_server.frontends.http.metrics import Metrics, OwnFigures
 from spalloc_server.frontends.http.replacement import Drained, Predecessor, replace
 from spalloc_server.frontends.http.websocket import RESTART
 from spalloc_server.frontends.listener import listening_sockets
@@ -71,6 +72,8 @@ class Front:
         """(ip, port) as the settings have it."""
         self._replacing: asyncio.Task[None] | None = None
         self._replaced = asyncio.Event()
+        self._lag = 0.0
+        """The most seconds by which the event loop was late, since somebody looked."""
         self.address = ("", 0)
         """(address, port) where it listens."""
 
@@ -95,7 +98,7 @@ class Front:
             connection.start()
             if not await self._first_settings():
                 return
-            health = Health(connection, self._folder)
+            health = Health(connection, self._folder, Metrics(connection, self._figures))
             app = make_app(connection, defects=self._defects, own=health.paths)
             self._home = Home(app, connection.settings.web, self._defects)
             self._acceptor = Acceptor(self._home, health.only_encrypted)
@@ -191,11 +194,18 @@ class Front:
             task.cancel()
 
     async def _tell_time(self) -> None:
-        """Keep the date that answers have."""
+        """Keep the date that answers have, and look by how much the event loop is late."""
         while True:
             date = (b"date", formatdate(time.time(), usegmt=True).encode())
             self._home.state.default_headers = [date]
-            await asyncio.sleep(1.0 - time.time() % 1.0)
+            seconds = 1.0 - time.time() % 1.0
+            due = self._loop.time() + seconds
+            await asyncio.sleep(seconds)
+            self._lag = max(self._lag, self._loop.time() - due)
+
+    def _figures(self) -> OwnFigures:
+        lag, self._lag = self._lag, 0.0
+        return OwnFigures(self._acceptor.counted, len(self._home.websockets), lag, self._defects.count)
 
     async def _follow_settings(self) -> None:
         """Apply the settings whenever they may have changed, and look after the certificate."""
