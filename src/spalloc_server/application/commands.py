@@ -51,6 +51,7 @@ from spalloc_server.application.command_kinds import (
     Use,
     Whole,
 )
+from spalloc_server.application.front_commands import Figures
 from spalloc_server.application.own_job_commands import OwnJobCommand
 from spalloc_server.application.web_settings import TellWebSettings
 from spalloc_server.config.definitions import names_in
@@ -61,7 +62,16 @@ __all__ = ["SERVER", "AnyCommand", "Command", "Key", "Kind", "Look", "Name", "Of
 __all__ += ["Blacklist", "BoardAtPosition", "BoardPosition", "Boards", "ChangeAccount", "CheckPassword"]
 __all__ += ["CheckSession", "CheckToken", "CreateAccount", "CreateJob", "CreateToken", "DeleteAccount", "DescribeJob"]
 __all__ += ["DestroyJob", "DisableBoard", "DisableFrame", "Drain", "EmergencyStop", "EnableBoard", "EnableFrame"]
-__all__ += ["Figures", "GetJobMachineInfo", "GetJobState", "ImportMachines", "JobRevisions", "Jobs", "KeepAlive", "Kill"]
+__all__ += [
+    "Figures",
+    "GetJobMachineInfo",
+    "GetJobState",
+    "ImportMachines",
+    "JobRevisions",
+    "Jobs",
+    "KeepAlive",
+    "Kill",
+]
 __all__ += ["ListAccounts", "ListJobs", "ListMachines", "ListTokens", "LogIn", "LogInWithToken", "LogOut", "Machines"]
 __all__ += ["PowerCycle", "PowerOffJob", "PowerOnJob", "RemoveMachine", "ReportProblem", "Resume", "RevokeToken"]
 __all__ += ["SetBlacklist", "ShowAccount", "ShowJob", "SigningKeys", "Status", "TellWebSettings", "Temperatures"]
@@ -162,16 +172,6 @@ class ReportProblem(Use, frozen=True, tag="report problem"):
 
 class Status(LongLook, frozen=True, tag="status"):
     """How is everything? `views.ServerView`."""
-
-
-class Figures(Command, frozen=True, tag="figures"):
-    """`views.ServerView`, for front processes, which show its figures to Prometheus."""
-
-    permission = Permission.AUTHENTICATE
-    changes = False
-    repeatable = True
-    audited = False
-    takes_long = True
 
 
 class Machines(LongLook, frozen=True, tag="machines"):
