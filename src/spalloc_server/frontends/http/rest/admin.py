@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, TypeAlias
 
 from litestar import Router, get, put
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from spalloc_server.application import commands
 from spalloc_server.application.caller import Permission
@@ -21,8 +21,8 @@ from spalloc_server.frontends.http.rest.requests import Refusal, RestRequest
 
 __all__ = ["ADMIN"]
 
-Number: TypeAlias = Annotated[int | None, Parameter(ge=0, le=MAX_NUMBER)]
-Text: TypeAlias = Annotated[str | None, Parameter(max_length=256)]
+Number: TypeAlias = Annotated[int | None, QueryParameter(ge=0, le=MAX_NUMBER)]
+Text: TypeAlias = Annotated[str | None, QueryParameter(max_length=256)]
 
 
 @get("/", responses=REFUSED, summary="Where to go on")

@@ -11,7 +11,7 @@ from typing import Annotated, TypeAlias
 from urllib.parse import parse_qsl
 
 from litestar import Response, Router, delete, get, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from spalloc_server.application.caller import Permission
 from spalloc_server.frontends.http.rest.jobs import JobId, number_of
@@ -24,9 +24,9 @@ ADDRESSES = 2**32
 FILTERS = 16
 """Diagnostic filters of a router."""
 
-Coordinate: TypeAlias = Annotated[int, Parameter(ge=0, le=255)]
-Address: TypeAlias = Annotated[int, Parameter(ge=0, lt=ADDRESSES)]
-Size: TypeAlias = Annotated[int, Parameter(ge=0, le=ADDRESSES)]
+Coordinate: TypeAlias = Annotated[int, QueryParameter(ge=0, le=255)]
+Address: TypeAlias = Annotated[int, QueryParameter(ge=0, lt=ADDRESSES)]
+Size: TypeAlias = Annotated[int, QueryParameter(ge=0, le=ADDRESSES)]
 
 BYTES = "application/octet-stream"
 

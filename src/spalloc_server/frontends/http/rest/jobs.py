@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlencode
 
 from litestar import Response, Router, delete, get, post, put
-from litestar.params import Parameter
+from litestar.params import FromQuery, JSONBody, PathParameter, QueryParameter
 
 from spalloc_server.application import commands
 from spalloc_server.application.caller import Permission
@@ -47,8 +47,8 @@ __all__ = ["JOB", "JOBS", "JobId", "number_of"]
 PAGE = 200
 """Jobs that one page of the list has at most."""
 
-JobId: TypeAlias = Annotated[str, Parameter(pattern=r"^[0-9]{1,15}$", description="Number of the job")]
-Number: TypeAlias = Annotated[int, Parameter(ge=0, le=MAX_NUMBER)]
+JobId: TypeAlias = Annotated[str, PathParameter(pattern=r"^[0-9]{1,15}$", description="Number of the job")]
+Number: TypeAlias = Annotated[int, QueryParameter(ge=0, le=MAX_NUMBER)]
 
 
 def number_of(job_id: str) -> int:
@@ -59,10 +59,10 @@ def number_of(job_id: str) -> int:
 @get("/", opt={"permission": Permission.LOOK}, responses=REFUSED, summary="Jobs, the newest first, in pages")
 async def list_jobs(
     request: RestRequest,
-    wait: bool = False,
-    deleted: bool = False,
-    limit: Annotated[int, Parameter(schema_extra={"minimum": 1, "maximum": PAGE})] = 100,
-    start: Annotated[int, Parameter(schema_extra={"minimum": 0})] = 0,
+    wait: FromQuery[bool] = False,
+    deleted: FromQuery[bool] = False,
+    limit: Annotated[int, QueryParameter(schema_extra={"minimum": 1, "maximum": PAGE})] = 100,
+    start: Annotated[int, QueryParameter(schema_extra={"minimum": 0})] = 0,
 ) -> Response[JobsAnswer]:
     """List jobs; with `wait`, after any has changed; with `deleted`, also those that ended a while ago."""
     _check_page(limit, start)
@@ -85,7 +85,7 @@ async def list_jobs(
     summary="Create a job",
     status_code=201,
 )
-async def create_job(request: RestRequest, data: CreateBody) -> Response[CreateAnswer]:
+async def create_job(request: RestRequest, data: JSONBody[CreateBody]) -> Response[CreateAnswer]:
     """Create a job; one that no machine can serve is refused."""
     job_id = await request.ask(await command_for(request, data), int)
     job = await request.ask(OwnJobDetails(job_id=job_id), JobDetails)
@@ -112,7 +112,7 @@ def _page(request: RestRequest, start: int) -> str:
 
 
 @get("/", responses=REFUSED | ABSENT, summary="What the job is doing; with wait, after that has changed")
-async def show_job(request: RestRequest, job_id: JobId, wait: bool = False) -> JobStateAnswer:
+async def show_job(request: RestRequest, job_id: JobId, wait: FromQuery[bool] = False) -> JobStateAnswer:
     """Tell a job's state. One that is over is told at once. This does not keep it alive."""
     states, base = request.app.state.states, request.scope["state"][BASE]
     answer: JobStateAnswer = await states.of(request.caller, number_of(job_id), request.receive, base, wait=wait)
@@ -120,7 +120,7 @@ async def show_job(request: RestRequest, job_id: JobId, wait: bool = False) -> J
 
 
 @delete("/", responses=REFUSED | ABSENT, summary="End the job")
-async def destroy(request: RestRequest, job_id: JobId, reason: str = "") -> None:
+async def destroy(request: RestRequest, job_id: JobId, reason: FromQuery[str] = "") -> None:
     """End a job. One that is over stays as it is."""
     await request.ask(commands.DestroyJob(job_id=number_of(job_id), reason=reason or None), type(None))
 
@@ -169,13 +169,13 @@ async def show_power(request: RestRequest, job_id: JobId) -> Response[PowerMessa
 
 
 @post("/machine/power", responses=REFUSED | ABSENT | NOTHING | BODY, status_code=202, summary="Switch the boards")
-async def switch(request: RestRequest, job_id: JobId, data: PowerMessage) -> Plain:
+async def switch(request: RestRequest, job_id: JobId, data: JSONBody[PowerMessage]) -> Plain:
     """Begin to switch a job's boards on or off; 204 while it has none."""
     return await _switch(request, job_id, data.power)
 
 
 @put("/power", responses=REFUSED | ABSENT | NOTHING | BODY, status_code=202, summary="Switch the boards")
-async def switch_by_put(request: RestRequest, job_id: JobId, data: PowerMessage) -> Plain:
+async def switch_by_put(request: RestRequest, job_id: JobId, data: JSONBody[PowerMessage]) -> Plain:
     """Do as `POST machine/power`: the Java client asks so."""
     return await _switch(request, job_id, data.power)
 
@@ -189,7 +189,7 @@ async def find_chip(request: RestRequest, job_id: JobId, x: Number = 0, y: Numbe
 
 
 @post("/report-issue", responses=REFUSED | ABSENT | BODY, status_code=200, summary="Report boards of the job")
-async def report_issue(request: RestRequest, job_id: JobId, data: IssueBody) -> IssueAnswer:
+async def report_issue(request: RestRequest, job_id: JobId, data: JSONBody[IssueBody]) -> IssueAnswer:
     """Say that boards do not work."""
     return IssueAnswer(action=await report(request, number_of(job_id), data))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, TypeAlias
 
 from litestar import Router, get
-from litestar.params import Parameter
+from litestar.params import FromQuery, PathParameter, QueryParameter
 
 from spalloc_server.application.caller import Permission
 from spalloc_server.application.own_job_commands import (
@@ -30,7 +30,8 @@ from spalloc_server.frontends.http.rest.requests import Refusal, RestRequest
 
 __all__ = ["MACHINES", "where_is"]
 
-Number: TypeAlias = Annotated[int, Parameter(ge=0, le=MAX_NUMBER)]
+Name: TypeAlias = Annotated[str, PathParameter()]
+Number: TypeAlias = Annotated[int, QueryParameter(ge=0, le=MAX_NUMBER)]
 
 _DIRECTIONS: Any = ("SE", "E", "N", "NW", "W", "S")
 """The Java server's names of `links.Links`."""
@@ -58,7 +59,7 @@ async def list_machines(request: RestRequest) -> MachinesAnswer:
 
 
 @get("/{name:str}", responses=REFUSED | ABSENT, summary="A machine; with wait, after it has changed")
-async def show_machine(request: RestRequest, name: str, wait: bool = False) -> MachineAnswer:
+async def show_machine(request: RestRequest, name: Name, wait: FromQuery[bool] = False) -> MachineAnswer:
     """Describe a machine."""
     ask = MachineDetailsOf(name=name)
     (machine,) = await request.ask(ask, list[MachineDetails])
@@ -81,27 +82,27 @@ async def show_machine(request: RestRequest, name: str, wait: bool = False) -> M
 
 
 @get("/{name:str}/logical-board", responses=REFUSED | ABSENT, summary="The board (x, y, z)")
-async def find_board(request: RestRequest, name: str, x: Number = 0, y: Number = 0, z: Number = 0) -> WhereIsAnswer:
+async def find_board(request: RestRequest, name: Name, x: Number = 0, y: Number = 0, z: Number = 0) -> WhereIsAnswer:
     """Find a board."""
     return await _find(request, FindBoard(machine=name, board=[x, y, z]))
 
 
 @get("/{name:str}/physical-board", responses=REFUSED | ABSENT, summary="The board (cabinet, frame, board)")
 async def find_place(
-    request: RestRequest, name: str, cabinet: Number = 0, frame: Number = 0, board: Number = 0
+    request: RestRequest, name: Name, cabinet: Number = 0, frame: Number = 0, board: Number = 0
 ) -> WhereIsAnswer:
     """Find a board."""
     return await _find(request, FindBoard(machine=name, place=[cabinet, frame, board]))
 
 
 @get("/{name:str}/chip", responses=REFUSED | ABSENT, summary="The board that has the machine's chip (x, y)")
-async def find_chip(request: RestRequest, name: str, x: Number = 0, y: Number = 0) -> WhereIsAnswer:
+async def find_chip(request: RestRequest, name: Name, x: Number = 0, y: Number = 0) -> WhereIsAnswer:
     """Find a chip."""
     return await _find(request, FindBoard(machine=name, chip=[x, y]))
 
 
 @get("/{name:str}/board-ip", responses=REFUSED | ABSENT, summary="The board of this address")
-async def find_address(request: RestRequest, name: str, address: str) -> WhereIsAnswer:
+async def find_address(request: RestRequest, name: Name, address: FromQuery[str]) -> WhereIsAnswer:
     """Find a board."""
     return await _find(request, FindBoard(machine=name, address=address))
 

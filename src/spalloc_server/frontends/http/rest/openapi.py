@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import Litestar
@@ -70,11 +70,20 @@ class BytesBody(Operation):
         )
 
 
+NO_BODY: Final = {"application/json": {"schema": {}}}
+"""What the framework says of an answer of which it knows nothing: it has no body."""
+
+
 def _document(app: Litestar, version: str) -> dict[str, Any]:
     """Return the OpenAPI document."""
     document = app.openapi_schema.to_schema()
     kinds = [kind for name in messages.__all__ if isinstance(kind := getattr(messages, name), msgspec.StructMeta)]
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for answer in operation["responses"].values():
+                if answer.get("content") == NO_BODY:
+                    del answer["content"]
     document["info"] = {"title": "spalloc_server", "version": version}
     document["servers"] = [{"url": "/spalloc/srv/spalloc"}]
     document["components"] = {

@@ -23,7 +23,7 @@ from litestar.handlers import BaseRouteHandler
 
 from spalloc_server.application.caller import Permission, permissions_of
 from spalloc_server.application.command_kinds import Command
-from spalloc_server.frontends.http.answers import UNAUTHORIZED, Answer, refusal, text
+from spalloc_server.frontends.http.answers import UNAUTHORIZED, Answer, Receive, Scope, Send, refusal, text
 from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError, WebCaller, WebSettings
 from spalloc_server.log.logger import get_logger
 
@@ -189,8 +189,12 @@ class Plain(Response[Any]):
         self._answer = answer
 
     def to_asgi_response(self, *_: Any, **__: Any) -> Any:
-        """Return the answer, which the framework calls."""
-        return self._answer
+        """Return the answer, as an application that the framework calls by names of parameters."""
+
+        async def give(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._answer(scope, receive, send)
+
+        return give
 
 
 def empty(status: int) -> Plain:

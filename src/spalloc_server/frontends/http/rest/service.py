@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any
 
 from litestar import Router, get, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from spalloc_server.application import commands
 from spalloc_server.application.caller import Permission
@@ -41,7 +41,7 @@ async def root(request: RestRequest) -> RootAnswer:
     status_code=204,
     summary="Switch everything off",
 )
-async def stop(request: RestRequest, reason: Annotated[str, Parameter(max_length=1000)] = "by HTTP") -> None:
+async def stop(request: RestRequest, reason: Annotated[str, QueryParameter(max_length=1000)] = "by HTTP") -> None:
     """End all jobs, switch all boards off, and start nothing until an operator resumes."""
     await request.ask(commands.EmergencyStop(reason=reason if reason.strip() else "by HTTP"), Any)
 
