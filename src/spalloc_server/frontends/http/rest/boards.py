@@ -38,6 +38,8 @@ async def read(
     """Read memory; chip (255, 255) is the job's first Ethernet chip."""
     if size > (most := request.asking.settings.web.body_bytes):
         raise Refusal(400, f"size must be at most {most}")
+    if address + size > ADDRESSES:
+        raise Refusal(400, "size is more than the memory from this address on")
     behalf, boards = request.caller.behalf, request.app.state.boards
     return Response(await boards.read(behalf, number_of(job_id), x, y, address, size), media_type=BYTES)
 

@@ -70,7 +70,7 @@ class BytesBody(Operation):
         )
 
 
-NO_BODY: Final = {"application/json": {"schema": {}}}
+NO_BODY: Final[dict[str, Any]] = {"application/json": {"schema": {}}}
 """What the framework says of an answer of which it knows nothing: it has no body."""
 
 

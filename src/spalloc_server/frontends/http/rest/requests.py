@@ -155,6 +155,8 @@ def told(error: Exception, absent: str | None = None) -> Answer:
     if isinstance(error, RefusedError):
         if error.kind == "forbidden":
             return text(403, FORBIDDEN)
+        if error.kind == "no-boards":
+            return text(409, str(error))
         return text(404, absent) if error.kind == "no-such" and absent else refusal(error)
     if isinstance(error, NotAuthorizedException):
         return UNAUTHORIZED
@@ -173,6 +175,8 @@ def _of_framework(error: HTTPException) -> Answer:
         if any(each.get("source") == ParamType.PATH for each in error.extra):
             return text(404, NO_SUCH_JOB)
         said = "; ".join(f"{each.get('key', '?')}: {each['message']}" for each in error.extra)
+        if any(each.get("source") == "body" for each in error.extra):
+            said = "the body is empty; it must be JSON"
     headers = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
     return text(status, said, *headers)
 
