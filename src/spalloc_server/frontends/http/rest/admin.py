@@ -68,7 +68,8 @@ async def set_board(
     address: Text = None,
 ) -> str:
     """Do as the body says, which is `true` or `false`, and answer what the board is now."""
-    said = (await request.typed_body("text/plain")).strip().lower()
+    request.check_type("text/plain")
+    said = (await request.body()).strip().lower()
     if said not in {b"true", b"false"}:
         raise Refusal(400, "the body must be true or false")
     view = await _board(request, machine, [x, y, z], [cabinet, frame, board], address)

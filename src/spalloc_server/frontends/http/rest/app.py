@@ -19,7 +19,7 @@ from litestar.openapi import OpenAPIConfig
 
 from spalloc_server.frontends.http.answers import ASGIApp, Message, Receive, Scope, Send, text
 from spalloc_server.frontends.http.asking import Asking, WebSettings
-from spalloc_server.frontends.http.rest.access import BoardAccess
+from spalloc_server.frontends.http.boards.memory import BoardAccess
 from spalloc_server.frontends.http.rest.admin import ADMIN
 from spalloc_server.frontends.http.rest.boards import BOARDS
 from spalloc_server.frontends.http.rest.jobs import JOB, JOBS

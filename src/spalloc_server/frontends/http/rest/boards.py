@@ -1,47 +1,66 @@
-"""What goes straight to a job's boards: memory, and routers.
+"""What goes straight to a job's boards: memory, fast or by commands, and routers.
 
-Theory of operation. The server says whose the boards are; the bytes do not pass through it (`http.boards`). None of
-this keeps the job alive, as with the Java server.
+Theory of operation. The server says whose the boards are, and the bytes do not pass through it (`http.boards`). They
+are not gathered here either: what is read is sent on in pieces, and what is written is taken from the request as it
+comes.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from typing import Annotated, TypeAlias
 from urllib.parse import parse_qsl
 
-from litestar import Response, Router, delete, get, post
+from litestar import Router, delete, get, post
 from litestar.params import QueryParameter
+from litestar.response import Stream
 
 from spalloc_server.application.caller import Permission
+from spalloc_server.frontends.http.boards.fast import Core, Gatherer
+from spalloc_server.frontends.http.boards.memory import MAX_FILTERS, BoardAccess
+from spalloc_server.frontends.http.boards.pieces import Pieces
 from spalloc_server.frontends.http.rest.jobs import JobId, number_of
 from spalloc_server.frontends.http.rest.openapi import ABSENT, AT_BOARDS, BODY, REFUSED, BytesBody
-from spalloc_server.frontends.http.rest.requests import NO_SUCH_JOB, Plain, Refusal, RestRequest, empty
+from spalloc_server.frontends.http.rest.requests import Plain, Refusal, RestRequest, empty
 
 __all__ = ["BOARDS"]
 
-ADDRESSES = 2**32
-FILTERS = 16
-"""Diagnostic filters of a router."""
+WORDS = 2**32
 
 Coordinate: TypeAlias = Annotated[int, QueryParameter(ge=0, le=255)]
-Address: TypeAlias = Annotated[int, QueryParameter(ge=0, lt=ADDRESSES)]
-Size: TypeAlias = Annotated[int, QueryParameter(ge=0, le=ADDRESSES)]
+CoreNumber: TypeAlias = Annotated[int, QueryParameter(ge=0, le=17)]
+Address: TypeAlias = Annotated[int, QueryParameter(ge=0, lt=WORDS)]
+Size: TypeAlias = Annotated[int, QueryParameter(ge=0, le=WORDS)]
+Tag: TypeAlias = Annotated[int, QueryParameter(ge=0, le=7)]
+Host: TypeAlias = Annotated[str, QueryParameter(max_length=256)]
 
 BYTES = "application/octet-stream"
+
+
+def _access(request: RestRequest) -> BoardAccess:
+    access: BoardAccess = request.app.state.boards
+    return access
+
+
+def _sent(pieces: Pieces, size: int) -> Stream:
+    return Stream(_closing(pieces), media_type=BYTES, headers={"Content-Length": str(size)})
+
+
+async def _closing(pieces: Pieces) -> AsyncIterator[bytes]:
+    try:
+        async for piece in pieces:
+            yield piece
+    finally:
+        await pieces.aclose()
 
 
 @get("/memory", responses=REFUSED | ABSENT | AT_BOARDS, media_type=BYTES, summary="Read a chip's memory")
 async def read(
     request: RestRequest, job_id: JobId, address: Address, size: Size, x: Coordinate = 0, y: Coordinate = 0
-) -> Response[bytes]:
+) -> Stream:
     """Read memory; chip (255, 255) is the job's first Ethernet chip."""
-    if size > (most := request.asking.settings.web.body_bytes):
-        raise Refusal(400, f"size must be at most {most}")
-    if address + size > ADDRESSES:
-        raise Refusal(400, "size is more than the memory from this address on")
-    behalf, boards = request.caller.behalf, request.app.state.boards
-    return Response(await boards.read(behalf, number_of(job_id), x, y, address, size), media_type=BYTES)
+    return _sent(await _access(request).read(request.caller, number_of(job_id), x, y, address, size), size)
 
 
 @post(
@@ -51,12 +70,66 @@ async def read(
     operation_class=BytesBody,
     summary="Write a chip's memory",
 )
-async def write(request: RestRequest, job_id: JobId, address: Address, x: Coordinate = 0, y: Coordinate = 0) -> Plain:
+async def write(
+    request: RestRequest, job_id: JobId, address: Address, x: Coordinate = 0, y: Coordinate = 0
+) -> Plain:
     """Write memory; it is written when this is answered."""
-    data = await request.typed_body(BYTES)
-    if address + len(data) > ADDRESSES:
-        raise Refusal(400, "the body is longer than the memory from this address on")
-    await request.app.state.boards.write(request.caller.behalf, number_of(job_id), x, y, address, data)
+    request.check_type(BYTES)
+    await _access(request).write(request.caller, number_of(job_id), x, y, address, request.stream())
+    return empty(202)
+
+
+@get("/fast-data-read", responses=REFUSED | ABSENT | AT_BOARDS, media_type=BYTES, summary="Read memory fast")
+async def read_fast(
+    request: RestRequest,
+    job_id: JobId,
+    gather_x: Coordinate,
+    gather_y: Coordinate,
+    iptag: Tag,
+    address: Address,
+    size: Size,
+    eth_x: Coordinate = 0,
+    eth_y: Coordinate = 0,
+    eth_address: Host = "",
+    x: Coordinate = 0,
+    y: Coordinate = 0,
+    p: CoreNumber = 0,
+) -> Stream:
+    """Read memory by the monitor (x, y, p), through a gatherer that runs on the board of (eth_x, eth_y)."""
+    gatherer = Gatherer(Core(gather_x, gather_y, 0), (eth_x, eth_y), iptag, eth_address or None)
+    monitor = Core(x, y, p)
+    pieces = await _access(request).fast_read(
+        request.caller, number_of(job_id), gatherer, monitor, address, size
+    )
+    return _sent(pieces, size)
+
+
+@post(
+    "/fast-data-write",
+    responses=REFUSED | ABSENT | AT_BOARDS | BODY,
+    status_code=202,
+    operation_class=BytesBody,
+    summary="Write memory fast",
+)
+async def write_fast(
+    request: RestRequest,
+    job_id: JobId,
+    gather_x: Coordinate,
+    gather_y: Coordinate,
+    gather_p: CoreNumber,
+    iptag: Tag,
+    address: Address,
+    eth_x: Coordinate = 0,
+    eth_y: Coordinate = 0,
+    eth_address: Host = "",
+    x: Coordinate = 0,
+    y: Coordinate = 0,
+) -> Plain:
+    """Write the memory of chip (x, y), through a gatherer that runs on the board of (eth_x, eth_y)."""
+    request.check_type(BYTES)
+    gatherer = Gatherer(Core(gather_x, gather_y, gather_p), (eth_x, eth_y), iptag, eth_address or None)
+    data = request.stream()
+    await _access(request).fast_write(request.caller, number_of(job_id), gatherer, x, y, address, data)
     return empty(202)
 
 
@@ -66,11 +139,11 @@ async def reset_router(request: RestRequest, job_id: JobId) -> Plain:
     filters: dict[int, int] = {}
     for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
         index, word = _whole(name), _whole(value)
-        if not 0 <= index < FILTERS or not 0 <= word < ADDRESSES or index in filters:
-            right = f"each filter (0 to {FILTERS - 1}) once, and a word of 32 bits for it"
+        if not 0 <= index < MAX_FILTERS or not 0 <= word < WORDS or index in filters:
+            right = f"each filter (0 to {MAX_FILTERS - 1}) once, and a word of 32 bits for it"
             raise Refusal(400, f"{name[:40]}={value[:40]}: give {right}")
         filters[index] = word
-    await request.app.state.boards.reset_router(request.caller.behalf, number_of(job_id), filters)
+    await _access(request).reset_router(request.caller, number_of(job_id), filters)
     return empty(202)
 
 
@@ -80,8 +153,8 @@ def _whole(text: str) -> int:
 
 BOARDS = Router(
     "/jobs/{job_id:str}",
-    route_handlers=[read, write, reset_router],
-    opt={"permission": Permission.USE, "absent": NO_SUCH_JOB},
+    route_handlers=[read, write, read_fast, write_fast, reset_router],
+    opt={"permission": Permission.USE},
     tags=["boards"],
 )
 """The boards of one job."""

@@ -42,7 +42,6 @@ BODY = {
     415: _text("The body is of another type, or encoded"),
 }
 AT_BOARDS = {
-    409: _text("The job has no boards"),
     500: _text("The boards did not do it; the text says why"),
 }
 NOTHING = {204: ResponseSpec(None, description="There is nothing to tell, since the job has no boards")}

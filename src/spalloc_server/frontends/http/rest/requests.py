@@ -84,18 +84,14 @@ class RestRequest(Request[Any, Any, Any]):
             Refusal: it is something else.
         """
         field: Any = self.route_handler.parsed_data_field
-        return decoded(await self.typed_body("application/json"), field.annotation)
+        self.check_type("application/json")
+        return decoded(await self.body(), field.annotation)
 
-    async def typed_body(self, *kinds: str) -> bytes:
-        """Return the body, whose content type must be one of these.
-
-        Raises:
-            Refusal: it is another.
-        """
-        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in kinds:
-            raise Refusal(415, f"the content type must be {' or '.join(kinds)}, not {kind[:80] or 'left out'}")
-        return await self.body()
+    def check_type(self, kind: str) -> None:
+        """Raise `Refusal` where the body's content type is another than this."""
+        given = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if given != kind:
+            raise Refusal(415, f"the content type must be {kind}, not {given[:80] or 'left out'}")
 
 
 def link(base: str, *names: str | int) -> str:
@@ -155,8 +151,6 @@ def told(error: Exception, absent: str | None = None) -> Answer:
     if isinstance(error, RefusedError):
         if error.kind == "forbidden":
             return text(403, FORBIDDEN)
-        if error.kind == "no-boards":
-            return text(409, str(error))
         return text(404, absent) if error.kind == "no-such" and absent else refusal(error)
     if isinstance(error, NotAuthorizedException):
         return UNAUTHORIZED

@@ -18,6 +18,7 @@ from spalloc_server.application.own_job_commands import JobDetails, OwnJobDetail
 from spalloc_server.core.model.job_state import STATES, JobState
 from spalloc_server.frontends.http.answers import UNAUTHORIZED, Answer, Receive, Scope, Send, text
 from spalloc_server.frontends.http.asking import Asking, WebCaller
+from spalloc_server.frontends.http.links import websocket_url
 from spalloc_server.frontends.http.rest.messages import JobStateAnswer
 from spalloc_server.frontends.http.rest.polls import Polls
 from spalloc_server.frontends.http.rest.requests import BASE, FORBIDDEN, NO_SUCH_JOB, link, may, told
@@ -79,7 +80,7 @@ class JobStates:
 
 def _answer_for(job: JobDetails, base: str) -> JobStateAnswer:
     ref, alive = link(base, "jobs", job.job_id), job.state != JobState.destroyed
-    proxy = f"ws{base.removeprefix('http')}/proxy/{job.job_id}" if job.state in _HAS_BOARDS else None
+    proxy = f"{websocket_url(base)}/proxy/{job.job_id}" if job.state in _HAS_BOARDS else None
     return JobStateAnswer(
         state=_NAMES[job.state],
         owner=job.owner,
