@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlencode
 
 import msgspec
 
+from spalloc_server.application.account_commands import AccountView
 from spalloc_server.application.command_kinds import Command
 from spalloc_server.application.own_job_commands import (
     BoardPlace,
@@ -22,6 +23,7 @@ from spalloc_server.application.own_job_commands import (
 from spalloc_server.config.options import Web
 from spalloc_server.frontends.http.answers import Message, Scope
 from spalloc_server.frontends.http.asking import RefusedError, WebCaller, WebSettings
+from spalloc_server.frontends.http.boards.pieces import Pieces
 from spalloc_server.frontends.http.rest import make_rest
 from spalloc_server.frontends.local_api import Behalf
 
@@ -77,6 +79,9 @@ FOUND = FoundBoard(
 )
 
 
+BOB = AccountView(number=4, name="bob", role="user", has_password=True, last_log_in=1_633_954_394.0)
+
+
 class StandIn:
     """Stands in for the server."""
 
@@ -120,20 +125,46 @@ class Boards:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.error: Exception | None = None
+        self.breaks = False
+        """Whether reading breaks off in the middle."""
+        self.read_from: list[Pieces] = []
 
     def _take(self, *told: Any) -> None:
         self.told.append(told)
         if self.error:
             raise self.error
 
-    async def read(self, behalf: Behalf, job: int, x: int, y: int, address: int, size: int) -> bytes:
+    async def read(self, caller: WebCaller, job: int, x: int, y: int, address: int, size: int) -> Pieces:
         self._take("read", job, x, y, address, size)
-        return bytes(size)
+        return self._pieces(size)
 
-    async def write(self, behalf: Behalf, job: int, x: int, y: int, address: int, data: bytes) -> None:
-        self._take("write", job, x, y, address, data)
+    def _pieces(self, size: int) -> Pieces:
+        async def rest() -> AsyncGenerator[bytes, None]:
+            yield b"1" * (size - size // 2)
+            if self.breaks:
+                raise RefusedError("hardware", "board 10.1.1.1 does not answer any more")
 
-    async def reset_router(self, behalf: Behalf, job: int, filters: Any) -> None:
+        pieces = Pieces([b"0" * (size // 2)], rest())
+        self.read_from.append(pieces)
+        return pieces
+
+    async def write(
+        self, caller: WebCaller, job: int, x: int, y: int, address: int, data: AsyncIterable[bytes]
+    ) -> None:
+        self._take("write", job, x, y, address, b"".join([piece async for piece in data]))
+
+    async def fast_read(
+        self, caller: WebCaller, job: int, gatherer: Any, monitor: Any, address: int, size: int
+    ) -> Pieces:
+        self._take("read fast", job, gatherer, monitor, address, size)
+        return self._pieces(size)
+
+    async def fast_write(
+        self, caller: WebCaller, job: int, gatherer: Any, x: int, y: int, address: int, data: AsyncIterable[bytes]
+    ) -> None:
+        self._take("write fast", job, gatherer, x, y, address, b"".join([piece async for piece in data]))
+
+    async def reset_router(self, caller: WebCaller, job: int, filters: Any) -> None:
         self._take("reset router", job, dict(filters))
 
 
@@ -232,7 +263,8 @@ class Client:
             sent.append(message)
 
         if self.app is None:
-            type(self).app = make_rest(_Of("server"), _Of("boards"), lambda *_: BASE)
+            boards: Any = _Of("boards")
+            type(self).app = make_rest(_Of("server"), boards, lambda *_: BASE)
         await self.app(scope, receive, send)
         start, *rest = sent
         headers = {name.decode(): value.decode() for name, value in start["headers"]}

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from spalloc_server.application import commands
 from spalloc_server.application.own_job_commands import FindBoard
 from spalloc_server.core.model import BoardView
-from tests.frontends.http.rest.client import BASE, BOARDS, FOUND, JOB, MACHINE, ROOT, Client, StandIn, who
+from tests.frontends.http.rest.client import BASE, BOARDS, BOB, FOUND, JOB, MACHINE, ROOT, Client, StandIn, who
 
 VIEW = BoardView(machine="m", x=5, y=7, z=1, state="free", cabinet=2, frame=3, board=10)
 
@@ -29,8 +29,11 @@ def serving(role: str, **web: Any) -> Client:
         ReportIssue=0,
         Boards=[VIEW],
         EnableBoard=VIEW,
+        ListAccounts=[BOB],
+        CreateAccount=BOB,
+        ChangeAccount=BOB,
         DisableBoard=replace(VIEW, out_of_service="by hand"),
-        **dict.fromkeys(["KeepAlive", "DestroyJob", "PowerOnJob", "PowerOffJob", "EmergencyStop"]),
+        **dict.fromkeys(["KeepAlive", "DestroyJob", "PowerOnJob", "PowerOffJob", "EmergencyStop", "DeleteAccount"]),
     )
 
 
@@ -92,10 +95,18 @@ PATHS = [
     ("POST", "jobs/7/report-issue", {"issue": "x", "boards": [{"chip": [0, 0]}]}, "user"),
     ("GET", "jobs/7/memory?address=0&size=1", None, "user"),
     ("POST", "jobs/7/memory?address=0", b"x", "user"),
+    ("GET", "jobs/7/fast-data-read?gather_x=1&gather_y=2&iptag=3&address=8&size=9", None, "user"),
+    ("POST", "jobs/7/fast-data-write?gather_x=1&gather_y=2&gather_p=3&iptag=3&address=8", b"x", "user"),
     ("DELETE", "jobs/7/router", None, "user"),
     ("GET", "admin", None, "operator"),
     ("GET", "admin/board?machine=m&x=5&y=7&z=1", None, "operator"),
     ("PUT", "admin/board?machine=m&x=5&y=7&z=1", "true", "operator"),
+    ("GET", "admin/import", None, "operator"),
+    ("GET", "admin/users", None, "admin"),
+    ("POST", "admin/users", {"user-name": "bob", "trust-level": "USER"}, "admin"),
+    ("GET", "admin/users/4", None, "admin"),
+    ("PUT", "admin/users/4", {"enabled": True}, "admin"),
+    ("DELETE", "admin/users/4", None, "admin"),
     ("POST", "emergencyStop", None, "admin"),
 ]
 """Each operation, and the least role that may do it."""
@@ -115,8 +126,13 @@ async def test_the_table_of_operations_has_all_that_are_documented() -> None:
         (method.upper(), path) for path, methods in (await client.document())["paths"].items() for method in methods
     }
     tried = {(method, "/" + path.partition("?")[0]) for method, path, *_ in PATHS}
-    named = {(method, path.replace("/machines/m", "/machines/{name}")) for method, path in tried}
-    assert {(method, path.replace("/jobs/7", "/jobs/{job_id}")) for method, path in named} == documented
+    for name, parameter in (
+        ("machines/m", "machines/{name}"),
+        ("jobs/7", "jobs/{job_id}"),
+        ("users/4", "users/{user_id}"),
+    ):
+        tried = {(method, path.replace(f"/{name}", f"/{parameter}")) for method, path in tried}
+    assert tried == documented
 
 
 @pytest.mark.parametrize("role", ROLES)

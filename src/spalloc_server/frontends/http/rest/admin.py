@@ -80,6 +80,12 @@ async def set_board(
     return _word(await request.ask(commands.DisableBoard(**where, reason=reason), BoardView))
 
 
+@get("/import", responses=REFUSED, media_type="text/plain", summary="A hint")
+async def hint_at_import() -> str:
+    """Tell that machines are imported by POST."""
+    return "This resource only really supports POST."
+
+
 def _word(view: BoardView) -> str:
     return "false" if view.state == "dead" or view.out_of_service else "true"
 
@@ -111,6 +117,9 @@ async def _board(
 
 
 ADMIN = Router(
-    "/admin", route_handlers=[root, board, set_board], opt={"permission": Permission.OPERATE}, tags=["admin"]
+    "/admin",
+    route_handlers=[root, hint_at_import, board, set_board],
+    opt={"permission": Permission.OPERATE},
+    tags=["admin"],
 )
 """What operators and administrators do."""

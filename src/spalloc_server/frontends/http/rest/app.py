@@ -29,6 +29,7 @@ from spalloc_server.frontends.http.rest.polls import Polls
 from spalloc_server.frontends.http.rest.requests import BASE, RestRequest, permit, told_by_framework
 from spalloc_server.frontends.http.rest.service import SERVICE
 from spalloc_server.frontends.http.rest.states import JobStates
+from spalloc_server.frontends.http.rest.users import USERS
 
 __all__ = ["make_rest"]
 
@@ -54,7 +55,7 @@ class _Rest:
         self._base_url = base_url
         self._states = JobStates(asking, polls)
         self._framework: Any = Litestar(
-            [SERVICE, MACHINES, JOBS, JOB, BOARDS, ADMIN],
+            [SERVICE, MACHINES, JOBS, JOB, BOARDS, ADMIN, USERS],
             guards=[permit],
             state=State({"asking": asking, "boards": boards, "polls": polls, "states": self._states}),
             request_class=RestRequest,

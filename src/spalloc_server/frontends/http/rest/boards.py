@@ -7,21 +7,22 @@ comes.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
 from typing import Annotated, TypeAlias
 from urllib.parse import parse_qsl
 
 from litestar import Router, delete, get, post
 from litestar.params import QueryParameter
-from litestar.response import Stream
 
 from spalloc_server.application.caller import Permission
+from spalloc_server.frontends.http.answers import Receive, Scope, Send
 from spalloc_server.frontends.http.boards.fast import Core, Gatherer
 from spalloc_server.frontends.http.boards.memory import MAX_FILTERS, BoardAccess
 from spalloc_server.frontends.http.boards.pieces import Pieces
 from spalloc_server.frontends.http.rest.jobs import JobId, number_of
 from spalloc_server.frontends.http.rest.openapi import ABSENT, AT_BOARDS, BODY, REFUSED, BytesBody
+from spalloc_server.frontends.http.rest.polls import left
 from spalloc_server.frontends.http.rest.requests import Plain, Refusal, RestRequest, empty
 
 __all__ = ["BOARDS"]
@@ -43,24 +44,34 @@ def _access(request: RestRequest) -> BoardAccess:
     return access
 
 
-def _sent(pieces: Pieces, size: int) -> Stream:
-    return Stream(_closing(pieces), media_type=BYTES, headers={"Content-Length": str(size)})
+class _Sent:
+    """An answer that consists of bytes which come in pieces. No more are read once the client has left."""
 
+    def __init__(self, pieces: Pieces, size: int) -> None:
+        self._pieces, self._size = pieces, size
 
-async def _closing(pieces: Pieces) -> AsyncIterator[bytes]:
-    try:
-        async for piece in pieces:
-            yield piece
-    finally:
-        await pieces.aclose()
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        leaving = asyncio.ensure_future(left(receive))
+        headers = [(b"content-type", BYTES.encode()), (b"content-length", b"%d" % self._size)]
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            async for piece in self._pieces:
+                if leaving.done():
+                    return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            leaving.cancel()
+            await self._pieces.aclose()
 
 
 @get("/memory", responses=REFUSED | ABSENT | AT_BOARDS, media_type=BYTES, summary="Read a chip's memory")
 async def read(
     request: RestRequest, job_id: JobId, address: Address, size: Size, x: Coordinate = 0, y: Coordinate = 0
-) -> Stream:
+) -> Plain:
     """Read memory; chip (255, 255) is the job's first Ethernet chip."""
-    return _sent(await _access(request).read(request.caller, number_of(job_id), x, y, address, size), size)
+    pieces = await _access(request).read(request.caller, number_of(job_id), x, y, address, size)
+    return Plain(_Sent(pieces, size))
 
 
 @post(
@@ -70,9 +81,7 @@ async def read(
     operation_class=BytesBody,
     summary="Write a chip's memory",
 )
-async def write(
-    request: RestRequest, job_id: JobId, address: Address, x: Coordinate = 0, y: Coordinate = 0
-) -> Plain:
+async def write(request: RestRequest, job_id: JobId, address: Address, x: Coordinate = 0, y: Coordinate = 0) -> Plain:
     """Write memory; it is written when this is answered."""
     request.check_type(BYTES)
     await _access(request).write(request.caller, number_of(job_id), x, y, address, request.stream())
@@ -94,14 +103,12 @@ async def read_fast(
     x: Coordinate = 0,
     y: Coordinate = 0,
     p: CoreNumber = 0,
-) -> Stream:
+) -> Plain:
     """Read memory by the monitor (x, y, p), through a gatherer that runs on the board of (eth_x, eth_y)."""
     gatherer = Gatherer(Core(gather_x, gather_y, 0), (eth_x, eth_y), iptag, eth_address or None)
     monitor = Core(x, y, p)
-    pieces = await _access(request).fast_read(
-        request.caller, number_of(job_id), gatherer, monitor, address, size
-    )
-    return _sent(pieces, size)
+    pieces = await _access(request).fast_read(request.caller, number_of(job_id), gatherer, monitor, address, size)
+    return Plain(_Sent(pieces, size))
 
 
 @post(

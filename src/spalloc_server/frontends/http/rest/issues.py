@@ -33,7 +33,7 @@ async def report(request: RestRequest, job_id: int, body: IssueBody) -> str:
         found, words = await _look_up(request, job, board)
         if found is None:
             return f"{words} not in job's allocation" if board.chip else f"{words} not in machine"
-        if found.job_id != job_id:
+        if found.job_id != job_id or found.address is None:
             return f"{words} not allocated to job {job_id}"
         addresses.append(found.address)
     number = await request.ask(ReportIssue(job_id=job_id, boards=addresses, issue=body.issue), int)

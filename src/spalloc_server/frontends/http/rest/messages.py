@@ -18,7 +18,8 @@ from spalloc_server.coordinates import Board, Chip, Location
 
 __all__ = ["AdminAnswer", "BoardAsked", "BriefMachine", "CreateAnswer", "CreateBody", "DownLink", "IssueAnswer"]
 __all__ += ["IssueBody", "JobStateAnswer", "JobsAnswer", "LinkEnd", "MachineAnswer", "MachinesAnswer", "PlaceAnswer"]
-__all__ += ["PowerMessage", "ReportedBoard", "RootAnswer", "SubMachineAnswer", "TriadSize", "Version", "WhereIsAnswer"]
+__all__ += ["PowerMessage", "ReportedBoard", "RootAnswer", "SubMachineAnswer", "TriadSize", "Trust", "UserAnswer"]
+__all__ += ["UserBody", "Version", "WhereIsAnswer"]
 
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
 Index: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
@@ -284,3 +285,42 @@ class IssueAnswer(Told, frozen=True, kw_only=True):
     """What has been done about it."""
 
     action: str
+
+
+# -------------------------------------------------------------------- users
+
+Trust: TypeAlias = Literal["BASIC", "READER", "USER", "ADMIN", "NMPI_EXEC"]
+
+
+class UserBody(Asked, frozen=True, kw_only=True):
+    """A user; what is not given stays as it is, or has its default. Fields of answers are taken, and do not matter."""
+
+    user_name: Annotated[str, Meta(max_length=256)] | None = None
+    password: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    enabled: bool | None = None
+    locked: bool | None = None
+    """Only false means something: forget wrong passwords."""
+    trust_level: Trust | None = None
+    internal: bool | None = None
+    """Must not be false: there is no other way to log in yet."""
+    has_password: bool | None = None
+    user_id: int | None = None
+    open_id_subject: str | None = None
+    groups: dict[str, str] | None = None
+    last_successful_login: str | None = None
+    last_failed_login: str | None = None
+
+
+class UserAnswer(Told, frozen=True, kw_only=True):
+    """A user."""
+
+    user_name: str
+    has_password: bool
+    enabled: bool
+    locked: bool
+    trust_level: Trust
+    last_successful_login: datetime | None = None
+    last_failed_login: datetime | None = None
+    open_id_subject: None
+    groups: dict[str, str]
+    internal: bool

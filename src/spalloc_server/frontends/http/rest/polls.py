@@ -12,7 +12,7 @@ import asyncio
 from spalloc_server.frontends.http.answers import Receive
 from spalloc_server.frontends.http.asking import Asking
 
-__all__ = ["Polls"]
+__all__ = ["Polls", "left"]
 
 POLL_SECONDS = 30.0
 """The longest that a request with `wait=true` waits; then it is answered although nothing has changed."""
@@ -41,17 +41,18 @@ class Polls:
             return
         self.waiting += 1
         changed = asyncio.ensure_future(self._asking.changed(key, since, POLL_SECONDS))
-        left = asyncio.ensure_future(_left(receive))
+        leaving = asyncio.ensure_future(left(receive))
         try:
-            await asyncio.wait((changed, left), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((changed, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.waiting -= 1
-            left.cancel()
+            leaving.cancel()
             changed.cancel()
         if changed.done() and not changed.cancelled():
             changed.result()
 
 
-async def _left(receive: Receive) -> None:
+async def left(receive: Receive) -> None:
+    """Return when the client has left; the body of its request has been read, or is given up."""
     while (await receive())["type"] != "http.disconnect":
         pass

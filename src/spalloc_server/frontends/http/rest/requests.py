@@ -11,7 +11,8 @@ show it.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from datetime import UTC, datetime
+from typing import Any, TypeVar, overload
 from urllib.parse import quote
 
 import msgspec
@@ -23,12 +24,12 @@ from litestar.handlers import BaseRouteHandler
 
 from spalloc_server.application.caller import Permission, permissions_of
 from spalloc_server.application.command_kinds import Command
-from spalloc_server.frontends.http.answers import UNAUTHORIZED, Answer, Receive, Scope, Send, refusal, text
+from spalloc_server.frontends.http.answers import UNAUTHORIZED, Answer, ASGIApp, Receive, Scope, Send, refusal, text
 from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError, WebCaller, WebSettings
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["BASE", "FORBIDDEN", "NO_SUCH_JOB", "Plain", "Refusal", "RestRequest"]
-__all__ += ["decoded", "empty", "link", "may", "permit", "told", "told_by_framework"]
+__all__ += ["decoded", "empty", "instant", "link", "may", "permit", "told", "told_by_framework"]
 
 log = get_logger(__name__)
 
@@ -99,6 +100,15 @@ def link(base: str, *names: str | int) -> str:
     return "/".join([f"{base}/srv/spalloc", *(quote(str(name), safe="") for name in names)])
 
 
+@overload
+def instant(seconds: float) -> datetime: ...
+@overload
+def instant(seconds: float | None) -> datetime | None: ...
+def instant(seconds: float | None) -> datetime | None:
+    """Return a time as JSON tells it, from seconds since the Unix epoch."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
 def decoded(body: bytes, kind: Any) -> Any:
     """Return what a body of JSON says, which must be `kind`.
 
@@ -157,17 +167,17 @@ def told(error: Exception, absent: str | None = None) -> Answer:
     if isinstance(error, PermissionDeniedException):
         return text(403, FORBIDDEN)
     if isinstance(error, HTTPException):
-        return _of_framework(error)
+        return _of_framework(error, absent or "there is nothing of this name or number")
     log.error("a request has come upon a defect", exc_info=error)
     return text(500, "the server has come upon a defect in itself; its log tells more")
 
 
-def _of_framework(error: HTTPException) -> Answer:
+def _of_framework(error: HTTPException, absent: str) -> Answer:
     """Return the answer for an error of the framework: its words, or which parameters are wrong."""
     status, said = error.status_code, error.detail
     if isinstance(error.extra, list):
         if any(each.get("source") == ParamType.PATH for each in error.extra):
-            return text(404, NO_SUCH_JOB)
+            return text(404, absent)
         said = "; ".join(f"{each.get('key', '?')}: {each['message']}" for each in error.extra)
         if any(each.get("source") == "body" for each in error.extra):
             said = "the body is empty; it must be JSON"
@@ -179,10 +189,10 @@ class Plain(Response[Any]):
     """An answer that the framework passes on as it is.
 
     Args:
-        answer: of plain ASGI.
+        answer: gives the answer.
     """
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ASGIApp) -> None:
         super().__init__(None)
         self._answer = answer
 

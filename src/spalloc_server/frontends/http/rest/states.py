@@ -8,7 +8,6 @@ the same answer more slowly.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -21,7 +20,7 @@ from spalloc_server.frontends.http.asking import Asking, WebCaller
 from spalloc_server.frontends.http.links import websocket_url
 from spalloc_server.frontends.http.rest.messages import JobStateAnswer
 from spalloc_server.frontends.http.rest.polls import Polls
-from spalloc_server.frontends.http.rest.requests import BASE, FORBIDDEN, NO_SUCH_JOB, link, may, told
+from spalloc_server.frontends.http.rest.requests import BASE, FORBIDDEN, NO_SUCH_JOB, instant, link, may, told
 
 __all__ = ["JobStates"]
 
@@ -84,8 +83,8 @@ def _answer_for(job: JobDetails, base: str) -> JobStateAnswer:
     return JobStateAnswer(
         state=_NAMES[job.state],
         owner=job.owner,
-        start_time=_instant(job.created_at),
-        finish_time=None if job.ended_at is None else _instant(job.ended_at),
+        start_time=instant(job.created_at),
+        finish_time=instant(job.ended_at),
         reason=job.reason,
         keepalive_host=job.keepalive_host if alive else None,
         keepalive_ref=f"{ref}/keepalive",
@@ -94,9 +93,5 @@ def _answer_for(job: JobDetails, base: str) -> JobStateAnswer:
         chip_ref=f"{ref}/chip",
         proxy_ref=proxy,
         original_request=job.original,
-        keep_alive_time=_instant(job.kept_alive_at) if alive and job.kept_alive_at is not None else None,
+        keep_alive_time=instant(job.kept_alive_at) if alive else None,
     )
-
-
-def _instant(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
