@@ -111,7 +111,7 @@ PATHS = [
 ]
 """Each operation, and the least role that may do it."""
 
-ROLES = ["basic", "reader", "user", "operator", "admin"]
+ROLES = ["basic", "reader", "user", "nmpi-exec", "operator", "admin"]
 
 
 async def ask(client: Client, method: str, path: str, body: Any, **options: Any) -> Any:

@@ -42,7 +42,14 @@ async def test_users_are_listed_by_name(client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("role", "trust"),
-    [("basic", "BASIC"), ("reader", "READER"), ("user", "USER"), ("operator", "ADMIN"), ("admin", "ADMIN")],
+    [
+        ("basic", "BASIC"),
+        ("reader", "READER"),
+        ("user", "USER"),
+        ("nmpi-exec", "NMPI_EXEC"),
+        ("operator", "ADMIN"),
+        ("admin", "ADMIN"),
+    ],
 )
 async def test_a_user_is_told(client: Client, role: str, trust: str) -> None:
     client.answering(ListAccounts=[ROOT_USER, replace(BOB, role=role)])
@@ -69,7 +76,7 @@ NEW = {"user-name": "bob", "trust-level": "USER", "password": "secret", "interna
         ({**NEW, "enabled": False}, {"password": "secret", "enabled": False}),
         ({**NEW, "trust-level": "ADMIN"}, {"password": "secret", "role": "admin"}),
         ({**NEW, "trust-level": "BASIC"}, {"password": "secret", "role": "basic"}),
-        ({**NEW, "trust-level": "NMPI_EXEC"}, {"password": "secret", "role": "user"}),
+        ({**NEW, "trust-level": "NMPI_EXEC"}, {"password": "secret", "role": "nmpi-exec"}),
         ({**NEW, "groups": {}, "locked": False, "has-password": True}, {"password": "secret"}),
     ],
 )

@@ -31,10 +31,13 @@ from spalloc_server.frontends.http.rest.service import SERVICE
 from spalloc_server.frontends.http.rest.states import JobStates
 from spalloc_server.frontends.http.rest.users import USERS
 
-__all__ = ["make_rest"]
+__all__ = ["ROUTERS", "make_rest"]
 
 
 ROOT = "/spalloc/srv/spalloc"
+
+ROUTERS = [SERVICE, MACHINES, JOBS, JOB, BOARDS, ADMIN, USERS]
+"""What there is below it."""
 
 
 def make_rest(asking: Asking, boards: BoardAccess, base_url: Callable[[Scope, WebSettings], str]) -> ASGIApp:
@@ -55,7 +58,7 @@ class _Rest:
         self._base_url = base_url
         self._states = JobStates(asking, polls)
         self._framework: Any = Litestar(
-            [SERVICE, MACHINES, JOBS, JOB, BOARDS, ADMIN, USERS],
+            ROUTERS,
             guards=[permit],
             state=State({"asking": asking, "boards": boards, "polls": polls, "states": self._states}),
             request_class=RestRequest,

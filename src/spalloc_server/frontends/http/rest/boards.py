@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 from urllib.parse import parse_qsl
 
 from litestar import Router, delete, get, post
@@ -27,7 +27,7 @@ from spalloc_server.frontends.http.rest.requests import Plain, Refusal, RestRequ
 
 __all__ = ["BOARDS"]
 
-WORDS = 2**32
+WORDS: Final = 2**32
 
 Coordinate: TypeAlias = Annotated[int, QueryParameter(ge=0, le=255)]
 CoreNumber: TypeAlias = Annotated[int, QueryParameter(ge=0, le=17)]
@@ -36,7 +36,7 @@ Size: TypeAlias = Annotated[int, QueryParameter(ge=0, le=WORDS)]
 Tag: TypeAlias = Annotated[int, QueryParameter(ge=0, le=7)]
 Host: TypeAlias = Annotated[str, QueryParameter(max_length=256)]
 
-BYTES = "application/octet-stream"
+BYTES: Final = "application/octet-stream"
 
 
 def _access(request: RestRequest) -> BoardAccess:

@@ -1,9 +1,8 @@
 """`admin/users`: the accounts, in the Java server's words.
 
 Theory of operation. A user's address has the number of the account, which is never used again. Roles are called trust
-levels here. One of ours, `operator`, is shown as ADMIN, and stays what it is where ADMIN is given again; NMPI_EXEC is
-reserved, and no more than USER yet. Nobody can lock himself or herself out: who is asked to change or delete the own
-account refuses what would.
+levels here. One of ours, `operator`, is shown as ADMIN, and stays what it is where ADMIN is given again. What would
+lock the caller's own account out is refused.
 """
 
 from __future__ import annotations
@@ -29,8 +28,15 @@ __all__ = ["USERS"]
 
 UserId: TypeAlias = Annotated[str, PathParameter(pattern=r"^[0-9]{1,15}$", description="Number of the account")]
 
-_TRUST: dict[str, Trust] = {"basic": "BASIC", "reader": "READER", "user": "USER", "operator": "ADMIN", "admin": "ADMIN"}
-_ROLES: dict[Trust, str] = {"BASIC": "basic", "READER": "reader", "USER": "user", "ADMIN": "admin", "NMPI_EXEC": "user"}
+_TRUST: dict[str, Trust] = {
+    "basic": "BASIC",
+    "reader": "READER",
+    "user": "USER",
+    "nmpi-exec": "NMPI_EXEC",
+    "operator": "ADMIN",
+    "admin": "ADMIN",
+}
+_ROLES = {trust: role for role, trust in _TRUST.items()}
 
 
 @get("/", responses=REFUSED, summary="Users, by name")
