@@ -15,8 +15,10 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from tests.conformance.rest_client import Answer, RestClient
 from tests.house import PATIENCE, ROOT
@@ -32,7 +34,7 @@ USERS = {
     "bob": "user",
     "rita": "reader",
     "basil": "basic",
-    "nmpi": "user",
+    "nmpi": "nmpi-exec",
     "compat": "user",
     "user1": "admin",
 }
@@ -117,12 +119,14 @@ class Replay:
 
     def differences(self, capture: Path) -> Iterator[Difference]:
         """Send all requests of a capture; yield what differs."""
-        for expected in json.loads(capture.read_text()):
+        for expected in json.loads(capture.read_text().replace("-alt}", "}")):  # it had two names of its host
             name = expected["name"]
             if job := READY_BEFORE.get(name):
                 self._wait_until_ready(job)
             answer = self._send(expected)
             self._learn(expected, answer)
+            if answer.status == 201 != expected["status"]:  # what the Java server did not make would change the rest
+                assert self._client("user1").send("DELETE", urlsplit(answer.headers["location"]).path).status < 300
             for what, java, ours in self._compare(expected, answer):
                 yield Difference(name, what, java, ours)
 
@@ -156,12 +160,12 @@ class Replay:
     def _learn(self, expected: dict[str, Any], answer: Answer) -> None:
         """Take the numbers that an answer gives to what has a name in the capture."""
         told = expected.get("json")
-        if isinstance(told, dict) and isinstance(job := told.get("job-id"), str) and expected["method"] == "POST":
-            self._numbers.setdefault(job.strip("{}"), str(answer.json["job-id"]))
-        if expected["name"] == "users":
+        if expected["status"] == answer.status == 201 and "job-id" in told:
+            self._numbers[told["job-id"].strip("{}")] = str(answer.json["job-id"])
+        if expected["name"] == "users" and answer.status == 200:
             links = answer.json
             self._numbers |= {"ualice": links["alice"].rpartition("/")[2], "uadmin": links["user1"].rpartition("/")[2]}
-        if expected["name"] == "user create":
+        if expected["name"] == "user create" and answer.status == 201:
             self._numbers["ucarol"] = answer.headers["location"].rpartition("/")[2]
 
     # ---------------------------------------------------------------- comparing
@@ -233,8 +237,8 @@ def _differing(where: str, java: Any, ours: Any) -> Iterator[tuple[str, str, str
     if isinstance(java, dict) and isinstance(ours, dict):
         for name in {**java, **ours}:
             yield from _differing(f"{where}.{name}", java.get(name, ...), ours.get(name, ...))
-    elif isinstance(java, list) and isinstance(ours, list) and len(java) == len(ours):
-        for index, (one, other) in enumerate(zip(java, ours, strict=True)):
+    elif isinstance(java, list) and isinstance(ours, list):
+        for index, (one, other) in enumerate(zip_longest(java, ours, fillvalue=...)):
             yield from _differing(f"{where}[{index}]", one, other)
     elif java != ours:
         yield where, _told(java), _told(ours)

@@ -186,7 +186,25 @@ async def test_head_is_get_without_a_body(path: str) -> None:
 async def test_a_method_that_a_path_has_not_is_refused_with_those_that_it_has(method: str) -> None:
     answer = await serving("user").send(method, "jobs")
     assert answer.status == 405
-    assert {*answer.headers["allow"].split(", ")} >= {"GET", "POST"}
+    assert answer.headers["allow"] == "GET, HEAD, OPTIONS, POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("jobs", "GET, HEAD, OPTIONS, POST"),
+        ("jobs/7", "DELETE, GET, HEAD, OPTIONS"),
+        ("jobs/7/keepalive", "OPTIONS, PUT"),
+        ("machines/m/chip", "GET, HEAD, OPTIONS"),
+    ],
+)
+async def test_options_are_all_methods_of_a_path(path: str, allowed: str) -> None:
+    answer = await serving("user").send("OPTIONS", path)
+    assert (answer.status, answer.headers, answer.body) == (204, {"allow": allowed}, b"")
+
+
+async def test_a_path_that_there_is_not_has_no_options() -> None:
+    assert (await serving("user").send("OPTIONS", "nothing")).status == 404
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ async def create_job(request: RestRequest, data: JSONBody[CreateBody]) -> Respon
     job_id = await request.ask(await command_for(request, data), int)
     job = await request.ask(OwnJobDetails(job_id=job_id), JobDetails)
     if job.state == JobState.destroyed and job.reason:
-        raise Refusal(400, job.reason)
+        raise Refusal(400, job.reason.removeprefix("Cancelled: "))
     ref = request.link("jobs", job_id)
     return Response(CreateAnswer(job_id=job_id, job_ref=ref), headers={"Location": ref})
 

@@ -181,8 +181,13 @@ def _of_framework(error: HTTPException, absent: str) -> Answer:
         said = "; ".join(f"{each.get('key', '?')}: {each['message']}" for each in error.extra)
         if any(each.get("source") == "body" for each in error.extra):
             said = "the body is empty; it must be JSON"
-    headers = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
-    return text(status, said, *headers)
+    if status == 404 and said == "Not Found":
+        said = "there is nothing at this path"
+    if status == 405:
+        allowed = {*(error.headers or {}).get("Allow", "").split(", ")}
+        allowed |= {"HEAD"} if "GET" in allowed else set()
+        return text(405, "this path has other methods", (b"allow", ", ".join(sorted(allowed)).encode()))
+    return text(status, said)
 
 
 class Plain(Response[Any]):
