@@ -115,8 +115,8 @@ SIZE = {"width": 1, "height": 1}
         ({**TAGS, "keepalive-interval": "P1M"}, "keepalive-interval must be a duration"),
         ({**TAGS, "keepalive-interval": "P"}, "keepalive-interval must be a duration"),
         ({**TAGS, "keepalive-interval": f"PT{'9' * 60}S"}, "keepalive-interval must be a duration"),
-        ({**TAGS, "keepalive-interval": "45"}, "keepalive-interval: "),
-        ({**TAGS, "keepalive-interval": "banana"}, "keepalive-interval: "),
+        ({**TAGS, "keepalive-interval": "45"}, "keepalive-interval must be a duration"),
+        ({**TAGS, "keepalive-interval": "banana"}, "keepalive-interval must be a duration"),
         ({**TAGS, "keepalive-interval": True}, "keepalive-interval: "),
         ({**TAGS, "machine-name": "m"}, "either machine-name or tags must be supplied"),
         ({"keepalive-interval": 60}, "either machine-name or tags must be supplied"),
@@ -137,7 +137,7 @@ SIZE = {"width": 1, "height": 1}
         ({**ON_M, "board": {"x": 1, "y": 2}}, "at least one way of identifying a board must be given"),
         ({**ON_M, "board": {"x": 1, "y": 2, "z": 3}}, "board.z: "),
         ({**ON_M, "board": {"x": -1, "y": 2, "z": 0}}, "board.x: "),
-        ({**ON_M, "board": {"address": ""}}, "board.address: "),
+        ({**ON_M, "board": {"address": ""}}, "board.address: must not be blank"),
         ({**ON_M, "dimensions": SIZE, "board": BOARD}, NO_MACHINE),  # its z is not 0
         ({**ON_M, "max-dead-boards": -1}, "max-dead-boards may not be negative"),
         ({**ON_M, "owner": "bob"}, "Only admin and NMPI users can specify an owner"),
@@ -162,7 +162,7 @@ async def test_a_board_that_is_not_there_is_refused(client: Client, found: Any) 
 
 
 async def test_a_job_that_no_machine_can_serve_is_refused_with_the_reason(client: Client) -> None:
-    client.answering(OwnJobDetails=replace(JOB, state=4, ended_at=1.0, reason="No machine has 2000 boards."))
+    client.answering(OwnJobDetails=replace(JOB, state=4, ended_at=1.0, reason="Cancelled: No machine has 2000 boards."))
     answer = await client.send("POST", "jobs", {**ON_M, "num-boards": 2000})
     assert answer.summary == (400, "No machine has 2000 boards.")
     assert client.server.asked[-1] == OwnJobDetails(job_id=7)

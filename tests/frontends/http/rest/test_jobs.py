@@ -50,6 +50,10 @@ def client() -> Client:
             replace(JOB, state=4, ended_at=1_633_954_400.0, reason="finished", kept_alive_at=None),
             {"state": "DESTROYED", "finish-time": "2021-10-11T12:13:20Z", "reason": "finished"},
         ),
+        (
+            replace(JOB, state=4, ended_at=1_633_954_400.0, reason="Cancelled: finished", keepalive_host=None),
+            {"state": "DESTROYED", "finish-time": "2021-10-11T12:13:20Z", "reason": "finished"},
+        ),
     ],
 )
 async def test_a_job_is_told_with_what_its_state_has(client: Client, job: Any, told: dict[str, Any]) -> None:

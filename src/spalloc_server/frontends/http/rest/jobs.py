@@ -41,6 +41,7 @@ from spalloc_server.frontends.http.rest.messages import (
 )
 from spalloc_server.frontends.http.rest.openapi import ABSENT, BODY, NOTHING, REFUSED, TextBody
 from spalloc_server.frontends.http.rest.requests import BASE, NO_SUCH_JOB, Plain, Refusal, RestRequest, empty
+from spalloc_server.frontends.http.rest.states import reason_of
 
 __all__ = ["JOB", "JOBS", "JobId", "number_of"]
 
@@ -89,8 +90,8 @@ async def create_job(request: RestRequest, data: JSONBody[CreateBody]) -> Respon
     """Create a job; one that no machine can serve is refused."""
     job_id = await request.ask(await command_for(request, data), int)
     job = await request.ask(OwnJobDetails(job_id=job_id), JobDetails)
-    if job.state == JobState.destroyed and job.reason:
-        raise Refusal(400, job.reason.removeprefix("Cancelled: "))
+    if job.state == JobState.destroyed and (reason := reason_of(job)):
+        raise Refusal(400, reason)
     ref = request.link("jobs", job_id)
     return Response(CreateAnswer(job_id=job_id, job_ref=ref), headers={"Location": ref})
 

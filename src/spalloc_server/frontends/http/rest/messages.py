@@ -26,7 +26,7 @@ Index: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 Filled: TypeAlias = Annotated[str, Meta(pattern=r"\S", max_length=256)]
 Seconds: TypeAlias = Annotated[float, Meta(extra_json_schema={"minimum": 30, "maximum": 300})]
 Duration: TypeAlias = Annotated[
-    str, Meta(pattern=r"^[-+]?[Pp]", max_length=64, description="ISO 8601, such as PT30S", examples=["PT60S"])
+    str, Meta(max_length=64, description="ISO 8601", examples=["PT60S"], extra_json_schema={"pattern": "^[-+]?[Pp]"})
 ]
 
 

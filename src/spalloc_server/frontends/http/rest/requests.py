@@ -12,7 +12,7 @@ show it.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 from urllib.parse import quote
 
 import msgspec
@@ -40,6 +40,10 @@ BASE = "spalloc base"
 
 FORBIDDEN = "computer says no"
 NO_SUCH_JOB = "no such job"
+
+
+BLANK: Final = r"regex '\\S'"
+"""How msgspec ends its words for a text that has nothing but white space."""
 
 
 class Refusal(HTTPException):
@@ -119,6 +123,7 @@ def decoded(body: bytes, kind: Any) -> Any:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at ")
+        what = "must not be blank" if what.endswith(BLANK) else what
         raise Refusal(400, f"{where.strip('`').removeprefix('$.') or 'the body'}: {what}") from error
     except msgspec.DecodeError as error:
         raise Refusal(400, f"the body is not JSON: {error}") from error
@@ -184,7 +189,8 @@ def _of_framework(error: HTTPException, absent: str) -> Answer:
     if status == 404 and said == "Not Found":
         said = "there is nothing at this path"
     if status == 405:
-        allowed = {*(error.headers or {}).get("Allow", "").split(", ")}
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        allowed = {*headers["allow"].split(", ")}
         allowed |= {"HEAD"} if "GET" in allowed else set()
         return text(405, "this path has other methods", (b"allow", ", ".join(sorted(allowed)).encode()))
     return text(status, said)

@@ -22,7 +22,7 @@ from spalloc_server.frontends.http.rest.messages import JobStateAnswer
 from spalloc_server.frontends.http.rest.polls import Polls
 from spalloc_server.frontends.http.rest.requests import BASE, FORBIDDEN, NO_SUCH_JOB, instant, link, may, told
 
-__all__ = ["JobStates"]
+__all__ = ["JobStates", "reason_of"]
 
 JSON = ((b"content-type", b"application/json"),)
 _encode = msgspec.json.Encoder().encode
@@ -77,6 +77,11 @@ class JobStates:
         return _answer_for(details, base)
 
 
+def reason_of(job: JobDetails) -> str | None:
+    """Return why a job has ended, without the word for one that had no boards yet; only v1 has that."""
+    return None if job.reason is None else job.reason.removeprefix("Cancelled: ")
+
+
 def _answer_for(job: JobDetails, base: str) -> JobStateAnswer:
     ref, alive = link(base, "jobs", job.job_id), job.state != JobState.destroyed
     proxy = f"{websocket_url(base)}/proxy/{job.job_id}" if job.state in _HAS_BOARDS else None
@@ -85,7 +90,7 @@ def _answer_for(job: JobDetails, base: str) -> JobStateAnswer:
         owner=job.owner,
         start_time=instant(job.created_at),
         finish_time=instant(job.ended_at),
-        reason=job.reason,
+        reason=reason_of(job),
         keepalive_host=job.keepalive_host if alive else None,
         keepalive_ref=f"{ref}/keepalive",
         machine_ref=f"{ref}/machine",
