@@ -158,7 +158,7 @@ async def test_what_makes_no_sense_is_refused_and_no_job_is_made(client: Client,
 async def test_a_board_that_is_not_there_is_refused(client: Client, found: Any) -> None:
     client.answering(FindBoard=found)
     answer = await client.send("POST", "jobs", {**ON_M, "board": {"address": "10.9.9.9"}})
-    assert answer.summary == (400, NO_MACHINE)
+    assert answer.summary == (400, f"{NO_MACHINE}: there is no such board")
 
 
 async def test_a_job_that_no_machine_can_serve_is_refused_with_the_reason(client: Client) -> None:

@@ -108,9 +108,11 @@ async def _board(request: RestRequest, body: CreateBody) -> tuple[str, Board]:
             if error.kind != "no-such":
                 raise
             found = None
-        if found is not None and (body.dimensions is None or found.board[2] == 0):
+        if found is not None and body.dimensions is not None and found.board[2] != 0:
+            raise Refusal(400, f"{NO_MACHINE}: a rectangle begins at a board whose z is 0, not {found.board[2]}")
+        if found is not None:
             return found.machine, found.board
-    raise Refusal(400, NO_MACHINE)
+    raise Refusal(400, f"{NO_MACHINE}: there is no such board")
 
 
 async def _tagged(request: RestRequest, tags: Sequence[str]) -> list[str]:
