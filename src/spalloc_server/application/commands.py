@@ -75,7 +75,7 @@ __all__ += [
 __all__ += ["ListAccounts", "ListJobs", "ListMachines", "ListTokens", "LogIn", "LogInWithToken", "LogOut", "Machines"]
 __all__ += ["PowerCycle", "PowerOffJob", "PowerOnJob", "RemoveMachine", "ReportProblem", "Resume", "RevokeToken"]
 __all__ += ["SetBlacklist", "ShowAccount", "ShowJob", "SigningKeys", "Status", "TellWebSettings", "Temperatures"]
-__all__ += ["Undrain", "WhereIs"]
+__all__ += ["StopByCode", "Undrain", "WhereIs"]
 
 
 # -------------------------------------------------------------------- what users ask
@@ -269,6 +269,19 @@ class EmergencyStop(Safeguard, frozen=True, tag="emergency-stop"):
     reason: Reason
 
 
+class StopByCode(Safeguard, frozen=True, tag="emergency-stop by code"):
+    """Do as `EmergencyStop`, where the code is that of `[web] emergency_code`; front processes may ask it."""
+
+    permission = Permission.AUTHENTICATE
+
+    code: str
+    reason: Reason
+
+    def told(self) -> dict[str, Any]:
+        """Return all but the code."""
+        return {"command": "emergency-stop by code", "reason": self.reason}
+
+
 class Resume(Command, frozen=True, tag="resume"):
     """The emergency is over. The `Note` that this ends, or None."""
 
@@ -342,6 +355,7 @@ AnyCommand: TypeAlias = (
     | ImportMachines
     | RemoveMachine
     | EmergencyStop
+    | StopByCode
     | Resume
     | PowerCycle
     | Temperatures

@@ -14,10 +14,13 @@ from collections.abc import Mapping
 from spalloc_server.frontends.http.answers import ASGIApp, Receive, Scope, Send, refusal, text
 from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError
 from spalloc_server.frontends.http.authentication import Authentication
+from spalloc_server.frontends.http.boards.memory import BoardAccess
 from spalloc_server.frontends.http.boards.proxy import make_proxy
 from spalloc_server.frontends.http.grants import Grants
 from spalloc_server.frontends.http.limits import Budgets, Limits, Rates
+from spalloc_server.frontends.http.links import base_url
 from spalloc_server.frontends.http.login import Login
+from spalloc_server.frontends.http.rest import make_rest
 from spalloc_server.log.defects import DefectLog
 
 __all__ = ["make_app"]
@@ -48,6 +51,7 @@ def _parts(asking: Asking, grants: Grants) -> dict[str, ASGIApp]:
     return {
         "/spalloc": Login(asking, grants),
         "/spalloc/proxy": make_proxy(asking),
+        "/spalloc/srv": make_rest(asking, BoardAccess(asking), base_url),
     }
 
 

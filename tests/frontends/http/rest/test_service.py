@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from spalloc_server.application import commands
 from spalloc_server.application.own_job_commands import FindBoard
 from spalloc_server.core.model import BoardView
-from tests.frontends.http.rest.client import BASE, BOARDS, BOB, FOUND, JOB, MACHINE, ROOT, Client, StandIn, who
+from tests.frontends.http.rest.client import BASE, BOARDS, BOB, FOUND, JOB, MACHINE, ROOT, Client, StandIn, refusal, who
 
 VIEW = BoardView(machine="m", x=5, y=7, z=1, state="free", cabinet=2, frame=3, board=10)
 
@@ -30,6 +30,8 @@ def serving(role: str, **web: Any) -> Client:
         Boards=[VIEW],
         EnableBoard=VIEW,
         ListAccounts=[BOB],
+        ImportMachines=[],
+        StopByCode=None,
         CreateAccount=BOB,
         ChangeAccount=BOB,
         DisableBoard=replace(VIEW, out_of_service="by hand"),
@@ -102,12 +104,14 @@ PATHS = [
     ("GET", "admin/board?machine=m&x=5&y=7&z=1", None, "operator"),
     ("PUT", "admin/board?machine=m&x=5&y=7&z=1", "true", "operator"),
     ("GET", "admin/import", None, "operator"),
+    ("POST", "admin/import", {"machines": []}, "operator"),
     ("GET", "admin/users", None, "admin"),
     ("POST", "admin/users", {"user-name": "bob", "trust-level": "USER"}, "admin"),
     ("GET", "admin/users/4", None, "admin"),
     ("PUT", "admin/users/4", {"enabled": True}, "admin"),
     ("DELETE", "admin/users/4", None, "admin"),
     ("POST", "emergencyStop", None, "admin"),
+    ("GET", "emergencyStop?commandCode=c0de", None, "basic"),
 ]
 """Each operation, and the least role that may do it."""
 
@@ -138,7 +142,7 @@ async def test_the_table_of_operations_has_all_that_are_documented() -> None:
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(("method", "path", "body", "least"), PATHS)
 async def test_who_may_do_what(role: str, method: str, path: str, body: Any, least: str) -> None:
-    client = serving(role)
+    client = serving(role, emergency_code="c0de")
     answer = await ask(client, method, path, body)
     if ROLES.index(role) >= ROLES.index(least):
         assert 200 <= answer.status < 300
@@ -150,7 +154,7 @@ async def test_who_may_do_what(role: str, method: str, path: str, body: Any, lea
 
 @pytest.mark.parametrize(("method", "path", "body", "least"), PATHS)
 async def test_the_configuration_caps_what_all_may_do(method: str, path: str, body: Any, least: str) -> None:
-    client = serving("admin", max_role="user")
+    client = serving("admin", max_role="user", emergency_code="c0de")
     answer = await ask(client, method, path, body)
     assert (answer.status == 403) == (least in {"operator", "admin"})
 
@@ -168,7 +172,7 @@ async def test_nobody_may_do_anything(method: str, path: str, body: Any, least: 
 @pytest.mark.parametrize("slashes", ["/", "//"])
 @pytest.mark.parametrize(("method", "path", "body", "least"), PATHS)
 async def test_slashes_at_the_end_do_not_matter(slashes: str, method: str, path: str, body: Any, least: str) -> None:
-    client = serving("admin")
+    client = serving("admin", emergency_code="c0de")
     name, _, query = path.partition("?")
     slashes = slashes if name else ""  # the root has its own test
     assert 200 <= (await ask(client, method, f"{name}{slashes}?{query}", body)).status < 300
@@ -247,7 +251,52 @@ async def test_the_emergency_stop_says_who_wants_it_and_why() -> None:
     assert client.server.asked == [commands.EmergencyStop(reason=why) for why in ("smoke", "by HTTP", "by HTTP")]
 
 
+@pytest.mark.parametrize("role", ROLES)
+async def test_whoever_has_the_code_may_stop_everything(role: str) -> None:
+    client = serving(role, emergency_code="c0de")
+    assert (await client.get("emergencyStop?commandCode=c0de")).summary == (200, "")
+    assert client.server.asked == [commands.StopByCode(code="c0de", reason="alice by HTTP, with the code")]
+    assert client.server.behalves == [None]
+
+
+async def test_a_code_that_is_not_right_is_refused() -> None:
+    client = serving("basic", emergency_code="c0de").answering(StopByCode=refusal("forbidden"))
+    assert (await client.get("emergencyStop?commandCode=x")).summary == (403, "computer says no")
+    assert (await client.get("emergencyStop")).summary == (403, "computer says no")
+
+
+async def test_without_a_code_in_the_configuration_there_is_no_such_path() -> None:
+    client = serving("admin")
+    assert (await client.get("emergencyStop?commandCode=")).status == 404
+    assert client.server.asked == []
+
+
 # -------------------------------------------------------------------- admin
+
+
+async def test_machine_definitions_go_to_the_server_as_they_are() -> None:
+    client = serving("operator")
+    assert (await client.send("POST", "admin/import", b'{ "machines":[]}', "application/json")).summary == (204, "")
+    assert client.server.asked == [commands.ImportMachines(definitions='{ "machines":[]}')]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"[]", "application/json", 400),
+        (b"", "application/json", 400),
+        (b'{"\xff": 1}', "application/json", 400),
+        (b'{"x": ' + b"[" * 100_000, "application/json", 400),
+        (b'{"x": "' + b"1" * 1_000_000 + b'"}', "application/json", 413),
+        (b'{"x": "' + rb"\u0000" * 100_000 + b'", "y": "' + b'\\"' * 200_000 + b'"}', "application/json", 413),
+        (b"{}", "text/plain", 415),
+    ],
+)
+async def test_what_are_no_machine_definitions_does_not_go_there(body: bytes, kind: str, status: int) -> None:
+    client = serving("operator")
+    assert (await client.send("POST", "admin/import", body, kind)).status == status
+    assert client.server.asked == []
 
 
 async def test_the_admin_root_tells_where_to_go_on() -> None:

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from litestar import Router, get, put
+import msgspec
+from litestar import Router, get, post, put
 from litestar.params import QueryParameter
 
 from spalloc_server.application import commands
 from spalloc_server.application.caller import Permission
 from spalloc_server.application.own_job_commands import FindBoard, FoundBoard
 from spalloc_server.config.options import MAX_NUMBER
-from spalloc_server.core.model import BoardView
+from spalloc_server.core.model import BoardView, MachineView
 from spalloc_server.frontends.http.rest.messages import AdminAnswer
-from spalloc_server.frontends.http.rest.openapi import ABSENT, BODY, REFUSED, TextBody
-from spalloc_server.frontends.http.rest.requests import Refusal, RestRequest
+from spalloc_server.frontends.http.rest.openapi import ABSENT, BODY, REFUSED, DefinitionsBody, TextBody
+from spalloc_server.frontends.http.rest.requests import Refusal, RestRequest, decoded
 
 __all__ = ["ADMIN"]
+
+MAX_DEFINITIONS = 1_000_000
+"""Bytes of machine definitions, as they go to the server. Longer ones are answered with 413."""
 
 Number: TypeAlias = Annotated[int | None, QueryParameter(ge=0, le=MAX_NUMBER)]
 Text: TypeAlias = Annotated[str | None, QueryParameter(max_length=256)]
@@ -86,6 +90,24 @@ async def hint_at_import() -> str:
     return "This resource only really supports POST."
 
 
+@post(
+    "/import",
+    responses=REFUSED | BODY,
+    status_code=204,
+    operation_class=DefinitionsBody,
+    summary="Add machines that machine definitions define",
+)
+async def import_machines(request: RestRequest) -> None:
+    """Add machines to those of the configuration, whose names are taken."""
+    request.check_type("application/json")
+    body = await request.body()
+    decoded(body, dict)  # which says best what is wrong with JSON
+    definitions = body.decode()
+    if len(msgspec.json.encode(definitions)) > MAX_DEFINITIONS:
+        raise Refusal(413, "the definitions are too long: send machines one by one")
+    await request.ask(commands.ImportMachines(definitions=definitions), list[MachineView])
+
+
 def _word(view: BoardView) -> str:
     return "false" if view.state == "dead" or view.out_of_service else "true"
 
@@ -118,7 +140,7 @@ async def _board(
 
 ADMIN = Router(
     "/admin",
-    route_handlers=[root, hint_at_import, board, set_board],
+    route_handlers=[root, hint_at_import, import_machines, board, set_board],
     opt={"permission": Permission.OPERATE},
     tags=["admin"],
 )

@@ -20,7 +20,17 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, 
 from spalloc_server.frontends.http.answers import Answer
 from spalloc_server.frontends.http.rest import messages
 
-__all__ = ["ABSENT", "AT_BOARDS", "BODY", "NOTHING", "REFUSED", "BytesBody", "TextBody", "answers_by_path"]
+__all__ = [
+    "ABSENT",
+    "AT_BOARDS",
+    "BODY",
+    "NOTHING",
+    "REFUSED",
+    "BytesBody",
+    "DefinitionsBody",
+    "TextBody",
+    "answers_by_path",
+]
 
 
 def _text(description: str) -> ResponseSpec:
@@ -57,6 +67,14 @@ class TextBody(Operation):
 
     def __post_init__(self) -> None:
         self.request_body = _body("text/plain", Schema(type=OpenAPIType.STRING))
+
+
+@dataclass
+class DefinitionsBody(Operation):
+    """An operation whose body is machine definitions."""
+
+    def __post_init__(self) -> None:
+        self.request_body = _body("application/json", Schema(type=OpenAPIType.OBJECT))
 
 
 @dataclass

@@ -11,8 +11,8 @@ from litestar.params import QueryParameter
 from spalloc_server.application import commands
 from spalloc_server.application.caller import Permission
 from spalloc_server.frontends.http.rest.messages import RootAnswer, Version
-from spalloc_server.frontends.http.rest.openapi import REFUSED
-from spalloc_server.frontends.http.rest.requests import RestRequest, may
+from spalloc_server.frontends.http.rest.openapi import ABSENT, REFUSED
+from spalloc_server.frontends.http.rest.requests import Plain, Refusal, RestRequest, empty, may
 
 __all__ = ["SERVICE"]
 
@@ -46,5 +46,17 @@ async def stop(request: RestRequest, reason: Annotated[str, QueryParameter(max_l
     await request.ask(commands.EmergencyStop(reason=reason if reason.strip() else "by HTTP"), Any)
 
 
-SERVICE = Router("/", route_handlers=[root, stop], tags=["service"])
+@get("/emergencyStop", responses=REFUSED | ABSENT, summary="Switch everything off, as with the Java server")
+async def stop_by_code(
+    request: RestRequest, code: Annotated[str, QueryParameter(name="commandCode", max_length=256)] = ""
+) -> Plain:
+    """Do the same for anybody who has the code of the configuration; there is no such path where that sets none."""
+    if not request.asking.settings.web.emergency_code:
+        raise Refusal(404, "there is no code for this; administrators may POST emergencyStop")
+    command = commands.StopByCode(code=code, reason=f"{request.caller.name} by HTTP, with the code")
+    await request.asking.ask(command, Any)
+    return empty(200)
+
+
+SERVICE = Router("/", route_handlers=[root, stop, stop_by_code], tags=["service"])
 """What is about no machine and no job."""
