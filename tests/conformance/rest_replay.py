@@ -159,7 +159,7 @@ class Replay:
 
     def _learn(self, expected: dict[str, Any], answer: Answer) -> None:
         """Take the numbers that an answer gives to what has a name in the capture."""
-        told = expected.get("json")
+        told: Any = expected.get("json")
         if expected["status"] == answer.status == 201 and "job-id" in told:
             self._numbers[told["job-id"].strip("{}")] = str(answer.json["job-id"])
         if expected["name"] == "users" and answer.status == 200:

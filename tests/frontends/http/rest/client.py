@@ -134,7 +134,7 @@ class Boards:
         if self.error:
             raise self.error
 
-    async def read(self, caller: WebCaller, job: int, x: int, y: int, address: int, size: int) -> Pieces:
+    async def stream(self, behalf: Behalf, job: int, x: int, y: int, address: int, size: int) -> Pieces:
         self._take("read", job, x, y, address, size)
         return self._pieces(size)
 
@@ -148,23 +148,21 @@ class Boards:
         self.read_from.append(pieces)
         return pieces
 
-    async def write(
-        self, caller: WebCaller, job: int, x: int, y: int, address: int, data: AsyncIterable[bytes]
-    ) -> None:
+    async def write(self, behalf: Behalf, job: int, x: int, y: int, address: int, data: AsyncIterable[bytes]) -> None:
         self._take("write", job, x, y, address, b"".join([piece async for piece in data]))
 
-    async def fast_read(
-        self, caller: WebCaller, job: int, gatherer: Any, monitor: Any, address: int, size: int
+    async def fast_stream(
+        self, behalf: Behalf, job: int, gatherer: Any, monitor: Any, address: int, size: int
     ) -> Pieces:
         self._take("read fast", job, gatherer, monitor, address, size)
         return self._pieces(size)
 
     async def fast_write(
-        self, caller: WebCaller, job: int, gatherer: Any, x: int, y: int, address: int, data: AsyncIterable[bytes]
+        self, behalf: Behalf, job: int, gatherer: Any, x: int, y: int, address: int, data: AsyncIterable[bytes]
     ) -> None:
         self._take("write fast", job, gatherer, x, y, address, b"".join([piece async for piece in data]))
 
-    async def reset_router(self, caller: WebCaller, job: int, filters: Any) -> None:
+    async def reset_router(self, behalf: Behalf, job: int, filters: Any) -> None:
         self._take("reset router", job, dict(filters))
 
 

@@ -75,7 +75,7 @@ async def test_the_root_has_any_number_of_slashes(path: str) -> None:
 # -------------------------------------------------------------------- paths and methods
 
 
-PATHS = [
+PATHS: list[tuple[str, str, Any, str]] = [
     ("GET", "", None, "basic"),
     ("GET", "machines", None, "reader"),
     ("GET", "machines/m", None, "reader"),

@@ -70,7 +70,7 @@ async def read(
     request: RestRequest, job_id: JobId, address: Address, size: Size, x: Coordinate = 0, y: Coordinate = 0
 ) -> Plain:
     """Read memory; chip (255, 255) is the job's first Ethernet chip."""
-    pieces = await _access(request).read(request.caller, number_of(job_id), x, y, address, size)
+    pieces = await _access(request).stream(request.caller.behalf, number_of(job_id), x, y, address, size)
     return Plain(_Sent(pieces, size))
 
 
@@ -84,7 +84,7 @@ async def read(
 async def write(request: RestRequest, job_id: JobId, address: Address, x: Coordinate = 0, y: Coordinate = 0) -> Plain:
     """Write memory; it is written when this is answered."""
     request.check_type(BYTES)
-    await _access(request).write(request.caller, number_of(job_id), x, y, address, request.stream())
+    await _access(request).write(request.caller.behalf, number_of(job_id), x, y, address, request.stream())
     return empty(202)
 
 
@@ -107,7 +107,9 @@ async def read_fast(
     """Read memory by the monitor (x, y, p), through a gatherer that runs on the board of (eth_x, eth_y)."""
     gatherer = Gatherer(Core(gather_x, gather_y, 0), (eth_x, eth_y), iptag, eth_address or None)
     monitor = Core(x, y, p)
-    pieces = await _access(request).fast_read(request.caller, number_of(job_id), gatherer, monitor, address, size)
+    pieces = await _access(request).fast_stream(
+        request.caller.behalf, number_of(job_id), gatherer, monitor, address, size
+    )
     return Plain(_Sent(pieces, size))
 
 
@@ -136,7 +138,7 @@ async def write_fast(
     request.check_type(BYTES)
     gatherer = Gatherer(Core(gather_x, gather_y, gather_p), (eth_x, eth_y), iptag, eth_address or None)
     data = request.stream()
-    await _access(request).fast_write(request.caller, number_of(job_id), gatherer, x, y, address, data)
+    await _access(request).fast_write(request.caller.behalf, number_of(job_id), gatherer, x, y, address, data)
     return empty(202)
 
 
@@ -150,7 +152,7 @@ async def reset_router(request: RestRequest, job_id: JobId) -> Plain:
             right = f"each filter (0 to {MAX_FILTERS - 1}) once, and a word of 32 bits for it"
             raise Refusal(400, f"{name[:40]}={value[:40]}: give {right}")
         filters[index] = word
-    await _access(request).reset_router(request.caller, number_of(job_id), filters)
+    await _access(request).reset_router(request.caller.behalf, number_of(job_id), filters)
     return empty(202)
 
 
