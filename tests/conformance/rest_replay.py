@@ -2,9 +2,9 @@
 
 Theory of operation. `java/*.json` are requests in their order, each with the answer that a Java server gave
 (SpiNNaker-allocserv 7.4.2, with dummy BMPs). What cannot be the same twice has a name in braces there: times, tokens,
-the server's address, and numbers of jobs and users. A replay sends each request, names the same things in the answer,
-and compares status, content type and a few other headers, and the body, field by field. What differs is a `Difference`;
-`docs/reference/rest-differences.md` must have it, with the reason.
+versions, the server's address, and numbers of jobs and users. A replay sends each request, names the same things in
+the answer, and compares status, content type and a few other headers, and the body, field by field. What differs is a
+`Difference`; `docs/reference/rest-differences.md` must have it, with the reason.
 
 The captures do not say when to wait for a job, nor where numbers come from: the tables here do.
 """
@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 
 from tests.conformance.rest_client import Answer, RestClient
 from tests.house import PATIENCE, ROOT
+from tests.pages import page, spans, table_rows
 
-__all__ = ["CAPTURES", "USERS", "Difference", "Replay", "big", "password_of"]
+__all__ = ["CAPTURES", "USERS", "Difference", "Replay", "definitions", "listed", "password_of"]
 
 CAPTURES = [Path(__file__).with_name("java") / f"rest-{part}.json" for part in ("user", "admin")]
 LITTLE = ROOT / "tests" / "data" / "definitions" / "little.json"
@@ -62,8 +63,8 @@ PICKED = {
 SHAPES = {"job3 machine", "job6 machine"}
 """Answers of which only types and lengths were kept."""
 
+VERSION = re.compile(r'"version": *{[^}]*}')
 HEADERS = ("content-type", "location", "link", "www-authenticate", "allow")
-NUMBERS = {"job": r"(jobs/|proxy/|to job )", "user": r"(users/)"}
 
 
 def password_of(user: str) -> str:
@@ -82,7 +83,19 @@ class Difference(NamedTuple):
     ours: str
 
 
-def big() -> dict[str, Any]:
+def definitions() -> dict[str, Any]:
+    """Return the machine definitions of the scenario."""
+    return {"machines": [_big(), *json.loads(LITTLE.read_text())["machines"]], "port": 22244, "ip": "127.0.0.1"}
+
+
+def listed() -> Iterator[tuple[Difference, str]]:
+    """Yield the differences that the documentation lists, and why each is."""
+    for requests, what, java, ours, why in table_rows(page("reference/rest-differences.md")):
+        for request in spans(requests):
+            yield Difference(request, *("".join(spans(cell)) for cell in (what, java, ours))), why
+
+
+def _big() -> dict[str, Any]:
     """Return the definition of the machine `big`: 20 by 20 triads in 50 frames, column by column."""
     boards = [f"[x:{x},y:{y},z:{z}]" for x in range(20) for y in range(20) for z in range(3)]
     places = [divmod(number, 24) for number in range(len(boards))]
@@ -119,7 +132,8 @@ class Replay:
 
     def differences(self, capture: Path) -> Iterator[Difference]:
         """Send all requests of a capture; yield what differs."""
-        for expected in json.loads(capture.read_text().replace("-alt}", "}")):  # it had two names of its host
+        recorded = capture.read_text().replace("-alt}", "}")  # it had two names of its host
+        for expected in json.loads(VERSION.sub('"version": "{version}"', recorded)):
             name = expected["name"]
             if job := READY_BEFORE.get(name):
                 self._wait_until_ready(job)
@@ -206,6 +220,7 @@ class Replay:
             text = text.replace(f"{scheme}://{host}", f"{{{name}}}")
         text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "{instant}", text)
         text = re.sub(r'("csrf-token": *)"[^"]*"', r'\1"{csrf}"', text)
+        text = VERSION.sub('"version": "{version}"', text)
         for name, number in self._numbers.items():
             before = r"(users/)" if name.startswith("u") else r"(jobs/|proxy/|to job )"
             text = re.sub(rf"{before}{number}(?!\d)", rf"\g<1>{{{name}}}", text)

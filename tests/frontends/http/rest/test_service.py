@@ -44,7 +44,7 @@ def serving(role: str, **web: Any) -> Client:
 
 @pytest.mark.parametrize(
     ("version", "numbers"),
-    [("2.1.3", (2, 1, 3)), ("2.0", (2, 0, 0)), ("3", (3, 0, 0)), ("1.4.dev7+g12ab", (1, 4, 7)), ("", (0, 0, 0))],
+    [("2.1.3", (2, 1, 3)), ("2.0", (2, 0, 0)), ("3", (3, 0, 0)), ("1!8.4.dev7+g12ab", (8, 4, 7)), ("", (0, 0, 0))],
 )
 async def test_the_root_tells_the_version_and_where_to_go_on(version: str, numbers: tuple[int, ...]) -> None:
     client = Client(StandIn(version=version), who("user"))

@@ -24,7 +24,8 @@ async def root(request: RestRequest) -> RootAnswer:
     """Tell clients where to begin."""
     caller, settings = request.caller, request.asking.settings
     looks = may(caller, Permission.LOOK, settings)
-    numbers = [*map(int, re.findall(r"\d+", settings.version)), 0, 0, 0]
+    release = settings.version.rpartition("!")[2]
+    numbers = [*map(int, re.findall(r"\d+", release)), 0, 0, 0]
     return RootAnswer(
         version=Version(major_version=numbers[0], minor_version=numbers[1], revision=numbers[2]),
         jobs_ref=request.link("jobs") if looks else None,
