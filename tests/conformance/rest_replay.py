@@ -53,6 +53,9 @@ READY_BEFORE = {
 }
 """The request before which a job is waited for."""
 
+RESTED_BEFORE = {"create 1 board"}
+"""The request before which all boards must be free, so that it is always the same one that is given."""
+
 PICKED = {
     "job POWER": ["proxy-ref"],
     "job8 request": ["original-request"],
@@ -122,10 +125,12 @@ class Replay:
 
     Args:
         base: of our server.
+        until_free: waits until all boards are free.
     """
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, until_free: Callable[[], None]) -> None:
         self._base = base
+        self._until_free = until_free
         self._clients: dict[str | None, RestClient] = {}
         self._numbers: dict[str, str] = {}
         """Name in the captures -> number that ours gave."""
@@ -137,6 +142,8 @@ class Replay:
             name = expected["name"]
             if job := READY_BEFORE.get(name):
                 self._wait_until_ready(job)
+            if name in RESTED_BEFORE:
+                self._until_free()
             answer = self._send(expected)
             self._learn(expected, answer)
             if answer.status == 201 != expected["status"]:  # what the Java server did not make would change the rest
