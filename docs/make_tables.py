@@ -21,7 +21,7 @@ from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from re import DOTALL, match, sub
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "spalloc_server"
@@ -179,6 +179,23 @@ def layers() -> str:
     return "\n".join("- " + ", ".join(f"`{name}`" for name in row) for row in rows)
 
 
+def rest_operations() -> str:
+    """Return the table of what REST offers: paths, methods, what must be permitted, and what is done."""
+    from spalloc_server.frontends.http.rest.app import ROUTERS
+
+    rows = []
+    for router in ROUTERS:
+        routes: Sequence[Any] = router.routes
+        for route in routes:
+            for handler in sorted(route.route_handlers, key=lambda handler: sorted(handler.http_methods)):
+                permission = {**router.opt, **handler.opt}.get("permission")
+                path = sub(r"{(\w+):str}", r"{\1}", route.path)
+                for method in handler.http_methods - {"OPTIONS"}:
+                    cells = f"`{method}`", f"`{path}`", f"`{permission}`" if permission else "", handler.summary
+                    rows.append(cells)
+    return table(("method", "path", "permission", "what it does"), rows)
+
+
 def modules() -> str:
     """Return a table for each room, which says what each of its modules is for."""
     parts = []
@@ -189,6 +206,7 @@ def modules() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "REST operations": rest_operations,
     "settings": settings,
     "limits of the code": limits_of_the_code,
     "timings": timings,

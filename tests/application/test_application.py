@@ -11,11 +11,13 @@ from spalloc_server.application import audit, commands, performing
 from spalloc_server.application.audit import Audit
 from spalloc_server.application.commands import SERVER
 from spalloc_server.application.performing import MAX_AT_HARDWARE
+from spalloc_server.config.options import Web
+from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Outcome
 from spalloc_server.core.model.request import Request
 from spalloc_server.errors import BusyError, ForbiddenError, HardwareError, RequestError, StorageError
 from spalloc_server.log.logger import COMPLAINTS
-from tests.application.house import OPERATOR, PATIENCE, USER, House
+from tests.application.house import OPERATOR, PATIENCE, USER, WEB, House
 
 BOARD = {"machine": "m", "x": 1, "y": 1, "z": 2}
 TEMPERATURES = commands.Temperatures(machine="m")
@@ -249,3 +251,22 @@ async def test_the_audit_tells_how_many_jobs_a_command_has_ended(
         house.application.perform(OPERATOR, command)
         await house.rest()
     assert [line["jobs_ended"] for line in log if line["event"] == "command performed"] == [ended]
+
+
+@pytest.mark.parametrize(
+    ("web", "code"),
+    [
+        (None, ""),
+        (Web(), ""),
+        (Web(), "c0de"),
+        (Web(emergency_code="c0de"), ""),
+        (Web(emergency_code="c0de"), "c0d\u00e9"),
+    ],
+)
+async def test_only_the_code_of_the_configuration_stops_everything(web: Web | None, code: str) -> None:
+    house = House()
+    house.application.configure(Configuration(web=web))
+    with structlog.testing.capture_logs() as log, pytest.raises(ForbiddenError, match="not the code"):
+        house.application.perform(WEB, commands.StopByCode(code=code, reason="smoke"))
+    assert house.core.stopped is None
+    assert not any(code and code in str(line) for line in log)

@@ -53,6 +53,7 @@ TABLE = {
     "import machines": "operate cat",
     "remove machine": "operate cat",
     "emergency-stop": "stop craR",
+    "emergency-stop by code": "authenticate craR",
     "resume": "stop ca",
     "power-cycle": "operate caw",
     "temperatures": "look wR",

@@ -109,6 +109,12 @@ EXAMPLES = [
     ),
     Example(commands.EmergencyStop(reason="smoke"), _null, ("jobs", "boards", "stopped")),
     Example(
+        commands.StopByCode(code="c0de", reason="smoke"),
+        _null,
+        ("jobs", "boards", "stopped"),
+        lambda house: house.application.configure(Configuration(web=Web(emergency_code="c0de"))),
+    ),
+    Example(
         commands.Resume(),
         lambda it: it["reason"] == "smoke",
         ("stopped",),
@@ -313,7 +319,7 @@ def changed(before: dict[str, Any], house: House) -> set[str]:
 def test_every_command_has_an_example_and_says_what_it_must() -> None:
     assert [type(example.command) for example in EXAMPLES] == EVERY_COMMAND
     for kind in EVERY_COMMAND:
-        operators = kind.permission in {Permission.OPERATE, Permission.STOP}
+        operators = kind.permission in {Permission.OPERATE, Permission.STOP} or kind is commands.StopByCode
         assert kind.audited == (operators and (kind.changes or kind.waits)), kind
         assert not (kind.even_if_read_only and not kind.changes)
 
@@ -367,7 +373,7 @@ async def test_while_nothing_can_be_stored_only_what_makes_things_safe_is_change
 
 def test_what_is_changed_although_nothing_can_be_stored_is_this() -> None:
     names = {kind.__name__ for kind in EVERY_COMMAND if kind.even_if_read_only}
-    assert names == {"EmergencyStop", "DisableBoard", "DisableFrame", "Drain"} | {
+    assert names == {"EmergencyStop", "StopByCode", "DisableBoard", "DisableFrame", "Drain"} | {
         *("LogOut", "RevokeToken", "SigningKeys"),
     }
 

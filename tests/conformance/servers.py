@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.conformance.environments import published_server
 from tests.conformance.wire import Connection
 
-__all__ = ["Server", "free_port", "ours", "published", "simulated_hardware", "until"]
+__all__ = ["COMMANDS", "Server", "free_port", "listens", "ours", "published", "simulated_hardware", "until"]
 
 HOST = "127.0.0.1"
 SCP_PORT = 17893
@@ -84,7 +84,7 @@ def _server(name: str, command: list[str], config: Path, directory: Path, port: 
     server = Server(name, port, directory / f"{name}.log")
     command = [*command, str(config), "--port", str(port)]
     with _process(command, directory, server.log) as process:
-        until(f"the server {name} (see {server.log})", lambda: process.poll() is not None or _listens(server.port))
+        until(f"the server {name} (see {server.log})", lambda: process.poll() is not None or listens(server.port))
         assert process.poll() is None, f"{' '.join(command)} ended at once:\n{server.log.read_text()}"
         yield server
         assert process.poll() is None, f"the server {name} ended by itself:\n{server.log.read_text()[-4000:]}"
@@ -117,7 +117,7 @@ def free_port() -> int:
     raise AssertionError("no port is free")
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     try:
         socket.create_connection((HOST, port), timeout=1).close()
     except OSError:

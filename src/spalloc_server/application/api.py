@@ -22,6 +22,7 @@ Doors that log people in ask for their callers by session, token or account (`au
 
 from __future__ import annotations
 
+import hmac
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -49,6 +50,7 @@ from spalloc_server.application.web_settings import WebSettings, web_settings
 from spalloc_server.config.options import Web
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, steady_time
+from spalloc_server.core.model import Note
 from spalloc_server.core.model.details import JobDetails, MachineDetails
 from spalloc_server.errors import ForbiddenError, ReadOnlyError, RequestError, SpallocServerError
 from spalloc_server.hardware.switchboard import Hardware
@@ -141,6 +143,7 @@ class Application:
             own_job_commands.OwnJobDetails: self._job_details,
             own_job_commands.MachineDetailsOf: self._machine_details,
             commands.TellWebSettings: lambda _: self._web_settings(),
+            commands.StopByCode: self._stop_by_code,
         }
         """What tells more than the core knows."""
 
@@ -277,6 +280,13 @@ class Application:
         names = sorted(self._core.machines) if command.name is None else [command.name]
         revisions = [self.subscriptions.revision(Key(Kind.MACHINE, name)) for name in names]
         return [self._core.machine_details(*each) for each in zip(names, revisions, strict=True)]
+
+    def _stop_by_code(self, command: commands.StopByCode) -> Note | None:
+        web = self._configuration.web
+        right = "" if web is None else web.emergency_code
+        if not right or not hmac.compare_digest(command.code.encode(), right.encode()):
+            raise ForbiddenError("this is not the code of the emergency stop")
+        return self._core.emergency_stop(reason=command.reason, by="somebody with the code")
 
     def _web_settings(self) -> WebSettings:
         about = self.about()

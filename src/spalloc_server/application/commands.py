@@ -51,6 +51,7 @@ from spalloc_server.application.command_kinds import (
     Use,
     Whole,
 )
+from spalloc_server.application.front_commands import Figures
 from spalloc_server.application.own_job_commands import OwnJobCommand
 from spalloc_server.application.web_settings import TellWebSettings
 from spalloc_server.config.definitions import names_in
@@ -60,21 +61,21 @@ from spalloc_server.core.model.arguments import DEFAULT_KEEPALIVE
 __all__ = ["SERVER", "AnyCommand", "Command", "Key", "Kind", "Look", "Name", "OfBoard", "OfJob"]
 __all__ += ["Blacklist", "BoardAtPosition", "BoardPosition", "Boards", "ChangeAccount", "CheckPassword"]
 __all__ += ["CheckSession", "CheckToken", "CreateAccount", "CreateJob", "CreateToken", "DeleteAccount", "DescribeJob"]
+__all__ += ["DestroyJob", "DisableBoard", "DisableFrame", "Drain", "EmergencyStop", "EnableBoard", "EnableFrame"]
 __all__ += [
-    "DestroyJob",
-    "DisableBoard",
-    "DisableFrame",
-    "Drain",
-    "EmergencyStop",
-    "EnableBoard",
-    "EnableFrame",
     "Figures",
+    "GetJobMachineInfo",
+    "GetJobState",
+    "ImportMachines",
+    "JobRevisions",
+    "Jobs",
+    "KeepAlive",
+    "Kill",
 ]
-__all__ += ["GetJobMachineInfo", "GetJobState", "ImportMachines", "JobRevisions", "Jobs", "KeepAlive", "Kill"]
 __all__ += ["ListAccounts", "ListJobs", "ListMachines", "ListTokens", "LogIn", "LogInWithToken", "LogOut", "Machines"]
 __all__ += ["PowerCycle", "PowerOffJob", "PowerOnJob", "RemoveMachine", "ReportProblem", "Resume", "RevokeToken"]
 __all__ += ["SetBlacklist", "ShowAccount", "ShowJob", "SigningKeys", "Status", "TellWebSettings", "Temperatures"]
-__all__ += ["Undrain", "WhereIs"]
+__all__ += ["StopByCode", "Undrain", "WhereIs"]
 
 
 # -------------------------------------------------------------------- what users ask
@@ -173,16 +174,6 @@ class Status(LongLook, frozen=True, tag="status"):
     """How is everything? `views.ServerView`."""
 
 
-class Figures(Command, frozen=True, tag="figures"):
-    """`views.ServerView`, for front processes, which show its figures to Prometheus."""
-
-    permission = Permission.AUTHENTICATE
-    changes = False
-    repeatable = True
-    audited = False
-    takes_long = True
-
-
 class Machines(LongLook, frozen=True, tag="machines"):
     """List of `MachineView`."""
 
@@ -278,6 +269,19 @@ class EmergencyStop(Safeguard, frozen=True, tag="emergency-stop"):
     reason: Reason
 
 
+class StopByCode(Safeguard, frozen=True, tag="emergency-stop by code"):
+    """Do as `EmergencyStop`, where the code is that of `[web] emergency_code`; front processes may ask it."""
+
+    permission = Permission.AUTHENTICATE
+
+    code: str
+    reason: Reason
+
+    def told(self) -> dict[str, Any]:
+        """Return all but the code."""
+        return {"command": "emergency-stop by code", "reason": self.reason}
+
+
 class Resume(Command, frozen=True, tag="resume"):
     """The emergency is over. The `Note` that this ends, or None."""
 
@@ -351,6 +355,7 @@ AnyCommand: TypeAlias = (
     | ImportMachines
     | RemoveMachine
     | EmergencyStop
+    | StopByCode
     | Resume
     | PowerCycle
     | Temperatures

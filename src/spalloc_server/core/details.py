@@ -14,7 +14,15 @@ from itertools import islice
 import msgspec
 
 from spalloc_server.config.machine import Machine
-from spalloc_server.coordinates import Board, Chip, WrapAround, board_down_link, board_to_chip, chip_to_board
+from spalloc_server.coordinates import (
+    BOARDS_PER_TRIAD,
+    Board,
+    Chip,
+    WrapAround,
+    board_down_link,
+    board_to_chip,
+    chip_to_board,
+)
 from spalloc_server.core.boards.hosts import host_key
 from spalloc_server.core.job import Job
 from spalloc_server.core.model import NO_JOB, JobState
@@ -126,7 +134,8 @@ def find_board(
     machine = _machine(state, name)
     found: Board | None = None
     if board is not None:
-        found = board[0], board[1], board[2]
+        x, y, z = board
+        found = (x, y, z) if 0 <= z < BOARDS_PER_TRIAD else None
     elif place is not None:
         found = machine.board_at.get((place[0], place[1], place[2]))
     elif address is not None:

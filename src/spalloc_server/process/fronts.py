@@ -82,7 +82,9 @@ class Fronts:
     def stop(self) -> None:
         """Tell the front process that a server has started to stop."""
         found = holder(self._folder)
-        pid = found.pid if found is not None and found.of_server else 0 if found is not None else self._child
+        pid = self._child
+        if found is not None and found.pid:  # else it has only just begun
+            pid = found.pid if found.of_server else 0
         if pid:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM)

@@ -54,16 +54,19 @@ def scope_of(
 def an_app(monkeypatch: pytest.MonkeyPatch, part: ASGIApp, caller: str | None = None, **web: Any) -> ASGIApp:
     """The whole app, with one part below /spalloc/srv, asked by an account of this name."""
 
-    def who_asks(app: ASGIApp, _asking: Any) -> ASGIApp:
-        async def known(scope: Scope, receive: Receive, send: Send) -> None:
+    class Known:
+        """Knows who asks without looking."""
+
+        def __init__(self, app: ASGIApp, *_: object) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             if caller is not None:
                 scope["state"]["caller"] = WebCaller(name=caller, role="user", behalf=Behalf(account=caller))
-            await app(scope, receive, send)
+            await self._app(scope, receive, send)
 
-        return known
-
-    monkeypatch.setattr(module, "_who_asks", who_asks)
-    monkeypatch.setattr(module, "_parts", lambda _asking: {"/spalloc/srv": part})
+    monkeypatch.setattr(module, "Authentication", Known)
+    monkeypatch.setattr(module, "_parts", lambda *_: {"/spalloc/srv": part})
     return module.make_app(Asked(**web), defects=DefectLog())
 
 

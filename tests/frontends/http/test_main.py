@@ -21,7 +21,7 @@ from tests.frontends.http.serving import Client
 from tests.house import PATIENCE
 
 
-def parts(asking: Asking) -> dict[str, ASGIApp]:
+def parts(asking: Asking, _grants: object) -> dict[str, ASGIApp]:
     """A long poll, a command that changes something, and a WebSocket."""
 
     async def poll(scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,7 +44,7 @@ async def serving(
 ) -> AsyncIterator[tuple[FakeServer, Front, Client]]:
     """A server, a front process, and a client of it; the front process ends at the end, if it has not."""
     monkeypatch.setattr(app, "_parts", parts)
-    monkeypatch.setattr(app, "_who_asks", lambda inner, _asking: inner)
+    monkeypatch.setattr(app, "Authentication", lambda inner, *_: inner)
     front = Front(tmp_path / "state", of_server=False, notify=lambda *_: None)
     async with fake_server(tmp_path, ip="127.0.0.1", port=0, **web) as server:
         running = asyncio.create_task(front.run())

@@ -13,8 +13,14 @@ from collections.abc import Mapping
 
 from spalloc_server.frontends.http.answers import ASGIApp, Receive, Scope, Send, refusal, text
 from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError
+from spalloc_server.frontends.http.authentication import Authentication
+from spalloc_server.frontends.http.boards.memory import BoardAccess
 from spalloc_server.frontends.http.boards.proxy import make_proxy
+from spalloc_server.frontends.http.grants import Grants
 from spalloc_server.frontends.http.limits import Budgets, Limits, Rates
+from spalloc_server.frontends.http.links import base_url
+from spalloc_server.frontends.http.login import Login
+from spalloc_server.frontends.http.rest import make_rest
 from spalloc_server.log.defects import DefectLog
 
 __all__ = ["make_app"]
@@ -32,22 +38,21 @@ def make_app(asking: Asking, *, defects: DefectLog | None = None, own: Mapping[s
         own: further paths, exact ones, that are answered before anything is asked of the caller.
     """
     defects = defects or DefectLog()
-    budgets = Budgets()
-    routed: ASGIApp = _Router(_parts(asking))
+    budgets, grants = Budgets(), Grants(asking)
+    routed: ASGIApp = _Router(_parts(asking, grants))
     routed = Rates(routed, asking, budgets)
-    routed = _who_asks(routed, asking)
+    routed = Authentication(routed, asking, grants)
     routed = Limits(routed, asking, budgets)
     return _Outermost(routed, dict(own or {}), defects)
 
 
-def _parts(asking: Asking) -> dict[str, ASGIApp]:
+def _parts(asking: Asking, grants: Grants) -> dict[str, ASGIApp]:
     """Return what serves the paths below each prefix."""
-    return {"/spalloc/proxy": make_proxy(asking)}
-
-
-def _who_asks(app: ASGIApp, _asking: Asking) -> ASGIApp:
-    """Return `app`, behind the check of who asks."""
-    return app
+    return {
+        "/spalloc": Login(asking, grants),
+        "/spalloc/proxy": make_proxy(asking),
+        "/spalloc/srv": make_rest(asking, BoardAccess(asking), base_url),
+    }
 
 
 class _Router:
