@@ -13,9 +13,14 @@ from spalloc_server.application.caller import FRONT, ROLES, Caller, Permission, 
 from spalloc_server.application.commands import OfJob
 from spalloc_server.config.options import Access
 from spalloc_server.controller import Controller, steady_time
+from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.request import Request
-from spalloc_server.errors import ForbiddenError, NoSuchError
+from spalloc_server.errors import ForbiddenError, NoSuchError, RequestError
+from spalloc_server.frontends.v1.commands import decode
+from spalloc_server.frontends.v1.door import Door, Request as V1Request
+from spalloc_server.log.defects import DefectLog
 from tests.application.house import OPERATOR, USER, House
+from tests.application.test_every_command import V1Client
 
 MANAGING: list[OfJob] = [
     commands.PowerOnJob(job_id=1),
@@ -127,6 +132,42 @@ async def test_a_job_that_was_made_by_an_account_is_not_changed_or_kept_alive_by
         application.authorisation.check(v1("127.0.0.1"), of_account)
     for caller in (USER, OPERATOR, Caller(door="v1", permissions=ROLES["operator"])):
         application.authorisation.check(caller, of_account)
+
+
+async def test_clients_of_v1_are_told_so_in_words_and_go_on_asking_for_the_state() -> None:
+    house = await House.built()
+    create = commands.CreateJob(request=Request(owner="ann", boards=1), original={"num-boards": 1})
+    job = house.application.perform(USER, create).value
+    door, client = Door(house.application, most_watched=9, defects=DefectLog()), V1Client(v1("127.0.0.1"))
+
+    def ask(command: str, *args: Any) -> Any:
+        line = msgspec.json.encode({"command": command, "args": args})
+        return msgspec.json.decode(door.answer(client, V1Request(decode(line)))[0])
+
+    for command in ("job_keepalive", "power_on_job_boards", "power_off_job_boards", "destroy_job"):
+        assert f"job {job} was made by somebody who had logged in" in ask(command, job)["exception"]
+    assert ask("get_job_state", job)["return"]["state"] == JobState.power
+    assert ask("get_job_machine_info", job)["return"]["machine_name"] == "m"
+    assert ask("notify_job", job) == {"return": None}
+    (_, listed) = ask("list_jobs")["return"]
+    assert (listed["job_id"], listed["owner"], listed["args"]) == (job, "ann", [1])
+    assert job in house.core.live_jobs()
+
+
+async def test_the_words_of_a_request_are_kept_as_far_as_they_are_short_and_its_session_lives_on() -> None:
+    house = await House.built()
+    caller = msgspec.structs.replace(USER, session="s1")
+    words = {"num-boards": 1, "tags": ["ä"], "max-dead-boards": None}
+    create = commands.CreateJob(request=Request(owner="ann", boards=1), original=words)
+    job = house.application.perform(caller, create).value
+    details = house.application.perform(USER, own_job_commands.OwnJobDetails(job_id=job)).value
+    assert msgspec.json.decode(msgspec.json.encode(details))["original"] == words
+    assert house.accounts.sessions.has_jobs("s1")
+    too_long = msgspec.structs.replace(create, original={"a": "x" * 16 * 1024})
+    with pytest.raises(RequestError, match="`original` has 16392 bytes: it may have at most 16384"):
+        house.application.perform(caller, too_long)
+    house.application.perform(USER, commands.DestroyJob(job_id=job))
+    assert not house.accounts.sessions.has_jobs("s1")
 
 
 async def test_who_has_no_account_may_look_at_such_a_job_and_does_not_keep_it_alive_by_that() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 import pytest
 
+from spalloc_server.application import subscriptions as module
 from spalloc_server.application.commands import SERVER, Key, Kind
 from spalloc_server.application.subscriptions import Subscriptions
 
@@ -99,7 +100,15 @@ def test_the_end_is_published_and_its_listeners_are_then_forgotten(
     assert recorder.heard == [("job", {1})]
     assert subscriptions.subscribed(recorder, Kind.JOB) == set()
     assert not subscriptions._kinds[Kind.JOB].listeners
-    assert not subscriptions._kinds[Kind.JOB].revisions
+
+
+def test_of_those_that_ended_longest_ago_no_revision_is_kept(
+    subscriptions: Subscriptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_ENDED", 3)
+    for number in range(10):
+        subscriptions.publish(Kind.JOB, [number], ended=[number])
+    assert set(subscriptions._kinds[Kind.JOB].revisions) == {7, 8, 9}
 
 
 def test_each_change_gives_what_it_is_about_another_revision(subscriptions: Subscriptions) -> None:
@@ -134,6 +143,9 @@ async def test_a_change_between_look_and_wait_is_not_missed(subscriptions: Subsc
     since = subscriptions.revision(job(1))
     subscriptions.publish(Kind.JOB, [1], ended=[1])
     assert await subscriptions.wait(job(1), since, PATIENCE) != since
+    since = subscriptions.revision(job(2))  # which has not changed yet
+    subscriptions.publish(Kind.JOB, [2], ended=[2])
+    assert await subscriptions.wait(job(2), since, PATIENCE) != since
 
 
 async def test_a_revision_of_another_process_is_no_reason_to_wait(subscriptions: Subscriptions) -> None:

@@ -15,12 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Collection, Hashable, Iterable
 from typing import Protocol
 
 from spalloc_server.application.commands import Key, Kind, Name
 
 __all__ = ["Listener", "Subscriptions"]
+
+
+MAX_ENDED = 10_000
+"""Jobs that have ended whose last revisions are remembered, for those who have looked before and wait only now."""
 
 
 class Listener(Hashable, Protocol):
@@ -38,6 +43,8 @@ class _OfKind:
         self.listeners: dict[Name, set[Listener]] = {}
         self.names: dict[Listener, set[Name]] = {}
         self.revisions: dict[Name, int] = {}
+        self.ended: deque[Name] = deque()
+        """Names whose revisions will be forgotten, the oldest first."""
         self.revision = 0
         """Of all of this kind."""
 
@@ -104,7 +111,7 @@ class Subscriptions:
     # -- changes
 
     def publish(self, kind: Kind, names: Collection[Name], ended: Iterable[Name] = ()) -> None:
-        """Tell that these have changed; those that have ended will not change again, and are forgotten."""
+        """Tell that these have changed; those that have ended change no more, and are forgotten after a while."""
         of_kind = self._kinds[kind]
         if names:
             self._last += 1
@@ -116,7 +123,9 @@ class Subscriptions:
             for listener in of_kind.listeners.get(name, ()):
                 listener.hear(kind, (name,))
         for name in ended:
-            of_kind.revisions.pop(name, None)
+            of_kind.ended.append(name)
+            if len(of_kind.ended) > MAX_ENDED:
+                of_kind.revisions.pop(of_kind.ended.popleft(), None)
             for listener in of_kind.listeners.pop(name, ()):
                 of_kind.names[listener].remove(name)
 
