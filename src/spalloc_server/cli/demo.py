@@ -15,6 +15,7 @@ import asyncio
 import json
 import random
 import re
+import secrets
 import shlex
 import socket
 import sys
@@ -27,15 +28,18 @@ from typing import Any, Final
 
 import click
 
+from spalloc_server.application.account_commands import AccountView, ChangeAccount, CreateAccount
 from spalloc_server.cli import output, process
 from spalloc_server.cli.client import Client, ClientError
 from spalloc_server.cli.demo_parts import Part
 from spalloc_server.cli.demo_view import show
+from spalloc_server.cli.running_server import OperatorError, RunningServer
 from spalloc_server.config.extras import require_web
 from spalloc_server.config.load import load
 from spalloc_server.config.settings import DEFAULT_PORT, Configuration
 from spalloc_server.controller import JobState
 from spalloc_server.errors import ConfigurationError
+from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.hardware.bmp import Bmp
 from spalloc_server.hardware.scp import FLAG_REGISTER, SCP_PORT, Command, stop_register
 from spalloc_server.hardware.timings import Timings
@@ -56,6 +60,7 @@ MOST_DEMOS: Final = 99
 """On one computer at a time."""
 FIRST_NETWORK: Final = '"127.1.0.0"'
 """The `base_ip` of the demo's own machine, as its config file has it."""
+ACCOUNT: Final = "you"
 HTTP_PORT: Final = 8080
 """Where it serves HTTP, if nobody else does."""
 COLUMNS: Final = 80
@@ -129,7 +134,7 @@ async def _demo(
         if configuration.web is not None and not configuration.web.start:
             parts.insert(0, web := _front(state))
             await web.begin()
-            url = f"http://{await web.ready()}/spalloc/"
+            url = await asyncio.to_thread(_with_account, await web.ready(), state)
             life.append(_watch(web, "what serves HTTP", stopping))
         _introduce(configuration, port, state, time.monotonic() - started, url)
         if once:
@@ -232,6 +237,18 @@ def _front(state: Path) -> Part:
     return Part("spalloc_server.cli.web", "--state", state, "--log-format", "json", says_ready=address_of)
 
 
+def _with_account(address: str, state: Path) -> str:
+    """Return the URL of the demo with an account that clients log in with; a state that is kept may have it already."""
+    password = secrets.token_hex(6)
+    server = RunningServer(socket_path(state), as_json=False)
+    try:
+        server.ask(CreateAccount(name=ACCOUNT, password=password), AccountView)
+    except OperatorError:
+        request = ChangeAccount(name=ACCOUNT, password=password, enabled=True, unlock=True)
+        server.ask(request, AccountView)
+    return f"http://{ACCOUNT}:{password}@{address}/spalloc"
+
+
 async def _keep_serving(parts: list[Part], config: Path, state: Path, port: int) -> None:
     """Start the server, the last of the parts, again whenever it ends by itself: its jobs and their boards go on."""
     while True:
@@ -251,6 +268,7 @@ async def _watch(part: Part, name: str, stopping: asyncio.Event) -> None:
 
 def _introduce(configuration: Configuration, port: int, state: Path, seconds: float, url: str | None = None) -> None:
     """Tell how to reach it, in lines of 80 columns at most where the names are not longer than usual."""
+    where = shlex.quote(str(state))
     at = f"--hostname {HOST}" + (f" --port {port}" if port != DEFAULT_PORT else "")
     machines = configuration.machines
     names = ", ".join(machine.name for machine in machines)
@@ -279,9 +297,11 @@ def _introduce(configuration: Configuration, port: int, state: Path, seconds: fl
         f"    spalloc_server = {HOST}",
         f"    spalloc_port = {port}",
         "    spalloc_user = you",
-        *(() if url is None else (f"or by HTTP and REST, at {url}",)),
+        *(() if url is None else ("or by HTTP and REST, with this in place of the last three lines,",)),
+        *(() if url is None else (f"    spalloc_server = {url}", "once the shell knows which certificates to trust:")),
+        *(() if url is None else (f'    eval "$(spalloc-admin web-ca --state {where})"',)),
         "or look after it as an operator, with spalloc-admin and this --state:",
-        f"    spalloc-admin status --state {shlex.quote(str(state))}",
+        f"    spalloc-admin status --state {where}",
     ):
         process.say(line, wrap=False)
 
