@@ -121,10 +121,11 @@ class Fronts:
             *self.options,
         ]
         environment = {name: value for name, value in os.environ.items() if name not in OF_THE_SERVER}
-        nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
+        # Its log is this server's; whoever reads this server's output is to see the end of it
+        nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1)]
         try:
             self._child = os.posix_spawn(
-                sys.executable, [sys.executable, *command], environment, file_actions=[nothing], setsid=True
+                sys.executable, [sys.executable, *command], environment, file_actions=nothing, setsid=True
             )
         except OSError as exc:
             log.error("no front process can be started", error=str(exc), after=self._pause)

@@ -27,7 +27,7 @@ from spalloc_server.application.command_kinds import Command
 from spalloc_server.config.options import Web
 from spalloc_server.frontends.http.asking import RefusedError, ServerAwayError, WebSettings
 from spalloc_server.frontends.http.watching import Watching
-from spalloc_server.frontends.local_api import PROTOCOL, Behalf, Hello, Subscribe
+from spalloc_server.frontends.local_api import FRONT_PROGRAM, PROTOCOL, Behalf, Hello, Subscribe
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["Connection"]
@@ -273,7 +273,7 @@ class Connection:
                     told = True
             else:
                 self._link = link
-                hello = Hello(protocol=PROTOCOL, version=__version__, program="spalloc_web")
+                hello = Hello(protocol=PROTOCOL, version=__version__, program=FRONT_PROGRAM)
                 link.write(_encode({"hello": hello}) + b"\n")
                 await link.lost.wait()
                 if self.there:

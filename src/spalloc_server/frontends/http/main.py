@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from spalloc_server import __version__
+from spalloc_server.application.commands import TellWebSettings
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.frontends.front_lock import FrontLock, Holder, front_folder, trusting
 from spalloc_server.frontends.http.app import make_app
@@ -46,8 +47,6 @@ IDLE_SECONDS = 1.0
 
 RENEWAL_SECONDS = 3600.0
 """Between looks whether the certificate is due."""
-
-TELL_SETTINGS = {"command": "web settings"}
 
 log = get_logger(__name__)
 
@@ -92,7 +91,7 @@ class Front:
             stack.callback(self._drained.close)
             stack.enter_context(self._defects.heard_by(self._loop))
             connection = self._connection = Connection(
-                self._path, TELL_SETTINGS, on_settings=self._told, on_version=self._server_upgraded
+                self._path, TellWebSettings(), on_settings=self._told, on_version=self._server_upgraded
             )
             stack.push_async_callback(connection.close)
             connection.start()

@@ -7,7 +7,7 @@ are in a registry of their own, so that no library adds what nobody has asked fo
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -63,7 +63,6 @@ class Metrics:
 
     def __init__(self, asking: Asking, own: Callable[[], OwnFigures]) -> None:
         self._asking, self._own = asking, own
-        self._loop = asyncio.get_running_loop()
         self._server: _Server | None = None
         self._seconds = 0.0
         """In which the server answered."""
@@ -73,14 +72,14 @@ class Metrics:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        begun = self._loop.time()
+        begun = time.monotonic()
         if begun - self._asked > KEPT_SECONDS:
             self._asked = begun
             try:
                 self._server = await self._asking.ask(Figures(), _Server)
             except (RefusedError, ServerAwayError):
                 self._server = None
-            self._seconds = self._loop.time() - begun
+            self._seconds = time.monotonic() - begun
         await Answer(status=200, body=generate_latest(self._registry), headers=(KIND,))(scope, receive, send)
 
     def _metrics(self) -> Iterator[Metric]:
