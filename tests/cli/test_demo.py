@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import re
 import signal
@@ -81,8 +82,12 @@ def test_users_come_and_go_until_ctrl_c(config: Path, tmp_path: Path) -> None:
 def test_the_demos_own_machine_is_served_by_http_and_ends_with_it() -> None:
     with running("spalloc-admin", "demo", "--port", 0, "--quiet-users") as process:
         assert process.stdout is not None
-        found = next(filter(None, (re.match("or by HTTP and REST, at (.*)/spalloc/", each) for each in process.stdout)))
-        url = found[1]
+        found = next(filter(None, (re.match(r" +spalloc_server = (http.*)/spalloc$", each) for each in process.stdout)))
+        credentials, _, address = found[1].removeprefix("http://").partition("@")
+        url, authorization = f"http://{address}", "Basic " + base64.b64encode(credentials.encode()).decode()
+        root = urllib.request.Request(f"{url}/spalloc/srv/spalloc/", headers={"Authorization": authorization})
+        with urllib.request.urlopen(root, timeout=STOP_SECONDS) as answer:
+            assert b"jobs-ref" in answer.read()
         with urllib.request.urlopen(f"{url}/readyz", timeout=STOP_SECONDS) as answer:
             assert answer.read() == b"ok"
         process.send_signal(signal.SIGINT)
