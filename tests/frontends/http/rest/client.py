@@ -140,6 +140,7 @@ class Boards:
 
     def _pieces(self, size: int) -> Pieces:
         async def rest() -> AsyncGenerator[bytes, None]:
+            await asyncio.sleep(0)  # as long as a client needs to leave
             yield b"1" * (size - size // 2)
             if self.breaks:
                 raise RefusedError("hardware", "board 10.1.1.1 does not answer any more")
