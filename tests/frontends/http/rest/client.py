@@ -24,7 +24,7 @@ from spalloc_server.config.options import Web
 from spalloc_server.frontends.http.answers import Message, Scope
 from spalloc_server.frontends.http.asking import RefusedError, WebCaller, WebSettings
 from spalloc_server.frontends.http.boards.pieces import Pieces
-from spalloc_server.frontends.http.rest import make_rest
+from spalloc_server.frontends.http.rest import make_rest, messages
 from spalloc_server.frontends.local_api import Behalf
 
 T = TypeVar("T")
@@ -283,6 +283,8 @@ class Client:
                 content = expected[str(answer.status)].get("content")
                 kind = answer.headers.get("content-type", "").partition(";")[0]
                 assert {kind} - {""} == {*(content or ())}, f"{method} {path} answers {answer.status} as {kind}"
+                if answer.body and (reference := (content or {})[kind]["schema"].get("$ref")):
+                    msgspec.json.decode(answer.body, type=getattr(messages, reference.rpartition("/")[2]))
                 return
         assert answer.status in {401, 403, 404, 405} or method in {"HEAD", "OPTIONS"}, (method, path, answer)
 
