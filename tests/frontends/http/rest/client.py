@@ -209,6 +209,8 @@ class Client:
         type(self).now = self
         self.left = asyncio.Event()
         """Set where the client has left."""
+        self.breaks_off = False
+        """Whether bodies end in the middle, as the limits have those end that are too long."""
 
     @classmethod
     def of(cls, role: str, **web: Any) -> Client:
@@ -250,11 +252,13 @@ class Client:
 
     async def _exchange(self, scope: Scope, body: bytes) -> Answer:
         sent: list[Message] = []
-        to_come: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        to_come: list[Message] = [{"type": "http.request", "body": body, "more_body": self.breaks_off}]
+        if self.breaks_off:
+            to_come.append({"type": "http.disconnect"})
 
         async def receive() -> Message:
             if to_come:
-                return to_come.pop()
+                return to_come.pop(0)
             await self.left.wait()
             return {"type": "http.disconnect"}
 

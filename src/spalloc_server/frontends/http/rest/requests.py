@@ -19,7 +19,12 @@ import msgspec
 from litestar import Request, Response
 from litestar.connection import ASGIConnection
 from litestar.enums import ParamType
-from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
+from litestar.exceptions import (
+    HTTPException,
+    InternalServerException,
+    NotAuthorizedException,
+    PermissionDeniedException,
+)
 from litestar.handlers import BaseRouteHandler
 
 from spalloc_server.application.caller import Permission, permissions_of
@@ -176,6 +181,8 @@ def told(error: Exception, absent: str | None = None) -> Answer:
 def _of_framework(error: HTTPException, absent: str) -> Answer:
     """Return the answer for an error of the framework: its words, or which parameters are wrong."""
     status, said = error.status_code, error.detail
+    if isinstance(error, InternalServerException):  # its client has left, or the limits say that it has
+        return text(413, "the body is longer than it may be, or ends in the middle")
     if isinstance(error.extra, list):
         if any(each.get("source") == ParamType.PATH for each in error.extra):
             return text(404, absent)
