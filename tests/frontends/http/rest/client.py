@@ -24,7 +24,7 @@ from spalloc_server.config.options import Web
 from spalloc_server.frontends.http.answers import Message, Scope
 from spalloc_server.frontends.http.asking import RefusedError, WebCaller, WebSettings
 from spalloc_server.frontends.http.boards.pieces import Pieces
-from spalloc_server.frontends.http.rest import make_rest
+from spalloc_server.frontends.http.rest import make_rest, messages
 from spalloc_server.frontends.local_api import Behalf
 
 T = TypeVar("T")
@@ -140,6 +140,7 @@ class Boards:
 
     def _pieces(self, size: int) -> Pieces:
         async def rest() -> AsyncGenerator[bytes, None]:
+            await asyncio.sleep(0)  # as long as a client needs to leave
             yield b"1" * (size - size // 2)
             if self.breaks:
                 raise RefusedError("hardware", "board 10.1.1.1 does not answer any more")
@@ -208,6 +209,8 @@ class Client:
         type(self).now = self
         self.left = asyncio.Event()
         """Set where the client has left."""
+        self.breaks_off = False
+        """Whether bodies end in the middle, as the limits have those end that are too long."""
 
     @classmethod
     def of(cls, role: str, **web: Any) -> Client:
@@ -249,11 +252,13 @@ class Client:
 
     async def _exchange(self, scope: Scope, body: bytes) -> Answer:
         sent: list[Message] = []
-        to_come: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        to_come: list[Message] = [{"type": "http.request", "body": body, "more_body": self.breaks_off}]
+        if self.breaks_off:
+            to_come.append({"type": "http.disconnect"})
 
         async def receive() -> Message:
             if to_come:
-                return to_come.pop()
+                return to_come.pop(0)
             await self.left.wait()
             return {"type": "http.disconnect"}
 
@@ -282,6 +287,8 @@ class Client:
                 content = expected[str(answer.status)].get("content")
                 kind = answer.headers.get("content-type", "").partition(";")[0]
                 assert {kind} - {""} == {*(content or ())}, f"{method} {path} answers {answer.status} as {kind}"
+                if answer.body and (reference := (content or {})[kind]["schema"].get("$ref")):
+                    msgspec.json.decode(answer.body, type=getattr(messages, reference.rpartition("/")[2]))
                 return
         assert answer.status in {401, 403, 404, 405} or method in {"HEAD", "OPTIONS"}, (method, path, answer)
 

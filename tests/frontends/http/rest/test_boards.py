@@ -93,6 +93,20 @@ async def test_reading_that_breaks_off_ends_the_connection_and_not_the_answer(cl
         await client.get("jobs/7/memory?address=0&size=10")
 
 
+async def test_no_more_is_read_once_the_client_has_left(client: Client) -> None:
+    client.left.set()
+    answer = await client.get("jobs/7/memory?address=0&size=10")
+    assert answer.body == b"00000"
+    with pytest.raises(StopAsyncIteration):
+        await anext(client.boards.read_from[0])
+
+
+async def test_what_is_read_from_is_closed_in_the_end(client: Client) -> None:
+    await client.get("jobs/7/memory?address=0&size=10")
+    with pytest.raises(StopAsyncIteration):
+        await anext(client.boards.read_from[0])
+
+
 GATHERER = "gather_x=1&gather_y=2&iptag=3&eth_x=0&eth_y=4&eth_address=10.1.1.1"
 
 

@@ -240,6 +240,19 @@ async def test_beside_the_service_there_is_nothing(path: str) -> None:
     assert (await client.send("GET", scope_path)).status == 404
 
 
+WITH_A_BODY = [each for each in PATHS if each[2] is not None and not each[1].endswith("keepalive")]
+"""Operations whose body matters."""
+
+
+@pytest.mark.parametrize(("method", "path", "body", "least"), WITH_A_BODY)
+async def test_a_body_that_breaks_off_does_nothing(method: str, path: str, body: Any, least: str) -> None:
+    client = serving("admin")
+    client.breaks_off = True
+    answer = await ask(client, method, path, body)
+    assert answer.status == 413
+    assert not any(command.changes for command in client.server.asked)
+
+
 # -------------------------------------------------------------------- emergency stop
 
 

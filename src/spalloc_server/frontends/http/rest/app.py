@@ -2,8 +2,9 @@
 
 Theory of operation. Published clients ask for paths with no slash at the end, one or two, and with two in the middle,
 so these are made one here; HEAD is answered as GET without a body. What is asked for most goes another way
-(`rest.states`). All else is the framework's: it finds the handler, reads parameters, and encodes answers. The header
-`Host` is kept from it, since one that makes no sense makes it answer 500; links begin with what `base_url` says.
+(`frontends.http.rest.states`). All else is the framework's: it finds the handler, reads parameters, and encodes
+answers. The header `Host` is kept from it, since one that makes no sense makes it answer 500; links begin with what
+`base_url` says.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What goes straight to a job's boards: memory, fast or by commands, and routers.
 
-Theory of operation. The server says whose the boards are, and the bytes do not pass through it (`http.boards`). They
-are not gathered here either: what is read is sent on in pieces, and what is written is taken from the request as it
-comes.
+Theory of operation. The server says whose the boards are, and the bytes do not pass through it
+(`frontends.http.boards`). They are not gathered here either: what is read is sent on in pieces, and what is written is
+taken from the request as it comes.
 """
 
 from __future__ import annotations

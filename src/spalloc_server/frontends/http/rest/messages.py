@@ -2,7 +2,7 @@
 
 Theory of operation. Names are in kebab case, and what is None is left out of answers, except in `original-request`,
 which repeats all fields. What a field may be is said here once: bodies are checked by it, and the OpenAPI document
-(`rest.openapi`) tells it. Texts of errors that published clients show are the Java server's.
+(`frontends.http.rest.openapi`) tells it. Texts of errors that published clients show are the Java server's.
 """
 
 from __future__ import annotations

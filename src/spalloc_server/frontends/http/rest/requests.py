@@ -19,19 +19,21 @@ import msgspec
 from litestar import Request, Response
 from litestar.connection import ASGIConnection
 from litestar.enums import ParamType
-from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
+from litestar.exceptions import (
+    HTTPException,
+    InternalServerException,
+    NotAuthorizedException,
+    PermissionDeniedException,
+)
 from litestar.handlers import BaseRouteHandler
 
 from spalloc_server.application.caller import Permission, permissions_of
 from spalloc_server.application.command_kinds import Command
 from spalloc_server.frontends.http.answers import UNAUTHORIZED, Answer, ASGIApp, Receive, Scope, Send, refusal, text
 from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError, WebCaller, WebSettings
-from spalloc_server.log.logger import get_logger
 
 __all__ = ["BASE", "FORBIDDEN", "NO_SUCH_JOB", "Plain", "Refusal", "RestRequest"]
 __all__ += ["decoded", "empty", "instant", "link", "may", "permit", "told", "told_by_framework"]
-
-log = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -158,7 +160,7 @@ def told(error: Exception, absent: str | None = None) -> Answer:
     """Return the answer that tells of an error.
 
     Args:
-        error: any; one that is not expected is logged.
+        error: any; one that is a defect is raised again.
         absent: what is told instead of the server's own words where there is no such thing.
     """
     if isinstance(error, ServerAwayError):
@@ -173,13 +175,14 @@ def told(error: Exception, absent: str | None = None) -> Answer:
         return text(403, FORBIDDEN)
     if isinstance(error, HTTPException):
         return _of_framework(error, absent or "there is nothing of this name or number")
-    log.error("a request has come upon a defect", exc_info=error)
-    return text(500, "the server has come upon a defect in itself; its log tells more")
+    raise error
 
 
 def _of_framework(error: HTTPException, absent: str) -> Answer:
     """Return the answer for an error of the framework: its words, or which parameters are wrong."""
     status, said = error.status_code, error.detail
+    if isinstance(error, InternalServerException):  # its client has left, or the limits say that it has
+        return text(413, "the body is longer than it may be, or ends in the middle")
     if isinstance(error.extra, list):
         if any(each.get("source") == ParamType.PATH for each in error.extra):
             return text(404, absent)

@@ -1,8 +1,8 @@
 """What a job is doing: the answer that clients ask for most, and wait for.
 
 Theory of operation. `JobStates` serves `GET jobs/ID` as plain ASGI, in front of the framework, which would cost more
-than all the rest. A request that is unusual in any way is left to the framework's handler (`rest.jobs`), which comes to
-the same answer more slowly.
+than all the rest. A request that is unusual in any way is left to the framework's handler (`frontends.http.rest.jobs`),
+which comes to the same answer more slowly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from spalloc_server.application.caller import Permission
 from spalloc_server.application.own_job_commands import JobDetails, OwnJobDetails
 from spalloc_server.core.model.job_state import STATES, JobState
 from spalloc_server.frontends.http.answers import UNAUTHORIZED, Answer, Receive, Scope, Send, text
-from spalloc_server.frontends.http.asking import Asking, WebCaller
+from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError, WebCaller
 from spalloc_server.frontends.http.links import websocket_url
 from spalloc_server.frontends.http.rest.messages import JobStateAnswer
 from spalloc_server.frontends.http.rest.polls import Polls
@@ -63,7 +63,7 @@ class JobStates:
             return text(403, FORBIDDEN)
         try:
             state = await self.of(caller, job_id, receive, scope["state"][BASE], wait=_WAITS[scope["query_string"]])
-        except Exception as error:  # noqa: BLE001 - a client is told of any
+        except (RefusedError, ServerAwayError) as error:
             return told(error, NO_SUCH_JOB)
         return Answer(status=200, body=_encode(state), headers=JSON)
 
