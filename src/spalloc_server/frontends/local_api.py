@@ -38,6 +38,7 @@ from spalloc_server.errors import RequestError, SpallocServerError
 
 __all__ = [
     "FRONT_PROGRAM",
+    "MAX_LINE",
     "PROTOCOL",
     "AnyRequest",
     "Behalf",
@@ -67,6 +68,9 @@ FRONT_PROGRAM: Final = "spalloc_web"
 
 CAPABILITIES = ("commands", "subscriptions", "for", "accounts", "once", "web")
 """What a client may rely on besides the protocol's version: nothing is ever taken out of this."""
+
+MAX_LINE = 2**20
+"""Bytes of a request, its newline apart. A longer one ends the connection."""
 
 MAX_KEYS = 1000
 """Keys that one request may subscribe to, and one connection."""

@@ -9,7 +9,7 @@ import pytest
 
 from spalloc_server.frontends.http import connection as module
 from spalloc_server.frontends.http.asking import RefusedError, ServerAwayError, WebSettings
-from spalloc_server.frontends.local_api import Behalf
+from spalloc_server.frontends.local_api import MAX_LINE, Behalf
 from tests.frontends.http.fake_socket import FakeServer, Peek, Poke, Touch, connected, fake_server, until
 from tests.house import PATIENCE
 
@@ -195,3 +195,12 @@ async def test_a_line_that_is_none_ends_the_connection_and_another_is_made(tmp_p
             writer.write(b"nonsense\n")
         assert await connection.ask(Peek(what=3), int) == 3
         assert isinstance(server, FakeServer)
+
+
+async def test_a_request_that_is_too_long_for_the_server_harms_no_other(tmp_path: Path) -> None:
+    async with fake_server(tmp_path) as server, connected(server) as connection:
+        other = asyncio.create_task(connection.ask(Peek(what=1), int))
+        with pytest.raises(RefusedError, match="too much at once") as refused:
+            await connection.ask(Peek(what="x" * MAX_LINE), str)
+        assert refused.value.kind == "bad-request"
+        assert await other == 1

@@ -16,9 +16,9 @@ from spalloc_server.application.web_settings import web_settings
 from spalloc_server.config.options import Web
 from spalloc_server.config.settings import Configuration
 from spalloc_server.errors import NoSuchError
-from spalloc_server.frontends.local_api import MAX_KEYS
+from spalloc_server.frontends.local_api import MAX_KEYS, MAX_LINE
 from spalloc_server.frontends.operators import connection as connection_module, service as service_module
-from spalloc_server.frontends.operators.connection import BEGUN_IN_A_TURN, MAX_LINE, MAX_UNDER_WAY_OF_FRONT, Connection
+from spalloc_server.frontends.operators.connection import BEGUN_IN_A_TURN, MAX_UNDER_WAY_OF_FRONT, Connection
 from spalloc_server.frontends.operators.service import _is_repeatable
 from tests.core.machines import a_machine
 from tests.frontends.operators.doors import Door, a_door

@@ -25,9 +25,10 @@ import msgspec
 from spalloc_server import __version__
 from spalloc_server.application.command_kinds import Command
 from spalloc_server.config.options import Web
+from spalloc_server.errors import RequestError
 from spalloc_server.frontends.http.asking import RefusedError, ServerAwayError, WebSettings
 from spalloc_server.frontends.http.watching import Watching
-from spalloc_server.frontends.local_api import FRONT_PROGRAM, PROTOCOL, Behalf, Hello, Subscribe
+from spalloc_server.frontends.local_api import FRONT_PROGRAM, MAX_LINE, PROTOCOL, Behalf, Hello, Subscribe
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["Connection"]
@@ -205,6 +206,8 @@ class Connection:
             seconds = max(hold, ANSWER_SECONDS) if self.there else hold
         self._number = number = self._number + 1
         loop, line = self._loop, _encode(_Line(number, command, behalf, once)) + b"\n"
+        if len(line) > MAX_LINE:  # it would end the connection, for all other clients, too
+            raise RefusedError(RequestError.code, f"this asks for too much at once: {len(line)} of {MAX_LINE} bytes")
         deadline = loop.time() + seconds
         asked = self._asked[number] = _Asked(line, loop.create_future(), deadline, again)
         if self._timer is None or deadline < self._timer.when():

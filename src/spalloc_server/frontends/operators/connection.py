@@ -18,6 +18,7 @@ from typing import Protocol, cast
 from spalloc_server.application.api import Subscriptions
 from spalloc_server.application.commands import Key, Kind, Name
 from spalloc_server.frontends.local_api import (
+    MAX_LINE,
     change,
     error,
     is_front,
@@ -29,9 +30,6 @@ from spalloc_server.frontends.local_api import (
 from spalloc_server.log.logger import get_logger
 
 __all__ = ["Connection", "Home"]
-
-MAX_LINE = 2**20
-"""Bytes of a request."""
 
 MAX_UNDER_WAY = 32
 """Requests of one connection that are under way at the same time; the next one waits."""
