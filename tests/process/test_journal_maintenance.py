@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 import structlog
 
 from spalloc_server.core.model import Changes
@@ -12,6 +13,7 @@ from spalloc_server.process.journal_maintenance import (
     COMPLAIN_SECONDS,
     PRUNE_SECONDS,
     RETRY_SECONDS,
+    SHARED_SECONDS,
     JournalMaintenance,
 )
 from spalloc_server.process.stored_times import FACT, StoredTimes
@@ -76,3 +78,25 @@ async def test_old_history_goes_once_an_hour() -> None:
     clock.now += PRUNE_SECONDS
     maintenance.look(journal, history_days=1)
     assert remembered() == [3]
+
+
+async def test_the_right_to_the_state_is_taken_soon_after_the_process_before_has_let_go_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    clock = Clock()
+    maintenance = JournalMaintenance(lambda _: None, clock=clock, times=times(clock))
+    journal = MemoryJournal(loop=asyncio.get_running_loop())
+    journal.owned = False
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            journal.owned = True
+        if len(slept) == 5:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr("spalloc_server.process.journal_maintenance.asyncio.sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await maintenance.run(journal, lambda: 1)
+    assert slept == [SHARED_SECONDS] * 3 + [RETRY_SECONDS] * 2

@@ -28,10 +28,12 @@ class MemoryJournal:
     Attributes:
         held: while true nothing is committed except by `commit`.
         failure: while set, every commit fails with it.
+        owned: whether no other process has a part in the right to the state.
     """
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop, on_health: OnHealth | None = None) -> None:
         self.held = False
+        self.owned = True
         self.failure: StorageError | None = None
         self._loop = loop
         self._health = Health(loop, on_health)

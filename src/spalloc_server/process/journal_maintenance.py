@@ -22,6 +22,9 @@ __all__ = ["JournalMaintenance"]
 RETRY_SECONDS = 1.0
 """Between attempts to write while the disk refuses."""
 
+SHARED_SECONDS = 0.05
+"""The same after an upgrade, until the process before has ended: from then on nothing but this one guards the state."""
+
 COMPLAIN_SECONDS = 60.0
 """Between lines of the log while the disk refuses."""
 
@@ -66,7 +69,7 @@ class JournalMaintenance:
         """Look after `journal`, for ever; history older than `history_days()` goes."""
         while True:
             self.look(journal, history_days())
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS if journal.owned else SHARED_SECONDS)
 
     def look(self, journal: Journal, history_days: float) -> None:
         """Do what is due; to be called every `RETRY_SECONDS`."""

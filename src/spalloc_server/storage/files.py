@@ -188,8 +188,8 @@ class Lock:
         self._name = beside(path, ".lock")
         self._state: int | None = None
         """Descriptor of the state file. Never closed while SQLite may have that open, which would lose its locks."""
-        self._whole = False
-        """Whether the state file is locked, too."""
+        self.whole = False
+        """Whether the state file is locked, too, as it is once no other process has a part in the right."""
         with explained(path):
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "it is a folder")
@@ -228,11 +228,11 @@ class Lock:
             return True
         if self._state is None or _file_of(self._state) != found:
             before, self._state = self._state, os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            self._whole = False
+            self.whole = False
             if before is not None:
                 os.close(before)
-        self._whole = self._whole or _locked(self._state)
-        return self._whole
+        self.whole = self.whole or _locked(self._state)
+        return self.whole
 
     def keep(self) -> bool:
         """Take what of the right is missing; to be called now and then. Whether the lock file had to be made anew.
@@ -241,7 +241,7 @@ class Lock:
         removed is made anew, so that the next server is told who has the state.
         """
         if self._state is not None:
-            self._whole = self._whole or _locked(self._state)
+            self.whole = self.whole or _locked(self._state)
         if _file_at(self._name) == _file_of(self.file):
             return False
         anew = _opened(self._name)

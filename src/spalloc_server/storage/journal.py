@@ -39,6 +39,11 @@ class Journal(Protocol):
         """Why the last commit failed; None while the journal is healthy."""
         ...
 
+    @property
+    def owned(self) -> bool:
+        """Whether no other process has a part in the right to the state, as the one before has during an upgrade."""
+        ...
+
     def load(self, *, max_retired: int) -> Snapshot:
         """All live jobs, the `max_retired` jobs that ended last, all boards, releases and facts.
 

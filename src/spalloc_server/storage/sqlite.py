@@ -156,6 +156,11 @@ class SqliteJournal:
         """Why the last commit failed; None while the journal is healthy."""
         return self._health.error
 
+    @property
+    def owned(self) -> bool:
+        """See `Journal.owned`."""
+        return self.lock.whole
+
     def load(self, *, max_retired: int) -> Snapshot:
         """See `Journal.load`."""
         with explained(self._path):
