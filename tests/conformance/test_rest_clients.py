@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.environments import environment
-from tests.conformance.hall import spinnman
+from tests.conformance.hall import REQUIREMENTS, spinnman
 from tests.conformance.servers import until
 from tests.conformance.test_pynn import COMPLAINT, EXAMPLE, HERE, RUN_SECONDS
 from tests.conformance.web_hall import PASSWORD, USER, WebHall, web_hall
@@ -68,7 +68,14 @@ def test_the_spalloc_client_does_everything_it_can(demo: WebHall, tmp_path: Path
 
 @pytest.mark.parametrize("version", ["1!7.3.0", "1!7.0.0"])
 def test_older_clients_boot_boards_and_use_their_memory(demo: WebHall, tmp_path: Path, version: str) -> None:
-    said = demo.run(spinnman(version), "drive_older_rest.py", tmp_path, USER, PASSWORD, demo.token(USER))
+    said = demo.run(
+        environment(f"rest-{version.removeprefix('1!')}", *REQUIREMENTS[version], "packaging"),
+        "drive_older_rest.py",
+        tmp_path,
+        USER,
+        PASSWORD,
+        demo.token(USER),
+    )
     assert json.loads(said) == {
         "machines": ["simulated-1200"],
         "forms": [3, 6, 1],

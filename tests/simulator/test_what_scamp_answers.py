@@ -186,6 +186,19 @@ def test_nothing_is_answered_where_no_answer_is_expected(one: Client) -> None:
     assert one.raw(struct.pack("<2x8B2H3I", 0x07, 255, 0, 255, 255, 255, 0, 0, VER, 1, 0, 0, 0)) is None
 
 
+@pytest.mark.parametrize("chip", [(0, 0), (4, 8), (99, 99)], ids=str)
+def test_the_chip_that_takes_a_datagram_answers_where_that_is_not_to_be_routed(
+    three: Client, chip: tuple[int, int]
+) -> None:
+    x, y = chip
+    reply = three.raw(struct.pack("<2x8B2H3I", 0xA7, 255, 0, 255, y, x, 0, 0, VER, 1, 0, 0, 0))
+    assert reply is not None
+    assert reply[2] == 0x27
+    assert reply[8:10] == bytes((0, 0))
+    assert struct.unpack_from("<2H", reply, 10) == (OK, 1)
+    assert three.raw(struct.pack("<2x8B2H3I", 0x27, 255, 0, 255, y, x, 0, 0, VER, 1, 0, 0, 0)) is None
+
+
 def test_dead_chips_cores_and_links_are_not_told_of() -> None:
     places = sites([(0, 0, 0)], 1, 1)
     faults = places[0, 0, 0].chip_faults

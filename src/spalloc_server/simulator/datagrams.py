@@ -2,7 +2,8 @@
 
 Theory of operation. A datagram says to which core of which chip it goes; all chips of a machine can be reached through
 the port of any of its boards, and the answer leaves where the datagram came in. (255, 255) is the Ethernet chip that
-took it. An answer's source is the chip that answers, as its own coordinates are. What is no datagram of SDP is dropped.
+took it; so is every chip where a datagram is not to be routed (flag 0x20). An answer's source is the chip that
+answers, as its own coordinates are. What is no datagram of SDP is dropped.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _COMMAND: Final = struct.Struct("<2H3I")
 _REPLY: Final = struct.Struct("<2x8B2H")
 MAX_DATAGRAM: Final = 2 + 8 + 16 + 256
 _REPLY_EXPECTED: Final = 0x80
+_NOT_ROUTED: Final = 0x20
 _FLAGS: Final = 0x07
 HERE: Final = (255, 255)
 
@@ -41,9 +43,10 @@ def handle(system: System, board: int, datagram: bytes, source: Target) -> tuple
     if not _HEADER.size <= len(datagram) <= MAX_DATAGRAM:
         raise Malformed("a datagram of another size")
     flags, tag, to, sender, y, x, source_y, source_x = _HEADER.unpack_from(datagram)
-    if flags & 0x7F != _FLAGS:
+    if flags & ~(_REPLY_EXPECTED | _NOT_ROUTED) != _FLAGS:
         raise Malformed("other flags")
-    chip = system.ethernet_chip(board) if (x, y) == HERE else system.chip_at(x, y)
+    is_here = (x, y) == HERE or flags & _NOT_ROUTED
+    chip = system.ethernet_chip(board) if is_here else system.chip_at(x, y)
     port, core = to >> 5, to & 31
     payload = datagram[_HEADER.size :]
     outgoing: list[Outgoing] = []
@@ -67,5 +70,6 @@ def handle(system: System, board: int, datagram: bytes, source: Target) -> tuple
         return None, outgoing
     from_x, from_y = (x, y) if chip is None else (chip.x, chip.y)
     sequence = int.from_bytes(payload[2:4], "little")
-    head = _REPLY.pack(_FLAGS, tag, sender, to, source_y, source_x, from_y & 0xFF, from_x & 0xFF, code, sequence)
+    flags &= ~_REPLY_EXPECTED
+    head = _REPLY.pack(flags, tag, sender, to, source_y, source_x, from_y & 0xFF, from_x & 0xFF, code, sequence)
     return head + data, outgoing
