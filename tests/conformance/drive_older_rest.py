@@ -10,6 +10,7 @@ import sys
 
 from spinn_utilities.config_holder import set_config
 from spinnman.config_setup import unittest_setup
+from spinnman.data.spinnman_data_writer import SpiNNManDataWriter
 from spinnman.spalloc import SpallocClient, SpallocState
 
 warnings = []
@@ -40,6 +41,8 @@ def main(out):
             job.wait_until_ready()
             seen["forms"].append(len(job.get_connections()))
     for each in (client, by_token):
+        SpiNNManDataWriter.setup()  # it keeps one machine at a time
+        set_config("Machine", "version", "5")
         with each.create_job(3) as job:
             if hasattr(job, "launch_keepalive_task"):
                 job.launch_keepalive_task(1)
@@ -58,7 +61,7 @@ def main(out):
                 [
                     machine.n_chips,
                     bytes(transceiver.read_memory(8, 4, SDRAM, len(data))) == data,
-                    listener.local_port > 0,
+                    listener.is_connected(),
                     len(job.where_is_machine(0, 0)),
                     str(job) in map(str, each.list_jobs()),
                 ]

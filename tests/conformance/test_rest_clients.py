@@ -21,6 +21,13 @@ pytestmark = [pytest.mark.conformance, pytest.mark.timeout(900)]
 FIXED = "Spalloc will return "
 """Begins what SpiNNMan warns of where a config file names boards."""
 
+SPYNNAKER = {
+    "1!7.4.1": ("sPyNNaker==1!7.4.1",),
+    "1!7.3.0": ("sPyNNaker==1!7.3.0", "numpy<2.3", "packaging"),
+    "1!7.0.0": ("sPyNNaker==1!7.0.0", "numpy<2", "six", "packaging"),
+}
+"""With what they forget to require, and what is too new for them."""
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebHall]:
@@ -85,11 +92,11 @@ def test_older_clients_boot_boards_and_use_their_memory(demo: WebHall, tmp_path:
     }
 
 
-def run(script: Path, demo: WebHall, home: Path, url: str, **environment_: str) -> str:
+def run(script: Path, demo: WebHall, home: Path, url: str, version: str = "1!7.4.1", **environment_: str) -> str:
     """What a script of sPyNNaker says; it must end well, and complain of nothing."""
     (home / ".spynnaker.cfg").write_text(f"[Machine]\nversion = 5\nspalloc_server = {url}\n")
     done = subprocess.run(
-        [environment("spynnaker-7.4.1", "sPyNNaker==1!7.4.1"), script],
+        [environment(f"spynnaker-{version.removeprefix('1!')}", *SPYNNAKER[version]), script],
         cwd=home,
         env={"HOME": str(home), "PATH": "/usr/bin:/bin", **demo.trust, **environment_},
         stdout=subprocess.PIPE,
@@ -122,3 +129,9 @@ def test_a_network_on_three_boards_with_all_that_users_do(demo: WebHall, tmp_pat
     assert result["read back"] == [True, True]
     assert result["segments"] == 2
     assert result["called"] == [["init", "cells"], ["start", "cells"]]
+
+
+@pytest.mark.parametrize("version", ["1!7.3.0", "1!7.0.0"])
+def test_older_versions_run_a_population(demo: WebHall, tmp_path: Path, version: str) -> None:
+    said = run(HERE / "pynn" / "population.py", demo, tmp_path, demo.url_of(USER, PASSWORD), version)
+    assert "SAMPLES (50, 100)" in said

@@ -219,7 +219,6 @@ async def test_spinnman_uses_its_boards_all_the_while(tmp_path: Path, counts: di
         "warnings": [],
         "same": True,
         "chips": 3 * 48,
-        "same port": True,
         "state": "DESTROYED",
     }
 
