@@ -68,7 +68,7 @@ def main(out):
             )
     seen["left"] = [str(job) for job in client.list_jobs()]
     seen["warnings"] = warnings
-    json.dump(seen, out)
+    print("RESULT", json.dumps(seen), file=out, flush=True)
 
 
 if __name__ == "__main__":  # 1!7.0.0 keeps jobs alive from another process

@@ -1,5 +1,7 @@
 # mypy: ignore-errors
-"""Run by the Python of SpiNNMan 1!7.4.1: do everything that its SpallocClient can do, print what came of it, as JSON.
+"""Run by the Python of SpiNNMan 1!7.4.1: do everything that its SpallocClient can do.
+
+Prints, behind `RESULT`, what came of it, as JSON.
 
 argv: URL of the service, user, password, token.
 """
@@ -176,4 +178,4 @@ seen["no boards"] = [job.get_root_host(), job.get_connections(), job.where_is_ma
 seen["too late"] = [refused(job.read_data, 0, 0, SDRAM, 4), refused(job.create_transceiver)]
 client.close()
 seen["warnings"] = warnings
-json.dump(seen, out)
+print("RESULT", json.dumps(seen), file=out, flush=True)

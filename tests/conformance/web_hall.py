@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spalloc_server.frontends.front_lock import front_folder, trusting
 from tests.conformance.servers import COMMANDS, STOP_SECONDS, until
@@ -55,8 +56,8 @@ class WebHall:
         """A new token of an account."""
         return str(json.loads(self.admin("token", "create", user, "--json"))["secret"])
 
-    def run(self, python: Path, script: str, folder: Path, *arguments: str, **environment: str) -> str:
-        """What a script prints that a published client's Python runs; it must end well."""
+    def run(self, python: Path, script: str, folder: Path, *arguments: str, **environment: str) -> Any:
+        """The result that a script prints as JSON, run by a published client's Python; it must end well."""
         done = subprocess.run(
             [python, HERE / script, self.url, *arguments],
             cwd=folder,
@@ -67,7 +68,8 @@ class WebHall:
             check=False,
         )
         assert done.returncode == 0, done.stderr[-6000:]
-        return done.stdout
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        return json.loads(line.removeprefix("RESULT "))
 
 
 @contextlib.contextmanager

@@ -27,6 +27,6 @@ while not Path(stop).exists():
     if found != pairs:
         wrong.append(rounds)
     print("ROUND", rounds, flush=True)
-samples = cells.get_data("v").segments[0].analogsignals[0].shape
+segments = len(cells.get_data("v").segments)
 sim.end()
-print("RESULT", json.dumps({"wrong": wrong, "samples": [samples[0] == 20 * rounds, samples[1]]}), flush=True)
+print("RESULT", json.dumps({"wrong": wrong, "segments": segments}), flush=True)

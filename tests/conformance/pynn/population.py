@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """Run by any sPyNNaker's own Python: one population, with all that it records."""
 
-import pyNN.spiNNaker as sim
+import pyNN.spiNNaker as sim  # noqa: N813
 
 sim.setup(timestep=1.0)
 cells = sim.Population(100, sim.IF_curr_exp(), label="cells")
