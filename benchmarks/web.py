@@ -1,13 +1,12 @@
-"""The HTTP door: server and front process together, on simulated hardware without delay, beside what each figure may be.
+"""The HTTP door: server and front process together, on simulated hardware without delay, and what each figure may be.
 
 Processor time is that of both processes, from /proc. Beside what a request costs stands what an application costs that
-only answers, behind the same listener and in the same run. Clients are `web_clients`: what they cost themselves is told,
-as they share the processor. A client logs in once and then sends its session, as published ones do.
+only answers, behind the same listener and in the same run. Clients are `web_clients`: what they cost themselves is
+told, as they share the processor. A client logs in once and then sends its session, as published ones do.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -27,8 +26,7 @@ from benchmarks import door
 from benchmarks.awake import cores_awake
 from benchmarks.subjects import COMMANDS, HOST, LIVE, Subject, hardware, ours, running, until
 from benchmarks.web_clients import Answer, Clients, Script, request
-from spalloc_server.frontends.http.answers import Answer as Text
-from spalloc_server.frontends.http.answers import text
+from spalloc_server.frontends.http.answers import Answer as Text, text
 from spalloc_server.frontends.http.certificates import CERTIFICATE_FILE
 from spalloc_server.storage.state_file import state_path
 from tests.conformance.servers import free_port
@@ -95,6 +93,17 @@ class Door:
     def memory(self) -> int:
         """Bytes of both."""
         return self.front.memory() + self.server.memory()
+
+    def delayed(self) -> float:
+        """Seconds for which the front process was ready and had no processor, because of what else runs."""
+        return int(Path(f"/proc/{self.front.process.pid}/schedstat").read_text().split()[1]) / 1e9
+
+    def settle(self) -> None:
+        """Wait until both have nothing to do."""
+        before = 0.0
+        while (now := sum(self.cpu())) > before + 0.02:
+            before = now
+            time.sleep(0.5)
 
     # -- a client
 
@@ -192,13 +201,20 @@ def looks(it: Door, seconds: float, certificate: Path) -> None:
         spent = [1e6 * (now - before) / got.count for now, before in zip(it.cpu(), (front, server), strict=True)]
         assert not got.errors
         print(
-            f"GET of a job's state by TLS, {number} clients: front {spent[0]:.0f} us, server {spent[1]:.0f} us, clients "
-            f"{1e6 * got.cpu / got.count:.0f} us; {got.count / got.seconds:,.0f}/s, p99 {1e3 * got.p99:.1f} ms; an "
-            f"application that only answers: {raw[number][0]:.0f} us, {raw[number][1]:,.0f}/s\n"
+            f"GET of a job's state by TLS, {number} clients: {_shares(got, spent)}; an application that only answers: "
+            f"{raw[number][0]:.0f} us, {raw[number][1]:,.0f}/s\n"
         )
         it.row(f"GET of a job's state, {number} clients: CPU", sum(spent) / 1e3, 0.30, "ms")
     it.row("GET of a job's state, 16 clients", got.count / got.seconds, 4000, "/s", at_least=True)
     it.ask(it.destroy(path))
+
+
+def _shares(got: Load, spent: list[float]) -> str:
+    own, rate = 1e6 * got.cpu / got.count, got.count / got.seconds
+    return (
+        f"front {spent[0]:.0f} us, server {spent[1]:.0f} us, clients {own:.0f} us; {rate:,.0f}/s, p50 "
+        f"{1e3 * got.p50:.1f} ms, p99 {1e3 * got.p99:.1f} ms"
+    )
 
 
 def _raw(seconds: float, certificate: Path) -> dict[int, tuple[float, float]]:
@@ -230,10 +246,7 @@ def life_cycles(it: Door, seconds: float) -> None:
         got = told(load)
     spent = [1e6 * (now - before) / got.count for now, before in zip(it.cpu(), (front, server), strict=True)]
     assert not got.errors
-    print(
-        f"create + destroy: front {spent[0]:,.0f} us, server {spent[1]:,.0f} us, clients {1e6 * got.cpu / got.count:.0f} us;"
-        f" p50 {1e3 * got.p50:.1f} ms, p99 {1e3 * got.p99:.1f} ms\n"
-    )
+    print(f"create + destroy: {_shares(got, spent)}\n")
     it.row("create + destroy, 8 clients", got.count / got.seconds, 300, "/s", at_least=True)
     for boards in (1, 24):
         options = {"create": it.create(boards), "look": it.get("%s"), "destroy": it.destroy(), "count": 20}
@@ -244,25 +257,30 @@ def life_cycles(it: Door, seconds: float) -> None:
 
 def polls(it: Door, number: int, seconds: float) -> None:
     """Long polls that wait, and then all wake."""
+    it.row("others' p99, beside nothing", 1e3 * _others(it, seconds).p99, 5, "ms")
     for tls, bar in ((False, 25), (True, 60)):
         name = f"{number:,} long polls {'by TLS' if tls else 'plain'}"
         paths = [it.make_job() for _ in range(number // PER_JOB)]
         asked = [f"GET {path}?wait=true HTTP/1.1\r\nHost: {HOST}\r\n{it.cookie}\r\n\r\n" for path in paths]
         before = it.memory()
         with clients("polls", port=it.port, tls=tls, looks=asked, each=PER_JOB) as waiting:
+            it.settle()
             it.row(f"{name}: memory each", (it.memory() - before) / number / 1024, bar, "KiB")
             it.row(f"{name}, idle: others' p99", 1e3 * _others(it, seconds).p99, 5, "ms")
             ended = time.monotonic()
             it.ask(it.destroy(paths[0]))
             time.sleep(1)
-            with _looking(it, 2 * seconds) as others:
+            delayed = it.delayed()
+            with _looking(it, seconds) as others:
                 time.sleep(0.3)
                 it.ask(*(it.destroy(path) for path in paths[1:]))
                 woken = told(others)
+            delayed = it.delayed() - delayed
             assert waiting.stdout is not None
             heard = json.loads(waiting.stdout.readline())
         it.row(f"{name}, all wake: others' p99", 1e3 * woken.p99, 30, "ms")
         it.row(f"{name}: one job's {PER_JOB} hear within", 1e3 * (heard["heard"][0] - ended), 50, "ms")
+        print(f"\nof {seconds:.1f} s, the front process had to wait {1e3 * delayed:.0f} ms for a processor\n")
         assert not heard["errors"]
 
 
@@ -298,7 +316,7 @@ def doors(directory: Path) -> Iterator[Door]:
             front = Subject("front", web, process, directory / "front.log")
             until(front.listens, process, front.log)
             it = Door(server, front)
-            time.sleep(1)
+            it.settle()
             idle = it.memory()
             it.log_in()
             print("| | | may be | |\n|---|---|---|---|")
