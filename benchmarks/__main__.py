@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import boards, local_api, memory, policies, proxy, queues, schedule, service, storage
+from benchmarks import boards, local_api, memory, policies, proxy, queues, schedule, service, storage, web
 
 KINDS: Mapping[str, Callable[..., str | None]] = {
     "schedule": schedule.main,
@@ -18,6 +18,7 @@ KINDS: Mapping[str, Callable[..., str | None]] = {
     "proxy": proxy.main,
     "memory": memory.main,
     "local_api": local_api.main,
+    "web": web.main,
 }
 
 

@@ -1,9 +1,8 @@
 """The WebSocket proxy: datagrams a second through it, what one costs, and how long it takes.
 
-The proxy is served by uvicorn in a process of its own, without a server behind it; boards that echo are another, and
-the clients are this one. Rates are of both directions together. Beside them stands a WebSocket that echoes by itself,
-served in the same way: what the proxy takes longer than that is its own. `--pipe MODULE:CLASS` serves with a protocol
-of uvicorn's `ws`.
+The proxy is served as by the front process, in a process of its own without a server behind it; boards that echo are
+another, and the clients are this one. Rates are of both directions together. Beside them stands a WebSocket that echoes
+by itself, served in the same way, but by the events of ASGI.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ TICK = os.sysconf("SC_CLK_TCK")
 ROUNDS = 3
 
 
-def main(*, quick: bool, pipe: str = "websockets-sansio") -> None:
+def main(*, quick: bool) -> None:
     """Measure rates and round trips, by TLS and plainly."""
-    uvloop.run(measure(1.0 if quick else 4.0, pipe))
+    uvloop.run(measure(1.0 if quick else 4.0))
 
 
-async def measure(seconds: float, pipe: str) -> None:
+async def measure(seconds: float) -> None:
     """Print two tables."""
     with tempfile.TemporaryDirectory() as folder, _process("boards"):
         certificate = Path(folder) / "certificate.pem"
@@ -52,7 +51,7 @@ async def measure(seconds: float, pipe: str) -> None:
         for tls in (True, False):
             port = _free_port()
             given = [str(certificate)] if tls else []
-            with _process("serve", pipe, str(port), *given) as pid:
+            with _process("serve", str(port), *given) as pid:
                 name = "TLS" if tls else "plain"
                 for path in ("spalloc/proxy/1", "echo"):
                     for in_flight in (8, 1):
@@ -207,10 +206,9 @@ def _chip(number: int) -> tuple[int, int]:
 # -------------------------------------------------------------------- the other processes
 
 
-async def serve(pipe: str, port: int, certificate: str | None) -> None:
+async def serve(port: int, certificate: str | None) -> None:
     """Serve the proxy, and an echo."""
-    import uvicorn
-
+    from benchmarks import door
     from spalloc_server.frontends.http.boards.proxy import make_proxy
     from tests.frontends.http.boards.stand_in import StandIn, sub_machine, who
 
@@ -228,27 +226,7 @@ async def serve(pipe: str, port: int, certificate: str | None) -> None:
         while (event := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "bytes": event["bytes"]})
 
-    ws: Any = pipe
-    if ":" in pipe:
-        from uvicorn.importer import import_from_string
-
-        ws = import_from_string(pipe)
-    config = uvicorn.Config(
-        app,
-        host=HOST,
-        port=port,
-        ws=ws,
-        ws_per_message_deflate=False,
-        lifespan="off",
-        log_level="warning",
-        ssl_certfile=certificate,
-    )
-    server = uvicorn.Server(config)
-    running = asyncio.ensure_future(server.serve())
-    while not server.started:  # noqa: ASYNC110 - nobody is told
-        await asyncio.sleep(0.01)
-    print("ready", flush=True)
-    await running
+    await door.serve(app, HOST, port, certificate)
 
 
 async def echo() -> None:
@@ -313,12 +291,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("process", nargs="*", help="what the processes of the benchmark are given")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--pipe", default="websockets-sansio")
     options = parser.parse_args()
     match options.process:
         case ["boards"]:
             uvloop.run(echo())
-        case ["serve", pipe, port, *certificate]:
-            uvloop.run(serve(pipe, int(port), *(certificate or [None])))
+        case ["serve", port, *certificate]:
+            uvloop.run(serve(int(port), *(certificate or [None])))
         case _:
-            main(quick=options.quick, pipe=options.pipe)
+            main(quick=options.quick)

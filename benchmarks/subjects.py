@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,19 @@ from tests.conformance.environments import published_server
 from tests.conformance.machines import TestMachine, bmp_hosts, write_config
 from tests.conformance.servers import free_port
 
-__all__ = ["HOST", "LIVE", "Subject", "echo", "hardware", "ours", "published", "request"]
+__all__ = [
+    "COMMANDS",
+    "HOST",
+    "LIVE",
+    "Subject",
+    "echo",
+    "hardware",
+    "ours",
+    "published",
+    "request",
+    "running",
+    "until",
+]
 
 HOST = "127.0.0.1"
 LIVE = "live"
@@ -70,6 +82,14 @@ class Subject:
                 return int(line.split()[1]) * 1024
         raise ProcessLookupError(self.name)
 
+    def listens(self) -> bool:
+        """Whether it accepts connections."""
+        try:
+            socket.create_connection((HOST, self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
     def stalls(self) -> list[tuple[int, int]]:
         """(milliseconds, those of them in which it worked) of stalls of its event loop that it has logged."""
         stalls = re.findall(r"stalled_ms=(\d+) +cpu_ms=(\d+)", self.log.read_text(errors="replace"))
@@ -116,17 +136,20 @@ def hardware(directory: Path) -> Iterator[Path]:
     hosts = bmp_hosts(MACHINES)
     config = write_config(directory / "machines.py", MACHINES, hosts, seconds_before_free=0)
     command = [str(COMMANDS / "spalloc-admin"), "simulate-hardware", str(config)]
-    with _process(command, directory / "hardware.log") as process:
-        _until(lambda: "ctrl+c" in (directory / "hardware.log").read_text(), process, directory / "hardware.log")
+    with running(command, directory / "hardware.log") as process:
+        until(lambda: "ctrl+c" in (directory / "hardware.log").read_text(), process, directory / "hardware.log")
         yield config
 
 
 @contextlib.contextmanager
-def ours(config: Path, directory: Path) -> Iterator[Subject]:
-    """This project's server, on a state file of its own, which has all that is asked for from few addresses."""
+def ours(config: Path, directory: Path, more: str = "") -> Iterator[Subject]:
+    """This project's server, on a state file of its own, which has all that is asked for from few addresses.
+
+    `more` is for its configuration.
+    """
     unlimited = directory / "unlimited.py"  # of which the published server knows nothing
     text = config.read_text().rstrip().removesuffix(")")
-    unlimited.write_text(f"{text}, limits=Limits(creates_per_second=0))\n")
+    unlimited.write_text(f"{text}, limits=Limits(creates_per_second=0), {more})\n")
     with _server("ours", [str(COMMANDS / "spalloc_server")], unlimited, directory) as subject:
         yield subject
 
@@ -144,8 +167,8 @@ def echo(directory: Path) -> Iterator[Subject]:
     """An event loop that only answers, whatever is asked."""
     port = free_port()
     log = directory / "echo.log"
-    with _process([sys.executable, str(Path(__file__).with_name("echo.py")), str(port)], log) as process:
-        _until(lambda: "listening" in log.read_text(), process, log)
+    with running([sys.executable, str(Path(__file__).with_name("echo.py")), str(port)], log) as process:
+        until(lambda: "listening" in log.read_text(), process, log)
         yield Subject("echo", port, process, log)
 
 
@@ -153,15 +176,16 @@ def echo(directory: Path) -> Iterator[Subject]:
 def _server(name: str, command: list[str], config: Path, directory: Path) -> Iterator[Subject]:
     port = free_port()
     log = directory / f"{name}.log"
-    with _process([*command, str(config), "--cold-start", "--port", str(port)], log) as process:
+    with running([*command, str(config), "--cold-start", "--port", str(port)], log) as process:
         subject = Subject(name, port, process, log)
-        _until(lambda: _listens(port), process, log)
+        until(subject.listens, process, log)
         yield subject
         assert process.poll() is None, f"{name} ended by itself:\n{log.read_text()[-4000:]}"
 
 
 @contextlib.contextmanager
-def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that writes into `log`, until the end."""
     with log.open("wb") as output:
         # In its folder, because the published server writes a log of jobs into its working directory
         process = subprocess.Popen(
@@ -178,18 +202,10 @@ def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
             process.wait()
 
 
-def _until(condition: object, process: subprocess.Popen[bytes], log: Path) -> None:
-    assert callable(condition)
+def until(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for what is to become so while this process runs."""
     deadline = time.monotonic() + START_SECONDS
     while not condition():
         assert process.poll() is None, f"it ended at once:\n{log.read_text()}"
         assert time.monotonic() < deadline, f"not ready after {START_SECONDS} s:\n{log.read_text()}"
         time.sleep(0.02)
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection((HOST, port), timeout=1).close()
-    except OSError:
-        return False
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import pytest
@@ -11,13 +12,14 @@ from spalloc_server.hardware.fpgas import Fpgas
 from spalloc_server.hardware.scp import FLAG_REGISTER, BadPacket, Command, Version
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
+from tests.house import PATIENCE
 
 
 class Registers:
     """A BMP that answers from a table of registers, four bytes each unless `size` says otherwise."""
 
     host = "b"
-    timings = Timings()
+    timings: Timings = Timings()
 
     def __init__(self, version: tuple[int, int, int] = (2, 1, 2), size: int = 4) -> None:
         self.version, self.size = version, size
@@ -131,3 +133,12 @@ async def test_a_board_whose_bmp_refuses_is_not_marked_and_its_fault_is_the_refu
     await fpgas.learn_version(3)
     assert await fpgas.fault(3) == "odd"
     assert await fpgas.stop_link(3, Links.east) == "odd"
+
+
+async def test_boards_that_are_right_are_not_waited_for() -> None:
+    registers = Registers()
+    registers.timings = Timings(poll_s=3600.0)
+    failing = {3: "", 4: ""}
+    async with asyncio.timeout(PATIENCE):
+        await fpgas_of(registers).verify(failing, 7200.0, lambda: True)
+    assert failing == {}

@@ -141,7 +141,7 @@ class Fpgas:
                 failing[board] = reason
                 if not last:
                     break  # boards come up together: there is no use in asking all of the others, too
-            if last:
+            if last or not failing:
                 return
             await asyncio.sleep(self._bmp.timings.poll_s)
 

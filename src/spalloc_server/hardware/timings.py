@@ -40,7 +40,7 @@ class Timings:
     """The same, after a command that was sent more than once."""
     fresh_s: float = 1.0
     """A BMP that has sent something in this time is not checked before a power-off."""
-    consider_s: float = 0.05
+    consider_s: float = 0.02
     """Pause before a power-on touches boards, so that a job that is ended at once leaves them alone."""
     power_reply_s: float = 10.0
     """From a power command to taking it, or its answer, for lost. Longer than boards take to come up."""

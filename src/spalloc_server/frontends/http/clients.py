@@ -6,12 +6,18 @@ proxy adds who asked it, so the last address that is no proxy's is the client's,
 
 from __future__ import annotations
 
-from functools import cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from functools import cache, lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from spalloc_server.frontends.http.answers import Scope
 
 __all__ = ["address_of", "is_secure"]
+
+MAX_KNOWN = 4096
+"""Addresses that are not parsed again."""
+
+MAX_LENGTH = 64
+"""Characters that are read of what a proxy says; an address has fewer."""
 
 
 def address_of(scope: Scope, proxies: tuple[str, ...]) -> str | None:
@@ -21,38 +27,36 @@ def address_of(scope: Scope, proxies: tuple[str, ...]) -> str | None:
         scope: the request.
         proxies: networks, as in `[web] proxies`.
     """
-    address = _address((scope.get("client") or ("",))[0])
-    if address is None or not _is_in(address, proxies):
-        return None if address is None else str(address)
-    for text in reversed(_said(scope, b"x-forwarded-for").split(",")):
-        address = _address(text.strip())
-        if address is None or not _is_in(address, proxies):
-            break
-    return None if address is None else str(address)
+    address, is_proxy = _known((scope.get("client") or ("",))[0], proxies)
+    if is_proxy:
+        for text in reversed(_said(scope, b"x-forwarded-for").split(",")):
+            address, is_proxy = _known(text.strip()[:MAX_LENGTH], proxies)
+            if not is_proxy:
+                break
+    return address
 
 
 def is_secure(scope: Scope, proxies: tuple[str, ...]) -> bool:
     """Return whether the client came by TLS."""
     if scope["scheme"] in {"https", "wss"}:
         return True
-    peer = _address((scope.get("client") or ("",))[0])
-    return peer is not None and _is_in(peer, proxies) and _said(scope, b"x-forwarded-proto").strip().lower() == "https"
+    _, is_proxy = _known((scope.get("client") or ("",))[0], proxies)
+    return is_proxy and _said(scope, b"x-forwarded-proto").strip().lower() == "https"
 
 
 def _said(scope: Scope, name: bytes) -> str:
     return b",".join([value for each, value in scope["headers"] if each == name]).decode("latin-1")
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
+@lru_cache(MAX_KNOWN)
+def _known(text: str, proxies: tuple[str, ...]) -> tuple[str | None, bool]:
+    """Return an address as it is always written, None where it is none; and whether it is one of the proxies'."""
     try:
         address = ip_address(text)
     except ValueError:
-        return None
-    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
-
-
-def _is_in(address: IPv4Address | IPv6Address, networks: tuple[str, ...]) -> bool:
-    return any(address in network for network in _networks(networks))
+        return None, False
+    address = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+    return str(address), any(address in network for network in _networks(proxies))
 
 
 @cache

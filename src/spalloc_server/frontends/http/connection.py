@@ -347,6 +347,9 @@ class _Link(asyncio.Protocol):
         self._home = home
         self._parts: list[bytes] = []
         """Of a line whose end has not come yet."""
+        self._lines: list[bytes] = []
+        """What is sent together at the end of this cycle of the event loop."""
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -370,8 +373,14 @@ class _Link(asyncio.Protocol):
         self.lost.set()
 
     def write(self, line: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(line)
+        if not self._lines:
+            self._loop.call_soon(self._flush)
+        self._lines.append(line)
+
+    def _flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(lines))
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -16,6 +16,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from spalloc_server.application.account_commands import SigningKey
 from spalloc_server.frontends.http.answers import Header
@@ -27,6 +28,9 @@ _VALUE = re.compile(rb"([as][-0-9A-Za-z_]{16,128})\.([0-9a-f]{64})")
 
 MAX_COOKIES = 8
 """Cookies `JSESSIONID` in one request. With more, none of them is believed."""
+
+MAX_MACS = 2048
+"""Signatures and tokens that are not worked out again: each request of a session needs two."""
 
 
 class Signer:
@@ -86,6 +90,7 @@ class Signer:
         return any(hmac.compare_digest(given, _mac(secret, text).encode()) for secret in self._secrets)
 
 
+@lru_cache(MAX_MACS)
 def _mac(secret: bytes, text: str) -> str:
     return hmac.digest(secret, text.encode(), "sha256").hex()
 
