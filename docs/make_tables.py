@@ -212,7 +212,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "timings": timings,
     "layers": layers,
     "modules": modules,
-    **{name: group(name) for name in ("Scheduling", "Health", "Hardware", "Limits", "Access")},
+    **{name: group(name) for name in ("Scheduling", "Health", "Hardware", "Limits", "Access", "Web")},
 }
 
 

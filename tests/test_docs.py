@@ -17,7 +17,7 @@ import pytest
 
 from spalloc_server.application.authentication import accounts_of
 from spalloc_server.config.machine import Machine
-from spalloc_server.config.options import Access, Health, Limits, Scheduling
+from spalloc_server.config.options import Access, Health, Limits, Scheduling, Web
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.toml import _Explicit, _SingleBoard, _StandardIps
 from spalloc_server.controller import Controller, Outcome
@@ -28,7 +28,7 @@ from spalloc_server.frontends.v1.replies import PROTOCOL_VERSION
 from spalloc_server.storage.rows import TABLES
 from tests.pages import DOCS, PAGES, ROOT, SOURCES, cells, module_name, page, section
 
-GROUPS = {"scheduling": Scheduling, "health": Health, "limits": Limits, "access": Access}
+GROUPS = {"scheduling": Scheduling, "health": Health, "limits": Limits, "access": Access, "web": Web}
 SETTINGS = {f"{name}.{setting}" for name, group in GROUPS.items() for setting in group.__struct_fields__}
 
 
