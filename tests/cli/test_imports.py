@@ -17,7 +17,7 @@ def test_a_server_without_http_imports_nothing_of_it(config: Path) -> None:
         Path(sys.executable).name, "-X", "importtime", "-m", "spalloc_server", config, "-p", 0, folder=BIN
     ) as process:
         assert process.stderr is not None
-        said = []
+        said: list[str] = []
         while not said or "serving" not in said[-1]:
             said.append(process.stderr.readline())
         process.send_signal(signal.SIGTERM)
