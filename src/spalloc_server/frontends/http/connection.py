@@ -129,7 +129,7 @@ class Connection:
         """In the order in which they were asked."""
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._watching = Watching(self._ask_itself, self._begin)
+        self._watching = Watching(self._ask_itself, self._begin, lambda: len(self._asked))
         self.changed = self._watching.changed
         self._link: _Link | None = None
         self._tasks: set[asyncio.Task[None]] = set()

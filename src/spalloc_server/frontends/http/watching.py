@@ -1,8 +1,8 @@
 """What the server is asked to tell changes of, and who in this process waits for them.
 
 Theory of operation. All who wait for one key share one subscription. The server says that a key has changed, not to
-what; its revision is fetched by subscribing again. Who waits is woken, `WOKEN` at a time: ten thousand at once would
-hold up all other requests. A key that nobody has looked at for a while is forgotten.
+what; its revision is fetched by subscribing again. Who waits is woken, `WOKEN` at a time, and the next ones when most
+requests to the server have their answers: ten thousand at once would hold up all others, here and there. A key that nobody has looked at for a while is forgotten.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ __all__ = ["Watching"]
 
 WOKEN = 16
 """Requests that a change wakes in one cycle of the event loop, so that others have their turn."""
+
+WAKE_SECONDS = 0.001
+"""Between looks whether requests have been answered, so that further ones can be woken."""
+
+WAKE_MOST_SECONDS = 0.02
+"""After so long these are woken all the same."""
 
 FORGET_SECONDS = 10.0
 """For so long after the last look at it a key stays subscribed to, because clients that poll come back."""
@@ -50,12 +56,17 @@ class Watching:
     Args:
         ask: sends a command to the server and returns the answer, as JSON.
         begin: begins a task.
+        under_way: how many requests have no answer yet.
     """
 
     def __init__(
-        self, ask: Callable[[Any], Awaitable[msgspec.Raw]], begin: Callable[[Coroutine[Any, Any, None]], None]
+        self,
+        ask: Callable[[Any], Awaitable[msgspec.Raw]],
+        begin: Callable[[Coroutine[Any, Any, None]], None],
+        under_way: Callable[[], int],
     ) -> None:
-        self._ask, self._begin = ask, begin
+        self._ask, self._begin, self._under_way = ask, begin, under_way
+        self._woken_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._keys: dict[str, _Watched] = {}
         self._to_wake: deque[asyncio.Future[None]] = deque()
@@ -150,6 +161,11 @@ class Watching:
             self._loop.call_soon(self._wake_some)
 
     def _wake_some(self) -> None:
+        now = self._loop.time()
+        if self._under_way() >= WOKEN and now < self._woken_at + WAKE_MOST_SECONDS and not self._closed:
+            self._loop.call_later(WAKE_SECONDS, self._wake_some)
+            return
+        self._woken_at = now
         for _ in range(min(WOKEN, len(self._to_wake))):
             _finish(self._to_wake.popleft())
         if self._to_wake:
