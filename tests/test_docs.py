@@ -26,10 +26,12 @@ from spalloc_server.core.model.arguments import KEYWORDS
 from spalloc_server.frontends.v1.commands import COMMANDS
 from spalloc_server.frontends.v1.replies import PROTOCOL_VERSION
 from spalloc_server.storage.rows import TABLES
-from tests.pages import DOCS, PAGES, ROOT, SOURCES, cells, module_name, page, section
+from tests.pages import DOCS, PAGES, ROOT, SOURCES, cells, module_name, page, section, spans, table_rows
 
 GROUPS = {"scheduling": Scheduling, "health": Health, "limits": Limits, "access": Access, "web": Web}
 SETTINGS = {f"{name}.{setting}" for name, group in GROUPS.items() for setting in group.__struct_fields__}
+
+TEST = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
 
 
 # -------------------------------------------------------------------- the protocol
@@ -108,6 +110,22 @@ def test_links_and_paths_lead_somewhere(path: Path) -> None:
         assert (ROOT / name).exists(), name
     for module in re.findall(r"python -m (benchmarks[\w.]*)", text):
         assert find_spec(module) is not None, module
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_that_a_page_names_exist(path: Path) -> None:
+    assert {name for name in spans(path.read_text()) if re.fullmatch(r"test_\w+", name)} <= names_of_tests()
+
+
+@cache
+def names_of_tests() -> set[str]:
+    return {name for file in (ROOT / "tests").rglob("test_*.py") for name in TEST.findall(file.read_text())}
+
+
+def test_each_row_of_what_survives_what_has_tests() -> None:
+    survival, tests = section(page("durability.md"), "## What survives what").split("| row | tests |")
+    named = {word.strip() for row in table_rows("| row | tests |" + tests) for word in row[0].split(",")}
+    assert {row[0] for row in table_rows(survival)} <= named
 
 
 def test_pages_are_named_in_the_index() -> None:

@@ -6,11 +6,18 @@ import asyncio
 import os
 import signal
 import ssl
+import struct
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
+from spalloc_server.application.account_commands import Grant
 from spalloc_server.frontends.front_lock import FrontLock, Holder, front_folder, holder
+from spalloc_server.frontends.http.boards.messages import HEADER, Operation
+from tests.frontends.http.boards.stand_in import OWNER, boards, details, sub_machine
+from tests.frontends.http.fake_accounts import KEYS
 from tests.frontends.http.fake_socket import until
 from tests.frontends.http.serving import Client
 from tests.process.front_processes import ended, fronts
@@ -162,6 +169,33 @@ async def test_a_replaced_process_serves_what_is_open_and_the_new_one_can_end_it
         assert await client.answer() == (200, b"ok")
         assert b"connection: close" in client.head
         assert await ended(old) == 0
+
+
+async def test_a_websocket_stays_with_the_process_that_is_replaced(tmp_path: Path) -> None:
+    async with fronts(tmp_path) as it, boards() as made:
+        it.server.answers |= {
+            "signing keys": lambda _: KEYS,
+            "check token": lambda _: Grant(account=OWNER, role="user", token="t1"),
+            "own job": lambda _: details(1, 60.0),
+            "own job machine": lambda _: sub_machine({(0, 0): made[0].host}),
+            "keepalive": lambda _: None,
+        }
+        await it.start()
+        url = "ws://{}:{}/spalloc/proxy/1".format(*await it.serving())
+        first = it.pid
+        async with connect(url, additional_headers={"Authorization": "Bearer abc"}, proxy=None) as websocket:
+            await websocket.send(struct.pack("<5I", Operation.OPEN, 7, 0, 0, made[0].port))
+            _, _, channel = struct.unpack("<3I", await websocket.recv())
+            os.kill(first, signal.SIGUSR2)
+            await until(lambda: it.pid not in {0, first})
+            for payload in (b"one", b"two"):
+                await websocket.send(HEADER.pack(Operation.MESSAGE, channel) + payload)
+                assert await websocket.recv() == HEADER.pack(Operation.MESSAGE, channel) + payload
+            os.kill(it.pid, signal.SIGTERM)  # which ends those that were replaced, too
+            with pytest.raises(ConnectionClosed) as closed:
+                await websocket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
 
 
 async def test_no_more_replaced_processes_serve_than_may(tmp_path: Path) -> None:

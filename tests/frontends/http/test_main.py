@@ -82,6 +82,22 @@ async def test_websockets_are_closed_with_the_code_of_a_restart(
         assert closed.value.rcvd.code == 1012
 
 
+async def test_a_long_poll_and_a_websocket_outlive_a_server_that_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path, monkeypatch) as (server, front, client):
+        asked = asyncio.create_task(client.get("/poll"))
+        async with connect("ws://{}:{}/ws".format(*front.address)) as websocket:
+            await until(lambda: any("job/7" in said["command"]["keys"] for said in server.commands("subscribe")))
+            await server.die()
+            server.revisions["job/7"] = 7  # another process counts anew
+            await (await websocket.ping())
+            assert not asked.done()
+            await server.start()
+            assert await asked == (200, b"7")
+            await (await websocket.ping())
+
+
 async def test_a_client_notices_nothing_of_a_server_that_dies_between_commit_and_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
