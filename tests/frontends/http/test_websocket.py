@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 
 from spalloc_server.frontends.http import websocket as module
 from spalloc_server.frontends.http.answers import Receive, Scope, Send, text
@@ -70,6 +71,43 @@ async def test_a_message_in_fragments_is_one_message(app: Any) -> None:
     async with door(app) as it, websocket(it) as client:
         await client.send([b"ab", b"cd", b"ef"])
         assert await client.recv() == b"abcdef"
+
+
+async def test_others_have_their_turn_while_a_client_sends_many_small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+    loop, order = asyncio.get_running_loop(), list[str]()
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await _scope["extensions"]["spalloc.pipe"]().run(lambda data: order.append(data.decode()))
+
+    def other() -> None:
+        order.append("other")
+        loop.call_soon(other) if order.count("last") == 0 else None
+
+    frame = Frame(Opcode.BINARY, b"many").serialize(mask=True)
+    flood = frame * (4 * module.SLICE_BYTES // len(frame)) + Frame(Opcode.BINARY, b"last").serialize(mask=True)
+    async with door(app) as it, websocket(it):
+        (protocol,) = it.home.websockets
+        protocol.data_received(flood)
+        other()
+        protocol.data_received(Frame(Opcode.BINARY, b"behind").serialize(mask=True))  # TLS may have more all the same
+        await until(lambda: order[-1:] == ["behind"] or order.count("behind") == 1)
+    told = [each for each in order if each != "other"]
+    assert told == ["many"] * (len(told) - 2) + ["last", "behind"]
+    assert order[: order.index("last")].count("other") >= 3
+
+
+async def test_empty_fragments_of_a_message_are_not_kept() -> None:
+    async with door(quick_echo) as it, websocket(it) as client:
+        (protocol,) = it.home.websockets
+        first, more = Frame(Opcode.BINARY, b"", fin=False), Frame(Opcode.CONT, b"", fin=False)
+        protocol.data_received(first.serialize(mask=True) + more.serialize(mask=True) * 1000)
+        await until(lambda: not protocol._rest)
+        assert not protocol._parts
+        protocol.data_received(Frame(Opcode.CONT, b"end").serialize(mask=True))
+        assert await client.recv() == b"end"
 
 
 @pytest.mark.parametrize("app", [echo, quick_echo])

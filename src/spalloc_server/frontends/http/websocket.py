@@ -4,6 +4,8 @@ Theory of operation. `websockets` checks the handshake and takes frames apart; t
 To the app it is an ASGI WebSocket. An app that has accepted one may then ask for a pipe, by calling
 `scope["extensions"]["spalloc.pipe"]`: that hands each message to a function as it comes, and sends without waiting.
 What is sent in one cycle of the event loop goes to the transport together, which saves most of the cost of TLS.
+What a client sends is taken apart for `TURN_SECONDS` in one cycle, and the rest in the next ones: tens of thousands of
+small frames come in one piece, and would hold up all other clients.
 
 Binary messages only, since the proxy to boards knows no others. No compression. No pings of ours: TCP finds clients
 whose machines have vanished, and a client that is held in a debugger is none of these. Whoever sends sees to it that
@@ -36,6 +38,12 @@ MAX_MESSAGE = 65536
 
 MAX_WAITING = 32
 """Messages of a WebSocket that wait for an app which has not taken it; further ones are read when there is room."""
+
+SLICE_BYTES = 2048
+"""Bytes from a client that are taken apart between looks at the clock."""
+
+TURN_SECONDS = 0.003
+"""After so long others have their turn, before more of what a client has sent is taken apart."""
 
 CLOSE_SECONDS = 5.0
 """The longest that a client may take to agree that a WebSocket is closed."""
@@ -88,6 +96,10 @@ class WebSocketProtocol(asyncio.Protocol):
         """What goes to the transport at the end of this cycle of the event loop, in parts."""
         self._unsent = 0
         """Bytes of that."""
+        self._rest = b""
+        """What has come from the client and is taken apart in a later cycle."""
+        self._going_on = False
+        """Whether that is so."""
         self._parts: list[bytes] = []
         """Of a message of which more is to come."""
         self._waiting: deque[bytes] = deque()
@@ -170,13 +182,10 @@ class WebSocketProtocol(asyncio.Protocol):
     # -- the transport calls these
 
     def data_received(self, data: bytes) -> None:
-        """Take frames apart."""
-        rules, self.heard = self._rules, self._loop.time()
-        rules.receive_data(data)
-        for frame in rules.events_received():
-            if isinstance(frame, Frame):
-                self._take_frame(frame)
-        self._write_rules()
+        """Take frames apart, in turn with others."""
+        self._rest += data
+        if not self._going_on:
+            self._take_apart()
 
     def eof_received(self) -> None:
         """The client says no more: the transport closes."""
@@ -270,12 +279,34 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # -- helpers
 
+    def _take_apart(self) -> None:
+        """Take apart what has come, for one turn; reading goes on when nothing is left."""
+        rules, data, end, at = self._rules, self._rest, len(self._rest), 0
+        begun = self.heard = self._loop.time()
+        while at < end and not self._transport.is_closing():
+            rules.receive_data(data[at : at + SLICE_BYTES])
+            at += SLICE_BYTES
+            for frame in rules.events_received():
+                if isinstance(frame, Frame):
+                    self._take_frame(frame)
+            self._write_rules()
+            if at < end and self._loop.time() - begun >= TURN_SECONDS:
+                break
+        self._rest = b"" if self._transport.is_closing() else data[at:]
+        waited, self._going_on = self._going_on, bool(self._rest)
+        if self._going_on:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._take_apart)
+        elif waited:
+            self._read()
+
     def _take_frame(self, frame: Frame) -> None:
         opcode = frame.opcode
         if opcode is Opcode.BINARY or opcode is Opcode.CONT:
             data = frame.data if type(frame.data) is bytes else bytes(frame.data)
             if not frame.fin:
-                self._parts.append(data)
+                if data:  # else any number of empty ones could be kept, as they make no message too long
+                    self._parts.append(data)
                 return
             if self._parts:
                 data = b"".join((*self._parts, data))
@@ -322,7 +353,8 @@ class WebSocketProtocol(asyncio.Protocol):
             self._transport.close()
 
     def _read(self) -> None:
-        if self._open and not self._full and self._writable.is_set() and not self._transport.is_closing():
+        held = self._full or self._going_on or not self._writable.is_set()
+        if self._open and not held and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _time(self, seconds: float) -> None:

@@ -330,14 +330,19 @@ async def test_each_piece_is_of_boards_that_the_job_still_has(monkeypatch: pytes
         with pytest.raises(RefusedError, match="no job 1"):
             await anext(parts)
 
+        sent = 0
+
         async def body() -> AsyncIterator[bytes]:
+            nonlocal sent
             yield bytes(memory.BLOCK_BYTES)
             hall.asking.machines[1] = None
+            sent = hall.datagrams
             yield bytes(memory.BLOCK_BYTES)
 
         hall.asking.machines[1] = sub_machine({(0, 0): hall.hosts[hall.system.sites[0]]})
         with pytest.raises(RefusedError, match="does not have these boards"):
             await hall.access.write(ME, 1, 0, 0, SDRAM, body())
+        assert hall.datagrams == sent, "nothing goes to boards that may be somebody else's by now"
 
 
 async def test_while_the_server_is_away_no_transfer_begins() -> None:

@@ -81,9 +81,13 @@ class _Held:
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work`, unless the job loses its boards; `RefusedError` then, or where hardware fails."""
+        try:
+            await self._check()  # before anything is sent: since the last piece, a slow client may have taken its time
+        except BaseException:
+            work.close()
+            raise
         task = self._loop.create_task(work)
         try:
-            await self._check()
             while not task.done():
                 await asyncio.wait({task}, timeout=CHECK_SECONDS)
                 await self._check()
