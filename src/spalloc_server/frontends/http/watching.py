@@ -2,7 +2,8 @@
 
 Theory of operation. All who wait for one key share one subscription. The server says that a key has changed, not to
 what; its revision is fetched by subscribing again. Who waits is woken, `WOKEN` at a time, and the next ones when most
-requests to the server have their answers: ten thousand at once would hold up all others, here and there. A key that nobody has looked at for a while is forgotten.
+requests to the server have their answers: ten thousand at once would hold up all others, here and there. A key that
+nobody has looked at for a while is forgotten.
 """
 
 from __future__ import annotations
