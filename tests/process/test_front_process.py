@@ -185,7 +185,7 @@ async def test_a_websocket_stays_with_the_process_that_is_replaced(tmp_path: Pat
         first = it.pid
         async with connect(url, additional_headers={"Authorization": "Bearer abc"}, proxy=None) as websocket:
             await websocket.send(struct.pack("<5I", Operation.OPEN, 7, 0, 0, made[0].port))
-            _, _, channel = struct.unpack("<3I", await websocket.recv())
+            _, _, channel = struct.unpack("<3I", await websocket.recv(decode=False))
             os.kill(first, signal.SIGUSR2)
             await until(lambda: it.pid not in {0, first})
             for payload in (b"one", b"two"):
