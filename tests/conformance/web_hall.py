@@ -19,6 +19,8 @@ __all__ = ["PASSWORD", "USER", "WebHall", "web_hall"]
 USER, PASSWORD = "alice", "correct-horse-battery"
 START_SECONDS = 60.0
 HERE = Path(__file__).parent
+SERVING = re.compile(r"http://(?:\S+@)?([^/@\s]+)/spalloc\b")
+"""Where the demo says that it serves HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,11 @@ def web_hall(folder: Path) -> Iterator[WebHall]:
         demo = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     try:
         until(
-            f"the demo (see {log})", lambda: demo.poll() is not None or " at http://" in log.read_text(), START_SECONDS
+            f"the demo (see {log})",
+            lambda: demo.poll() is not None or SERVING.search(log.read_text()),
+            START_SECONDS,
         )
-        address = re.search(r"at http://(\S+)/spalloc/", log.read_text())
+        address = SERVING.search(log.read_text())
         assert address is not None, log.read_text()
         hall = WebHall(address[1], state)
         hall.admin("user", "add", USER, given=PASSWORD)
