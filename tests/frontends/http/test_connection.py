@@ -204,3 +204,19 @@ async def test_a_request_that_is_too_long_for_the_server_harms_no_other(tmp_path
             await connection.ask(Peek(what="x" * MAX_LINE), str)
         assert refused.value.kind == "bad-request"
         assert await other == 1
+
+
+async def test_who_follows_a_key_is_let_go_of_when_nobody_may_wait_any_more(tmp_path: Path) -> None:
+    async with fake_server(tmp_path) as server, connected(server) as connection:
+        seen: list[int] = []
+
+        async def follow() -> None:
+            async for revision in connection.follow("job/7"):
+                seen.append(revision)  # noqa: PERF401 - as it comes
+
+        following = asyncio.create_task(follow())
+        await until(lambda: seen)
+        connection.stop_waiting()
+        async with asyncio.timeout(PATIENCE):
+            await following
+        assert len(seen) == 1
