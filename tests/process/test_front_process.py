@@ -215,6 +215,11 @@ async def test_no_more_replaced_processes_serve_than_may(tmp_path: Path) -> None
         assert await clients[1].ended()
 
 
+def children_of(pid: int) -> list[str]:
+    """Numbers of the processes that this one has started and that have not ended."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
 async def test_a_new_process_that_does_not_serve_changes_nothing(tmp_path: Path) -> None:
     async with fronts(tmp_path) as it:
         old = await it.start()
@@ -224,8 +229,11 @@ async def test_a_new_process_that_does_not_serve_changes_nothing(tmp_path: Path)
         old.send_signal(signal.SIGUSR2)
         await until(lambda: it.events("a new front process is started"))
         assert await (await it.client()).get("/healthz") == (200, b"ok")
+        new = {int(pid) for pid in children_of(old.pid)}
+        assert len(new) == 1
         old.send_signal(signal.SIGTERM)
         assert await ended(old) == 0
+        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in new))  # nothing is left behind
 
 
 async def test_a_server_of_another_version_has_it_replaced(tmp_path: Path) -> None:

@@ -149,6 +149,10 @@ async def replace(
             said = await loop.sock_recv(ours, 1)
     except (TimeoutError, OSError):
         said = b""
+    except BaseException:  # this one is to end now; the new one would be left with its sockets, and nobody to stop it
+        ours.close()
+        _end(pid)
+        raise
     if said != READY:
         ours.close()
         _end(pid)
