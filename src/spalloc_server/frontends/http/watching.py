@@ -70,7 +70,8 @@ class Watching:
         self._loop = asyncio.get_running_loop()
         self._keys: dict[str, _Watched] = {}
         self._to_wake: deque[asyncio.Future[None]] = deque()
-        self._closed = False
+        self.closed = False
+        """Whether nobody may wait any more: who does goes on at once."""
 
     async def changed(self, key: str, since: int, seconds: float) -> int:
         """Wait until the revision of `key` is not `since`, for at most `seconds`, see `Asking`."""
@@ -81,7 +82,7 @@ class Watching:
         while True:
             now = watched.last = self._loop.time()
             revision = watched.revision
-            if self._closed or now >= deadline or (revision is not None and revision != since):
+            if self.closed or now >= deadline or (revision is not None and revision != since):
                 return since if revision is None else revision
             if revision is None and not watched.waiters:
                 self._begin(self._subscribe([key]))
@@ -103,7 +104,7 @@ class Watching:
 
     def close(self) -> None:
         """Let nobody wait any more: who does goes on at once."""
-        self._closed = True
+        self.closed = True
         for watched in self._keys.values():
             self._wake(watched)
 
