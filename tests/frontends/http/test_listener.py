@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import subprocess
+import weakref
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,19 @@ async def test_silent_clients_go_when_the_door_is_closed() -> None:
         assert await client.ended()
         assert it.acceptor.counted == 0
     assert asyncio.get_running_loop().is_running()
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], encrypted: bool
+) -> None:
+    async with door(tls=tls[0]) as it:
+        gc.disable()
+        try:
+            client = await Client.connect(it, **({"ssl": tls[1], "server_hostname": "localhost"} if encrypted else {}))
+            await client.get()
+            (connection,) = (weakref.ref(each) for each in it.home.state.connections)
+            client.close()
+            await until(lambda: connection() is None)
+        finally:
+            gc.enable()

@@ -185,11 +185,11 @@ class Connection:
         return cast("T", decode(reply))
 
     async def follow(self, key: str) -> AsyncIterator[int]:
-        """Yield the revision of `key`, and again whenever it is another; until nobody may wait any more."""
+        """Yield the revision of `key`, and again whenever it is another, until nobody may wait any more."""
         revision = -1
         while not self._watching.closed:
             now = await self.changed(key, revision, 3600.0)
-            if now != revision:
+            if now != revision and not self._watching.closed:
                 revision = now
                 yield now
 

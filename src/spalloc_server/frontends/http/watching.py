@@ -2,8 +2,7 @@
 
 Theory of operation. All who wait for one key share one subscription. The server says that a key has changed, not to
 what; its revision is fetched by subscribing again. Who waits is woken, `WOKEN` at a time, and the next ones when most
-requests to the server have their answers: ten thousand at once would hold up all others, here and there. A key that
-nobody has looked at for a while is forgotten.
+requests to the server have their answers: ten thousand at once would hold up all others, here and there. A key that nobody has looked at for a while is forgotten.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class Watching:
         self._keys: dict[str, _Watched] = {}
         self._to_wake: deque[asyncio.Future[None]] = deque()
         self.closed = False
-        """Whether nobody waits any more."""
+        """Whether nobody may wait any more: who does goes on at once."""
 
     async def changed(self, key: str, since: int, seconds: float) -> int:
         """Wait until the revision of `key` is not `since`, for at most `seconds`, see `Asking`."""
@@ -164,7 +163,7 @@ class Watching:
 
     def _wake_some(self) -> None:
         now = self._loop.time()
-        if self._under_way() >= WOKEN and now < self._woken_at + WAKE_MOST_SECONDS and not self.closed:
+        if self._under_way() >= WOKEN and now < self._woken_at + WAKE_MOST_SECONDS and not self._closed:
             self._loop.call_later(WAKE_SECONDS, self._wake_some)
             return
         self._woken_at = now
