@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from spalloc_server.config.options import Web
 from spalloc_server.errors import ConfigurationError, SpallocServerError
@@ -88,6 +89,40 @@ def test_what_is_damaged_is_made_anew(tmp_path: Path, damaged: str) -> None:
     file = own_certificate(tmp_path, NAMES)
     found = x509.load_pem_x509_certificate(file.read_bytes())
     found.verify_directly_issued_by(x509.load_pem_x509_certificate((tmp_path / CA_FILE).read_bytes()))
+
+
+def test_a_key_that_is_encrypted_is_made_anew(tmp_path: Path) -> None:
+    own_certificate(tmp_path, NAMES)
+    file = tmp_path / CA_KEY_FILE
+    key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+    secret = serialization.BestAvailableEncryption(b"secret")
+    file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret))
+    found = x509.load_pem_x509_certificate(own_certificate(tmp_path, NAMES).read_bytes())
+    found.verify_directly_issued_by(x509.load_pem_x509_certificate((tmp_path / CA_FILE).read_bytes()))
+
+
+def test_a_key_that_others_may_read_is_taken_from_them_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own_certificate(tmp_path, NAMES)
+    first = serial(tmp_path / CA_FILE)
+    (tmp_path / CA_KEY_FILE).chmod(0o644)
+    own_certificate(tmp_path, NAMES)
+    assert stat.S_IMODE((tmp_path / CA_KEY_FILE).stat().st_mode) == 0o600
+    assert serial(tmp_path / CA_FILE) == first
+    assert "others could use this key" in "".join(capsys.readouterr())
+
+
+def test_a_clock_that_no_certificate_knows_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> Clock:
+            return cls(year, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("spalloc_server.frontends.http.certificates.dt.datetime", Clock)
+    for year in (1949, 9998):
+        with pytest.raises(SpallocServerError, match="clock"):
+            context(Web(), tmp_path / str(year))
 
 
 def test_processes_that_begin_at_the_same_time_make_one_authority(tmp_path: Path) -> None:

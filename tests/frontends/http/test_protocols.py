@@ -97,6 +97,18 @@ async def test_a_client_that_goes_on_sending_reads_why_it_was_refused() -> None:
         assert (await client.answer())[0] == 413
 
 
+async def test_many_tiny_chunks_are_refused_and_a_few_or_larger_ones_are_not() -> None:
+    async with door() as it:
+        client = await Client.connect(it)
+        head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+        client.send(head + b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n")
+        assert (await client.answer())[0] == 200
+        client.send(head + b"10\r\nxxxxxxxxxxxxxxxx\r\n" * 5000 + b"0\r\n\r\n")
+        assert (await client.answer())[0] == 200
+        client.send(head + b"1\r\nx\r\n" * 2000)
+        assert (await client.answer())[0] == 400
+
+
 async def test_chunks_that_hold_too_little_are_refused() -> None:
     async with door(header_bytes=1000) as it:
         client = await Client.connect(it)

@@ -15,6 +15,7 @@ import fcntl
 import os
 import socket
 import ssl
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -23,7 +24,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -77,6 +78,8 @@ def context(web: Web, folder: Path) -> ssl.SSLContext:
             made = tls_context(Web(tls_certificate=str(own_certificate(folder, _wanted(web)))), Path("/"))
         except OSError as exc:
             raise SpallocServerError(f"no certificate can be kept in {folder}: {exc.strerror or exc}") from exc
+        except (ValueError, OverflowError) as exc:  # certificates know the years from 1950 to 9999
+            raise SpallocServerError(f"no certificate can be made; is this computer's clock right? {exc}") from exc
     if made is None:
         raise ConfigurationError("there is no certificate")
     made.num_tickets = 1  # with none, requests of clients without TCP_NODELAY take 40 ms longer
@@ -127,10 +130,10 @@ def _authority(folder: Path, now: dt.datetime) -> tuple[x509.Certificate, ec.Ell
     """Return the certificate authority and its key; a new one where there is none, or it ends soon."""
     try:
         ca = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
-        key = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), password=None)
+        key = serialization.load_pem_private_key(_secret(folder / CA_KEY_FILE), password=None)
     except FileNotFoundError:
         pass
-    except ValueError as exc:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:  # TypeError: the key is encrypted
         log.warning("the certificate authority cannot be read: a new one is made", folder=str(folder), error=str(exc))
     else:
         lasts = ca.not_valid_after_utc - now > dt.timedelta(days=RENEWAL_DAYS)
@@ -147,6 +150,14 @@ def _authority(folder: Path, now: dt.datetime) -> tuple[x509.Certificate, ec.Ell
     _write(folder / CA_FILE, _pem(ca), mode=0o644)
     log.info("a certificate authority was made: clients have to trust it", trust=trusting(folder))
     return ca, key
+
+
+def _secret(file: Path) -> bytes:
+    """Return what is in a file that nobody else may read, and see to that."""
+    if (mode := stat.S_IMODE(file.stat().st_mode)) & 0o077:
+        log.warning("others could use this key: see whether they did", file=str(file), mode=f"{mode:o}")
+        file.chmod(0o600)
+    return file.read_bytes()
 
 
 def _is_good(file: Path, ca: x509.Certificate, names: frozenset[str], now: dt.datetime) -> bool:

@@ -42,6 +42,14 @@ LINGER_SECONDS = 1.0
 CHUNK_BYTES = 32
 """Bytes, on average, with which a chunk of a body may say how long it is."""
 
+TOO_LITTLE: Final = "the chunks of the body hold too little"
+
+FREE_CHUNKS = 1024
+"""Chunks of a body that may hold as little as they like."""
+
+LEAST_CHUNK_BYTES = 16
+"""Bytes of data that further chunks hold, on average. A body of smaller ones would keep this process busy."""
+
 IDLE: Final = "idle"
 HEAD: Final = "head"
 BODY: Final = "body"
@@ -117,7 +125,7 @@ class HttpProtocol(HttpToolsProtocol):
         web = self._home.web
         if self._in_body:
             if self._raw - self._data > web.header_bytes + CHUNK_BYTES * self._chunks:
-                self._refuse(400, "the chunks of the body hold too little")
+                self._refuse(400, TOO_LITTLE)
         elif self._raw > web.header_bytes:
             self._refuse(431, self._long_head())
         self._look()
@@ -188,6 +196,8 @@ class HttpProtocol(HttpToolsProtocol):
     def on_chunk_header(self) -> None:
         """A chunk of the body begins."""
         self._chunks += 1
+        if self._chunks > FREE_CHUNKS + self._body_bytes // LEAST_CHUNK_BYTES:
+            raise self._offence(400, TOO_LITTLE)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
