@@ -234,7 +234,7 @@ def _front(state: Path) -> Part:
         address = re.search(r'"address": ?"([^"]*)"', line)
         return address[1] if address and re.search(r'"event": ?"serving HTTP"', line) else None
 
-    return Part("spalloc_server.cli.web", "--state", state, "--log-format", "json", says_ready=address_of)
+    return Part("spalloc_server.cli.front", "--state", state, "--log-format", "json", says_ready=address_of)
 
 
 def _with_account(address: str, state: Path) -> str:

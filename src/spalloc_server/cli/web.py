@@ -81,9 +81,3 @@ def _spare_garbage_collector() -> None:
 
     gc.collect()
     gc.freeze()
-
-
-if __name__ == "__main__":
-    from spalloc_server.cli.start import web
-
-    web()

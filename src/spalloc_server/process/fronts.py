@@ -114,7 +114,7 @@ class Fronts:
     def _start(self, now: float) -> None:
         command = [
             "-m",
-            "spalloc_server.cli.web",
+            "spalloc_server.cli.front",
             "--state",
             str(self._state.absolute()),
             "--of-server",
