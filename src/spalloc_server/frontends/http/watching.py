@@ -2,7 +2,8 @@
 
 Theory of operation. All who wait for one key share one subscription. The server says that a key has changed, not to
 what; its revision is fetched by subscribing again. Who waits is woken, `WOKEN` at a time, and the next ones when most
-requests to the server have their answers: ten thousand at once would hold up all others, here and there. A key that nobody has looked at for a while is forgotten.
+requests to the server have their answers: ten thousand at once would hold up all others, here and there. A key that
+nobody has looked at for a while is forgotten.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ class Watching:
 
     def _wake_some(self) -> None:
         now = self._loop.time()
-        if self._under_way() >= WOKEN and now < self._woken_at + WAKE_MOST_SECONDS and not self._closed:
+        if self._under_way() >= WOKEN and now < self._woken_at + WAKE_MOST_SECONDS and not self.closed:
             self._loop.call_later(WAKE_SECONDS, self._wake_some)
             return
         self._woken_at = now
