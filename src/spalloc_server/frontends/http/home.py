@@ -75,3 +75,31 @@ class Joining:
         """Close the transport, once everything is sent."""
         self.flush()
         self.direct.close()
+
+    def leave(self) -> None:
+        """Forget the transport, which is closed."""
+        self.direct = cast("asyncio.Transport", _CLOSED)
+        self._parts.clear()
+
+
+class _Closed(asyncio.Transport):
+    """Stands in for a transport that is closed."""
+
+    def write(self, _data: object) -> None:
+        """Nobody reads it."""
+
+    def is_closing(self) -> bool:
+        """Say so."""
+        return True
+
+    def close(self) -> None:
+        """Stay so."""
+
+    def abort(self) -> None:
+        """Stay so."""
+
+    def resume_reading(self) -> None:
+        """There is nothing."""
+
+
+_CLOSED = _Closed()
