@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from spalloc_server.application.account_commands import Grant
 from spalloc_server.frontends.front_lock import FrontLock, Holder, front_folder, holder
 from spalloc_server.frontends.http.boards.messages import HEADER, Operation
+from spalloc_server.frontends.http.main import STOP_SECONDS
 from tests.frontends.http.boards.stand_in import OWNER, boards, details, sub_machine
 from tests.frontends.http.fake_accounts import KEYS
 from tests.frontends.http.fake_socket import until
@@ -180,7 +181,7 @@ async def test_a_websocket_stays_with_the_process_that_is_replaced(tmp_path: Pat
             "own job machine": lambda _: sub_machine({(0, 0): made[0].host}),
             "keepalive": lambda _: None,
         }
-        await it.start()
+        old = await it.start()
         url = "ws://{}:{}/spalloc/proxy/1".format(*await it.serving())
         first = it.pid
         async with connect(url, additional_headers={"Authorization": "Bearer abc"}, proxy=None) as websocket:
@@ -193,9 +194,11 @@ async def test_a_websocket_stays_with_the_process_that_is_replaced(tmp_path: Pat
                 assert await websocket.recv() == HEADER.pack(Operation.MESSAGE, channel) + payload
             os.kill(it.pid, signal.SIGTERM)  # which ends those that were replaced, too
             with pytest.raises(ConnectionClosed) as closed:
-                await websocket.recv()
+                async with asyncio.timeout(STOP_SECONDS):
+                    await websocket.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012
+        assert await ended(old) == 0
 
 
 async def test_no_more_replaced_processes_serve_than_may(tmp_path: Path) -> None:

@@ -168,6 +168,16 @@ async def test_one_follows_a_key_from_revision_to_revision(tmp_path: Path) -> No
         assert seen == [100, 101, 102]
 
 
+async def test_who_follows_a_key_is_done_when_nobody_may_wait_any_more(tmp_path: Path) -> None:
+    async with fake_server(tmp_path) as server, connected(server) as connection:
+        followed = connection.follow("job/1")
+        assert await anext(followed) == 100
+        following = asyncio.ensure_future(anext(followed, None))
+        await asyncio.sleep(0)
+        connection.stop_waiting()
+        assert await following is None  # and it does not turn in circles, which would keep this process from ending
+
+
 async def test_settings_are_fetched_again_when_the_server_has_changed(tmp_path: Path) -> None:
     told: list[WebSettings | None] = []
     async with fake_server(tmp_path) as server, connected(server, on_settings=told.append) as connection:
