@@ -6,11 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import boards, local_api, memory, policies, proxy, queues, schedule, service, storage, web
+from benchmarks import boards, local_api, memory, people, policies, proxy, queues, schedule, service, storage, web
 
 KINDS: Mapping[str, Callable[..., str | None]] = {
     "schedule": schedule.main,
     "queues": queues.main,
+    "flood": people.main_flood,
+    "interactive": people.main_interactive,
     "policies": policies.main,
     "storage": storage.main,
     "service": service.main,

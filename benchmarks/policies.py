@@ -30,6 +30,7 @@ from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place
 from spalloc_server.core.placement.shapes import Shape, shapes_for, wanted_boards
 from spalloc_server.core.placement.torus import count, origins, overlap, without
+from spalloc_server.core.scheduling.fifo import Submission
 from spalloc_server.core.simulation import Simulation
 
 # -- other ways to place jobs
@@ -97,17 +98,20 @@ VARIANTS: dict[str, tuple[str, dict[str, object], float]] = {
     "strictly first come, first served (`fifo`)": ("fifo", {}, 0.0),
     "no reservations: whoever fits goes": ("backfill", {"scheduling.backfill:RESERVATIONS": 0}, 0.0),
     "two reservations a machine": ("backfill", {"scheduling.backfill:RESERVATIONS": 2}, 0.0),
-    "in order of submission": (
+    "in order of submission": ("backfill", {"scheduling.order:ByMerit.terms": Submission.terms}, 0.0),
+    "all owners alike": ("backfill", {"scheduling.order:MAX_HALVINGS": 0.0}, 0.0),
+    "jobs are old after 4 hours and the backlog": ("backfill", {"scheduling.order:OLD_AFTER": 14400.0}, 0.0),
+    "after 24 hours": ("backfill", {"scheduling.order:OLD_AFTER": 86400.0}, 0.0),
+    "nobody is bold": ("backfill", {"scheduling.backfill:BOLD": 1.0}, 0.0),
+    "bold without an end": ("backfill", {"scheduling.backfill:BOLD_SLIP": math.inf}, 0.0),
+    "bold by a quarter": ("backfill", {"scheduling.backfill:BOLD": 0.25}, 0.0),
+    "no relays": ("backfill", {"scheduling.backfill:RELAY_SECONDS": -1.0}, 0.0),
+    "2 hours of patience": ("backfill", {"scheduling.backfill:PATIENCE": 7200.0}, 0.0),
+    "no patience: reserved boards are never shared": (
         "backfill",
-        {"scheduling.backfill:STRETCH": 0.0, "scheduling.backfill:MAX_FAIR_SHARE": 0.0},
+        {"scheduling.backfill:PATIENCE": -1.0, "scheduling.backfill:LAST_PATIENCE": 0.0},
         0.0,
     ),
-    "large jobs yield a fifth as much": ("backfill", {"scheduling.backfill:STRETCH": 0.004}, 0.0),
-    "large jobs yield five times as much": ("backfill", {"scheduling.backfill:STRETCH": 0.1}, 0.0),
-    "large jobs yield up to 8 hours": ("backfill", {"scheduling.backfill:MAX_YIELD": 28800.0}, 0.0),
-    "no fair share": ("backfill", {"scheduling.backfill:MAX_FAIR_SHARE": 0.0}, 0.0),
-    "2 hours of patience": ("backfill", {"scheduling.backfill:PATIENCE": 7200.0}, 0.0),
-    "no patience: reserved boards are never shared": ("backfill", {"scheduling.backfill:PATIENCE": -1.0}, 0.0),
     "better boards are looked for in every pass": ("backfill", {"scheduling.backfill:SLIP": float("-inf")}, 0.0),
     "predictions that fail are doubled": ("backfill", {"scheduling.waiting:OVERRUN": 1.0}, 0.0),
     "predictions that fail grow by a tenth": ("backfill", {"scheduling.waiting:OVERRUN": 0.1}, 0.0),

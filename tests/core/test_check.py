@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from spalloc_server.core.model import Request
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.rows import Note
 from spalloc_server.core.state import State
@@ -24,7 +25,7 @@ def a_house() -> House:
     house.hardware()
     assert house.create(1, 1, 0, keepalive=60.0, machine="m") == SWITCHING
     assert house.create(18, keepalive=None, max_dead_boards=9) == QUEUED
-    assert house.create(18, keepalive=None, owner="you") == LATER
+    assert house.create(18, keepalive=None) == LATER
     ended = house.create(0, 0, 0, machine="n", keepalive=None)
     house.controller.destroy_job(ended)
     house.controller.disable_board("m", (2, 1, 2), reason="r", by="eve")
@@ -111,12 +112,14 @@ BREAK: dict[str, Callable[[State], object]] = {
         set_fields(s.closures, stopped=Note("r", "eve", 1.0)),
         s.facts.update({"stopped": {"reason": "r", "by": "eve", "since": 1.0}}),
     ),
-    "a job waits in no queue": lambda s: queue(s)._queues.clear(),
+    "a job waits in no queue": lambda s: queue(s)._groups.clear(),
     "a job waits in the wrong queue": lambda s: set_fields(queue(s).waiting[QUEUED], machines=("n",)),
     "a job waits in a queue of before": lambda s: set_fields(queue(s).waiting[QUEUED], generation=-1),
-    "a queue is out of order": lambda s: next(iter(queue(s)._queues.values())).reverse(),
-    "a job that waits has no owner": lambda s: queue(s)._owned["me"].clear(),
-    "an owner has a job that does not wait": lambda s: queue(s)._owned["you"].update({77: None}),
+    "a line is out of order": lambda s: next(line for line in queue(s).lines()).jobs.reverse(),
+    "a job waits in the wrong line": lambda s: set_fields(
+        queue(s).waiting[QUEUED], request=Request(owner="other", boards=1)
+    ),
+    "what waits comes to another sum": lambda s: set_fields(next(iter(queue(s)._groups.values())), work=7),
     "a job both waits and runs": lambda s: queue(s).running.update({QUEUED: queue(s).running[READY]}),
     "a job that waits is taken for something else": lambda s: set_fields(
         queue(s).waiting[QUEUED], kind=queue(s).waiting[LATER].kind

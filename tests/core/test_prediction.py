@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller
@@ -43,15 +44,42 @@ def test_of_twice_as_many_owners_those_are_kept_whose_jobs_ended_last_and_a_star
     assert restarted.predict(Request(owner="always", boards=1)) == 77.0
 
 
-def test_shares_are_parts_of_all_use_however_little_that_is() -> None:
+def test_use_is_half_forgotten_after_each_half_life_and_so_are_the_sums() -> None:
     past = Past(half_life=1000.0)
-    assert past.share("a", 5.0) == 0.0
-    past.learn(Request(owner="a", boards=1), 1, 0.1, 10.0)
-    past.learn(Request(owner="b", boards=1), 3, 0.1, 10.0)
-    assert [past.share(owner, 10.0) for owner in "abc"] == pytest.approx([1.0, 0.75, 0.0])
-    assert [past.share(owner, 2010.0) for owner in "abc"] == pytest.approx([0.25, 0.75, 0.0])
-    past.learn(Request(owner="a", boards=1), 1, 0.1, 1010.0)
-    assert past.share("a", 1010.0) == pytest.approx((0.05 + 0.1) / (0.05 + 0.1 + 0.15))
+    assert (past.used("a", 5.0), past.sums(5.0)) == (0.0, (0.0, 0.0))
+    past.learn(Request(owner="a", boards=1), 1, 100.0, 10.0)
+    past.learn(Request(owner="b", boards=1), 3, 100.0, 10.0)
+    assert [past.used(owner, 10.0) for owner in "abc"] == pytest.approx([100.0, 300.0, 0.0])
+    assert past.sums(10.0) == pytest.approx((400.0, 100.0**2 + 300.0**2))
+    assert past.sums(2010.0) == pytest.approx((100.0, 25.0**2 + 75.0**2))
+    past.learn(Request(owner="a", boards=1), 1, 100.0, 1010.0)
+    assert past.used("a", 1010.0) == pytest.approx(150.0)
+    past.set_half_life(500.0)
+    assert past.sums(1510.0) == pytest.approx((75.0 + 300.0 / 8, 75.0**2 + (300.0 / 8) ** 2))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.integers(1, 1200), st.floats(0, 1e6), st.floats(-1e3, 1e5)),
+        max_size=40,
+    )
+)
+def test_sums_that_are_kept_up_are_those_that_a_start_works_out(jobs: list[tuple[str, int, float, float]]) -> None:
+    """With owners that are forgotten, and a clock that goes back at times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "MAX_OWNERS", 4)
+        past, facts, now = Past(half_life=86400.0), dict[str, Any](), 0.0
+        for owner, boards, seconds, passed in jobs:
+            now += passed
+            past.learn(Request(owner=owner, boards=boards), boards, seconds, now)
+            facts = stored(past, facts)
+            again = Past(half_life=86400.0)
+            again.restore(facts)
+            most = max(1.0, *(boards * seconds for _, boards, seconds, _ in jobs)) * len(jobs)
+            later = 1e7  # a start counts use as of the latest time there is
+            assert past.sums(later)[0] == pytest.approx(again.sums(later)[0], abs=1e-9 * most)
+            assert past.sums(later)[1] == pytest.approx(again.sums(later)[1], abs=1e-9 * most**2)
 
 
 def test_predictions_are_means_of_the_last_of_a_size_of_an_owner_and_of_everybody() -> None:

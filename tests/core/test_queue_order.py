@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from spalloc_server.config.options import Scheduling
-from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.rows import Snapshot
@@ -21,18 +20,14 @@ OWNERS = [f"owner {number}" for number in range(20)]
 
 
 def queue(house: House) -> list[int]:
-    return [job.job_id for job in house.controller.state.scheduler._queue.ordered]
+    return house.controller.state.scheduler.ordered(house.clock.now)
 
 
-def due(house: House, job_id: int) -> float:
-    return house.controller.state.scheduler._queue.waiting[job_id].key[1]
-
-
-def restart(house: House, *, forget_due: bool = False, **settings: Any) -> None:
+def restart(house: House, *, due: float | None = None, **settings: Any) -> None:
     """Go on from what is stored, with the machine and settings that there were."""
     snapshot = msgspec.json.decode(msgspec.json.encode(house.controller.snapshot()), type=Snapshot)
-    for row in snapshot.jobs if forget_due else ():
-        row.due = None
+    for row in snapshot.jobs:
+        row.due = due
     house.controller = Controller(clock=house.clock)
     house.controller.restore(snapshot)
     house.configure(a_machine("m", 2, 2), **settings)
@@ -65,38 +60,27 @@ def test_a_restart_keeps_the_order_of_the_queue(seed: int, policy: str) -> None:
     assert len(before) > 10
     restart(house, scheduling=scheduling, seconds_before_free=0)
     assert queue(house) == [job_id for job_id in before if house.state(job_id) == JobState.queued]
-    twin = a_busy_day(seed, scheduling=scheduling)
-    for each in (house, twin):
-        each.hardware()
-        each.controller.destroy_job(next(job.job_id for job in each.controller.list_jobs() if job.boards))
-        each.hardware()
-    waiting = {*queue(house)} & {*queue(twin)}
-    assert len(waiting) > 10
-    assert [job_id for job_id in queue(house) if job_id in waiting] == [
-        job_id for job_id in queue(twin) if job_id in waiting
-    ], "what happens after the restart counts as it would have"
 
 
-def test_after_a_restart_a_job_is_due_when_it_was_before_whatever_others_have_used_since() -> None:
+def test_the_order_counts_what_owners_have_used_since_their_jobs_joined() -> None:
     house = House(a_machine("m", 2, 2), seconds_before_free=0)
-    first, _, waiting = (house.create(12, owner=owner, keepalive=None) for owner in ("first", "next", "last"))
+    first = house.create(11, owner="hog", keepalive=None)
     house.hardware()
+    house.clock.now += 10
+    hog, other = (house.create(12, owner=owner, keepalive=None) for owner in ("hog", "other"))
     house.clock.now += 10
     house.controller.destroy_job(first)
     house.hardware()
-    before = due(house, waiting)
-    later = house.create(12, owner="later", keepalive=None)
-    assert due(house, later) < before, "a job that joins now is not predicted to run for so long"
-    restart(house, seconds_before_free=0)
-    assert due(house, waiting) == before
+    assert house.boards(other), "its owner has used nothing"
+    assert queue(house) == [hog]
 
 
-def test_a_job_of_a_state_that_does_not_know_its_place_finds_one() -> None:
+def test_a_place_that_an_older_server_has_stored_is_ignored() -> None:
     house = a_busy_day(1)
     before = queue(house)
-    restart(house, forget_due=True, seconds_before_free=0)
-    assert sorted(queue(house)) == sorted(before)
-    assert all(row.due is not None for row in house.controller.snapshot().jobs if row.state == 1)
+    restart(house, due=7.0, seconds_before_free=0)
+    assert queue(house) == before
+    assert all(row.due is None for row in a_busy_day(1).controller.snapshot().jobs)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -105,7 +89,7 @@ def test_a_reload_keeps_the_order_of_the_queue(seed: int) -> None:
     before = queue(house)
     house.configure(a_machine("m", 2, 2), seconds_before_free=0)
     house.configure(a_machine("m", 2, 2, tags={"default", "new"}), seconds_before_free=0)
-    assert queue(house) == before
+    assert queue(house) == [job_id for job_id in before if house.state(job_id) == JobState.queued]
 
 
 def test_another_policy_has_another_order_at_once() -> None:
@@ -152,8 +136,24 @@ def test_a_reload_that_allows_a_job_more_lets_it_start() -> None:
     assert house.boards(other)
 
 
-def test_settings_of_a_configuration_that_stays_change_no_place() -> None:
-    house = a_busy_day(2)
-    before = queue(house)
-    house.controller.configure(Configuration([a_machine("m", 2, 2)], scheduling=Scheduling(half_life=3600.0)))
-    assert queue(house) == before
+def test_another_half_life_counts_at_once() -> None:
+    house = House(a_machine("m", 2, 2), seconds_before_free=0)
+
+    def use(owner: str, seconds: float) -> None:
+        job = house.create(12, owner=owner, keepalive=None)
+        house.hardware()
+        house.clock.now += seconds
+        house.controller.destroy_job(job)
+        house.hardware()
+
+    use("long ago", 5000)
+    house.clock.now += 40_000
+    use("lately", 500)
+    house.create(12, owner="other", keepalive=None)
+    house.hardware()
+    long_ago, lately = (house.create(11, owner=who, keepalive=None, max_runtime=400) for who in ("long ago", "lately"))
+    house.clock.now += 100
+    assert queue(house) == [lately, long_ago]
+    for half_life, order in ((3600.0, [long_ago, lately]), (604800.0, [lately, long_ago])):
+        house.configure(a_machine("m", 2, 2), scheduling=Scheduling(half_life=half_life), seconds_before_free=0)
+        assert queue(house) == order

@@ -151,8 +151,8 @@ class Line:
             self.told.append(f"{self.last} refused: {refusal}")
             return
         avoid = {"m": [(x, 0, z) for x in range(machine.width) for z in range(3)]} if choose.random() < 0.1 else None
-        due = self.scheduler.submit(self.last, request, self.now, avoid=avoid)
-        self.told.append(f"{self.last} due {due:.6g}")
+        self.scheduler.submit(self.last, request, self.now, avoid=avoid)
+        self.told.append(f"{self.last} waits")
         self.waiting[self.last] = request
 
     def end(self, job_id: int) -> None:
@@ -204,7 +204,7 @@ class Line:
             self.running[started] = self.now + choose.expovariate(1 / 150), allocation
             del self.waiting[started]
         scheduler.check()
-        left, line = scheduler._queue.work.left, [job.job_id for job in scheduler._queue.ordered]
+        left, line = scheduler._queue.work.left, scheduler.ordered(self.now)
         wake_at = scheduler.wake_at()
         self.told.append(f"{scheduler.pending} {wake_at and round(wake_at, 3)} {left} {line}")
         if self.waiting and choose.random() < 0.3:

@@ -253,7 +253,7 @@ def test_machines_are_those_that_were_stored_in_their_order_and_the_configuratio
         ("everybody", {"last": [-1.0]}),
         ("owner/ann", {"used": -1.0}),
         ("owner/ann", {"used": 1e300}),
-        ("owner/ann", {"total": -1.0}),
+        ("owner/ann", {"used": float("1e19")}),
         ("owner/ann", {"last": [1e300]}),
         ("owner/ann", {"sizes": {"1": [-1.0]}}),
         ("owner/ann", {"sizes": {"1": []}}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -11,7 +12,8 @@ from spalloc_server.config.machine import DEFAULT_TAGS, Machine
 from spalloc_server.config.options import Scheduling
 from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.scheduling import backfill as policy_backfill
+from spalloc_server.core.scheduling import backfill as policy_backfill, order as policy_order
+from spalloc_server.core.scheduling.order import ByMerit
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from tests.core.machines import a_machine
 
@@ -75,6 +77,7 @@ def test_those_go_first_whose_owners_used_less() -> None:
     first = hall.submit(48)
     hall.submit(48, "hog")
     saint = hall.submit(48, "saint")
+    hall.now += 60.0
     hall.end(first)
     assert list(hall.running) == [saint]
 
@@ -91,20 +94,46 @@ def test_what_was_used_long_ago_counts_less() -> None:
     assert list(hall.running) == [hog]
 
 
-def test_nobodys_share_is_more_than_all_there_is() -> None:
-    hall = Hall(half_life=HOUR)
-    hall.teach("rare", 48, HOUR)
-    hall.now += 10 * HOUR
-    hall.teach("other", 3, 1.0)
-    past = hall.scheduler._queue.past
-    for at in (0.0, HOUR, hall.now):
-        assert all(0 <= past.share(owner, at) <= 1 for owner in ("rare", "other", "nobody"))
+def order(hall: Hall) -> ByMerit:
+    return ByMerit(hall.scheduler._queue, hall.now)
+
+
+def test_an_owners_excess_is_the_use_by_that_of_a_typical_other_owner() -> None:
+    hall = Hall()
+    assert order(hall).excess("nobody") == 0
+    hall.teach("one", 3, 100.0)
+    assert order(hall).excess("one") == math.inf, "no other has used anything"
+    hall.teach("two", 6, 100.0)
+    hall.teach("three", 12, 100.0)
+    at_half_life = order(hall).excess("one"), order(hall).excess("two"), order(hall).excess("three")
+    typical = (6**2 + 12**2) / 18, (3**2 + 12**2) / 15, (3**2 + 6**2) / 9
+    assert at_half_life == pytest.approx((3 / typical[0], 6 / typical[1], 12 / typical[2]), rel=0.01)
+
+
+def test_what_running_jobs_have_used_so_far_counts() -> None:
+    hall = Hall()
+    hall.submit(6, "one")
+    hall.submit(12, "two")
+    assert order(hall).excess("two") == 0
+    hall.now += 100.0
+    assert order(hall).excess("one") == pytest.approx(0.5)
+    assert order(hall).excess("two") == pytest.approx(2.0)
+
+
+def test_names_that_are_invented_do_not_make_anybody_use_less() -> None:
+    hall = Hall()
+    hall.teach("one", 12, 1000.0)
+    hall.teach("two", 12, 1000.0)
+    before = order(hall).excess("one")
+    for number in range(50):
+        hall.teach(f"invented {number}", 1, 1.0)
+    assert order(hall).excess("one") == pytest.approx(before, rel=0.05)
 
 
 def test_a_job_that_was_to_end_in_time_may_use_reserved_boards_and_others_may_not() -> None:
     hall = Hall()
     hall.teach("short", 12, 60.0, 60.0)
-    hall.teach("long", 12, 2 * HOUR, 2 * HOUR)
+    hall.teach("long", 12, 3 * HOUR, 3 * HOUR)
     hall.teach("middle", 36, HOUR, HOUR)
     hall.submit(36, "middle")
     large = hall.submit(48, "large")
@@ -169,25 +198,40 @@ def test_a_large_job_yields_to_a_small_one_that_came_later() -> None:
     large = hall.submit(48)
     hall.now += 60.0
     small = hall.submit(1, "you")
+    hall.now += 60.0
     hall.end(first)
     assert small in hall.running
     hall.end(small)
     assert large in hall.running
 
 
-@pytest.mark.parametrize(("waited", "short_ones_start"), [(0.0, True), (28_800.0, True), (28_801.0, False)])
-def test_short_jobs_use_reserved_boards_until_their_job_has_been_next_for_eight_hours(
-    waited: float, short_ones_start: bool
+@pytest.mark.parametrize(
+    ("since_reserved", "part", "starts"),
+    [
+        (0.0, 2.1, False),
+        (0.0, 1.9, True),  # half of it would end in time
+        (14_400.0, 1.9, True),
+        (14_401.0, 0.6, False),
+        (14_401.0, 0.4, True),  # twice as long would end in time
+        (14_400.0 + 86_400.0, 0.4, True),
+        (14_401.0 + 86_400.0, 0.0, False),
+    ],
+)
+def test_reserved_boards_are_shared_boldly_at_first_then_carefully_and_after_a_day_more_with_nobody(
+    since_reserved: float, part: float, starts: bool
 ) -> None:
     hall = Hall()
+    hall.teach("short", 3, 10_000_000.0)
     hall.teach("me", 24, 1_000_000.0)
     first, last = hall.submit(24), hall.submit(24)
-    hall.submit(48, "large")
+    large = hall.submit(48, "large")
     since = hall.now
     hall.end(first)
-    hall.now = since + waited
-    short = hall.submit(3, "short", max_runtime=60.0)
-    assert (short in hall.running) == short_ones_start
+    hall.now = since + since_reserved
+    left = hall.predicted_start(large)
+    assert left is not None
+    short = hall.submit(3, "short", max_runtime=max(1.0, part * (left - hall.now)))
+    assert (short in hall.running) == starts
     assert last in hall.running
 
 
@@ -195,7 +239,7 @@ def test_reserved_boards_that_die_are_replaced_by_others_however_long_the_job_ha
     hall = Hall()
     small = [hall.submit(12) for _ in range(4)]
     large = hall.submit(24, "large")
-    hall.now += policy_backfill.PATIENCE + 1
+    hall.now += policy_backfill.PATIENCE + policy_backfill.LAST_PATIENCE + 1
     hall.end(small[0])
     reserved = hall.scheduler.explain(large, hall.now).waits_for
     assert reserved is not None
@@ -346,3 +390,127 @@ def test_rest_is_no_reason_to_wait_for_other_boards() -> None:
     hall.teach("me", 48, 10.0)
     hall.now += 31.0
     assert hall.submit(48) in hall.running
+
+
+def ordered(hall: Hall) -> list[int]:
+    return hall.scheduler.ordered(hall.now)
+
+
+def test_jobs_go_by_how_long_they_have_waited_for_what_they_need() -> None:
+    hall = Hall()
+    hall.teach("short", 3, 100.0)
+    hall.teach("long", 3, 1000.0)
+    hall.teach("large", 48, 100.0)
+    hall.submit(48, "first")
+    large, long = hall.submit(48, "large"), hall.submit(3, "long")
+    hall.now += 10.0
+    short = hall.submit(3, "short")
+    hall.now += 1.0
+    assert ordered(hall) == [large, long, short], "the last has only just come"
+    hall.now += 20.0
+    assert ordered(hall) == [short, large, long], "31 s by log2(49), 21 s by 2, and 31 s by 20"
+
+
+def test_the_merit_is_halved_again_and_again_for_those_who_have_used_more_than_others() -> None:
+    hall = Hall()
+    for owner in ("one", "two"):
+        hall.teach(owner, 48, 100.0)
+    hall.teach("three", 48, *[100.0] * 4)
+    merit = {}
+    hall.submit(48, "first")
+    for owner in ("one", "three"):
+        job = hall.scheduler._queue.waiting[hall.submit(48, owner)]
+        merit[owner] = order(hall).terms(hall.scheduler._queue.line(job))[2]
+    excess = order(hall).excess("three")
+    assert excess == pytest.approx(4.0, rel=0.1)
+    assert merit["three"] / merit["one"] == pytest.approx(0.5 ** (excess - 1))
+
+
+def test_old_jobs_go_first_in_order_of_submission_and_of_each_owner_one() -> None:
+    hall = Hall()
+    hall.teach("large", 48, 3000.0)
+    hall.teach("small", 1, 10.0)
+    hall.submit(48, "first", max_runtime=60.0)
+    large = [hall.submit(48, "large") for _ in range(3)]
+    other = hall.submit(48, "other")
+    backlog = 3 * 3000.0 + 1505.0  # as predicted; what runs should have ended by then
+    hall.now += policy_order.OLD_AFTER + backlog - 100.0
+    small = hall.submit(1, "small", max_runtime=100.0)
+    hall.now += 50.0
+    assert ordered(hall)[0] == small
+    hall.now += 200.0
+    assert ordered(hall)[:3] == [large[0], other, small]
+
+
+def test_an_owner_of_whom_enough_old_jobs_run_has_no_other_that_is_old() -> None:
+    hall = Hall()
+    hall.teach("me", 9, 10.0)
+    running = [hall.submit(24, "first", max_runtime=10.0), hall.submit(24, "first", max_runtime=10.0)]
+    mine = [hall.submit(9, "me") for _ in range(4)]
+    hall.submit(48, "last")
+    hall.now += policy_order.OLD_AFTER + 1e4
+    assert order(hall).is_old(hall.scheduler._queue.waiting[mine[0]])
+    hall.scheduler._policy._old_ones = {running[0]: ("me", 0)}  # type: ignore[attr-defined]
+    now = hall.scheduler._policy.order(hall.scheduler._queue, hall.now)
+    assert not now.is_old(hall.scheduler._queue.waiting[mine[0]])  # type: ignore[attr-defined]
+
+
+def test_the_next_job_alike_follows_a_large_one_for_an_hour_at_most() -> None:
+    hall = Hall()
+    hall.teach("other", 24, 10.0)
+    first, beside = hall.submit(24, "me"), hall.submit(24, "beside")
+    mine = [hall.submit(24, "me") for _ in range(3)]
+    others = [hall.submit(24, "other") for _ in range(3)]
+    hall.now += 1000.0
+    assert ordered(hall)[0] == others[0]
+    hall.end(first)
+    assert mine[0] in hall.running
+    hall.now += 2000.0
+    hall.end(mine[0])
+    assert mine[1] in hall.running, "the hour began when the first of them ended"
+    hall.now += 2000.0
+    hall.end(mine[1])
+    assert mine[2] not in hall.running
+    assert others[0] in hall.running
+    assert beside in hall.running
+
+
+def test_a_small_job_is_followed_by_whoever_is_next() -> None:
+    hall = Hall()
+    hall.teach("other", 3, 10.0)
+    first = hall.submit(3, "me")
+    hall.submit(45, "beside")
+    mine, other = hall.submit(3, "me"), hall.submit(3, "other")
+    hall.now += 1000.0
+    hall.end(first)
+    assert other in hall.running
+    assert mine not in hall.running
+
+
+@pytest.mark.parametrize(("owner", "starts"), [("little", True), ("much", False)])
+def test_those_who_have_used_much_are_not_bold(owner: str, starts: bool) -> None:
+    hall = Hall()
+    hall.teach("little", 3, 1000.0)
+    hall.teach("much", 24, 2000.0, 2000.0)
+    hall.teach("other", 24, 1000.0)
+    hall.submit(24, "other")
+    hall.submit(48, "large")
+    hall.now += 300.0
+    assert order(hall).excess("much") > policy_backfill.BOLD_EXCESS
+    assert (hall.submit(3, owner, max_runtime=1000.0) in hall.running) == starts
+
+
+@pytest.mark.parametrize(("held_up", "starts"), [(0.0, True), (1000.0, True), (9000.0, False)])
+def test_boldness_ends_when_the_reserved_job_has_been_held_up_for_long(held_up: float, starts: bool) -> None:
+    hall = Hall()
+    hall.teach("short", 3, 10_000.0)
+    hall.teach("me", 24, 1000.0)
+    hall.submit(24)
+    small = hall.submit(1, "small", max_runtime=100.0)
+    large = hall.submit(48, "large")
+    hall.now += held_up
+    hall.end(small)
+    left = hall.scheduler.explain(large, hall.now)
+    assert left.predicted_start is not None
+    seconds = 1.5 * (left.predicted_start - hall.now)
+    assert (hall.submit(3, "short", max_runtime=seconds) in hall.running) == starts

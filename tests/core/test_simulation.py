@@ -11,12 +11,12 @@ from hypothesis import given, settings, strategies as st
 from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.config.options import Scheduling
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.scheduling import backfill as policy_backfill
+from spalloc_server.core.scheduling import backfill as policy_backfill, order as policy_order
 from spalloc_server.core.simulation import Simulation, TraceJob
 from tests.core.machines import a_machine
 
 POLICIES = ["fifo", "backfill"]
-MAX_YIELD, PATIENCE = 3600.0, 1800.0
+OLD_AFTER, MAX_BACKLOG, PATIENCE = 1800.0, 1800.0, 900.0
 """Short ones, so that a trace need not be long to show them."""
 
 
@@ -161,14 +161,19 @@ def test_backfill_makes_a_busy_machine_wait_less_than_first_come_first_served() 
 @given(seed=st.integers(0, 1000), boards=st.sampled_from([24, 36, 48]))
 @pytest.mark.slow
 def test_a_large_job_among_endless_small_ones_starts_within_the_bound_that_is_promised(seed: int, boards: int) -> None:
-    """The small ones run far longer than their owners' last jobs let expect, so that every prediction is wrong."""
+    """The small ones are more than the machine can ever serve, and run far longer than their owners' last jobs."""
     rng = random.Random(seed)
     longest = 3000.0
     small = [a_job(time * 20, rng.choice([30.0, longest]), 1, f"user {time % 7}") for time in range(2500)]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy_order, "OLD_AFTER", OLD_AFTER)
+        patch.setattr(policy_order, "MAX_BACKLOG", MAX_BACKLOG)
         patch.setattr(policy_backfill, "PATIENCE", PATIENCE)
-        patch.setattr(policy_backfill, "MAX_YIELD", MAX_YIELD)
-        simulation = run([*small, a_job(5000, 100, boards, "patient")])
-    number = next(number for number, job in enumerate(simulation.jobs) if job.request.owner == "patient")
-    wait = simulation.started[number] - 5000
-    assert wait <= MAX_YIELD + policy_backfill.MAX_FAIR_SHARE + PATIENCE + longest
+        patch.setattr(policy_backfill, "LAST_PATIENCE", PATIENCE)
+        simulation = run([*small, a_job(5000, 100, boards, "patient"), a_job(5001, 100, boards, "patient")])
+    old_at = 5000 + OLD_AFTER + MAX_BACKLOG
+    older = [n for n, job in enumerate(simulation.jobs) if job.submit <= 5000 and simulation.started[n] >= old_at]
+    patient = [number for number, job in enumerate(simulation.jobs) if job.request.owner == "patient"]
+    for before, number in enumerate(patient, len(older)):
+        assert simulation.started[number] <= old_at + (before + 1) * (2 * PATIENCE + 2 * longest)
+        assert simulation.started[number] <= 30_000, "and long before the small ones come to an end"

@@ -100,7 +100,7 @@ SKIPPED: Mapping[type, Collection[str]] = {
 OTHERS = {"_scheduler", "_boards", "_power", "_closures", "_outbox", "_defects", "torus", "clock"}
 """Parts that other parts refer to, and what never changes."""
 
-WHATEVER_HAPPENS = {"_changed", "_suitable", "_joined", "_policy", "_failures", "tried", "work", "defects", "_key_of"}
+WHATEVER_HAPPENS = {"_changed", "_suitable", "_joined", "_policy", "_failures", "tried", "work", "defects"}
 """Of all others: what only says that somebody is to look again; and what went wrong."""
 
 
@@ -127,7 +127,7 @@ def plain(value: Any) -> Any:
 def seen(controller: Controller) -> Any:
     """All that a state is, and all that it says."""
     state = plain(controller.state)
-    state["order of the queue"] = [job.job_id for job in controller.state.scheduler._queue.ordered]
+    state["order of the queue"] = controller.state.scheduler.ordered(controller.state.clock())
     return state
 
 

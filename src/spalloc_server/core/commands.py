@@ -212,7 +212,7 @@ def _had_it_ready(state: State, machine: Machine, board: Board, job: Job | None)
 def _admit(state: State, job: Job, now: float) -> None:
     """Add a new job to every part; where one of them raises, to none."""
     created = transitions.job_event(job, "created", now)
-    job.due = state.scheduler.submit(job.job_id, job.request, now)
+    state.scheduler.submit(job.job_id, job.request, now)
     try:
         state.quotas.add(job)
         state.leases.add(job)

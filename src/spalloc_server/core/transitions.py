@@ -100,7 +100,7 @@ def requeue(state: State, job: Job, reason: str, now: float) -> None:
     for name, frame in job.failed_in:
         if name in state.machines:
             avoid.setdefault(name, []).extend(state.machines[name].frames.get(frame, ()))
-    job.due = state.scheduler.submit(job.job_id, job.request, job.created_at, avoid=avoid)
+    state.scheduler.submit(job.job_id, job.request, job.created_at, avoid=avoid)
 
 
 def boards_released(state: State, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:

@@ -79,7 +79,7 @@ class JobRow(msgspec.Struct, kw_only=True):
     created_from: str | None = None
     """The address that created it."""
     due: float | None = None
-    """Its place in the queue, as a time, when it joined (see the policies); None where it is to be worked out anew."""
+    """Not used any more, and not written. Earlier servers kept a job's place in the queue here; the column stays."""
     original: str | None = None
     """The request in the words of the door that it came by, as JSON; it is shown, and decides nothing."""
     session: str | None = None

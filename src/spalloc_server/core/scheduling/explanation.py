@@ -39,19 +39,24 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explain(
-    queue: Queue, job: Waiting, reservation: Reservation | None, taken: dict[str, Planes], now: float
+    queue: Queue,
+    job: Waiting,
+    position: int,
+    reservation: Reservation | None,
+    taken: dict[str, Planes],
+    now: float,
 ) -> Explanation:
     """Why a queued job waits.
 
     Args:
         queue: who waits and who runs.
         job: the job that waits.
+        position: its place in the queue, from 1.
         reservation: the boards reserved for it, if any are.
         taken: by machine, the boards that are reserved, for whomever.
         now: the time.
     """
-    position = 1 + queue.ordered.index(job)
-    text = f"number {position} of {len(queue.ordered)} in the queue"
+    text = f"number {position} of {len(queue.waiting)} in the queue"
     machines = tuple(name for name in job.machines if name in queue.machines)
     reservation = reservation if reservation and _holds(queue, reservation) else None
     next_up = reservation or _soonest(queue, job, taken, now)
@@ -96,7 +101,7 @@ def _soonest(queue: Queue, job: Waiting, taken: dict[str, Planes], now: float) -
     """Where the job could start soonest: on boards that are not reserved, or else on any."""
     for spared in (taken, {}):
         found = [
-            Reservation(job.job_id, name, place, start, start, now)
+            Reservation(job.job_id, name, place, start, start, now, now)
             for name in job.machines
             if name in queue.machines and queue.machines[name].serves_now(job.kind)
             for start, place in [

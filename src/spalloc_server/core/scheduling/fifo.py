@@ -11,49 +11,61 @@ for another pass, which begins with the first job.
 
 from __future__ import annotations
 
+from spalloc_server.core.model import NO_JOB
 from spalloc_server.core.placement.torus import NOTHING, Planes
+from spalloc_server.core.scheduling.lines import Line, Merge, Order, Terms
 from spalloc_server.core.scheduling.queue import Queue
-from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Key, Waiting
+from spalloc_server.core.scheduling.waiting import Running
 
 __all__ = ["FirstComeFirstServed"]
+
+
+class Submission:
+    """The order of submission."""
+
+    def terms(self, line: Line) -> Terms:  # noqa: ARG002 - as other orders
+        """All jobs are of the same merit, so their submit times decide."""
+        return NO_JOB, 0.0, 0.0
 
 
 class FirstComeFirstServed:
     """The strict policy."""
 
     def __init__(self) -> None:
-        self._heads: set[str] | None = None
-        """While a pass is under way, the machines for which no job that must wait has been reached yet."""
-        self._reached: Key = BEFORE_ALL
+        self._pass: tuple[set[str], Merge] | None = None
+        """The one under way: machines for which no job that must wait has been reached yet, and who is to be tried."""
         self._again = False
 
     @property
     def pending(self) -> bool:
         """Whether a pass is under way, or another is to follow."""
-        return self._heads is not None or self._again
+        return self._pass is not None or self._again
 
-    def key(self, queue: Queue, job: Waiting) -> Key:  # noqa: ARG002 - as other policies
-        """By priority and age."""
-        return -job.request.priority, job.since, job.job_id
+    def order(self, queue: Queue, now: float) -> Order:  # noqa: ARG002 - as other policies
+        """By priority and submit time."""
+        return Submission()
 
     def run(self, queue: Queue, now: float, *, changed: bool) -> None:
         """Start jobs in order, each unless an earlier one waits for the same machine."""
         queue.joined()  # nobody is tried as a newcomer here
         self._again |= changed
         while self.pending and queue.work.left > 0:
-            if self._heads is None:
-                self._heads, self._reached, self._again = set(queue.machines), BEFORE_ALL, False
-            self._go_on(queue, self._heads, now)
+            if self._pass is None:
+                self._pass = set(queue.machines), Merge(queue.lines(), self.order(queue, now))
+                self._again = False
+            self._go_on(queue, *self._pass, now)
 
-    def _go_on(self, queue: Queue, heads: set[str], now: float) -> None:
+    def _go_on(self, queue: Queue, heads: set[str], merge: Merge, now: float) -> None:
         """Go on with the pass, to its end or to the end of the step."""
         heads.intersection_update(name for name, machine in queue.machines.items() if not machine.closed)
-        for job in queue.candidates(heads, self._reached):
-            if queue.work.left <= 0:
+        if not merge.gather(queue.work):
+            return
+        while queue.work.left > 0:
+            if (job := merge.take(heads)) is None:
+                self._pass = None
                 return
             queue.tried = job
             queue.work.looked()
-            self._reached = job.key
             machines = [name for name in job.machines if name in heads and queue.machines[name].serves_now(job.kind)]
             for name in machines:
                 if found := queue.place(job, name):
@@ -61,11 +73,13 @@ class FirstComeFirstServed:
                     break
             else:
                 heads.difference_update(machines)
-        self._heads = None
+
+    def ended(self, queue: Queue, job: Running, now: float) -> None:
+        """Nothing: who goes next does not depend on who has ended."""
 
     def places_changed(self) -> None:
         """Begin the pass again; this policy remembers nothing else of places."""
-        self._heads, self._again = None, True
+        self._pass, self._again = None, True
 
     def reservation(self, job_id: int) -> None:  # noqa: ARG002 - as other policies
         """None: the head of a queue needs none."""

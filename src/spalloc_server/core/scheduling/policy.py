@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from spalloc_server.core.placement.torus import Planes
+from spalloc_server.core.scheduling.lines import Order
 from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.reservation import Reservation
-from spalloc_server.core.scheduling.waiting import Key, Waiting
+from spalloc_server.core.scheduling.waiting import Running
 
 __all__ = ["Policy"]
 
@@ -15,8 +16,8 @@ __all__ = ["Policy"]
 class Policy(Protocol):
     """Decides which waiting jobs start now, and where."""
 
-    def key(self, queue: Queue, job: Waiting) -> Key:
-        """The key by which a job is ordered in its queue; lower ones go first."""
+    def order(self, queue: Queue, now: float) -> Order:
+        """Return the order of a pass that begins now."""
 
     @property
     def pending(self) -> bool:
@@ -30,6 +31,9 @@ class Policy(Protocol):
             now: the time.
             changed: whether anything may have changed since the last call.
         """
+
+    def ended(self, queue: Queue, job: Running, now: float) -> None:
+        """A running job has ended as its owner wanted."""
 
     def places_changed(self) -> None:
         """Machines have changed: a waiting job may now have a place, or may have lost the one reserved for it."""

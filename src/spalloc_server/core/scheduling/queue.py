@@ -3,11 +3,11 @@
 Theory of operation. A `Queue` is the scheduler's state without any idea of who should go next. It knows on which
 machines a request could ever be served, tries to place a job now, and starts it. A policy says whom to try, and when.
 
-There is one queue for each set of machines that could serve the jobs in it. So a search for candidates for some
+Jobs wait in lines (`lines`), grouped by the set of machines that could serve them. So a search for candidates for some
 machines costs nothing for all the jobs that wait for others.
 
-When machines change, each job's set of machines must be found out anew. A new *generation* of queues begins: the jobs
-in the old ones are judged and put into new ones, in order, as many in each step as its work allows.
+When machines change, each job's set of machines must be found out anew. A new *generation* of groups begins: the jobs
+in the old ones are judged and put into new ones, as many in each step as its work allows.
 
 A job whose boards failed at power-on is placed elsewhere than in their frames, if anything else in service could serve
 it: boards of one frame seldom fail alone.
@@ -15,12 +15,9 @@ it: boards of one frame seldom fail alone.
 
 from __future__ import annotations
 
-import heapq
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator, Set as AbstractSet
-from itertools import islice
-from operator import attrgetter
+from collections.abc import Iterable, Iterator, Set as AbstractSet
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.core.model import Allocation, Request
@@ -30,32 +27,27 @@ from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import Place
 from spalloc_server.core.placement.topology import DEFAULT_MIN_FILL
 from spalloc_server.core.placement.torus import NOTHING, Planes, without
+from spalloc_server.core.scheduling.lines import Group, Line, Order, key
 from spalloc_server.core.scheduling.prediction import Past
 from spalloc_server.core.scheduling.request_kinds import kind_of
-from spalloc_server.core.scheduling.waiting import BEFORE_ALL, Key, Running, Waiting
+from spalloc_server.core.scheduling.waiting import Running, Waiting
 
 __all__ = ["Queue", "allows"]
-
-_key = attrgetter("key")
-
-REPREDICTED = 32
-"""How many of an owner's waiting jobs are predicted again when a job of the owner has ended: the first ones."""
 
 MAX_KINDS = 10_000
 """Kinds of request for which the machines that could serve them are remembered."""
 
+ALIKE = 32
+"""Waiting jobs among which one is looked for that asks for the same as another."""
+
 CHUNK = 256
-"""Waiting jobs that are taken from the front of a queue at once."""
+"""Waiting jobs that are taken from the front of a line at once."""
 
 
 class Queue:
-    """Machines, waiting jobs and running jobs.
+    """Machines, waiting jobs and running jobs."""
 
-    Args:
-        key_of: the policy's order, until `set_keys` gives another.
-    """
-
-    def __init__(self, key_of: Callable[[Queue, Waiting], Key]) -> None:
+    def __init__(self) -> None:
         self.work = Work()
         """What is left of the present step."""
         self.machines: dict[str, Occupancy] = {}
@@ -63,14 +55,10 @@ class Queue:
         self._suitable: dict[tuple[str | None, frozenset[str], Request], tuple[str, ...]] = {}
         self._side = self._dead_links = 0
         self.waiting: dict[int, Waiting] = {}
-        self._queues: dict[tuple[int, tuple[str, ...]], list[Waiting]] = {}
-        """Those waiting, by generation and by the machines that could serve them, each queue in order of `key`."""
+        self._groups: dict[tuple[int, tuple[str, ...]], Group] = {}
+        """Those waiting, by generation and by the machines that could serve them."""
         self._generation = 0
-        """How often machines or keys have changed; jobs of earlier generations have not been judged since."""
-        self._keys_since = 0
-        """The generation in which keys were last to be worked out anew."""
-        self._owned: dict[str, dict[int, None]] = {}
-        """Jobs that wait, by owner, each owner's in the order in which they joined."""
+        """How often machines have changed; jobs of earlier generations have not been judged since."""
         self._joined: dict[int, None] = {}
         self.avoiding: dict[int, Waiting] = {}
         """Those who wait and have something to avoid."""
@@ -84,12 +72,6 @@ class Queue:
         self.started: list[tuple[int, Allocation]] = []
         """Jobs that were started, and that the scheduler has not returned to its caller yet."""
         self._hopeless: deque[Waiting] = deque()
-        self._key_of = key_of
-
-    @property
-    def ordered(self) -> list[Waiting]:
-        """All who wait, in order. Costs as much as there are."""
-        return list(heapq.merge(*self._queues.values(), key=_key))
 
     @property
     def judged(self) -> bool:
@@ -104,31 +86,24 @@ class Queue:
         self._dead_links = max((len(each.machine.dead_links) for each in machines.values()), default=0)
         self._begin_generation()
 
-    def set_keys(self, key_of: Callable[[Queue, Waiting], Key]) -> None:
-        """Order the jobs anew, by keys that this function returns."""
-        self._key_of = key_of
-        self._begin_generation()
-        self._keys_since = self._generation
-
     def judge(self) -> None:
         """Find out which machines could serve those who wait, as many as the step allows. See `next_hopeless`."""
         while not self._hopeless and self.work.left > 0 and (unjudged := self._unjudged()):
-            place = min(unjudged, key=lambda place: self._queues[place][0].key)
-            queue, done = self._queues[place], 0
-            try:
-                for job in queue[:CHUNK]:
-                    if self.work.left <= 0:
-                        break
-                    self.work.looked()
-                    self.tried = job
-                    self._judge(job)
-                    done += 1
-                    if not job.machines:
-                        self._hopeless.append(job)
-            finally:  # no job is in two queues, whatever was raised
-                del queue[:done]
-                if not queue:
-                    del self._queues[place]
+            group = self._groups[unjudged[0]]
+            line = next(iter(group.lines.values()))
+            for job in line.jobs[:CHUNK]:
+                if self.work.left <= 0:
+                    break
+                self.work.looked()
+                self.tried = job
+                kind = self.kind(job.request)
+                machines = self.suitable(job.request, kind)
+                # From here on nothing can raise: no job is in two lines
+                self._dequeue(job)
+                job.kind, job.machines = kind, machines
+                self._enqueue(job)
+                if not machines:
+                    self._hopeless.append(job)
             self.tried = None
 
     def next_hopeless(self) -> Waiting | None:
@@ -140,15 +115,8 @@ class Queue:
         return None
 
     def _unjudged(self) -> list[tuple[int, tuple[str, ...]]]:
-        """Which queues are of earlier generations."""
-        return [place for place in self._queues if place[0] != self._generation]
-
-    def _judge(self, job: Waiting) -> None:
-        job.kind = self.kind(job.request)
-        job.machines = self.suitable(job.request, job.kind)
-        if job.generation < self._keys_since:
-            job.key = self._key_now(job)
-        self._enqueue(job)
+        """Which groups are of earlier generations."""
+        return [place for place in self._groups if place[0] != self._generation]
 
     def _begin_generation(self) -> None:
         self._hopeless = deque()
@@ -156,103 +124,100 @@ class Queue:
 
     def _enqueue(self, job: Waiting) -> None:
         job.generation = self._generation
-        insort(self._queues.setdefault((job.generation, job.machines), []), job, key=_key)
+        place = job.generation, job.machines
+        if place not in self._groups:
+            self._groups[place] = Group(job.machines)
+        self._groups[place].add(job)
 
-    def candidates(self, machines: AbstractSet[str], after: Key = BEFORE_ALL) -> Iterator[Waiting]:
-        """Those whom one of `machines` could serve and whose key is after this one, in order. All must be `judged`.
+    def _dequeue(self, job: Waiting) -> None:
+        place = job.generation, job.machines
+        group = self._groups[place]
+        group.remove(job)
+        if not group.lines:
+            del self._groups[place]
 
-        Costs only as much as is taken. Meanwhile `machines` may shrink, and the job that was yielded last may leave.
-        """
-        heads = [
-            (queue[index].key, place, index)
-            for place, queue in self._queues.items()
-            if (index := bisect_right(queue, after, key=_key)) < len(queue)
-        ]
-        heapq.heapify(heads)
-        while heads:
-            _, place, index = heapq.heappop(heads)
-            queue = self._queues[place]
-            while index < len(queue) and not machines.isdisjoint(place[1]):
-                job = queue[index]
-                if heads and heads[0][0] < job.key:
-                    heapq.heappush(heads, (job.key, place, index))
-                    break
-                yield job
-                if index < len(queue) and queue[index] is job:
-                    index += 1
+    def lines(self, machines: AbstractSet[str] | None = None) -> Iterator[Line]:
+        """The lines of those whom one of these machines could serve; without any given, all lines."""
+        for group in self._groups.values():
+            if machines is None or not machines.isdisjoint(group.machines):
+                yield from group.lines.values()
+
+    def groups(self) -> Iterator[Group]:
+        """All who wait, by the machines that could serve them."""
+        yield from self._groups.values()
+
+    def queued_work(self, machines: Iterable[str]) -> int:
+        """Board-seconds that those will probably take whom one of these machines could serve."""
+        names = {*machines}
+        return sum(group.work for group in self._groups.values() if not names.isdisjoint(group.machines))
+
+    def line(self, job: Waiting) -> Line:
+        """The line in which a job waits."""
+        return self._groups[job.generation, job.machines].lines[Group.common(job.request)]
+
+    def position(self, job: Waiting, order: Order) -> int:
+        """The place of a job in the queue, from 1."""
+        mine = key(job, order.terms(self.line(job)))
+        before = 0
+        for line in self.lines():
+            terms = order.terms(line)
+            before += bisect_left(line.jobs, mine, key=lambda other, terms=terms: key(other, terms))  # type: ignore[misc]
+        return 1 + before
+
+    def ordered(self, order: Order) -> list[int]:
+        """All who wait, in order. Costs as much as there are."""
+        keys = [key(job, order.terms(line)) for line in self.lines() for job in line.jobs]
+        return [job_id for *_, job_id in sorted(keys)]
+
+    def next_alike(self, request: Request) -> Waiting | None:
+        """The first of those who wait and ask for the same, of a few."""
+        for group in self._groups.values():
+            if line := group.lines.get(Group.common(request)):
+                for job in line.jobs[:ALIKE]:
+                    if job.request == request:
+                        return job
+        return None
 
     def joined(self) -> list[Waiting]:
-        """Those who have joined since this was last called and still wait, in order."""
+        """Those who have joined since this was last called and still wait, by priority and then by submit time."""
         joined, self._joined = self._joined, {}
-        return sorted((self.waiting[job_id] for job_id in joined if job_id in self.waiting), key=_key)
+        jobs = (self.waiting[job_id] for job_id in joined if job_id in self.waiting)
+        return sorted(jobs, key=lambda job: (-job.request.priority, job.since, job.job_id))
 
     def connected(self, machines: AbstractSet[str]) -> set[str]:
         """Return `machines`, all machines that share a waiting job with one of these, and so on."""
         found = set(machines)
-        while more := {name for _, names in self._queues if not found.isdisjoint(names) for name in names} - found:
+        while more := {name for _, names in self._groups if not found.isdisjoint(names) for name in names} - found:
             found |= more
         return found
 
-    def join(self, job: Waiting, due: float | None = None) -> None:
-        """Put a job into its queue; after a restart, to where it was before, by the time `due` that it had then.
-
-        That time is not needed where the owner's use was counted since the job joined: then it comes out the same.
-        """
+    def join(self, job: Waiting) -> None:
+        """Put a job into its line."""
         if job.job_id in self.waiting or job.job_id in self.running:
             raise RuntimeError(f"job {job.job_id} waits or runs already")
         job.kind = self.kind(job.request)
+        job.work = round(job.request.asked * self.past.predict(job.request))
         self.waiting[job.job_id] = job
-        self._owned.setdefault(job.request.owner, {})[job.job_id] = None
         self._joined[job.job_id] = None
         if job.avoid:
             self.avoiding[job.job_id] = job
-        job.key = self._key_now(job, None if self.past.counted(job.request.owner, job.since) else due)
         self._enqueue(job)
 
     def leave(self, job_id: int) -> Waiting:
-        """Take a job out of its queue."""
+        """Take a job out of its line."""
         job = self.waiting.pop(job_id)
         self.avoiding.pop(job_id, None)
-        owned = self._owned[job.request.owner]
-        del owned[job_id]
-        if not owned:
-            del self._owned[job.request.owner]
-        place = job.generation, job.machines
-        queue = self._queues[place]
-        del queue[bisect_left(queue, job.key, key=_key)]
-        if not queue:
-            del self._queues[place]
+        self._dequeue(job)
         return job
 
     def discard(self, job_id: int) -> None:
         """Take a job out of every part of the queue, after a defect that may have left it in any."""
         for some in (self.waiting, self.avoiding, self.running, self._joined):
             some.pop(job_id, None)
-        for place, queue in list(self._queues.items()):
-            queue[:] = [job for job in queue if job.job_id != job_id]
-            if not queue:
-                del self._queues[place]
-        for owner, owned in list(self._owned.items()):
-            owned.pop(job_id, None)
-            if not owned:
-                del self._owned[owner]
-
-    def learn(self, job: Running, now: float) -> None:
-        """A job is over: predict the owner's other ones anew, as many as there is time for."""
-        self.past.learn(job.request, len(job.allocation.boards), now - job.started_at, now)
-        for job_id in list(islice(self._owned.get(job.request.owner, ()), REPREDICTED)):
-            waiting = self.waiting[job_id]
-            queue, key = self._queues[waiting.generation, waiting.machines], self._key_now(waiting)
-            # From here on nothing can raise: a job that waits is always in a queue
-            del queue[bisect_left(queue, waiting.key, key=_key)]
-            waiting.key = key
-            insort(queue, waiting, key=_key)
-            self._joined[job_id] = None  # it may go before some who have been tried since
-
-    def _key_now(self, job: Waiting, due: float | None = None) -> Key:
-        job.predicted = self.past.predict(job.request)
-        priority, when, number = self._key_of(self, job)
-        return priority, when if due is None else due, number
+        for place, group in list(self._groups.items()):
+            group.discard(job_id)
+            if not group.lines:
+                del self._groups[place]
 
     def place(self, job: Waiting, machine: str) -> Place | None:
         """Where a job fits on a machine now; None where it does not."""
@@ -328,16 +293,20 @@ class Queue:
 
     def check(self) -> None:
         """Assert that what is kept agrees with itself."""
-        assert all(
-            job.machines == names and job.generation == generation == self._generation
-            for (generation, names), queue in self._queues.items()
-            for job in queue
-        )
-        assert self._owned == {
-            owner: {job.job_id: None for job in self.waiting.values() if job.request.owner == owner}
-            for owner in self._owned
-        }
-        assert [job.job_id for job in self.ordered] == [job.job_id for job in sorted(self.waiting.values(), key=_key)]
+        for (generation, names), group in self._groups.items():
+            assert names == group.machines
+            assert group.lines, "a group without lines is kept"
+            assert group.work == sum(job.work for line in group.lines.values() for job in line.jobs)
+            for at, line in group.lines.items():
+                assert line.jobs, "a line without jobs is kept"
+                places = [(job.since, job.job_id) for job in line.jobs]
+                assert places == sorted(places), "a line is out of order"
+                for job in line.jobs:
+                    assert (job.machines, job.generation) == (names, generation)
+                    assert generation == self._generation
+                    assert at == group.common(job.request)
+        in_lines = [job.job_id for line in self.lines() for job in line.jobs]
+        assert sorted(in_lines) == sorted(self.waiting), "who waits is in one line"
         assert not self.waiting.keys() & self.running.keys(), "a job both waits and runs"
         for job in self.waiting.values():
             assert job.kind == self.kind(job.request), f"job {job.job_id} is taken for something else"

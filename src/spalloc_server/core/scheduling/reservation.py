@@ -41,6 +41,8 @@ class Reservation:
     """What `start` was when these boards were chosen."""
     since: float
     """When the job first had a reservation."""
+    bold_until: float
+    """Later jobs that are predicted to end after `start` may start on these boards if it is not after this time."""
 
     @property
     def boards(self) -> Planes:

@@ -48,7 +48,7 @@ class Scheduler:
 
     def __init__(self, scheduling: Scheduling | None = None, seconds_before_free: float = 30.0) -> None:
         self._policy: Policy = FirstComeFirstServed()
-        self._queue = Queue(self._policy.key)
+        self._queue = Queue()
         self._closed: frozenset[str] | None = frozenset()
         self._changed = False
         self._now = 0.0
@@ -58,7 +58,7 @@ class Scheduler:
 
     def set_policy(self, scheduling: Scheduling, seconds_before_free: float) -> None:
         """Change what a configuration may change while jobs wait and run. A policy that stays keeps what it knows."""
-        self._queue.past.half_life = scheduling.half_life
+        self._queue.past.set_half_life(scheduling.half_life)
         self._queue.seconds_before_free = seconds_before_free
         self._queue.min_fill = as_share(scheduling.min_fill)
         for occupancy in self._queue.machines.values():
@@ -66,7 +66,6 @@ class Scheduler:
                 self._policy.places_changed()
         if not isinstance(self._policy, POLICIES[scheduling.policy]):
             self._policy = POLICIES[scheduling.policy]()
-            self._queue.set_keys(self._policy.key)
         self._changed = True
 
     def set_machines(self, machines: Mapping[str, Machine]) -> None:
@@ -133,31 +132,25 @@ class Scheduler:
         job_id: int,
         request: Request,
         now: float,
-        due: float | None = None,
         *,
         avoid: Mapping[str, Collection[Board]] | None = None,
-    ) -> float:
+    ) -> None:
         """Let a job join the queue. One that `refusal` refuses would wait for ever.
 
         Args:
             job_id: the job.
             request: what it asks for.
             now: when it asked.
-            due: after a restart, what this returned before it.
             avoid: by machine, boards that it is given only if no others in service could serve it.
-
-        Returns:
-            Its place in the queue, as a time.
         """
         planes = {name: self._queue.machines[name].torus.planes(boards) for name, boards in (avoid or {}).items()}
         job = Waiting(job_id, request, now, self._queue.suitable(request), avoid=planes)
         try:
-            self._queue.join(job, due)
+            self._queue.join(job)
         except BaseException:
             self._queue.discard(job_id)  # all of it, or nothing
             raise
         self._changed = True
-        return job.key[1]
 
     def withdraw(self, job_id: int) -> None:
         """Let a job leave the queue."""
@@ -187,7 +180,9 @@ class Scheduler:
         """
         running = self._queue.running.pop(job_id)
         if learn:
-            self._queue.learn(running, now)
+            boards = len(running.allocation.boards)
+            self._queue.past.learn(running.request, boards, now - running.started_at, now)
+            self._policy.ended(self._queue, running, now)
 
     def hold(self, machine: str, boards: Collection[Board], job_id: int) -> None:
         """Give these boards to nobody until they are freed: an ended job, or a self-test (`NO_JOB`), has them."""
@@ -295,7 +290,13 @@ class Scheduler:
     def explain(self, job_id: int, now: float) -> Explanation:
         """Why a queued job waits. `KeyError` where it is not queued."""
         taken = {name: self._policy.reserved(name) for name in self._queue.machines}
-        return explain(self._queue, self._queue.waiting[job_id], self._policy.reservation(job_id), taken, now)
+        job = self._queue.waiting[job_id]
+        position = self._queue.position(job, self._policy.order(self._queue, now))
+        return explain(self._queue, job, position, self._policy.reservation(job_id), taken, now)
+
+    def ordered(self, now: float) -> list[int]:
+        """Return all who wait, in order. Costs as much as there are."""
+        return self._queue.ordered(self._policy.order(self._queue, now))
 
     def facts(self) -> dict[str, Any]:
         """Named values to keep, plain JSON, that have changed since the last call."""

@@ -5,22 +5,14 @@ Theory of operation. Plain data. A `Queue` fills it in, and policies read it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from spalloc_server.core.model import Allocation, Request
 from spalloc_server.core.placement.topology import Topology
 from spalloc_server.core.placement.torus import Planes
 
-__all__ = ["BEFORE_ALL", "Key", "Running", "Waiting"]
-
-Key: TypeAlias = tuple[float, float, int]
-"""What queues are ordered by, lower ones first: (minus its priority, time by which it is due, job id)."""
-
-BEFORE_ALL: Key = (-math.inf, -math.inf, 0)
-"""No job has a key before this one."""
+__all__ = ["Running", "Waiting"]
 
 OVERRUN = 0.3
 """A job that has run longer than predicted is expected to run on for this part of its time so far."""
@@ -35,10 +27,8 @@ class Waiting:
     since: float
     machines: tuple[str, ...]
     """Machines that could serve it if they were empty, highest priority first."""
-    predicted: float = 0.0
-    """How long it will probably run, seconds."""
-    key: Key = (0.0, 0.0, 0)
-    """Its place in the queue: lower goes first."""
+    work: int = 0
+    """Board-seconds that it would probably take when it joined; a whole number, so that sums are exact."""
     avoid: Mapping[str, Planes] = field(default_factory=dict)
     """By machine, the boards of frames in which its boards have failed already."""
     kind: Request = field(init=False)
