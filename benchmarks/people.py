@@ -83,11 +83,11 @@ def interactive(seed: int) -> list[Row]:
             at, seconds = day * DAY + 10 * HOUR + rng.uniform(0, 120), rng.lognormvariate(math.log(1200), 0.5)
             rows.append((at, seconds, f"student{student}", rng.choice([1, 1, 2, 3, 6])))
     for holder in range(8):
-        held = rng.uniform(1.5, 3) * DAY
-        rows.append((rng.uniform(0, DAY), held, f"holder{holder % 4}", rng.choice([24, 48, 48, 96, 120])))
+        at, seconds = rng.uniform(0, DAY), rng.uniform(1.5, 3) * DAY
+        rows.append((at, seconds, f"holder{holder % 4}", rng.choice([24, 48, 48, 96, 120])))
     for owner in range(6):
         rows += [
-            (at, rng.uniform(*rng.choice([(10, 40), (5400, 9000)])), f"bimodal{owner}", 60)
+            (at, rng.uniform(10, 40) if rng.random() < 0.5 else rng.uniform(5400, 9000), f"bimodal{owner}", 60)
             for at in arrivals(rng, 4800, end)
         ]
     for owner in range(10):
@@ -97,12 +97,12 @@ def interactive(seed: int) -> list[Row]:
         ]
     for owner in range(5):
         for at in arrivals(rng, 7200, end):
-            block = rng.choice([(2, 2), (4, 4), (6, 6), (8, 8), (4, 8)])
-            rows.append((at, rng.lognormvariate(math.log(1800), 0.7), f"block{owner}", block))
+            seconds = rng.lognormvariate(math.log(1800), 0.7)
+            rows.append((at, seconds, f"block{owner}", rng.choice([(2, 2), (4, 4), (6, 6), (8, 8), (4, 8)])))
     for owner in range(4):
         for at in arrivals(rng, 22000, end):
-            boards = rng.choice([240, 300, 480, 600, 900])
-            rows.append((at, rng.lognormvariate(math.log(2400), 0.5), f"large{owner}", boards))
+            seconds = rng.lognormvariate(math.log(2400), 0.5)
+            rows.append((at, seconds, f"large{owner}", rng.choice([240, 300, 480, 600, 900])))
     return [(at, max(5, seconds), owner, asked) for at, seconds, owner, asked in rows if at < end]
 
 
@@ -110,13 +110,13 @@ def simulated(rows: list[Row], cool_down: float) -> Simulation:
     """A trace that has been run."""
     jobs = [
         TraceJob(
-            at,
-            seconds,
+            round(at, 1),
+            round(seconds, 1),
             Request(owner=owner, boards=asked, tags=DEFAULT_TAGS)
             if isinstance(asked, int)
             else Request(owner=owner, triads=asked, tags=DEFAULT_TAGS),
         )
-        for at, seconds, owner, asked in rows
+        for at, seconds, owner, asked in sorted(rows, key=lambda row: row[0])
     ]
     simulation = Simulation({"m": a_machine(20, 20)}, jobs, Scheduling(), cool_down)
     for _ in simulation.run():

@@ -8,6 +8,7 @@ Others are made hard on purpose (`hostile`, `steps`): of these the longest count
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import sys
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.hostile import Input, a_machine, found_slow, grid
-from benchmarks.steps import inputs
+from benchmarks.steps import inputs, like_the_server
 from spalloc_server.config.machine import DEFAULT_TAGS, Machine
 from spalloc_server.config.options import Scheduling
 from spalloc_server.core.model.request import Request
@@ -46,7 +47,8 @@ HOPELESS = 20.0
 class Hall:
     """A scheduler with one machine in use."""
 
-    def __init__(self, machine: Machine, seed: int, policy: Scheduling) -> None:
+    def __init__(self, machine: Machine, seed: int, policy: Scheduling, owners: int = 40) -> None:
+        self.owners = owners
         self.random = random.Random(seed)
         self.scheduler = Scheduler(policy, 0.0)
         self.scheduler.set_machines({"m": machine})
@@ -60,7 +62,7 @@ class Hall:
         """One more job joins the queue."""
         self.last += 1
         boards = self.random.choice([size for size in SIZES if size <= self.boards // 4])
-        request = Request(owner=f"user {self.random.randrange(40)}", boards=boards, tags=DEFAULT_TAGS)
+        request = Request(owner=f"user {self.random.randrange(self.owners)}", boards=boards, tags=DEFAULT_TAGS)
         self.scheduler.submit(self.last, request, self.now)
 
     def run(self) -> float:
@@ -117,18 +119,23 @@ def placements(on: Machine, rounds: int) -> list[float]:
     return seconds
 
 
-def passes(on: Machine, queue: int, rounds: int) -> list[float]:
-    """Seconds of each pass over so many queued jobs, when a job has just ended."""
-    hall = Hall(on, seed=2, policy=Scheduling())
+def passes(on: Machine, queue: int, rounds: int, owners: int = 40) -> list[float]:
+    """Seconds of the longest step of each pass over so many queued jobs, when a job has just ended."""
+    hall = Hall(on, seed=2, policy=Scheduling(), owners=owners)
     hall.fill()
     hall.settle(300)
     while hall.scheduler.queued < queue:
         hall.submit()
         hall.run()
+    gc.collect()
+    gc.freeze()
     seconds = []
     for _ in range(rounds):
         hall.end_one()
-        seconds.append(hall.run())
+        steps = [hall.run()]
+        while hall.scheduler.pending:
+            steps.append(hall.run())
+        seconds.append(max(steps))
         while hall.scheduler.queued < queue:
             hall.submit()
             hall.run()
@@ -148,8 +155,8 @@ def seconds_of(given: Input, bar: float) -> float:
     return least
 
 
-def decisions(*, quick: bool) -> None:
-    """Print a table of decisions as they are usual."""
+def decisions(*, quick: bool) -> list[str]:
+    """Print a table of decisions as they are usual; those over the bar of 1,200 boards, which is for all, in words."""
     rounds = 300 if quick else 2000
     sound, blemished = a_machine(20, 20), a_machine(20, 20, dead_boards=12, dead_links=6)
     large = a_machine(100, 100)
@@ -159,13 +166,19 @@ def decisions(*, quick: bool) -> None:
         ("a placement on 30,000 boards", lambda: placements(large, rounds)),
         ("a pass over 1,000 queued jobs, 1,200 boards", lambda: passes(sound, 1000, rounds // 5)),
         ("a pass over 1,000 queued jobs, 1,200 boards, 1 % dead", lambda: passes(blemished, 1000, rounds // 5)),
+        ("a pass over 10,000 queued jobs, 1,200 boards", lambda: passes(sound, 10_000, rounds // 5)),
+        ("the same, of 10,000 owners", lambda: passes(sound, 10_000, rounds // 5, owners=10_000)),
     ]
+    over = []
     print("| decision | p50 ms | p99 ms | longest ms |")
     print("| --- | ---: | ---: | ---: |")
     for what, measure in measured:
-        taken = sorted(measure())
+        taken = sorted(like_the_server(measure))
         p50, p99 = taken[len(taken) // 2], taken[int(0.99 * len(taken))]
         print(f"| {what} | {1e3 * p50:.2f} | {1e3 * p99:.2f} | {1e3 * taken[-1]:.2f} |", flush=True)
+        if p99 > BARS[1200]:
+            over.append(f"{1e3 * p99:,.0f} ms (p99), where {BARS[1200] * 1e3:.0f} are allowed: {what}")
+    return over
 
 
 def worst_placements(*, quick: bool) -> list[str]:
@@ -213,8 +226,7 @@ def worst_steps(*, quick: bool) -> list[str]:
 
 def main(*, quick: bool = False) -> str | None:
     """Print tables; what took longer than it may, in words, or None."""
-    decisions(quick=quick)
-    over = [*worst_steps(quick=quick), *worst_placements(quick=quick)]
+    over = [*decisions(quick=quick), *worst_steps(quick=quick), *worst_placements(quick=quick)]
     print(f"\n{len(over)} over their bars")
     return "\n".join(over) or None
 

@@ -160,7 +160,8 @@ class Merge:
                     of_line = terms(line)
                     self._entries += 1
                     heads.append((key(line.jobs[0], of_line), self._entries, line.jobs[0], 0, line, of_line))
-            heapq.heapify(heads)
+            if not self._fresh:
+                heapq.heapify(heads)
         return not self._fresh
 
     def add(self, job: Waiting, line: Line, place: Key | None = None) -> None:
@@ -203,4 +204,7 @@ class Merge:
 
     def _push(self, at: Key, job: Waiting, index: int, line: Line, terms: Terms | None) -> None:
         self._entries += 1
-        heapq.heappush(self._heads, (at, self._entries, job, index, line, terms))
+        if self._fresh:
+            self._heads.append((at, self._entries, job, index, line, terms))  # no heap yet
+        else:
+            heapq.heappush(self._heads, (at, self._entries, job, index, line, terms))
