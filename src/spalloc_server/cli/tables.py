@@ -51,7 +51,12 @@ def screen() -> Console:
 
 
 def show(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap: Collection[str] = (), drop: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    wrap: Collection[str] = (),
+    drop: Sequence[str] = (),
+    right: Collection[str] = (),
 ) -> None:
     """Print a table.
 
@@ -60,6 +65,7 @@ def show(
         rows: their cells; None is an empty one. Columns of numbers are flush right.
         wrap: the columns that go on below where the table is too wide; the others stay whole as long as they can.
         drop: the columns that are left out where that does not suffice, the first one first.
+        right: other columns that are flush right.
     """
     console = screen()
     rows = list(rows)
@@ -68,7 +74,8 @@ def show(
         for at, name in enumerate(columns)
         if any(column := ["" if row[at] is None else printable(str(row[at])) for row in rows]) or not rows
     }
-    right = {name for at, name in enumerate(columns) if all(isinstance(row[at], int | float | None) for row in rows)}
+    flush = {name for at, name in enumerate(columns) if all(isinstance(row[at], int | float | None) for row in rows)}
+    flush |= set(right)
     widths = _widths(cells, wrap, drop, console.width)
 
     def lines(name: str, cell: str) -> list[str]:
@@ -77,7 +84,7 @@ def show(
         if cell_len(cell) > width:
             parts = [line.plain.rstrip() for line in Text(cell).wrap(console, width, overflow="fold")]
         blanks = [" " * (width - cell_len(part)) for part in parts]
-        return [blank + part if name in right else part + blank for blank, part in zip(blanks, parts, strict=True)]
+        return [blank + part if name in flush else part + blank for blank, part in zip(blanks, parts, strict=True)]
 
     def shown(row: Mapping[str, str]) -> Iterable[str]:
         for parts in zip_longest(*(lines(name, row[name]) for name in widths)):
