@@ -7,6 +7,7 @@ over and is asked the same. It starts nothing and writes nothing.
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from rich.text import Text
 from spalloc_server.application import commands
 from spalloc_server.cli.process import PATH, count, one_line_errors, say, write
 from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server
-from spalloc_server.cli.tables import screen
+from spalloc_server.cli.tables import clock, screen
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
 from spalloc_server.core.model import BoardView, JobView, MachineView
@@ -34,6 +35,7 @@ from spalloc_server.drawing.terminal import (
     sign_style,
 )
 from spalloc_server.log.text import printable
+from spalloc_server.storage.files import beside
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.state_file import state_path
 
@@ -48,6 +50,8 @@ class _Look:
     boards: Sequence[BoardView]
     jobs: Sequence[JobView]
     """All live ones, those of other machines and those that wait, too."""
+    when: str
+    """The time of all this."""
 
 
 @click.command()
@@ -68,7 +72,7 @@ def map(machine: str, state: Path | None, config: Path | None, svg: Path | None)
             _show(size, look.boards, jobs, tiles)
         else:
             legend = {job.job_id: f"{job.job_id}: {job.owner}, {count(len(job.boards), 'board')}" for job in jobs}
-            write(svg, machine_svg(machine, size, tiles, legend))
+            write(svg, machine_svg(machine, size, tiles, legend, when=look.when))
 
 
 def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
@@ -78,15 +82,19 @@ def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
             server.ask(commands.Machines(), list[MachineView]),
             server.ask(commands.Boards(machine=machine), list[BoardView]),
             server.ask(commands.Jobs(), list[JobView]),
+            clock(time.time()),
         )
     except NoServerError as exc:
         stored = state or (None if config is None else state_path(config))
         if stored is None or not stored.exists():
             raise
+        written = max(file.stat().st_mtime for file in (stored, beside(stored, "-wal")) if file.exists())
         core = Controller()
         core.restore(read_state(stored, read_request))
         say(f"{exc}; this is what it has stored", file=sys.stderr)
-        return _Look(core.machine_views(), list(core.board_views(machine)), core.job_views())
+        return _Look(
+            core.machine_views(), list(core.board_views(machine)), core.job_views(), f"as stored {clock(written)}"
+        )
 
 
 def _tile(view: BoardView, owners: Mapping[int, str]) -> Tile:
@@ -116,7 +124,7 @@ def _show(size: Size, boards: Iterable[BoardView], jobs: Iterable[JobView], tile
 
     def told(letter: str, colour: str | None, text: str, number: int) -> None:
         sign = Text(f"{letter} ", sign_style(colour) if coloured and colour else "")
-        console.print(sign, Text(printable(f"{number:5} {text}")), overflow="fold")
+        console.print(sign, Text(printable(f"{text}, {count(number, 'board')}")), overflow="fold")
 
     for condition, colour in CONDITION_COLOURS.items():
         number = sum(tile.condition is condition and tile.job_id is None for tile in tiles.values())
