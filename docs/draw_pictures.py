@@ -5,6 +5,7 @@ A test compares the pictures with what this gives.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -30,9 +31,10 @@ def frame() -> str:
     (machine,) = config_file.load(ROOT / "examples" / "simulated-24.toml").machines
     conditions = {(3, 1, 2): Condition.dead, (3, 0, 1): Condition.out_of_service, (2, 1, 0): Condition.resting}
     marked = {board: Tile(condition=condition) for board, condition in conditions.items()}
-    tiles = {**marked, **_jobs(machine, [(0, 0, 2, 1), (0, 1, 1, 1)])}
+    jobs = _jobs(machine, [(0, 0, 2, 1), (0, 1, 1, 1)])
+    tiles = {**marked, **{board: replace(tile, text=str(tile.job_id)) for board, tile in jobs.items()}}
     legend = {1: "1: retina, 6 boards", 2: "2: cochlea, 3 boards"}
-    return machine_svg(machine.name, (machine.width, machine.height), tiles, legend)
+    return machine_svg(machine.name, (machine.width, machine.height), tiles, legend, when="2026-11-02 09:30:00")
 
 
 def coordinates() -> str:

@@ -98,13 +98,13 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 async def test_machines_come_to_a_running_server_and_go(place: Place) -> None:
     shown = await words(place, "add-machines", LITTLE)
-    assert "little 2x2 11 0 11 0 0 0 1 0 imported" in shown
+    assert "little 2x2 11 0 11 1 0 imported" in shown
     assert "1 machine added" in shown
     assert [(each["name"], each["imported"]) for each in await data(place, "machines")] == [
         ("m", False),
         ("little", True),
     ]
-    assert "little 2x2 11 0 11 0 0 0 1 0 imported" in await words(place, "machines")
+    assert "little 2x2 11 0 11 1 0 imported" in await words(place, "machines")
     told = await complaint(place, "add-machines", LITTLE)
     assert "there is a machine 'little' already, which is imported: remove that one, or give this one another" in told
     assert "machine 'm' is of the configuration: take it out there, and reload" in await complaint(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tests.cli.commands import one_line_of
 from tests.core.machines import a_machine
 
 CSV = "submit_s,duration_s,owner,request\n0,100,ann,2x2\n10,50,bob,12\n20,10,ann,1\n"
+SVG = "{http://www.w3.org/2000/svg}"
 SWF = (
     "; MaxProcs: 12\n"
     "1 0 -1 100 12 -1 -1 12 -1 -1 1 3 -1 -1 -1 -1 -1 -1\n"
@@ -76,15 +79,88 @@ def test_a_servers_own_history_can_be_tried_again(tmp_path: Path) -> None:
         encode(core.take_changes()).store(connection)
     told = figures("--from-history", tmp_path / "state.db", "--machine", "2x2", "--cool-down", 0)
     assert (told["jobs"], told["makespan_s"], told["max_wait_s"]) == (2, 400.0, 0.0)
+    assert (told["true_mean_wait_s"], told["true_mean_wait_large_s"]) == (0.0, None)
 
 
-def test_people_get_a_table_and_a_picture(tmp_path: Path) -> None:
-    picture = tmp_path / "out.svg"
-    arguments = [str(trace(tmp_path, CSV)), "--machine", "2x2", "--plot", str(picture)]
-    result = CliRunner().invoke(simulate, arguments)
+def table(*arguments: object, **options: Any) -> dict[str, list[str]]:
+    """{figure: what it is in each column}."""
+    result = CliRunner().invoke(simulate, [*map(str, arguments)], env={"COLUMNS": "80"}, **options)
     assert result.exit_code == 0, result.output
-    assert "mean wait" in result.stdout
-    assert ET.fromstring(picture.read_text()).tag.endswith("svg")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    rows = (re.split(r"  +", line.strip()) for line in result.stdout.splitlines() if line)
+    told: dict[str, list[str]] = {}
+    for name, *values in rows:
+        told.setdefault(name, []).extend(values)
+    return told
+
+
+def test_people_get_machines_and_policies_side_by_side_with_units(tmp_path: Path) -> None:
+    told = table(trace(tmp_path, CSV), "--machine", "2x2", "--machine", "4x2", "--policy", "fifo", "--cool-down", 0)
+    assert told["figure"] == ["2x2 fifo", "4x2 fifo"]
+    assert told["boards of the machine"] == ["12", "24"]
+    assert told["longest wait, min"] == ["2.17", "0.67"]
+    assert float(told["use until the last job came, %"][0]) == 100.0
+    both = table(
+        trace(tmp_path, CSV), "--machine", "2x2", "--policy", "fifo", "--policy", "backfill", "--policy", "fifo"
+    )
+    assert both["figure"] == ["2x2 fifo", "2x2 backfill"]
+
+
+def test_tables_that_do_not_fit_beside_each_other_stand_below_each_other(tmp_path: Path) -> None:
+    sizes = [word for width in range(2, 9) for word in ("--machine", f"{width}x2")]
+    told = table(trace(tmp_path, CSV), *sizes)
+    assert told["boards of the machine"] == [str(6 * width) for width in range(2, 9)]
+    assert len(told["figure"]) == 7 + told["figure"].count("figure")
+
+
+def test_machines_that_are_there_at_once_are_joined(tmp_path: Path, config: Path) -> None:
+    told = json.loads(
+        CliRunner()
+        .invoke(
+            simulate,
+            [str(trace(tmp_path, CSV)), "--json", "--machine", f"{config}+2x2", "--machine", "2x2+2x2+1x1"],
+        )
+        .stdout
+    )
+    assert [each["boards"] for each in told] == [24 + 12, 12 + 12 + 3]
+    assert "'frame' is used by" in one_line_of(simulate, trace(tmp_path, CSV), "--machine", f"{config}+{config}")
+
+
+def test_true_waits_stand_beside_the_simulated_ones(tmp_path: Path) -> None:
+    text = "submit_s,duration_s,owner,request,start_s\n0,100,ann,2x2,30\n10,50,bob,12,\n20,10,ann,1,320\n"
+    told = table(trace(tmp_path, text), "--machine", "2x2", "--cool-down", 0)
+    assert told["figure"][-1] == "as it was"
+    assert told["mean wait, min"][-1] == "2.75"
+    assert figures(trace(tmp_path, text), "--machine", "2x2")["true_max_wait_s"] == 300.0
+    swf = SWF.replace("1 0 -1 100", "1 0 40 100")
+    assert figures(trace(tmp_path, swf, "t.swf"), "--machine", "2x2")["true_mean_wait_s"] == 40.0
+    assert "true_mean_wait_s" not in figures(trace(tmp_path, SWF, "t.swf"), "--machine", "2x2")
+    early = CSV.replace("request", "request,start_s").replace("2x2", "2x2,0").replace("12", "12,9")
+    assert "line 3: -1.0 is no number of seconds" in one_line_of(simulate, trace(tmp_path, early), "--machine", "2x2")
+
+
+@pytest.mark.parametrize(("text", "name"), [(CSV, "t.csv.gz"), (SWF, "T.SWF.GZ")])
+def test_compressed_traces_and_standard_input_are_read(tmp_path: Path, text: str, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()))
+    jobs = figures(path, "--machine", "2x2")["jobs"]
+    for data in (text.encode(), path.read_bytes()):
+        result = CliRunner().invoke(simulate, ["-", "--machine", "2x2", "--json"], input=data)
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["jobs"] == jobs
+    path.write_bytes(path.read_bytes()[:-12])
+    assert "cannot be read" in one_line_of(simulate, path, "--machine", "2x2")
+
+
+def test_a_picture_has_a_legend_and_axes_with_units(tmp_path: Path) -> None:
+    picture = tmp_path / "out.svg"
+    told = table(
+        trace(tmp_path, CSV), "--machine", "2x2", "--policy", "fifo", "--policy", "backfill", "--plot", picture
+    )
+    assert len(told["figure"]) == 2
+    texts = [text.text for text in ET.fromstring(picture.read_text()).iter(f"{SVG}text")]
+    assert {"2x2 fifo: 12 boards", "2x2 backfill: 12 boards", "jobs that wait"} <= set(texts)
+    assert "minutes since the first job was submitted" in texts
 
 
 @pytest.mark.parametrize(
@@ -130,7 +206,18 @@ def test_a_picture_that_could_not_be_stored_is_refused_before_the_run(tmp_path: 
 
 def test_figures_have_the_names_that_other_tools_know(tmp_path: Path) -> None:
     assert list(figures(trace(tmp_path, CSV), "--machine", "2x2")) == [
-        *("policy", "jobs", "started", "cancelled", "utilisation", "useful", "makespan_s", "mean_wait_s"),
+        *(
+            "machine",
+            "boards",
+            "policy",
+            "jobs",
+            "started",
+            "cancelled",
+            "utilisation",
+            "useful",
+            "makespan_s",
+            "mean_wait_s",
+        ),
         *("p95_wait_s", "max_wait_s", "mean_wait_large_s", "max_wait_large_s", "mean_slowdown", "fairness", "wall_s"),
     ]
 

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from spalloc_server.application import commands
-from spalloc_server.cli.simulate import TraceError, from_trace, simulate
+from spalloc_server.cli.simulate import simulate
+from spalloc_server.cli.traces import TraceError, from_trace
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.machine_parts import MAX_TRIADS

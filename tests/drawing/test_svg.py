@@ -47,7 +47,7 @@ def test_what_users_say_is_text_and_never_markup() -> None:
     tiles = {(0, 0, 0): Tile(job_id=1, title="<script>&")}
     root = ET.fromstring(machine_svg("m", (1, 1), tiles, {1: "1: <b>&amp;</b>"}))
     assert [title.text for title in root.iter(f"{SVG}title")] == ["m: 1 x 1 triads", "<script>&"]
-    assert [text.text for text in root.iter(f"{SVG}text")] == ["free", "1: <b>&amp;</b>"]
+    assert [text.text for text in root.iter(f"{SVG}text")] == ["m: 1 x 1 triads", "free", "1: <b>&amp;</b>"]
 
 
 def test_the_legend_says_what_the_marks_mean_that_there_are() -> None:
@@ -67,10 +67,24 @@ def test_a_picture_is_as_high_as_its_legend() -> None:
     assert lowest < float(root.get("height", 0))
 
 
+def test_a_legend_stands_apart_below_a_heading_with_the_time_and_is_as_wide_as_its_text() -> None:
+    owner = "somebody-with-a-long-name@far.away.example.org" * 2
+    root = ET.fromstring(machine_svg("m", (4, 2), {(0, 0, 0): Tile(1)}, {1: owner}, when="2026-11-02 09:30:00"))
+    heading, *lines = root.iter(f"{SVG}text")
+    assert (heading.text or "").strip() == "m: 4 x 2 triads"
+    assert [part.text for part in heading] == ["2026-11-02 09:30:00"]
+    (mine,) = (line for line in lines if line.text == owner)
+    boards = [use for use in root.iter(f"{SVG}use")]
+    *machine, _free, _job = sorted(float(use.get("x", 0)) for use in boards)
+    assert float(mine.get("x", 0)) > max(machine) + 40
+    assert float(heading.get("y", 0)) < min(float(use.get("y", 0)) for use in boards) - 20
+    assert float(mine.get("x", 0)) + 7 * len(owner) < float(root.get("width", 0))
+
+
 def test_a_long_legend_is_cut_short() -> None:
     tiles = {board: Tile(job_id=1 + number) for number, board in enumerate(boards_of((2, 2)))}
     root = ET.fromstring(machine_svg("m", (2, 2), tiles, {number: f"job {number}" for number in range(1, 41)}))
-    lines = [text.text for text in root.iter(f"{SVG}text")]
+    _heading, *lines = [text.text for text in root.iter(f"{SVG}text")]
     assert lines[-1] == f"and {41 - len(lines)} more"
 
 
@@ -88,4 +102,4 @@ def test_no_text_makes_a_picture_malformed() -> None:
     root = ET.fromstring(machine_svg(hostile, (2, 2), tiles, {7: hostile}).encode())
     shown = r"a\x00\x1b[31m\x9b\ufffe\udc80\u202e<b>&\n"
     texts = [each.text for each in root.iter() if each.text and "31m" in each.text]
-    assert texts == [f"{shown}: 2 x 2 triads", shown, shown, shown]
+    assert texts == [f"{shown}: 2 x 2 triads", shown, shown, f"{shown}: 2 x 2 triads", shown]

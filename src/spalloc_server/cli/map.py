@@ -7,27 +7,35 @@ over and is asked the same. It starts nothing and writes nothing.
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from spalloc_server.application import commands
 from spalloc_server.cli.process import PATH, count, one_line_errors, say, write
 from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server
+from spalloc_server.cli.tables import clock, screen
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
 from spalloc_server.core.model import BoardView, JobView, MachineView
 from spalloc_server.core.model.arguments import read_request
 from spalloc_server.drawing.hexagons import MEANINGS, Condition, Size, Tile, columns_and_rows, job_colours
 from spalloc_server.drawing.svg import machine_svg
-from spalloc_server.drawing.terminal import CONDITION_COLOURS, FREE_LETTER, coloured_map, job_letters, plain_map
+from spalloc_server.drawing.terminal import (
+    CONDITION_COLOURS,
+    FREE_LETTER,
+    coloured_map,
+    job_letters,
+    plain_map,
+    sign_style,
+)
 from spalloc_server.log.text import printable
+from spalloc_server.storage.files import beside
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.state_file import state_path
 
@@ -42,6 +50,8 @@ class _Look:
     boards: Sequence[BoardView]
     jobs: Sequence[JobView]
     """All live ones, those of other machines and those that wait, too."""
+    when: str
+    """The time of all this."""
 
 
 @click.command()
@@ -62,7 +72,7 @@ def map(machine: str, state: Path | None, config: Path | None, svg: Path | None)
             _show(size, look.boards, jobs, tiles)
         else:
             legend = {job.job_id: f"{job.job_id}: {job.owner}, {count(len(job.boards), 'board')}" for job in jobs}
-            write(svg, machine_svg(machine, size, tiles, legend))
+            write(svg, machine_svg(machine, size, tiles, legend, when=look.when))
 
 
 def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
@@ -72,15 +82,19 @@ def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
             server.ask(commands.Machines(), list[MachineView]),
             server.ask(commands.Boards(machine=machine), list[BoardView]),
             server.ask(commands.Jobs(), list[JobView]),
+            clock(time.time()),
         )
     except NoServerError as exc:
         stored = state or (None if config is None else state_path(config))
         if stored is None or not stored.exists():
             raise
+        written = max(file.stat().st_mtime for file in (stored, beside(stored, "-wal")) if file.exists())
         core = Controller()
         core.restore(read_state(stored, read_request))
         say(f"{exc}; this is what it has stored", file=sys.stderr)
-        return _Look(core.machine_views(), list(core.board_views(machine)), core.job_views())
+        return _Look(
+            core.machine_views(), list(core.board_views(machine)), core.job_views(), f"as stored {clock(written)}"
+        )
 
 
 def _tile(view: BoardView, owners: Mapping[int, str]) -> Tile:
@@ -99,23 +113,26 @@ def _tile(view: BoardView, owners: Mapping[int, str]) -> Tile:
 
 
 def _show(size: Size, boards: Iterable[BoardView], jobs: Iterable[JobView], tiles: Mapping[Board, Tile]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    if coloured := console.color_system is not None:
-        console.print(coloured_map(size, tiles, wide=2 * columns_and_rows(size)[0] <= console.width))
-        signs = {job_id: Text("██", colour) for job_id, colour in job_colours(size, tiles).items()}
+    console = screen()
+    coloured = console.color_system is not None and not console.options.ascii_only
+    letters, colours = job_letters(tiles), job_colours(size, tiles)
+    if coloured:
+        picture = coloured_map(size, tiles, wide=2 * columns_and_rows(size)[0] <= console.width)
     else:
-        console.print(plain_map(size, tiles), markup=False)
-        signs = {job_id: Text(letter) for job_id, letter in job_letters(tiles).items()}
-    table = Table(box=None, pad_edge=False, show_header=False)
+        picture = Text(plain_map(size, tiles))
+    console.print(picture, soft_wrap=True)
+
+    def told(letter: str, colour: str | None, text: str, number: int) -> None:
+        sign = Text(f"{letter} ", sign_style(colour) if coloured and colour else "")
+        console.print(sign, Text(printable(f"{text}, {count(number, 'board')}")), overflow="fold")
+
     for condition, colour in CONDITION_COLOURS.items():
         number = sum(tile.condition is condition and tile.job_id is None for tile in tiles.values())
-        sign = Text("██", colour) if coloured else Text(condition.value or FREE_LETTER)
-        table.add_row(sign, MEANINGS[condition], str(number))
+        if number or condition is Condition.usable:
+            told(condition.value or (" " if coloured else FREE_LETTER), colour, MEANINGS[condition], number)
     for job in jobs:
-        table.add_row(
-            signs.get(job.job_id, ""), Text(printable(f"job {job.job_id} of {job.owner}")), str(len(job.boards))
-        )
-    console.print(table)
+        letter, shade = letters.get(job.job_id, " "), colours.get(job.job_id)
+        told(letter, shade, f"job {job.job_id} of {job.owner}", len(job.boards))
     for line in _out_of_service(boards):
         say(line)
 

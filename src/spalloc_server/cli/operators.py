@@ -1,4 +1,4 @@
-"""The commands of `spalloc-admin` that talk to a running server, for operators.
+"""The commands of `spalloc-admin` by which operators look at jobs, and change what a running server does.
 
 Theory of operation. Each command is one request and one reply (`running_server`), shown as a table for people, or as
 it came with `--json`.
@@ -6,24 +6,21 @@ it came with `--json`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
 from spalloc_server.application import commands
-from spalloc_server.application.views import ServerView, TemperaturesView
+from spalloc_server.cli.machines import show_boards
 from spalloc_server.cli.process import count, say
-from spalloc_server.cli.running_server import OperatorError, RunningServer, of_a_server
-from spalloc_server.cli.tables import ago, asked, clock, noted, show, show_boards, show_machines, span
-from spalloc_server.config.options import MAX_NUMBER
-from spalloc_server.core.model import MISSING, PASSED, BoardView, JobView, MachineView, Note
+from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer, of_a_server
+from spalloc_server.cli.tables import ago, asked, clock, noted, show
+from spalloc_server.core.model import PASSED, BoardView, JobView, MachineView, Note
 
 __all__ = [
     "blacklist",
     "board",
-    "boards",
     "drain",
     "emergency_stop",
     "explain",
@@ -31,60 +28,15 @@ __all__ = [
     "job",
     "jobs",
     "kill",
-    "machines",
     "power_cycle",
-    "read_temperatures",
     "resume",
-    "status",
     "undrain",
 ]
-
-_NUMBER = click.IntRange(-MAX_NUMBER, MAX_NUMBER)
-"""Of a job, a board, a frame or a cabinet: what a server can read."""
 
 NOTE: Any = Note | None  # what some commands answer; mypy takes no union for a type
 
 
 # -------------------------------------------------------------------- looking
-
-
-@click.command()
-@of_a_server
-def status(server: RunningServer) -> None:
-    """How everything is, at one glance."""
-    view = server.ask(commands.Status(), ServerView)
-    host, port = view.address
-    say(f"spalloc_server {view.version}, process {view.pid}, {host or 'all interfaces'} port {port}, {view.config}")
-    say(f"running for {span(time.time() - view.started_at)}, {count(view.connections, 'connection')}")
-    if view.stopped is not None:
-        say(f"EMERGENCY STOP {noted(view.stopped)}; `spalloc-admin resume` ends it")
-    if view.refusal is not None:
-        say(f"CHANGES ARE REFUSED: {view.refusal}")
-    if view.defects:
-        say(f"DEFECTS OF THE SERVER: {view.defects} since it started, see its log; the last: {view.last_defect}")
-    for row in view.set_aside:
-        if row.table == MISSING:
-            say(f"COMMITS ARE MISSING, as was found {ago(row.since)} ago: {row.reason}")
-            continue
-        say(f"SET ASIDE {ago(row.since)} ago, as it makes no sense: stored row {row.table}/{row.key}: {row.reason}")
-    say("jobs: " + (", ".join(f"{number} {state}" for state, number in sorted(view.jobs.items())) or "none"))
-    show_machines(view.machines)
-
-
-@click.command()
-@of_a_server
-def machines(server: RunningServer) -> None:
-    """All machines: size, load, and what is not in service."""
-    show_machines(server.ask(commands.Machines(), list[MachineView]))
-
-
-@click.command()
-@click.argument("machine", required=False)
-@click.option("--bad", is_flag=True, help="Only boards out of service, or with failures or reports on record.")
-@of_a_server
-def boards(server: RunningServer, machine: str | None, bad: bool) -> None:
-    """All boards, or those of MACHINE."""
-    show_boards(server.ask(commands.Boards(machine=machine, bad=bad), list[BoardView]))
 
 
 @click.command()
@@ -98,7 +50,7 @@ def jobs(server: RunningServer) -> None:
                 job.job_id,
                 job.owner,
                 job.state,
-                asked(job, briefly=True),
+                asked(job),
                 job.machine,
                 len(job.boards) or "",
                 ago(job.created_at),
@@ -106,11 +58,13 @@ def jobs(server: RunningServer) -> None:
             )
             for job in server.ask(commands.Jobs(), list[JobView])
         ),
+        wrap=("asked for",),
+        drop=("from", "age"),
     )
 
 
 @click.command()
-@click.argument("job_id", type=_NUMBER)
+@click.argument("job_id", type=NUMBER)
 @of_a_server
 def job(server: RunningServer, job_id: int) -> None:
     """Everything about one job, live or ended lately."""
@@ -144,40 +98,12 @@ def job(server: RunningServer, job_id: int) -> None:
 
 
 @click.command()
-@click.argument("job_id", type=_NUMBER)
+@click.argument("job_id", type=NUMBER)
 @of_a_server
 def explain(server: RunningServer, job_id: int) -> None:
     """Why a job waits, or why it ended."""
     view = server.ask(commands.ShowJob(job_id=job_id), JobView)
     say(f"job {job_id} of {view.owner} is {view.state}: {view.reason or 'it waits for nothing'}")
-
-
-@click.command("read-temperatures")
-@click.argument("machine")
-@click.argument("cabinet", type=_NUMBER, required=False)
-@click.argument("frame", type=_NUMBER, required=False)
-@of_a_server
-def read_temperatures(server: RunningServer, machine: str, cabinet: int | None, frame: int | None) -> None:
-    """Temperatures, fans and supply of the boards of MACHINE, or of one frame of it."""
-    if (cabinet is None) != (frame is None):
-        raise OperatorError("give both CABINET and FRAME, or neither")
-    views = server.ask(commands.Temperatures(machine=machine, cabinet=cabinet, frame=frame), list[TemperaturesView])
-    show(
-        ("board", "c/f/b", "top", "bottom", "external", "fans", "supply", "alarms"),
-        (
-            (
-                f"{view.x},{view.y},{view.z}",
-                f"{view.cabinet}/{view.frame}/{view.board}",
-                *(f"{degrees:.1f}" if degrees is not None else "" for degrees in (view.top, view.bottom)),
-                " ".join(f"{degrees:.1f}" for degrees in view.external if degrees is not None),
-                " ".join(str(fan) for fan in view.fans if fan is not None),
-                f"{view.volts_supply:.1f} V" if view.volts_supply else "",
-                view.error
-                or (f"shutdown {view.shutdown:#x}" if view.shutdown else f"{view.warning:#x}" if view.warning else ""),
-            )
-            for view in views
-        ),
-    )
 
 
 # -------------------------------------------------------------------- changing
@@ -201,7 +127,7 @@ def _replaced(before: Note | None) -> None:
 
 
 @click.command()
-@click.argument("job_id", type=_NUMBER)
+@click.argument("job_id", type=NUMBER)
 @_reason
 @of_a_server
 def kill(server: RunningServer, job_id: int, reason: str) -> None:
@@ -212,13 +138,13 @@ def kill(server: RunningServer, job_id: int, reason: str) -> None:
 
 def _board_arguments(function: Callable[..., None]) -> Callable[..., None]:
     for name in ("z", "y", "x"):
-        function = click.argument(name, type=_NUMBER)(function)
+        function = click.argument(name, type=NUMBER)(function)
     return click.argument("machine")(function)
 
 
 def _frame_arguments(function: Callable[..., None]) -> Callable[..., None]:
     for name in ("frame", "cabinet"):
-        function = click.argument(name, type=_NUMBER)(function)
+        function = click.argument(name, type=NUMBER)(function)
     return click.argument("machine")(function)
 
 

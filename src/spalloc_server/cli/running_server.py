@@ -25,10 +25,14 @@ import msgspec
 from spalloc_server import __version__
 from spalloc_server.application.commands import Command
 from spalloc_server.cli.process import PATH, one_line_errors
+from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.frontends.local_api import PROTOCOL, Hello, socket_path
 
-__all__ = ["NoServerError", "OperatorError", "RunningServer", "find_server", "of_a_server"]
+__all__ = ["NUMBER", "NoServerError", "OperatorError", "RunningServer", "find_server", "of_a_server"]
+
+NUMBER = click.IntRange(-MAX_NUMBER, MAX_NUMBER)
+"""Of a job, a board, a frame or a cabinet: what a server can read."""
 
 CONNECT_SECONDS = 5.0
 """The longest wait for a connection to a server."""

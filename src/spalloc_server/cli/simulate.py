@@ -1,293 +1,246 @@
 """`spalloc-admin simulate`: a trace of jobs through the scheduler that serves, in virtual time.
 
-Theory of operation. A trace is a CSV file, one in the Standard Workload Format, or a server's own history. What comes
-out is figures, and with `--plot` a picture: boards in use and jobs that wait, over time, as SVG.
+Theory of operation. Each machine is tried with each policy, on the same jobs, and what comes out stands side by side:
+figures in a table, and with `--plot` boards in use and jobs that wait over time, as SVG. Figures of one row have one
+unit, that of the largest. Where the trace tells how long its jobs waited in truth, that is a column, too: it says how
+far the simulation is to be trusted.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spalloc_server.cli.process import PATH, one_line_errors, write
-from spalloc_server.cli.tables import show, span
+from spalloc_server.cli.tables import screen, show
+from spalloc_server.cli.traces import TraceError, from_history, from_trace
 from spalloc_server.config.load import load
-from spalloc_server.config.machine import DEFAULT_TAGS, Machine
-from spalloc_server.config.machine_parts import check_size
-from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
+from spalloc_server.config.machine import Machine
+from spalloc_server.config.machine_parts import BOARDS_PER_FRAME, check_size
+from spalloc_server.config.options import Scheduling
 from spalloc_server.config.settings import Configuration
-from spalloc_server.core.model import MAX_TEXT, Request
-from spalloc_server.core.model.arguments import parse_request, read_request
-from spalloc_server.core.simulation import Simulation, TraceJob
-from spalloc_server.errors import RequestError, SpallocServerError
-from spalloc_server.storage.history import read_history
+from spalloc_server.core.simulation import LARGE, Simulation, TraceJob
+from spalloc_server.drawing.plot import Curve, Panel, plot_svg
 
-__all__ = ["TraceError", "from_history", "from_trace", "plot", "simulate"]
+__all__ = ["simulate"]
+
+TRUTH: Final = "as it was"
+"""The column of what the trace itself tells."""
+
+_LABELS: Final = {
+    "boards": "boards of the machine",
+    "jobs": "jobs in the trace",
+    "started": "jobs that started",
+    "cancelled": "jobs that fit no machine",
+    "utilisation": "use until the last job came, %",
+    "useful": "use until the last job ended, %",
+    "makespan_s": "from the first job to the end",
+    "mean_wait_s": "mean wait",
+    "p95_wait_s": "95 of 100 jobs waited at most",
+    "max_wait_s": "longest wait",
+    "mean_wait_large_s": f"mean wait, {LARGE} boards and more",
+    "max_wait_large_s": f"longest wait, {LARGE} boards and more",
+    "mean_slowdown": "mean slowdown, times its length",
+    "fairness": "fairness among owners, 0 to 1",
+    "wall_s": "the simulation took",
+}
+"""What people are told of each figure, with its unit where it is no time."""
+
+_UNITS: Final = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "h"), (2 * 60, 60, "min"), (0, 1, "s"))
+"""(from so many seconds on, seconds, the unit)."""
 
 
-WIDTH, HEIGHT, LEFT, TOP, GAP = 960, 200, 70, 30, 50
+class _Run(NamedTuple):
+    """One machine with one policy."""
 
-POINTS: Final = 2000
-"""Points drawn at most in each curve."""
+    machine: str
+    """As it was given."""
+    simulation: Simulation
+    boards: int
 
-SWF_UNKNOWN: Final = -1
-SWF_SUBMIT, SWF_RUN_TIME, SWF_PROCESSORS, SWF_REQUESTED, SWF_USER = 1, 3, 4, 7, 11
-"""Fields of a line of the Standard Workload Format, counted from 0."""
+    @property
+    def name(self) -> str:
+        return f"{self.machine} {self.simulation.scheduling.policy}"
 
 
 @click.command()
 @click.argument("trace", type=PATH, required=False)
-@click.option("--machine", "machine", required=True, help="A config file, or a size in triads: 20x20.")
-@click.option("--policy", type=click.Choice(["backfill", "fifo"]), help="Instead of the config file's.")
+@click.option(
+    "--machine",
+    "machines",
+    required=True,
+    multiple=True,
+    help="A config file, or a size in triads: 20x20; joined by + where they are there at once. May be repeated.",
+)
+@click.option(
+    "--policy",
+    "policies",
+    type=click.Choice(["backfill", "fifo"]),
+    multiple=True,
+    help="Instead of the config file's. May be repeated.",
+)
 @click.option(
     "--from-history", "history", type=PATH, help="A server's state file: simulate the jobs that it has served."
 )
 @click.option(
     "--cool-down", type=click.FloatRange(min=0), help="Seconds that boards rest, instead of the config file's."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object, or a list of them where there are more.")
 @click.option("--plot", "picture", type=PATH, help="Draw utilisation and queue over time into this SVG file.")
 def simulate(
     trace: Path | None,
-    machine: str,
-    policy: str | None,
+    machines: Sequence[str],
+    policies: Sequence[str],
     history: Path | None,
     cool_down: float | None,
     as_json: bool,
     picture: Path | None,
 ) -> None:
-    """Run TRACE (.csv with submit_s, duration_s, owner, request; or .swf) through the scheduler, in virtual time."""
+    """Run TRACE through the scheduler, in virtual time, on each MACHINE with each POLICY.
+
+    TRACE is a .csv with submit_s, duration_s, owner, request, and start_s where it is known; or an .swf; or one of
+    these with .gz; or - for standard input.
+    """
     if (trace is None) == (history is None):
         raise click.UsageError("give either a TRACE or --from-history")
     if picture is not None and not picture.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {picture.parent}", param_hint="--plot")
     with one_line_errors("spalloc-admin simulate"):
-        configuration = _configuration(machine)
+        configurations = {machine: _configuration(machine) for machine in machines}
         jobs = from_trace(trace) if trace is not None else from_history(history) if history is not None else []
-        scheduling = configuration.scheduling
-        if policy is not None:
-            scheduling = msgspec.structs.replace(scheduling, policy=policy)
-        simulation = Simulation(
-            {one.name: one for one in configuration.machines},
-            jobs,
-            scheduling,
-            configuration.seconds_before_free if cool_down is None else cool_down,
-        )
-        seconds = _run(simulation)
-        figures = {**simulation.figures(), "wall_s": round(seconds, 2)}
+        runs = list(_runs(configurations, policies, jobs, cool_down))
+        seconds = _run(runs)
         if picture is not None:
-            write(picture, plot(simulation))
+            write(picture, _plot(runs, epoch=history is not None))
+    figures = [
+        {"machine": run.machine, "boards": run.boards, **run.simulation.figures(), "wall_s": round(took, 2)}
+        for run, took in zip(runs, seconds, strict=True)
+    ]
+    truth = runs[0].simulation.true_waits()
     if as_json:
-        click.echo(json.dumps(figures))
+        told = [{**each, **{f"true_{name}": value for name, value in truth.items()}} for each in figures]
+        click.echo(json.dumps(told if len(told) > 1 else told[0]))
     else:
-        show(
-            ("figure", "value"),
-            [(name.removesuffix("_s").replace("_", " "), _told(name, value)) for name, value in figures.items()],
-        )
+        columns = {run.name: each for run, each in zip(runs, figures, strict=True)}
+        _show({**columns, TRUTH: {"jobs": len(jobs), **truth}} if truth else columns)
 
 
-def _configuration(machine: str) -> Configuration:
-    """What a config file says, or one machine of so many triads."""
+def _runs(
+    configurations: Mapping[str, Configuration],
+    policies: Sequence[str],
+    jobs: Sequence[TraceJob],
+    cool_down: float | None,
+) -> Iterator[_Run]:
+    for name, configuration in configurations.items():
+        machines = {machine.name: machine for machine in configuration.machines}
+        boards = sum(len(machine.live_boards) for machine in configuration.machines)
+        rest = configuration.seconds_before_free if cool_down is None else cool_down
+        for policy in dict.fromkeys(policies or [configuration.scheduling.policy]):
+            scheduling: Scheduling = msgspec.structs.replace(configuration.scheduling, policy=policy)
+            yield _Run(name, Simulation(machines, jobs, scheduling, rest), boards)
+
+
+def _configuration(text: str) -> Configuration:
+    """What a config file says, or one machine of so many triads, or all of several of these."""
+    parts = text.split("+") if "+" in text and not Path(text).exists() else [text]
+    first, *others = [_part(part, number) for number, part in enumerate(parts, 1)]
+    return replace(first, machines=[*first.machines, *(each for other in others for each in other.machines)])
+
+
+def _part(machine: str, number: int) -> Configuration:
     if size := re.fullmatch(r"(\d{1,18})x(\d{1,18})", machine):
         width, height = int(size[1]), int(size[2])
         if not (width and height):
             raise TraceError(f"--machine {machine}: width and height must be at least one triad")
         check_size("--machine", width, height)
         boards = [(x, y, z) for x in range(width) for y in range(height) for z in range(3)]
-        locations = {board: (0, number // 24, number % 24) for number, board in enumerate(boards)}
+        locations = {board: (0, *divmod(index, BOARDS_PER_FRAME)) for index, board in enumerate(boards)}
         made = Machine(
-            "machine",
+            f"machine {number}",
             width=width,
             height=height,
             board_locations=locations,
-            bmp_ips={(0, frame): f"bmp-{frame}" for _, frame, _ in locations.values()},
-            spinnaker_ips={board: "board-{}-{}-{}".format(*board) for board in boards},
+            bmp_ips={(0, frame): f"bmp-{number}-{frame}" for _, frame, _ in locations.values()},
+            spinnaker_ips={board: "board-{}-{}-{}-{}".format(number, *board) for board in boards},
         )
         return Configuration([made])
     return load(machine)
 
 
-def _run(simulation: Simulation) -> float:
-    """Run it under a progress bar, where there is a terminal; the seconds that it took."""
-    begin = time.perf_counter()
+def _run(runs: Sequence[_Run]) -> list[float]:
+    """Run them under a progress bar, where standard error is a terminal; the seconds that each took."""
+    seconds = []
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("simulating", total=len(simulation.jobs))
-        for done in simulation.run():
-            progress.update(bar, completed=done)
-    return time.perf_counter() - begin
-
-
-def _told(name: str, value: object) -> object:
-    if isinstance(value, float) and name.endswith("_s") and name != "wall_s":
-        return span(value)
-    return value
-
-
-def plot(simulation: Simulation) -> str:
-    """An SVG document with two panels, one above the other, over the same hours."""
-    capacity = sum(len(machine.live_boards) for machine in simulation.machines.values())
-    timeline = simulation.timeline[:: max(1, len(simulation.timeline) // POINTS)] or [(0.0, 0, 0)]
-    hours = [(at - timeline[0][0]) / 3600 for at, _, _ in timeline]
-    panels = (
-        ("boards in use", [float(boards) for _, boards, _ in timeline], float(capacity), "#3572b0"),
-        (
-            "jobs waiting",
-            [float(jobs) for _, _, jobs in timeline],
-            max(1.0, *(jobs for _, _, jobs in timeline)),
-            "#b03535",
-        ),
-    )
-    height = TOP + len(panels) * (HEIGHT + GAP)
-    title = f"{simulation.scheduling.policy}: {len(simulation.jobs)} jobs, {capacity} boards"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 20}" height="{height}">',
-        "<style>text {font: 12px sans-serif}</style>",
-        '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{LEFT}" y="16">{title}</text>',
-    ]
-    for number, (name, values, highest, colour) in enumerate(panels):
-        parts += _panel(TOP + number * (HEIGHT + GAP), name, hours, values, highest, colour)
-    return "\n".join([*parts, "</svg>", ""])
-
-
-def _panel(
-    top: int, title: str, hours: Sequence[float], values: Sequence[float], highest: float, colour: str
-) -> list[str]:
-    """One panel: a frame, its scales, and a curve of steps."""
-    length = max(hours[-1], 1e-9)
-    bottom = top + HEIGHT
-    points = []
-    before = values[0]
-    for hour, value in zip(hours, values, strict=True):
-        x = LEFT + WIDTH * hour / length
-        points += [
-            f"{x:.1f},{bottom - HEIGHT * before / highest:.1f}",
-            f"{x:.1f},{bottom - HEIGHT * value / highest:.1f}",
-        ]
-        before = value
-    return [
-        f'<rect x="{LEFT}" y="{top}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#999"/>',
-        f'<text x="{LEFT - 8}" y="{top + 12}" text-anchor="end">{highest:.0f}</text>',
-        f'<text x="{LEFT - 8}" y="{bottom}" text-anchor="end">0</text>',
-        f'<text x="{LEFT}" y="{bottom + 18}">0 h</text>',
-        f'<text x="{LEFT + WIDTH}" y="{bottom + 18}" text-anchor="end">{hours[-1]:.1f} h</text>',
-        f'<text x="{LEFT + 8}" y="{top + 16}" fill="{colour}">{title}</text>',
-        f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}"/>',
-    ]
-
-
-class TraceError(SpallocServerError):
-    """A trace cannot be read; the text says which line, and what would be right."""
-
-
-def from_trace(path: Path) -> list[TraceJob]:
-    """The jobs of a file, by its ending: `.swf`, or else CSV with the columns submit_s, duration_s, owner, request.
-
-    Raises:
-        TraceError: it cannot be read, or a line of it cannot be understood.
-    """
-    try:
-        if path.suffix.lower() == ".swf":
-            # Comments in any encoding; the rest is ASCII
-            with path.open(encoding="ascii", errors="replace") as file:
-                jobs = list(_from_swf(file, path))
-            if not jobs:
-                raise TraceError(f"{path} has no job that ran on a processor: right would be lines of 18 numbers")
-            return jobs
-        with path.open(encoding="utf-8-sig", newline="") as file:  # some spreadsheets begin with a byte order mark
-            return list(_from_csv(file, path))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TraceError(f"{path} cannot be read: {error}") from error
-
-
-def from_history(path: Path) -> list[TraceJob]:
-    """The jobs in a server's state file that have ended, as they were asked for and for as long as they had boards."""
-    jobs = []
-    for row in read_history(path):
-        if row.allocation is None or row.allocated_at is None or row.ended_at is None:
-            continue  # it never had boards, or lost them and waited for others
-        try:
-            request = row.request or read_request(row.owner, row.args, row.kwargs)
-        except RequestError as error:
-            raise TraceError(f"job {row.job_id} in {path}: {error}") from error
-        jobs.append(TraceJob(row.created_at, row.ended_at - row.allocated_at, request))
-    return jobs
-
-
-def _from_csv(lines: Iterator[str], path: Path) -> Iterator[TraceJob]:
-    reader = csv.DictReader(lines)
-    missing = {"submit_s", "duration_s", "owner", "request"} - set(reader.fieldnames or ())
-    if missing:
-        raise TraceError(
-            f"{path} lacks the column {min(missing)}: its first line names submit_s,duration_s,owner,request"
-        )
-    for row in reader:
-        if None in row.values():
-            raise TraceError(f"{path}, line {reader.line_num}: it has too few columns")
-        try:
-            sizes = [int(number) for number in row["request"].split("x")]
-            request = parse_request(sizes, {"owner": row["owner"]})
-            yield TraceJob(_seconds(row["submit_s"]), _seconds(row["duration_s"]), request)
-        except (ValueError, RequestError) as error:
-            raise TraceError(
-                f"{path}, line {reader.line_num}: {error}; right would be seconds, seconds, a name, and boards (24) or "
-                "triads (4x2)"
-            ) from error
-
-
-def _from_swf(lines: Iterator[str], path: Path) -> Iterator[TraceJob]:
-    """A processor counts as a board. Jobs that never ran are left out, and headers, also those without a `;`."""
-    header = True
-    for number, line in enumerate(lines, 1):
-        fields = line.partition(";")[0].split()
-        header = header and not (fields and _is_number(fields[0]))
-        if header or not fields:
-            continue
-        try:
-            boards = max(_whole(fields[SWF_REQUESTED]), _whole(fields[SWF_PROCESSORS]))
-            submit, owner = _seconds(fields[SWF_SUBMIT]), fields[SWF_USER]
-            run_time = float(fields[SWF_RUN_TIME])
-            duration = 0.0 if run_time == SWF_UNKNOWN else _seconds(fields[SWF_RUN_TIME])
-        except (ValueError, IndexError, OverflowError) as error:
-            raise TraceError(f"{path}, line {number}: {error}; right would be the 18 numbers of a job") from error
-        if boards > MAX_NUMBER or len(owner) > MAX_TEXT:
-            raise TraceError(
-                f"{path}, line {number}: at most {MAX_NUMBER} processors, and {MAX_TEXT} characters of a user"
-            )
-        if boards > 0 and duration > 0:
-            yield TraceJob(submit, duration, Request(owner=f"user {owner}", boards=boards, tags=DEFAULT_TAGS))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _whole(text: str) -> int:
-    """A whole number, however it is written: some logs say `4.00`."""
-    number = float(text)
-    if number != int(number):
-        raise ValueError(f"{text} is no whole number")
-    return int(number)
-
-
-def _seconds(text: str) -> float:
-    """A time or a span: not negative, and not absurdly long."""
-    seconds = float(text)
-    if not 0 <= seconds <= MAX_SECONDS:  # nor is it, where it is not a number
-        raise ValueError(f"{text} is no number of seconds from 0 to {MAX_SECONDS:.0f}")
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        for number, run in enumerate(runs, 1):
+            begin = time.perf_counter()
+            task = bar.add_task(f"{number} of {len(runs)}: {run.name}", total=len(run.simulation.jobs))
+            for done in run.simulation.run():
+                bar.update(task, completed=done)
+            seconds.append(time.perf_counter() - begin)
     return seconds
+
+
+def _show(columns: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print figures side by side; in tables one below the other where they do not fit beside each other."""
+    rows = dict(_rows(columns))
+    widths = {column: max(len(column), *(len(row[column]) for row in rows.values())) for column in columns}
+    room = screen().width - max(map(len, rows))
+    groups: list[list[str]] = [[]]
+    for column in columns:
+        if groups[-1] and sum(2 + widths[each] for each in (*groups[-1], column)) > room:
+            groups.append([])
+        groups[-1].append(column)
+    for number, group in enumerate(groups):
+        if number:
+            click.echo()
+        figures = [(label, *(row[column] for column in group)) for label, row in rows.items()]
+        show(("figure", *group), figures, right=group)
+
+
+def _rows(columns: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each figure with its unit, and what it is in each column."""
+    for name, label in _LABELS.items():
+        values = {column: figures.get(name) for column, figures in columns.items()}
+        largest = max((value for value in values.values() if value is not None), default=None)
+        if largest is None:
+            continue
+        per, unit, form = 1.0, "", "{:,.2f}" if isinstance(largest, float) else "{:,}"
+        if name.endswith("_s"):
+            per, unit = next((per, f", {unit}") for least, per, unit in _UNITS if largest >= least)
+        elif label.endswith("%"):
+            per, form = 0.01, "{:.1f}"
+        yield (
+            label + unit,
+            {
+                column: "" if value is None else form.format(value if per == 1 else value / per)
+                for column, value in values.items()
+            },
+        )
+
+
+def _plot(runs: Sequence[_Run], *, epoch: bool) -> str:
+    """Boards in use and jobs that wait, over time."""
+    timelines = [run.simulation.timeline or [(0.0, 0, 0)] for run in runs]
+    use = [
+        Curve([(at, boards) for at, boards, _ in timeline], limit=run.boards)
+        for run, timeline in zip(runs, timelines, strict=True)
+    ]
+    queue = [Curve([(at, jobs) for at, _, jobs in timeline]) for timeline in timelines]
+    names = [f"{run.name}: {run.boards:,} boards" for run in runs]
+    jobs = len(runs[0].simulation.jobs)
+    panels = [Panel("boards in use (dotted: all that there are)", use), Panel("jobs that wait", queue)]
+    return plot_svg(f"{jobs:,} jobs through the scheduler", names, panels, epoch=epoch)

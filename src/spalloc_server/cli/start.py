@@ -1,12 +1,13 @@
 """Where the programs begin: signals first, and only then whatever takes time to import.
 
 Theory of operation. What a command prints may find nobody who reads it (`| head`), no room on the disk, or an encoding
-that cannot show it. The first two end the command with status 1 and without a traceback, in the last case `?` stands
-for what cannot be shown. A program that serves goes on all the same (`output`).
+that cannot show it. The first two end the command with status 1 and without a traceback, in the last case plain
+characters stand for what cannot be shown, or `?`. A program that serves goes on all the same (`output`).
 """
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import sys
@@ -47,10 +48,21 @@ def admin() -> None:
     _run("spalloc-admin", main)
 
 
+PLAIN = {"█": "#", "▀": '"', "▄": "_", "░": "-", "·": ".", "…": "~", "×": "#", "–": "-", "‘": "'", "’": "'"}  # noqa: RUF001
+"""What is shown in an encoding that has not this character."""
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(each, "?") for each in error.object[error.start : error.end]), error.end
+
+
 def _run(program: str, main: Callable[[], object]) -> None:
+    codecs.register_error("plain", _plain)
     output = sys.stdout
     if output is not None:
-        output.reconfigure(errors="replace")  # type: ignore[union-attr]
+        output.reconfigure(errors="plain")  # type: ignore[union-attr]
     status: str | int | None = 0
     try:
         try:

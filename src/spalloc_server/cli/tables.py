@@ -1,128 +1,151 @@
-"""How operators' answers look to people: tables, and times as spans."""
+"""How operators' answers look to people: tables that fit their terminal, and times as spans.
+
+Theory of operation. A table is as wide as the terminal, or as `COLUMNS` says; in a pipe where nothing says so it is as
+wide as it needs to be, a line a row, so that `grep` finds whole rows. Columns without a value are left out. Where the
+rest is too wide, headings go on below, then sentences do, and then columns that may be missing are left out. What
+somebody has to type again is never cut: it goes on below where it does not fit into a line of its own.
+"""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Final
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
-from spalloc_server.cli.process import count, say
-from spalloc_server.core.model import BoardView, JobView, MachineView, Note
+from spalloc_server.core.model import JobView, Note
 from spalloc_server.log.text import printable
 
-__all__ = ["ago", "asked", "clock", "noted", "show", "show_boards", "show_machines", "span"]
+__all__ = ["ago", "asked", "clock", "due", "noted", "screen", "show", "span"]
 
-_ALWAYS_ASKED: Final = {"min_ratio": 0.333, "max_dead_boards": 0, "require_torus": False}
+_CLIENTS_DEFAULTS: Final[Mapping[str, object]] = {
+    "min_ratio": 0.333,
+    "max_dead_boards": 0,
+    "require_torus": False,
+    "keepalive": 60,
+    "tags": ["default"],
+}
 """What published clients ask for unless they are told otherwise."""
 
+_GAP: Final = "  "
+"""Between two columns."""
 
-def show(columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
-    """Print a table; None is an empty cell. Cells that are too wide for a terminal go on below, and lose nothing."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else printable(str(cell)) for cell in row))
-    # Piped into another program, a table is as wide as it needs to be
+_LEAST: Final = 16
+"""Columns of sentences are not made narrower than this as long as another column can be left out."""
+
+_ENDLESS: Final = 100_000
+"""Characters of a line that nothing limits."""
+
+
+def screen() -> Console:
+    """Standard output for tables and maps, as wide as this module's docstring says."""
     console = Console(highlight=False, markup=False, emoji=False)
-    console = console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=1000)
-    console.print(table)
+    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return console
+    return Console(highlight=False, markup=False, emoji=False, width=_ENDLESS)
 
 
-def show_machines(views: list[MachineView]) -> None:
-    """Print machines, each board of them in one column, and below them the frames that are not in service."""
-    show(
-        (
-            *("machine", "triads", "boards", "in use", "free", "switching off", "resting", "out of service"),
-            *("dead", "jobs", "remarks"),
-        ),
-        (
-            (
-                view.name,
-                f"{view.width}x{view.height}",
-                sum(view.boards.values()) - view.boards.get("dead", 0),
-                view.boards.get("in use", 0),
-                view.boards.get("free", 0),
-                view.boards.get("switching off", 0),
-                view.boards.get("resting", 0),
-                view.boards.get("out of service", 0) + view.boards.get("on trial", 0),
-                view.boards.get("dead", 0),
-                view.jobs,
-                _remarks(view),
-            )
-            for view in views
-        ),
-    )
-    for view in views:
-        for each in view.frames:
-            where = f"{view.name}: cabinet {each.cabinet}, frame {each.frame} ({each.bmp})"
-            if each.disabled is not None:
-                say(f"{where} is disabled {noted(each.disabled)}")
-            if each.silent is not None:
-                say(f"{where} is out of service: {each.silent}")
+def show(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    wrap: Collection[str] = (),
+    drop: Sequence[str] = (),
+    right: Collection[str] = (),
+) -> None:
+    """Print a table.
+
+    Args:
+        columns: their names.
+        rows: their cells; None is an empty one. Columns of numbers are flush right.
+        wrap: the columns that go on below where the table is too wide; the others stay whole as long as they can.
+        drop: the columns that are left out where that does not suffice, the first one first.
+        right: other columns that are flush right.
+    """
+    console = screen()
+    rows = list(rows)
+    cells = {
+        name: column
+        for at, name in enumerate(columns)
+        if any(column := ["" if row[at] is None else printable(str(row[at])) for row in rows]) or not rows
+    }
+    flush = {name for at, name in enumerate(columns) if all(isinstance(row[at], int | float | None) for row in rows)}
+    flush |= set(right)
+    widths = _widths(cells, wrap, drop, console.width)
+
+    def lines(name: str, cell: str) -> list[str]:
+        width = widths[name]
+        parts = [cell]
+        if cell_len(cell) > width:
+            parts = [line.plain.rstrip() for line in Text(cell).wrap(console, width, overflow="fold")]
+        blanks = [" " * (width - cell_len(part)) for part in parts]
+        return [blank + part if name in flush else part + blank for blank, part in zip(blanks, parts, strict=True)]
+
+    def shown(row: Mapping[str, str]) -> Iterable[str]:
+        for parts in zip_longest(*(lines(name, row[name]) for name in widths)):
+            line = (part if part is not None else " " * widths[name] for name, part in zip(widths, parts, strict=True))
+            yield _GAP.join(line).rstrip()
+
+    for line in shown(dict(zip(columns, columns, strict=True))):
+        console.print(Text(line, "bold"), soft_wrap=True)
+    for number in range(len(rows)):
+        for line in shown({name: cells[name][number] for name in widths}):
+            print(line, file=console.file)
 
 
-def _remarks(view: MachineView) -> str:
-    later = view.out_of_service - view.boards.get("out of service", 0) - view.boards.get("on trial", 0)
-    remarks = ["imported"] if view.imported else []
-    remarks += [f"drained {noted(view.drained)}"] if view.drained else []
-    remarks += [f"{count(later, 'board')} more to go out of service when free"] if later > 0 else []
-    return "; ".join(remarks)
+def _widths(
+    cells: Mapping[str, Sequence[str]], wrap: Collection[str], drop: Sequence[str], room: int
+) -> dict[str, int]:
+    """The columns that are shown, and how wide each is."""
+    inner = {name: max(map(cell_len, column), default=0) for name, column in cells.items()}
+    widths = {name: max(width, cell_len(name)) for name, width in inner.items()}
+    if _excess(widths, room) <= 0:
+        return widths
+    widths = {name: max(width, *map(cell_len, name.split())) for name, width in inner.items()}
+    for name in drop:
+        if _excess({name: min(width, _LEAST) if name in wrap else width for name, width in widths.items()}, room) > 0:
+            widths.pop(name, None)
+    _narrow(widths, [name for name in widths if name in wrap], _LEAST, room)
+    _narrow(widths, list(widths), 1, room)
+    return widths
 
 
-def show_boards(views: list[BoardView]) -> None:
-    """Print boards."""
-    show(
-        (
-            "machine",
-            "board",
-            "c/f/b",
-            "state",
-            "job",
-            "out of service",
-            "by",
-            "since",
-            "tried again",
-            "strikes",
-            "on record",
-        ),
-        (
-            (
-                view.machine,
-                f"{view.x},{view.y},{view.z}",
-                None if view.cabinet is None else f"{view.cabinet}/{view.frame}/{view.board}",
-                view.state,
-                view.job_id,
-                view.out_of_service,
-                view.by,
-                None if view.since is None else f"{ago(view.since)} ago",
-                None if view.trial_at is None else due(view.trial_at),
-                view.strikes or "",
-                _record(view),
-            )
-            for view in views
-        ),
-    )
+def _excess(widths: Mapping[str, int], room: int) -> int:
+    return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - room
 
 
-def _record(view: BoardView) -> str:
-    parts = [count(len(view.failures), "failure")] if view.failures else []
-    parts += [f"{report.owner or report.host}: {report.text}" for report in view.reports]
-    return "; ".join(parts)
+def _narrow(widths: dict[str, int], names: Sequence[str], least: int, room: int) -> None:
+    """Make the widest of these columns narrower until all fit, or none of these can be narrower."""
+    while names and _excess(widths, room) > 0:
+        widest = max(names, key=lambda name: widths[name])
+        if widths[widest] <= least:
+            return
+        widths[widest] -= 1
 
 
-def asked(view: JobView, *, briefly: bool = False) -> str:
-    """What a job asked for, as its user wrote it; `briefly` without what published clients say of every job."""
-    silent = _ALWAYS_ASKED if briefly else {}
+def asked(view: JobView) -> str:
+    """What a job asked for, without what published clients say of every job."""
+    sizes = [str(size) for size in view.args if size is not None]
+    match sizes:
+        case [] | ["1"]:
+            what = "1 board"
+        case [boards]:
+            what = f"{boards} boards"
+        case [width, height]:
+            what = f"{width}x{height} triads"
+        case _:
+            what = f"board {','.join(sizes)}"
     wishes = [
-        f"{name}={value}"
+        f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in view.kwargs.items()
-        if value not in (None, [], ["default"]) and not (name in silent and value == silent[name])
+        if value not in (None, []) and value != _CLIENTS_DEFAULTS.get(name)
     ]
-    return " ".join([*map(str, view.args), *wishes]) or "1"
+    return " ".join([what, *wishes])
 
 
 def noted(note: Note) -> str:
@@ -141,6 +164,7 @@ def ago(when: float) -> str:
 
 
 def due(when: float) -> str:
+    """How long it is until a time."""
     return f"in {span(when - time.time())}" if when > time.time() else "when idle"
 
 

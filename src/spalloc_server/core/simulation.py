@@ -34,6 +34,8 @@ class TraceJob:
     submit: float
     duration: float
     request: Request
+    waited: float | None = None
+    """How long it waited in truth, where that is known."""
 
 
 @dataclass
@@ -115,7 +117,6 @@ class Simulation:
         slowdowns = {
             number: max(1.0, (waits[number] + job.duration) / max(job.duration, SHORT)) for number, job in jobs.items()
         }
-        ordered = sorted(waits.values())
         return {
             "policy": self.scheduling.policy,
             "jobs": len(self.jobs),
@@ -124,14 +125,15 @@ class Simulation:
             "utilisation": _rounded(inside / (capacity * span) if span else None, 4),
             "useful": _rounded(work / (capacity * end) if end else None, 4),
             "makespan_s": _rounded(end, 0),
-            "mean_wait_s": _rounded(_mean(ordered)),
-            "p95_wait_s": _rounded(ordered[int(0.95 * len(ordered))] if ordered else None),
-            "max_wait_s": _rounded(ordered[-1] if ordered else None),
-            "mean_wait_large_s": _rounded(_mean(large)),
-            "max_wait_large_s": _rounded(max(large, default=None)),
+            **_waits(list(waits.values()), large),
             "mean_slowdown": _rounded(_mean(list(slowdowns.values())), 2),
             "fairness": _rounded(self._fairness(slowdowns), 3),
         }
+
+    def true_waits(self) -> dict[str, float | None]:
+        """Return how long the jobs of the trace waited in truth, by the names of `figures`; empty where not known."""
+        known = [(job.request.asked, job.waited) for job in self.jobs if job.waited is not None]
+        return _waits([wait for _, wait in known], [wait for asked, wait in known if asked >= LARGE]) if known else {}
 
     def _fairness(self, slowdowns: Mapping[int, float]) -> float | None:
         """Jain's index over the owners' mean slowdowns: 1 where all are alike, 1/owners where one bears it all."""
@@ -140,6 +142,17 @@ class Simulation:
             owners.setdefault(self.jobs[number].request.owner, []).append(slowdown)
         means = [fmean(each) for each in owners.values()]
         return sum(means) ** 2 / (len(means) * sum(mean**2 for mean in means)) if means else None
+
+
+def _waits(every: Sequence[float], large: Sequence[float]) -> dict[str, float | None]:
+    ordered = sorted(every)
+    return {
+        "mean_wait_s": _rounded(_mean(ordered)),
+        "p95_wait_s": _rounded(ordered[int(0.95 * len(ordered))] if ordered else None),
+        "max_wait_s": _rounded(ordered[-1] if ordered else None),
+        "mean_wait_large_s": _rounded(_mean(large)),
+        "max_wait_large_s": _rounded(max(large, default=None)),
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

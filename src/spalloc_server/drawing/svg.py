@@ -33,7 +33,12 @@ RADIUS: Final = 12.8
 MARGIN: Final = 16.0
 LINE: Final = 22.0
 """Height of a line of the legend."""
-LEGEND_WIDTH: Final = 260.0
+CHARACTER: Final = 7.5
+"""Room for a character of the legend; most need less."""
+BETWEEN: Final = 40.0
+"""From the machine to its legend, with a line in the middle."""
+HEADING: Final = 34.0
+"""Height of what stands above both."""
 LEGEND_LINES: Final = 16
 """For so many there is room beside a small machine, too."""
 
@@ -43,6 +48,9 @@ GAP: Final = 0.94
 _STYLE = """
 text { font: 13px sans-serif; fill: #444; text-anchor: middle }
 text.legend { text-anchor: start }
+text.heading { text-anchor: start; font-size: 16px; font-weight: bold }
+tspan { font-weight: normal; font-size: 13px }
+.between { stroke: #888; stroke-width: .5 }
 .free { fill: #888; fill-opacity: .25; stroke: #888 }
 .resting { fill: #888; fill-opacity: .5; stroke: #888; stroke-dasharray: 2 2 }
 .out_of_service { fill: #f00; fill-opacity: .25; stroke: #d00 }
@@ -58,19 +66,25 @@ text.legend { text-anchor: start }
 Point: TypeAlias = tuple[float, float]
 
 
-def machine_svg(name: str, size: Size, tiles: Mapping[Board, Tile], legend: Mapping[int, str] | None = None) -> str:
+def machine_svg(
+    name: str, size: Size, tiles: Mapping[Board, Tile], legend: Mapping[int, str] | None = None, *, when: str = ""
+) -> str:
     """The machine as its hexagons, in the colours of jobs, with the marks of boards that cannot be used.
 
     Args:
         name: of the machine.
         size: of the machine.
         tiles: what is known of its boards; those left out are free.
-        legend: {job: what is said of it beside the picture, below what marks mean}; no legend where it is None.
+        legend: {job: what is said of it beside the picture, below what marks mean}; no legend and no heading where it
+            is None.
+        when: the time at which it was so, for the heading.
     """
     columns, rows = columns_and_rows(size)
     colours = job_colours(size, tiles)
+    title = f"{name}: {size[0]} x {size[1]} triads"
+    top = MARGIN if legend is None else MARGIN + HEADING
     width = RADIUS * (1.5 * columns + 0.5) + 2 * MARGIN
-    height = RADIUS * sqrt(3) / 2 * (rows + 1) + 2 * MARGIN
+    height = RADIUS * sqrt(3) / 2 * (rows + 1) + top + MARGIN
     groups: dict[str, list[str]] = {}
     for board in boards_of(size):
         tile = tiles.get(board, Tile())
@@ -82,13 +96,17 @@ def machine_svg(name: str, size: Size, tiles: Mapping[Board, Tile], legend: Mapp
     parts += [f"<g {group}>{''.join(boards)}</g>" for group, boards in sorted(groups.items())]
     if legend is not None:
         lines = _legend(size, tiles, legend, colours)
-        most = max(LEGEND_LINES, int((height - 2 * MARGIN) / LINE))
+        most = max(LEGEND_LINES, int((height - top - MARGIN) / LINE))
         if len(lines) > most:
             lines[most - 1 :] = [_Line("", "", f"and {len(lines) - most + 1} more")]
-        parts += [part for number, line in enumerate(lines) for part in _drawn(line, number, width)]
-        width += LEGEND_WIDTH
-        height = max(height, LINE * len(lines) + 2 * MARGIN)
-    return _document(width, height, f"{name}: {size[0]} x {size[1]} triads", parts)
+        height = max(height, LINE * len(lines) + top + MARGIN)
+        since = f' <tspan dx="10">{_text(when)}</tspan>' if when else ""
+        parts.append(f'<text class="heading" x="{MARGIN}" y="{MARGIN + 10:.1f}">{_text(title)}{since}</text>')
+        parts.append(f'<path class="between" d="M{width - MARGIN + BETWEEN / 2:.1f},{top}V{height - MARGIN:.1f}"/>')
+        left = width - MARGIN + BETWEEN + RADIUS
+        parts += [part for number, line in enumerate(lines) for part in _drawn(line, top + LINE * number, left)]
+        width += BETWEEN + 2 * RADIUS + CHARACTER * max(len(title) + 10, *(len(line.text) for line in lines))
+    return _document(width, height, title, parts)
 
 
 def _group(tile: Tile, colour: str) -> str:
@@ -136,8 +154,8 @@ def _legend(
     ]
 
 
-def _drawn(line: _Line, number: int, left: float) -> Iterator[str]:
-    y = MARGIN + LINE * (number + 0.5)
+def _drawn(line: _Line, top: float, left: float) -> Iterator[str]:
+    y = top + LINE / 2
     if line.hexagon:
         yield f'<use href="#h" {line.hexagon} x="{left:.1f}" y="{y:.1f}"/>'
     if line.mark:

@@ -1,0 +1,189 @@
+"""`spalloc-admin status`, `machines`, `boards` and `read-temperatures`: how a running server and its hardware are.
+
+Theory of operation. Counts that are 0 everywhere are left out. Boards of one frame that are alike, with the same state
+and for the same reason, are one row: a frame whose BMP is silent is a line, not 24.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import click
+
+from spalloc_server.application import commands
+from spalloc_server.application.views import ServerView, TemperaturesView
+from spalloc_server.cli.process import count, say
+from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer, of_a_server
+from spalloc_server.cli.tables import ago, due, noted, show, span
+from spalloc_server.core.model import MISSING, BoardView, MachineView
+
+__all__ = ["boards", "machines", "read_temperatures", "show_boards", "show_machines", "status"]
+
+NAMED: Final = 6
+"""So many boards in one row are named; of more, their places tell which they are."""
+
+
+@click.command()
+@of_a_server
+def status(server: RunningServer) -> None:
+    """How everything is, at one glance."""
+    view = server.ask(commands.Status(), ServerView)
+    host, port = view.address
+    say(f"spalloc_server {view.version}, process {view.pid}, {host or 'all interfaces'} port {port}, {view.config}")
+    say(f"running for {span(time.time() - view.started_at)}, {count(view.connections, 'connection')}")
+    if view.stopped is not None:
+        say(f"EMERGENCY STOP {noted(view.stopped)}; `spalloc-admin resume` ends it")
+    if view.refusal is not None:
+        say(f"CHANGES ARE REFUSED: {view.refusal}")
+    if view.defects:
+        say(f"DEFECTS OF THE SERVER: {view.defects} since it started, see its log; the last: {view.last_defect}")
+    for row in view.set_aside:
+        if row.table == MISSING:
+            say(f"COMMITS ARE MISSING, as was found {ago(row.since)} ago: {row.reason}")
+            continue
+        say(f"SET ASIDE {ago(row.since)} ago, as it makes no sense: stored row {row.table}/{row.key}: {row.reason}")
+    say("jobs: " + (", ".join(f"{number} {state}" for state, number in sorted(view.jobs.items())) or "none"))
+    show_machines(view.machines)
+
+
+@click.command()
+@of_a_server
+def machines(server: RunningServer) -> None:
+    """All machines: size, load, and what is not in service."""
+    show_machines(server.ask(commands.Machines(), list[MachineView]))
+
+
+@click.command()
+@click.argument("machine", required=False)
+@click.option("--bad", is_flag=True, help="Only boards out of service, or with failures or reports on record.")
+@click.option("--each", is_flag=True, help="A line a board, also where boards of a frame are alike.")
+@of_a_server
+def boards(server: RunningServer, machine: str | None, bad: bool, each: bool) -> None:
+    """All boards, or those of MACHINE; those of a frame that are alike are one line."""
+    show_boards(server.ask(commands.Boards(machine=machine, bad=bad), list[BoardView]), each=each)
+
+
+@click.command("read-temperatures")
+@click.argument("machine")
+@click.argument("cabinet", type=NUMBER, required=False)
+@click.argument("frame", type=NUMBER, required=False)
+@of_a_server
+def read_temperatures(server: RunningServer, machine: str, cabinet: int | None, frame: int | None) -> None:
+    """Temperatures, fans and supply of the boards of MACHINE, or of one frame of it."""
+    if (cabinet is None) != (frame is None):
+        raise OperatorError("give both CABINET and FRAME, or neither")
+    views = server.ask(commands.Temperatures(machine=machine, cabinet=cabinet, frame=frame), list[TemperaturesView])
+    show(
+        ("board", "c/f/b", "top", "bottom", "external", "fans", "supply", "alarms"),
+        (
+            (
+                f"{view.x},{view.y},{view.z}",
+                f"{view.cabinet}/{view.frame}/{view.board}",
+                *(f"{degrees:.1f}" if degrees is not None else "" for degrees in (view.top, view.bottom)),
+                " ".join(f"{degrees:.1f}" for degrees in view.external if degrees is not None),
+                " ".join(str(fan) for fan in view.fans if fan is not None),
+                f"{view.volts_supply:.1f} V" if view.volts_supply else "",
+                view.error
+                or (f"shutdown {view.shutdown:#x}" if view.shutdown else f"{view.warning:#x}" if view.warning else ""),
+            )
+            for view in views
+        ),
+    )
+
+
+def show_machines(views: Sequence[MachineView]) -> None:
+    """Print machines, each board of them in one column, and below them the frames that are not in service."""
+    states = ("in use", "free", "switching off", "resting", "out of service", "dead")
+    show(
+        ("machine", "triads", "boards", *states, "jobs", "remarks"),
+        [
+            (
+                view.name,
+                f"{view.width}x{view.height}",
+                sum(view.boards.values()) - view.boards.get("dead", 0),
+                *(_number(view, state) or (0 if state in {"in use", "free"} else None) for state in states),
+                view.jobs,
+                _remarks(view),
+            )
+            for view in views
+        ],
+        wrap=("remarks",),
+    )
+    for view in views:
+        for each in view.frames:
+            where = f"{view.name}: cabinet {each.cabinet}, frame {each.frame} ({each.bmp})"
+            if each.disabled is not None:
+                say(f"{where} is disabled {noted(each.disabled)}")
+            if each.silent is not None:
+                say(f"{where} is out of service: {each.silent}")
+
+
+def _number(view: MachineView, state: str) -> int:
+    """Boards in a state; those on trial are out of service."""
+    return view.boards.get(state, 0) + (view.boards.get("on trial", 0) if state == "out of service" else 0)
+
+
+def _remarks(view: MachineView) -> str:
+    later = view.out_of_service - _number(view, "out of service")
+    remarks = ["imported"] if view.imported else []
+    remarks += [f"drained {noted(view.drained)}"] if view.drained else []
+    remarks += [f"{count(later, 'board')} more to go out of service when free"] if later > 0 else []
+    return "; ".join(remarks)
+
+
+def show_boards(views: Iterable[BoardView], *, each: bool = False) -> None:
+    """Print boards: those of a frame that are alike in one row, or a row `each`."""
+    alike: dict[object, list[BoardView]] = {}
+    for view in views:
+        board = (view.x, view.y, view.z) if each else None
+        alike.setdefault(
+            (view.machine, view.cabinet, view.frame, view.state, view.job_id, _why(view), board), []
+        ).append(view)
+    show(
+        ("machine", "boards", "c/f/b", "state", "job", "remarks"),
+        [
+            (
+                group[0].machine,
+                " ".join(f"{view.x},{view.y},{view.z}" for view in group)
+                if len(group) <= NAMED
+                else count(len(group), "board"),
+                _place(group),
+                group[0].state,
+                group[0].job_id,
+                _why(group[0]),
+            )
+            for group in alike.values()
+        ],
+        wrap=("boards", "remarks"),
+    )
+
+
+def _place(views: Sequence[BoardView]) -> str | None:
+    """Where boards of one frame are, as it is written on the hardware: `0/3/7`, or `0/3/0-5,7` of several."""
+    if views[0].cabinet is None:
+        return None
+    numbers = sorted(view.board for view in views if view.board is not None)
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    which = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+    return f"{views[0].cabinet}/{views[0].frame}/{which}"
+
+
+def _why(view: BoardView) -> str:
+    """Why a board is out of service, since when, when it is tried again, and what is on record of it."""
+    parts = []
+    if view.out_of_service is not None:
+        by = f" (by {view.by})" if view.by else ""
+        parts.append(f"{view.out_of_service}{by}" + (f", since {ago(view.since)}" if view.since is not None else ""))
+    if view.trial_at is not None:
+        parts.append(f"tried again {due(view.trial_at)}")
+    parts += [count(view.strikes, "strike")] if view.strikes else []
+    parts += [count(len(view.failures), "failure")] if view.failures else []
+    parts += [f"{report.owner or report.host}: {report.text}" for report in view.reports]
+    return "; ".join(parts)
