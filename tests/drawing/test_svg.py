@@ -74,7 +74,7 @@ def test_a_legend_stands_apart_below_a_heading_with_the_time_and_is_as_wide_as_i
     assert (heading.text or "").strip() == "m: 4 x 2 triads"
     assert [part.text for part in heading] == ["2026-11-02 09:30:00"]
     (mine,) = (line for line in lines if line.text == owner)
-    boards = [use for use in root.iter(f"{SVG}use")]
+    boards = list(root.iter(f"{SVG}use"))
     *machine, _free, _job = sorted(float(use.get("x", 0)) for use in boards)
     assert float(mine.get("x", 0)) > max(machine) + 40
     assert float(heading.get("y", 0)) < min(float(use.get("y", 0)) for use in boards) - 20
