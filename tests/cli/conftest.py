@@ -21,6 +21,12 @@ def log_as_before() -> Iterator[None]:
     structlog.configure(**before)
 
 
+@pytest.fixture(autouse=True)
+def tables_are_as_wide_as_they_need_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a pipe: some ways to run tests say how wide the terminal is."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def host() -> str:
     """A loopback address for the BMP of a simulated frame."""

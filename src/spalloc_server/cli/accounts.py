@@ -170,6 +170,8 @@ def _show_users(views: list[commands.AccountView]) -> None:
             )
             for view in views
         ),
+        wrap=("remarks",),
+        drop=("last wrong password",),
     )
 
 
@@ -188,6 +190,8 @@ def _show_tokens(views: list[commands.TokenView]) -> None:
             )
             for view in views
         ),
+        wrap=("note",),
+        drop=("made", "last used"),
     )
 
 
