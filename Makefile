@@ -12,7 +12,7 @@ UNFINISHED := $(VENV)/.unfinished
 WHOLE := $(shell test -e $(PACKAGE) && test ! -e $(UNFINISHED) && test -x $(BIN)/python && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint format docs dist conformance torture fuzz mutants bench clean
+.PHONY: help demo test test-quick lint format docs man dist conformance torture fuzz mutants bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,22 +70,27 @@ test: $(DEV) ## the test suite, with coverage; where CI is set, with 10 s of fuz
 test-quick: $(DEV) ## half a minute of tests: the rooms that start no processes, and one server from end to end
 	@$(BIN)/python -m pytest --quick -n 2 -q $(ARGS)
 
-lint: $(DEV) ## formatting, lint, types, layering, tables of the documentation
+lint: $(DEV) ## formatting, lint, types, layering, what of the documentation comes from the code
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/make_tables.py --check
+	@$(BIN)/python docs/make_files.py --check
 
-format: $(DEV) ## format, mend what can be mended, and write the tables of the documentation that come from the code
+format: $(DEV) ## format, mend what can be mended, and write what of the documentation comes from the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/python docs/make_tables.py
+	@$(BIN)/python docs/make_files.py
 
 docs: $(DOCS) ## the documentation, in docs/_build/index.html
 	@$(BIN)/python docs/make_tables.py
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky docs docs/_build
 	@echo "docs/_build/index.html is built"
+
+man: $(PACKAGE) ## the manual pages in docs/man, from what --help says; and the JSON schema of config files
+	@$(BIN)/python docs/make_files.py
 
 dist: $(DIST) ## wheel and sdist in dist, each tried in an environment of its own
 	@rm -rf dist

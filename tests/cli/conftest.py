@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import structlog
 
+from spalloc_server.cli import servers
+from spalloc_server.cli.running_server import VARIABLE
 from tests.hardware.addresses import loopback_hosts
 
 SPINNER_24 = Path(__file__).parents[2] / "examples" / "spinner-24.csv"
@@ -25,6 +27,13 @@ def log_as_before() -> Iterator[None]:
 def tables_are_as_wide_as_they_need_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a pipe: some ways to run tests say how wide the terminal is."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_other_servers(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Other tests run servers on this computer at the same time; the commands find none of them."""
+    monkeypatch.setattr(servers, "PROC", tmp_path_factory.mktemp("proc"))
+    monkeypatch.delenv(VARIABLE, raising=False)
 
 
 @pytest.fixture

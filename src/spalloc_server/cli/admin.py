@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from spalloc_server import __version__
 from spalloc_server.cli import signals
+from spalloc_server.cli.examples import show_examples
 
 __all__ = ["main"]
 
+COMPLETION = "_SPALLOC_ADMIN_COMPLETE"
+"""The variable by which a shell asks how a line may go on."""
+
 COMMANDS = {
     "demo": ("demo", "A simulated million-core machine and a server, ready for real clients."),
+    "init": ("init", "Write a config file, from a few questions."),
+    "doctor": ("doctor", "Look for what may keep a server from serving, and say what to do."),
     "check-config": ("check_config", "Check a config file, and tell what it would change."),
+    "config-schema": ("config_schema", "The JSON schema of config files in TOML, for editors."),
     "import-machines": ("definitions", "Turn the Java server's machine definitions into a config file."),
     "web-ca": ("web_ca", "The certificate authority that clients of a server's HTTP have to trust."),
     "simulate-hardware": ("simulate_hardware", "Simulated BMPs on this computer, so that a server needs no hardware."),
     "simulate": ("simulate", "A trace of jobs through the scheduler, in virtual time."),
+    "servers": ("servers", "The servers that run on this computer."),
     "status": ("machines", "How a running server is, at one glance."),
     "machines": ("machines", "Its machines: size, load, and what is not in service."),
     "boards": ("machines", "Its boards; --bad: those out of service or with failures."),
@@ -72,14 +82,27 @@ class _LazyGroup(click.Group):
             return None
         module = import_module(f"spalloc_server.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        show_examples(command, cmd_name)
+        if COMPLETION in os.environ:
+            from spalloc_server.cli.completion import complete_from_server
+
+            complete_from_server(command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = [CompletionItem(name, help=told) for name, (_, told) in COMMANDS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)  # its options
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExamples:\n  spalloc-admin demo\n  spalloc-admin status --help",
+)
 @click.version_option(__version__, "-V", "--version", prog_name="spalloc-admin", message="%(prog)s %(version)s")
 def main() -> None:
     """Look after a spalloc server, and try things without hardware."""

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from spalloc_server.application import commands
 from spalloc_server.cli.process import PATH, count, one_line_errors, say, write
-from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server
+from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server, telling_which
 from spalloc_server.cli.tables import clock, screen
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
@@ -56,12 +56,12 @@ class _Look:
 
 @click.command()
 @click.argument("machine")
-@click.option("--state", type=PATH, help="The server's state file.")
+@click.option("--state", type=PATH, help="The server's state file; else SPALLOC_STATE names it.")
 @click.option("--config", type=PATH, help="The server's config file, if its state is kept beside it.")
 @click.option("--svg", type=PATH, help="Draw into this file instead.")
 def map(machine: str, state: Path | None, config: Path | None, svg: Path | None) -> None:  # noqa: A001 - its name
     """Draw MACHINE as its hexagons: jobs in colours, and which boards cannot be used."""
-    with one_line_errors("spalloc-admin map"):
+    with one_line_errors("spalloc-admin map"), telling_which(state, config):
         look = _look(machine, state, config)
         (there,) = (each for each in look.machines if each.name == machine)
         size = there.width, there.height

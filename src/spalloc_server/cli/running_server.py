@@ -1,7 +1,8 @@
 """The running server that an operator's command is about: which one it is, and one request to it.
 
 Theory of operation. A server listens to operators at a socket beside its state (`frontends.local_api`).
-`--state` or `--config` tell which server is meant; without either it is the one that runs in this folder.
+`--state` or `--config` tell which server is meant; without either the variable `SPALLOC_STATE` does, and without that
+it is the one that runs in this folder. Where none runs there, the error tells of those that run elsewhere (`servers`).
 
 Where the connection is lost, as when the server is upgraded at that moment, the request is sent again for some seconds:
 if the server says that it did nothing of it, or if doing it twice is to do it once, as with an emergency stop.
@@ -10,14 +11,15 @@ if the server says that it did nothing of it, or if doing it twice is to do it o
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 import msgspec
@@ -29,7 +31,11 @@ from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.frontends.local_api import PROTOCOL, Hello, socket_path
 
-__all__ = ["NUMBER", "NoServerError", "OperatorError", "RunningServer", "find_server", "of_a_server"]
+__all__ = ["NUMBER", "VARIABLE", "NoServerError", "NotReachedError", "OperatorError", "RunningServer", "find_server"]
+__all__ += ["named_state", "of_a_server", "telling_which"]
+
+VARIABLE: Final = "SPALLOC_STATE"
+"""Names the state of the server that is meant, where no option does."""
 
 NUMBER = click.IntRange(-MAX_NUMBER, MAX_NUMBER)
 """Of a job, a board, a frame or a cabinet: what a server can read."""
@@ -55,7 +61,11 @@ class OperatorError(SpallocServerError):
     """The server is not found, or refuses."""
 
 
-class NoServerError(OperatorError):
+class NotReachedError(OperatorError):
+    """The server cannot be reached."""
+
+
+class NoServerError(NotReachedError):
     """No server runs with this state."""
 
 
@@ -103,6 +113,10 @@ class RunningServer:
         """The reply to a request that is not what the command was asked."""
         return msgspec.json.decode(self._patiently(request), type=kind)
 
+    def glance(self, request: Command, kind: type[T], seconds: float) -> T:
+        """The reply to a request that is sent once; `OperatorError` where a step of that takes longer than this."""
+        return msgspec.json.decode(self._exchange(request, seconds), type=kind)
+
     def _patiently(self, request: Command) -> msgspec.Raw:
         """Return the reply to a request, which is sent again where that may help and does no harm."""
         deadline, again = time.monotonic() + AGAIN_SECONDS, False
@@ -116,13 +130,13 @@ class RunningServer:
                     raise
             time.sleep(PAUSE_SECONDS)
 
-    def _exchange(self, request: Command) -> msgspec.Raw:
+    def _exchange(self, request: Command, seconds: float = REPLY_SECONDS) -> msgspec.Raw:
         try:
             line = msgspec.json.encode({"id": 1, "command": request}) + b"\n"
         except UnicodeEncodeError as exc:
             raise OperatorError(f"{exc.object!r} is no text in UTF-8") from exc
-        with _connected(self.path) as connection:
-            connection.settimeout(REPLY_SECONDS)
+        with _connected(self.path, min(seconds, CONNECT_SECONDS)) as connection:
+            connection.settimeout(seconds)
             try:
                 with suppress(ConnectionError):  # there may be a last word all the same
                     connection.sendall(_hello() + line)
@@ -131,7 +145,7 @@ class RunningServer:
                         if (reply := _reply_in(line)) is not None:
                             return reply
             except TimeoutError as exc:
-                raise OperatorError(f"the server did not answer within {REPLY_SECONDS:.0f} s") from exc
+                raise OperatorError(f"the server did not answer within {seconds:g} s") from exc
             except OSError as exc:
                 raise _LostError(f"the connection to the server is lost: {exc}") from exc
         raise _LostError("the server has ended")
@@ -163,12 +177,12 @@ def _reply_in(line: bytes) -> msgspec.Raw | None:
 def of_a_server(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say which server, and the server as its first argument."""
 
-    @click.option("--state", type=PATH, help="The server's state file.")
+    @click.option("--state", type=PATH, help="The server's state file; else SPALLOC_STATE names it.")
     @click.option("--config", type=PATH, help="The server's config file, if its state is kept beside it.")
     @click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs.")
     @wraps(function)
     def command(*args: Any, state: Path | None, config: Path | None, as_json: bool, **kwargs: Any) -> None:
-        with one_line_errors("spalloc-admin"):
+        with one_line_errors("spalloc-admin"), telling_which(state, config):
             function(RunningServer(find_server(state, config), as_json), *args, **kwargs)
 
     return command
@@ -184,6 +198,8 @@ def find_server(state: Path | None, config: Path | None) -> Path:
         if not config.is_file():
             raise OperatorError(f"there is no config file {config}; of a server whose file has gone, give the --state")
         return socket_path(state_path(config))
+    if (named := named_state()) is not None:
+        return socket_path(named)
     running = []
     for path in sorted(Path().glob("*.sock")):
         try:
@@ -198,13 +214,34 @@ def find_server(state: Path | None, config: Path | None) -> Path:
             if running
             else "no server runs in this folder"
         )
-        raise OperatorError(f"{which}: say which is meant with --state or --config")
+        kind = OperatorError if running else NoServerError
+        raise kind(f"{which}: say which is meant with --state or --config")
     return running[0]
 
 
-def _connected(path: Path) -> socket.socket:
+def named_state() -> Path | None:
+    """The state that the environment names; None where it names none."""
+    return Path(named) if (named := os.environ.get(VARIABLE)) else None
+
+
+@contextmanager
+def telling_which(state: Path | None, config: Path | None) -> Iterator[None]:
+    """Where the server is not reached, tell how it was looked for, and which others run on this computer."""
+    try:
+        yield
+    except NotReachedError as exc:
+        from spalloc_server.cli.servers import hint
+
+        by = "" if state is not None else ", which is beside --config" if config is not None else ""
+        if state is config is None and named_state() is not None:
+            by = f", which {VARIABLE} names"
+        others = hint() if isinstance(exc, NoServerError) else ""
+        raise type(exc)(f"{exc}{by}{others}") from exc
+
+
+def _connected(path: Path, seconds: float = CONNECT_SECONDS) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(CONNECT_SECONDS)
+    connection.settimeout(seconds)
     try:
         connection.connect(str(path))
     except OSError as exc:
@@ -213,8 +250,8 @@ def _connected(path: Path) -> socket.socket:
         if isinstance(exc, FileNotFoundError | ConnectionRefusedError):
             raise NoServerError(f"no server runs with the state {state}") from exc
         if isinstance(exc, PermissionError):
-            raise OperatorError(f"the server with the state {state} listens to its own user and root only") from exc
+            raise NotReachedError(f"the server with the state {state} listens to its own user and root only") from exc
         if isinstance(exc, BlockingIOError):
             raise _BusyError(f"the server at {path} accepts nobody at present: too many wait") from exc
-        raise OperatorError(f"cannot reach the server at {path}: {exc}") from exc
+        raise NotReachedError(f"cannot reach the server at {path}: {exc}") from exc
     return connection

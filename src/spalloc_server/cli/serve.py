@@ -26,7 +26,10 @@ GARBAGE_THRESHOLDS = (2_000, 10, 10_000)
 PATH = click.Path(path_type=Path)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExample:\n  spalloc_server hall.toml --state /var/lib/spalloc/hall.db",
+)
 @click.version_option(__version__, "-V", "--version", prog_name="spalloc_server", message="%(prog)s %(version)s")
 @click.argument("config_file", type=PATH)
 @click.option("-q", "--quiet", is_flag=True, help="Hide all output but errors.")

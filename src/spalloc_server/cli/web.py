@@ -24,9 +24,12 @@ GARBAGE_THRESHOLDS = (2_000, 10, 100)
 PATH = click.Path(path_type=Path)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExample:\n  spalloc_web --state /var/lib/spalloc/hall.db",
+)
 @click.version_option(__version__, "-V", "--version", prog_name="spalloc_web", message="%(prog)s %(version)s")
-@click.option("--state", type=PATH, help="The server's state file.")
+@click.option("--state", type=PATH, help="The server's state file; else SPALLOC_STATE names it.")
 @click.option("--config", type=PATH, help="The server's config file, if its state is kept beside it.")
 @click.option("-q", "--quiet", is_flag=True, help="Hide all output but errors.")
 @click.option(

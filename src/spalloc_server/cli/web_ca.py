@@ -9,14 +9,14 @@ from pathlib import Path
 import click
 
 from spalloc_server.cli.process import PATH, one_line_errors, say
-from spalloc_server.cli.running_server import OperatorError, find_server
+from spalloc_server.cli.running_server import OperatorError, find_server, telling_which
 from spalloc_server.frontends.front_lock import CA_FILE, front_folder, trusting
 
 __all__ = ["web_ca"]
 
 
 @click.command("web-ca")
-@click.option("--state", type=PATH, help="The server's state file.")
+@click.option("--state", type=PATH, help="The server's state file; else SPALLOC_STATE names it.")
 @click.option("--config", type=PATH, help="The server's config file, if its state is kept beside it.")
 @click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs.")
 def web_ca(state: Path | None, config: Path | None, *, as_json: bool) -> None:
@@ -25,7 +25,7 @@ def web_ca(state: Path | None, config: Path | None, *, as_json: bool) -> None:
     There is one where [web] names no certificate. Copy the file to the clients' computers, and have published clients
     trust it by these environment variables.
     """
-    with one_line_errors("spalloc-admin"):
+    with one_line_errors("spalloc-admin"), telling_which(state, config):
         found = find_server(state, config)
         folder = front_folder(found.with_name(found.name.removesuffix(".sock")))
         if not (folder / CA_FILE).is_file():

@@ -6,14 +6,23 @@ from importlib.util import find_spec
 
 from spalloc_server.errors import ConfigurationError
 
-__all__ = ["require_web"]
+__all__ = ["has_web", "require_web"]
 
 WEB = ("argon2", "cryptography", "httptools", "litestar", "prometheus_client", "uvicorn", "websockets")
 
 
+def has_web() -> bool:
+    """Whether the extra `web` is installed."""
+    return not _missing()
+
+
+def _missing() -> list[str]:
+    return [name for name in WEB if find_spec(name) is None]
+
+
 def require_web() -> None:
     """Raise `ConfigurationError` where the extra `web` is not installed."""
-    if missing := [name for name in WEB if find_spec(name) is None]:
+    if missing := _missing():
         raise ConfigurationError(
             f"[web] needs packages that are not installed ({', '.join(missing)}): install this one with its extra,"
             " pip install 'spalloc-server[web]'"

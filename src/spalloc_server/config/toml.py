@@ -31,7 +31,7 @@ from spalloc_server.coordinates import Board, Location
 from spalloc_server.errors import ConfigurationError, ConfigurationValueError
 from spalloc_server.links import Links
 
-__all__ = ["read_toml"]
+__all__ = ["FILE", "read_toml"]
 
 LinkName: TypeAlias = Literal["east", "north_east", "north", "west", "south_west", "south"]
 
@@ -57,12 +57,16 @@ class _FrameHost(_Table, frozen=True, kw_only=True):
 
 class _Machine(_Table, frozen=True, kw_only=True, tag_field="form"):
     name: str
+    """By which users and operators call it; each machine has one of its own."""
     tags: frozenset[str] = DEFAULT_TAGS
+    """Labels that jobs may ask for."""
 
 
 class _SingleBoard(_Machine, frozen=True, kw_only=True, tag="single_board"):
     bmp_ip: str
+    """Name or address of the board's BMP."""
     spinnaker_ip: str
+    """Name or address of the board itself."""
 
     def build(self, folder: Path) -> Machine:  # noqa: ARG002 - as the other forms
         return Machine.single_board(self.name, self.tags, self.bmp_ip, self.spinnaker_ip)
@@ -70,11 +74,15 @@ class _SingleBoard(_Machine, frozen=True, kw_only=True, tag="single_board"):
 
 class _Boards(_Machine, frozen=True, kw_only=True):
     width: int | None = None
+    """Triads across; inferred, with `height`, from the boards where both are left out."""
     height: int | None = None
+    """Triads up."""
     board_locations: str | list[_BoardLocation] = []
     """Name of a CSV, relative to the config file's folder, or the locations themselves."""
     dead_boards: frozenset[Board] = frozenset()
+    """Boards [x, y, z] that must not be used."""
     dead_links: frozenset[tuple[int, int, int, LinkName]] = frozenset()
+    """Links [x, y, z, link] that must not be used; one that is dead in both directions is listed from both ends."""
 
     def common(self, folder: Path) -> dict[str, Any]:
         """Arguments of both constructors of a machine of many boards."""
@@ -99,11 +107,17 @@ class _Boards(_Machine, frozen=True, kw_only=True):
 
 class _StandardIps(_Boards, frozen=True, kw_only=True, tag="standard_ips"):
     base_ip: str | msgspec.UnsetType = msgspec.UNSET
+    """The address from which all others are counted; by default 192.168.0.0."""
     cabinet_stride: str | msgspec.UnsetType = msgspec.UNSET
+    """From one cabinet to the next; by default 0.0.5.0."""
     frame_stride: str | msgspec.UnsetType = msgspec.UNSET
+    """From one frame to the next; by default 0.0.1.0."""
     board_stride: str | msgspec.UnsetType = msgspec.UNSET
+    """From one board to the next; by default 0.0.0.8."""
     bmp_offset: str | msgspec.UnsetType = msgspec.UNSET
+    """From a frame's address to its BMP's; by default 0.0.0.0."""
     spinnaker_offset: str | msgspec.UnsetType = msgspec.UNSET
+    """From a board's address to that of its chips; by default 0.0.0.1."""
 
     def build(self, folder: Path) -> Machine:
         own = set(_StandardIps.__struct_fields__) - set(_Boards.__struct_fields__)
@@ -113,7 +127,9 @@ class _StandardIps(_Boards, frozen=True, kw_only=True, tag="standard_ips"):
 
 class _Explicit(_Boards, frozen=True, kw_only=True, tag="explicit"):
     bmp_ips: list[_FrameHost]
+    """Name or address of the BMP of each frame [cabinet, frame]."""
     spinnaker_ips: list[_BoardHost]
+    """Name or address of each board [x, y, z]."""
 
     def build(self, folder: Path) -> Machine:
         where = f"machine {self.name!r}"
@@ -147,7 +163,8 @@ def _file_type() -> type[msgspec.Struct]:
     return msgspec.defstruct("ConfigurationFile", settings, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
-_FILE: Any = _file_type()
+FILE: Any = _file_type()
+"""The type of a whole file."""
 
 _FORMS = {"single_board": _SingleBoard, "standard_ips": _StandardIps, "explicit": _Explicit}
 
@@ -165,7 +182,7 @@ _QUOTES = "\"'"
 
 _UNQUOTED = str.maketrans("", "", _QUOTES + " ")
 
-_KEYS = sorted({"machine", "form", *(key for kind in (_FILE, *_FORMS.values()) for key in kind.__struct_fields__)})
+_KEYS = sorted({"machine", "form", *(key for kind in (FILE, *_FORMS.values()) for key in kind.__struct_fields__)})
 """Of the top level and of machines; what else is misspelt is named without a guess."""
 
 
@@ -179,7 +196,7 @@ def read_toml(path: Path) -> Configuration:
     with opened(path) as content:
         text = text_of(content)
     try:
-        file = msgspec.toml.decode(text, type=_FILE)
+        file = msgspec.toml.decode(text, type=FILE)
     except msgspec.ValidationError as error:
         raise _misfit(path, text, str(error)) from error
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: a number of thousands of digits

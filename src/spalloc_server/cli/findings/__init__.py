@@ -1,0 +1,1 @@
+"""What `spalloc-admin doctor` looks at: each function finds, and changes nothing."""
