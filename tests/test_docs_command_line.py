@@ -180,7 +180,7 @@ def test_every_command_in_a_sentence_can_be_given(line: str) -> None:
 
 
 def give(line: str) -> None:
-    program, *arguments = shlex.split(line)
+    program, *arguments = shlex.split(line.partition(" > ")[0])
     if program == "make":
         targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         assert {argument for argument in arguments if "=" not in argument} <= targets

@@ -65,7 +65,7 @@ def init(config: Path | None, *, name: str | None, yes: bool, web: bool | None, 
                 web = has_web() if yes else click.confirm("Serve HTTP, for SpiNNMan and sPyNNaker 7, too?", has_web())
         except click.Abort:
             say("nothing is written", file=sys.stderr)
-            raise click.exceptions.Exit(130) from None
+            raise KeyboardInterrupt from None
         _write(config, answers, web=web, port=told, state=None if state == "beside" else state)
 
 

@@ -43,9 +43,9 @@ def _descriptions(kind: type) -> dict[str, str]:
     found = {}
     for each in reversed(kind.__mro__):
         if each.__module__.startswith("spalloc_server."):
-            (body,) = ast.parse(dedent(inspect.getsource(each))).body
-            assert isinstance(body, ast.ClassDef)
-            for field, below in zip(body.body, body.body[1:], strict=False):
+            source = ast.parse(dedent(inspect.getsource(each)))
+            body = next(node.body for node in ast.walk(source) if isinstance(node, ast.ClassDef))
+            for field, below in zip(body, body[1:], strict=False):
                 match field, below:
                     case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                         found[name] = " ".join(text.split())
