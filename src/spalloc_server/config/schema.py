@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from itertools import pairwise
 from textwrap import dedent
 from typing import Any
 
@@ -45,7 +46,7 @@ def _descriptions(kind: type) -> dict[str, str]:
         if each.__module__.startswith("spalloc_server."):
             source = ast.parse(dedent(inspect.getsource(each)))
             body = next(node.body for node in ast.walk(source) if isinstance(node, ast.ClassDef))
-            for field, below in zip(body, body[1:], strict=False):
+            for field, below in pairwise(body):
                 match field, below:
                     case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                         found[name] = " ".join(text.split())
