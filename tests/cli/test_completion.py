@@ -66,6 +66,11 @@ async def test_machines_jobs_owners_and_boards_are_those_of_the_running_server(t
         assert await tab("machines", "--config", place.config) == []
 
 
+def test_what_is_of_no_running_server_is_not_asked_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spalloc_server.cli.completion.find_server", lambda *_: pytest.fail("asked"))
+    assert offered("simulate", "--machine") == []
+
+
 def test_where_no_server_runs_nothing_is_offered(tmp_path: Path) -> None:
     assert offered("job", "--state", tmp_path / "none.db") == []
 

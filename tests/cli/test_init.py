@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, strategies as st
 
-from spalloc_server.cli import init as module
 from spalloc_server.cli.admin import main
 from spalloc_server.config.load import load
 from spalloc_server.errors import ConfigurationError
@@ -119,13 +118,12 @@ def test_no_file_is_ever_overwritten(here: Path, monkeypatch: pytest.MonkeyPatch
     assert "a.toml is there already" in one_line_of(main, "init", "a.toml", "--yes")
     (here / "link.toml").symlink_to("nowhere")
     assert "link.toml is there already" in one_line_of(main, "init", "link.toml", "--yes")
-    good = module.load
 
     def late(path: Path) -> object:
         (here / "late.toml").write_text("somebody else's")
-        return good(path)
+        return load(path)
 
-    monkeypatch.setattr(module, "load", late)
+    monkeypatch.setattr("spalloc_server.cli.init.load", late)
     assert "late.toml is there already" in one_line_of(main, "init", "late.toml", "--yes")
     assert (here / "a.toml").read_text() == "mine"
     assert (here / "late.toml").read_text() == "somebody else's"

@@ -30,8 +30,9 @@ _BEFORE = {"x": (), "y": ("x",), "z": ("x", "y"), "cabinet": (), "frame": ("cabi
 
 def complete_from_server(command: click.Command) -> None:
     """Have the arguments and options of a command, and of all below it, completed by what the server has."""
+    of_a_server = any(parameter.name == "state" for parameter in command.params)
     for parameter in command.params:
-        if (look := COMPLETED.get(parameter.name or "")) is not None:
+        if of_a_server and (look := COMPLETED.get(parameter.name or "")) is not None:
             parameter.shell_complete = partial(_complete, look, parameter)  # type: ignore[method-assign]
     if isinstance(command, click.Group):
         for below in command.commands.values():

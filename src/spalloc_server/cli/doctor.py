@@ -169,7 +169,7 @@ class _Examination:
             self._view = server.glance(commands.Status(), ServerView, ASK_SECONDS)
         except NoServerError:
             return
-        except SpallocServerError as exc:
+        except (SpallocServerError, msgspec.MsgspecError) as exc:
             self._running = True
             yield note("server", f"one runs with this state, and does not answer: {exc}", "ask as its user, or as root")
             return
@@ -212,14 +212,15 @@ class _Examination:
         return configuration.port_and_warning()[0] if self._port is None else self._port
 
     def _ports(self, configuration: Configuration) -> Iterator[Finding]:
-        own = set() if self._view is None else {self._view.pid}
+        own: set[int | None] = {None} if self._running else set()  # whose port it is, is not told to other users
+        own |= set() if self._view is None else {self._view.pid}
         port = self._port_of(configuration)
         if self._view is not None and self._port is None:
             port = self._view.address[1]
         yield from look_at_port("the server", port, own=own, option="--port")
         if configuration.web is not None:
             front = holder(front_folder(self._state))
-            own = set() if front is None else {front.pid}
+            own = set() if front is None else {front.pid, None}
             yield from look_at_port("HTTP", configuration.web.port, own=own, option="[web] port")
 
 

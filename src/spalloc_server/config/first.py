@@ -24,7 +24,7 @@ _OF_24: Final = "000 010 301 311 002 012 302 312 001 011 300 310 100 110 201 211
 """x, y and z of each board of a frame, by its number there: `spinner-ethernet-chips -n 24`."""
 
 LAYOUTS: Final[Mapping[int, Mapping[Board, Location]]] = {
-    count: {(int(x), int(y), int(z)): (0, 0, number) for number, (x, y, z) in enumerate(boards.split())}
+    count: {(int(xyz[0]), int(xyz[1]), int(xyz[2])): (0, 0, number) for number, xyz in enumerate(boards.split())}
     for count, boards in ((1, "000"), (3, "000 001 002"), (24, _OF_24))
 }
 """Where the boards of a machine of one frame stand, by how many there are."""

@@ -51,8 +51,8 @@ _REMOTE: Final = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "
 # -------------------------------------------------------------------- ports
 
 
-def look_at_port(about: str, port: int, *, own: set[int], option: str) -> Iterator[Finding]:
-    """Whether a TCP port is free, or taken by one of the processes `own`."""
+def look_at_port(about: str, port: int, *, own: set[int | None], option: str) -> Iterator[Finding]:
+    """Whether a TCP port is free, or taken by one of the processes `own` (None: by one that cannot be seen)."""
     if port == 0:
         yield good("ports", f"{about} takes any port that is free")
         return
