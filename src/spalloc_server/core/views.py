@@ -34,6 +34,7 @@ from spalloc_server.core.state import State
 from spalloc_server.errors import RequestError
 
 __all__ = ["ON_TRIAL", "board_view", "board_views", "describe", "job_status", "job_view", "job_views"]
+__all__ += ["view_of"]
 __all__ += [
     "board_at_position",
     "board_position",
@@ -73,7 +74,7 @@ def job_status(state: State, job_id: int) -> JobStatus:
         return _UNKNOWN if row is None else JobStatus(JobState.destroyed, reason=row.reason)
     reported = job.reported
     power = job.power if reported != JobState.queued else None
-    return JobStatus(reported, power, job.keepalive, job.warning, job.created_at, job.keepalivehost)
+    return JobStatus(reported, power, job.keepalive, job.notice, job.created_at, job.keepalivehost)
 
 
 def machine_info(state: State, job: Job | None) -> JobMachineInfo:
@@ -199,7 +200,7 @@ def board_view(state: State, machine: str, board: Board) -> BoardView:
 
 def job_views(state: State) -> list[JobView]:
     """All live jobs, oldest first."""
-    return [_job_view(job) for job in state.jobs.values()]
+    return [view_of(job) for job in state.jobs.values()]
 
 
 def job_view(state: State, job_id: int) -> JobView:
@@ -211,8 +212,10 @@ def job_view(state: State, job_id: int) -> JobView:
     job = state.jobs.get(job_id) or state.retired.get(job_id)
     if job is None:
         raise RequestError(f"no job {job_id} is known, neither a live one nor one that ended lately")
-    view = _job_view(job)
-    if job.state == JobState.queued:
+    view = view_of(job)
+    if isinstance(job, Job) and job.held is not None:
+        view.reason = job.notice
+    elif job.state == JobState.queued:
         why = state.scheduler.explain(job_id, state.clock())
         closed = _closed(state, why.machines, frames=why.waits_for is None)
         view.reason, view.position, view.waits_for = "; ".join([why.text, *closed]), why.position, why.waits_for
@@ -314,7 +317,8 @@ def _board_view(state: State, machine: Machine, board: Board) -> BoardView:
     return view
 
 
-def _job_view(job: Job | JobRow) -> JobView:
+def view_of(job: Job | JobRow) -> JobView:
+    """One job, without the reason why it waits."""
     state = job.reported if isinstance(job, Job) else JobState(job.state)
     return JobView(
         job_id=job.job_id,
@@ -333,6 +337,10 @@ def _job_view(job: Job | JobRow) -> JobView:
         ended_at=job.ended_at,
         placements=job.placements,
         reason=job.reason,
+        held=job.held,
+        priority=0 if job.request is None else job.request.priority,
+        max_runtime=None if job.request is None else job.request.max_runtime,
+        ends_at=job.ends_at if isinstance(job, Job) else None,
     )
 
 
