@@ -36,6 +36,8 @@ class KillJobs(OfJobs, frozen=True, tag="kill jobs"):
 class HoldJobs(OfJobs, frozen=True, tag="hold jobs"):
     """Have queued jobs not start until they are released. List of their numbers."""
 
+    repeatable = True
+
     reason: Reason
 
 

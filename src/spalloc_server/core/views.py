@@ -302,6 +302,7 @@ def _board_view(state: State, machine: Machine, board: Board) -> BoardView:
     if board in machine.board_locations:
         view.cabinet, view.frame, view.board = machine.board_locations[board]
         view.bmp = machine.bmp_ips.get((view.cabinet, view.frame))
+    view.address = machine.spinnaker_ips.get(board)
     if view.state == "dead":
         return view
     view.job_id = state.scheduler.holder(machine.name, board) or None

@@ -62,6 +62,8 @@ class BoardView(msgspec.Struct, kw_only=True):
     frame: int | None = None
     board: int | None = None
     bmp: str | None = None
+    address: str | None = None
+    """Host of the board itself."""
     job_id: int | None = None
     """The job that has the board, or had it last while it is being switched off."""
     out_of_service: str | None = None
