@@ -15,7 +15,7 @@ from spalloc_server.config.options import MAX_SECONDS
 
 __all__ = ["MAX_JOBS", "ExtendJobs", "HoldJobs", "JobsCommand", "KillJobs", "ReleaseJobs", "SetPriority"]
 
-MAX_JOBS = 1000
+MAX_JOBS = 200
 """Jobs that one command changes at once (else an exception)."""
 
 
