@@ -45,7 +45,7 @@ TABLE = {
     "job": "look tR",
     "kill": "operate ca",
     "kill jobs": "operate cat",
-    "hold jobs": "operate cat",
+    "hold jobs": "operate catR",
     "release jobs": "operate cat",
     "extend jobs": "operate cat",
     "set priority": "operate cat",
