@@ -72,7 +72,7 @@ async def test_those_are_ended_that_are_named_or_chosen(place: Place, which: tup
         assert await a_queue(client) == [1, 2, 3, 4]
         assert sorted(await data(place, "kill", *which, *WHY, "--dry-run")) == meant
         shown = await admin(place, "kill", *which, *WHY, "--dry-run")
-        assert sorted(int(number) for number in re.findall(r"^ *(\d) +(?:ann|bob)", shown.output, re.MULTILINE)) == meant
+        assert sorted(map(int, re.findall(r"^ *(\d) +(?:ann|bob)", shown.output, re.MULTILINE))) == meant
         assert f"{len(meant)} job{'s' if len(meant) > 1 else ''} would be ended" in shown.output
         assert live(server) == [1, 2, 3, 4], "nothing was done"
         shown = await admin(place, "kill", *which, *WHY, "--yes")

@@ -18,7 +18,7 @@ import msgspec
 from spalloc_server.application import commands
 from spalloc_server.application.views import TemperaturesView
 from spalloc_server.cli.process import count, say
-from spalloc_server.cli.running_server import OperatorError, RunningServer, of_a_server
+from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer, of_a_server
 from spalloc_server.cli.selectors import board_names, boards_named, reason_option
 from spalloc_server.cli.tables import show
 from spalloc_server.core.model import PASSED, BoardView
@@ -156,7 +156,7 @@ def read_temperatures(server: RunningServer, machine: str, names: tuple[str, ...
     boards = None
     frames: Iterable[tuple[int | None, int | None]] = [(None, None)]
     if len(names) == 2 and all(name.isdecimal() for name in names):
-        frames = [(int(names[0]), int(names[1]))]
+        frames = [(NUMBER(names[0]), NUMBER(names[1]))]
     elif names:
         found = boards_named(server, machine, names)
         boards = {(view.x, view.y, view.z): None for view in found}

@@ -34,7 +34,6 @@ from spalloc_server.core.state import State
 from spalloc_server.errors import RequestError
 
 __all__ = ["ON_TRIAL", "board_view", "board_views", "describe", "job_status", "job_view", "job_views"]
-__all__ += ["view_of"]
 __all__ += [
     "board_at_position",
     "board_position",
@@ -200,7 +199,7 @@ def board_view(state: State, machine: str, board: Board) -> BoardView:
 
 def job_views(state: State) -> list[JobView]:
     """All live jobs, oldest first."""
-    return [view_of(job) for job in state.jobs.values()]
+    return [_job_view(job) for job in state.jobs.values()]
 
 
 def job_view(state: State, job_id: int) -> JobView:
@@ -212,7 +211,7 @@ def job_view(state: State, job_id: int) -> JobView:
     job = state.jobs.get(job_id) or state.retired.get(job_id)
     if job is None:
         raise RequestError(f"no job {job_id} is known, neither a live one nor one that ended lately")
-    view = view_of(job)
+    view = _job_view(job)
     if isinstance(job, Job) and job.held is not None:
         view.reason = job.notice
     elif job.state == JobState.queued:
@@ -318,8 +317,7 @@ def _board_view(state: State, machine: Machine, board: Board) -> BoardView:
     return view
 
 
-def view_of(job: Job | JobRow) -> JobView:
-    """One job, without the reason why it waits."""
+def _job_view(job: Job | JobRow) -> JobView:
     state = job.reported if isinstance(job, Job) else JobState(job.state)
     return JobView(
         job_id=job.job_id,
