@@ -180,13 +180,17 @@ def test_the_reference_tells_the_answer_of_every_command_that_asks_a_running_ser
     assert sorted(listed) == sorted(asking)
 
 
+EVENT_MAKERS = {"changed", "job_event", "_tell", "_change"}
+"""Functions of the core that are told which event it is."""
+
+
 def test_the_reference_lists_the_fields_and_events_of_the_job_log() -> None:
     fields_table, events_table = section(page("reference/formats.md"), "## The job log").split("| event |")
     assert cells(fields_table) == list(JobEvent.__struct_fields__)
     recorded: set[object] = set()
     for path in (SOURCES / "core").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in {"changed", "job_event"}:
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in EVENT_MAKERS:
                 recorded |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
     assert set(cells(events_table)) == recorded
 

@@ -28,7 +28,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board, Location
-from spalloc_server.core import commands, details, operations, restore, set_aside, transitions, views
+from spalloc_server.core import commands, details, job_operations, operations, restore, set_aside, transitions, views
 from spalloc_server.core.check import check
 from spalloc_server.core.defects import Contained, Defects
 from spalloc_server.core.engine import Engine
@@ -313,10 +313,18 @@ class Controller:
     import_machines = _of_engine(operations.import_machines)
     remove_machine = _of_engine(operations.remove_machine)
     power_cycle = _of_engine(operations.power_cycle)
-    kill = _of_engine(operations.kill)
+    kill_jobs = _of_engine(job_operations.kill)
+    hold_jobs = _of_engine(job_operations.hold)
+    release_jobs = _of_engine(job_operations.release)
+    extend_jobs = _of_engine(job_operations.extend)
+    set_priority = _of_engine(job_operations.set_priority)
     emergency_stop = _of_engine(operations.emergency_stop)
     resume = _of_engine(operations.resume)
     switch_off_unused = _of_engine(operations.switch_off_unused)
+
+    def kill(self, job_id: int, *, reason: str, by: str) -> None:
+        """End a job; its reason says by whom and why. `RequestError` where it does not live."""
+        self.kill_jobs([job_id], reason=reason, by=by)
 
     # ---------------------------------------------------------------- what the world tells
 

@@ -156,6 +156,10 @@ class House:
                 )
                 for view in self.core.board_views()
             },
+            "held": [view.job_id for view in self.core.job_views() if view.held],
+            "requests": [
+                (view.priority, view.max_runtime) for view in self.core.job_views() if view.priority or view.max_runtime
+            ],
             "drained": [view.name for view in self.core.machine_views() if view.drained],
             "stopped": self.core.stopped is not None,
             "flash": list(self.flash.lines),

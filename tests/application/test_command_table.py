@@ -44,6 +44,11 @@ TABLE = {
     "jobs": "look tR",
     "job": "look tR",
     "kill": "operate ca",
+    "kill jobs": "operate cat",
+    "hold jobs": "operate catR",
+    "release jobs": "operate cat",
+    "extend jobs": "operate cat",
+    "set priority": "operate cat",
     "disable board": "operate craR",
     "enable board": "operate ca",
     "disable frame": "operate craR",
@@ -125,6 +130,9 @@ ASKED = {"request": {"owner": "ann", "boards": 3}}
         ("board at position", {"machine": "m", "cabinet": 0, "frame": 0}, "board", -MAX_NUMBER, MAX_NUMBER, 1),
         ("create job", ASKED, "keepalive", -MAX_SECONDS, MAX_SECONDS, 1e6),
         ("kill", {"job_id": 1}, "reason", "x", "x" * 1000, "x"),
+        ("kill jobs", {"reason": "r"}, "job_ids", [1], [1] * 200, [1]),
+        ("extend jobs", {"job_ids": [1]}, "seconds", 1e-9, MAX_SECONDS, 1e6),
+        ("set priority", {"job_ids": [1]}, "priority", -MAX_NUMBER, MAX_NUMBER, 1),
         ("drain", {"machine": "m"}, "reason", "x", "x" * 1000, "x"),
         ("create account", {}, "name", "x", "x" * 256, "x"),
         ("create account", {"name": "ann"}, "password", "x", "x" * 1024, "x"),
@@ -134,7 +142,7 @@ ASKED = {"request": {"owner": "ann", "boards": 3}}
 def test_fields_are_bounded(tag: str, fields: dict[str, Any], name: str, least: Any, most: Any, beyond: Any) -> None:
     for value in (least, most):
         assert getattr(decoded(tag, **{**fields, name: value}), name) == value
-    for value in (most + beyond, "" if isinstance(least, str) else least - beyond):
+    for value in (most + beyond, type(least)() if isinstance(least, str | list) else least - beyond):
         with pytest.raises(msgspec.ValidationError):
             decoded(tag, **{**fields, name: value})
 

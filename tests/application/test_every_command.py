@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import structlog
 
-from spalloc_server.application import commands, own_job_commands
+from spalloc_server.application import commands, job_commands, own_job_commands
 from spalloc_server.application.caller import ROLES, Caller, Permission
 from spalloc_server.application.commands import AnyCommand, Command, Kind
 from spalloc_server.config.definitions import read_definitions
@@ -56,6 +56,11 @@ def _null(answer: Any) -> bool:
     return answer is None
 
 
+def a_waiting_job(house: House) -> int:
+    """It is number 2, and can never start; its run time is bounded."""
+    return house.core.create_job(3, owner="ann", keepalive=None, machine="n", max_runtime=60.0)
+
+
 EXAMPLES = [
     Example(commands.CreateJob(request=JobRequest(owner="ann", boards=3)), lambda it: it == 2, ("jobs", "boards")),
     Example(commands.KeepAlive(job_id=1), _null),
@@ -79,6 +84,16 @@ EXAMPLES = [
     Example(commands.Jobs(), lambda it: [job["owner"] for job in it] == ["ann"]),
     Example(commands.ShowJob(job_id=1), lambda it: it["owner"] == "ann"),
     Example(commands.Kill(job_id=1, reason="night"), _null, ("jobs", "boards")),
+    Example(job_commands.KillJobs(job_ids=[1, 1], reason="night"), lambda it: it == [1], ("jobs", "boards")),
+    Example(job_commands.HoldJobs(job_ids=[2], reason="night"), lambda it: it == [2], ("held",), a_waiting_job),
+    Example(
+        job_commands.ReleaseJobs(job_ids=[2]),
+        lambda it: it == [2],
+        ("held",),
+        lambda house: house.core.hold_jobs([a_waiting_job(house)], reason="night", by="eve"),
+    ),
+    Example(job_commands.ExtendJobs(job_ids=[2], seconds=60.0), lambda it: it == [2], ("requests",), a_waiting_job),
+    Example(job_commands.SetPriority(job_ids=[2], priority=-1), lambda it: it == [2], ("requests",), a_waiting_job),
     Example(
         commands.DisableBoard(**A_BOARD, reason="smells"), lambda it: it["out_of_service"] == "smells", ("boards",)
     ),

@@ -126,7 +126,7 @@ async def test_jobs_are_listed_explained_and_ended(place: Place) -> None:
 
 async def test_boards_and_frames_go_out_of_service_and_come_back(place: Place) -> None:
     async with serving(place):
-        assert "m 0,0,1 0/0/1 out of service smells" in await words(
+        assert "board 0,0,1 of m (0/0/1): out of service: smells" in await words(
             place, "board", "disable", "m", 0, 0, 1, "--reason", "smells"
         )
         assert "0,0,1" in await words(place, "boards", "--bad")
@@ -137,7 +137,7 @@ async def test_boards_and_frames_go_out_of_service_and_come_back(place: Place) -
         await words(place, "frame", "enable", "m", 0, 0)
         assert "free" in await words(place, "board", "enable", "m", 0, 0, 1)
         assert await data(place, "boards", "--bad") == []
-        assert "m has no board (7, 7, 7)" in await complaint(place, "board", "enable", "m", 7, 7, 7)
+        assert "m has no board 7,7,7" in await complaint(place, "board", "enable", "m", 7, 7, 7)
 
 
 async def test_a_machine_is_drained_and_opened_again(place: Place) -> None:
@@ -165,8 +165,7 @@ async def test_an_emergency_stop_needs_a_yes(place: Place) -> None:
 async def test_boards_are_power_cycled_and_their_temperatures_read(place: Place) -> None:
     async with serving(place):
         shown = await words(place, "power-cycle", "m", 1, 1, 2)
-        assert "m 1,1,2" in shown
-        assert "board 1,1,2 of m: passed" in shown
+        assert shown == "board 1,1,2 of m (0/0/11): passed"
         shown = await words(place, "read-temperatures", "m", 0, 0)
         assert "1,1,2 0/0/11 30.0 30.0" in shown
         assert "give both CABINET and FRAME" in await complaint(place, "read-temperatures", "m", 0)
@@ -199,14 +198,18 @@ async def test_a_blacklist_is_shown_and_set(place: Place) -> None:
         assert await words(place, "blacklist", "show", "m", 0, 0, 1) == (
             "the blacklist is empty: nothing is known to be broken"
         )
-        assert await data(place, "blacklist", "show", "m", 0, 0, 1) == []
+        (shown,) = await data(place, "blacklist", "show", "m", 0, 0, 1)
+        assert shown == {"machine": "m", "x": 0, "y": 0, "z": 1, "answer": [], "error": None}
         file = place.folder / "blacklist"
         file.write_text("chip 1 2 dead\n\nchip 3 4 core 1 link 2\n")
         assert "2 lines written" in await words(place, "blacklist", "set", "m", 0, 0, 1, file)
-        assert await data(place, "blacklist", "show", "m", 0, 0, 1) == ["chip 1 2 dead", "chip 3 4 core 1 link 2"]
+        (shown,) = await data(place, "blacklist", "show", "m", 0, 0, 1)
+        assert shown["answer"] == ["chip 1 2 dead", "chip 3 4 core 1 link 2"]
         job_id = await client.create(0, 0, 1)
-        assert f"job {job_id} has board" in await complaint(place, "blacklist", "set", "m", 0, 0, 1, file)
-        assert "no board (9, 9, 9)" in await complaint(place, "blacklist", "show", "m", 9, 9, 9)
+        refused = await admin(place, "blacklist", "set", "m", 0, 0, 1, file)
+        assert refused.exit_code == 1
+        assert f"NOT DONE: job {job_id} has board" in refused.stdout
+        assert "no board 9,9,9" in await complaint(place, "blacklist", "show", "m", 9, 9, 9)
 
 
 # -------------------------------------------------------------------- lost connections

@@ -176,6 +176,22 @@ class ControllerMachine(RuleBasedStateMachine):
             else:
                 controller.resume()
 
+    @rule(job_ids=st.lists(jobs, min_size=1, max_size=3), what=st.integers(0, 4), number=st.integers(-2, 20))
+    def an_operator_changes_jobs(self, job_ids: list[int], what: int, number: int) -> None:
+        controller = self.controller
+        with suppress(RequestError):  # they have boards, or have ended
+            if what == 0:
+                assert controller.hold_jobs(job_ids, reason="night", by="eve") == [*dict.fromkeys(job_ids)]
+                assert all(controller.job_view(job_id).held for job_id in job_ids)
+            elif what == 1:
+                controller.release_jobs(job_ids, by="eve")
+            elif what == 2:
+                controller.extend_jobs(job_ids, number, by="eve")
+            elif what == 3:
+                controller.set_priority(job_ids, -number, by="eve")
+            elif number > 15:
+                controller.kill_jobs(job_ids, reason="night", by="eve")
+
     @rule(number=st.integers(0, 5), reporter=st.sampled_from(["here", "there"]))
     def a_user_reports(self, number: int, reporter: str) -> None:
         self.controller.report_problem(f"spinn-a-{number // 3}-0-{number % 3}", "dead", reporter=reporter)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.power import BoardFailure, Outcome, Switch
 from spalloc_server.core.model.rows import Changes, JobRow, Snapshot
+from spalloc_server.core.model.views import BoardView, JobView
 from spalloc_server.errors import RequestError
 from tests.core.machines import a_machine
 from tests.core.recorded import sum_of
@@ -84,7 +85,8 @@ class Life:
             name: {str(key): row for key, row in sorted(some.items())}
             for name, some in of_the_core(effects.changes).items()
         }
-        views = controller.machine_views(), controller.board_views(), controller.job_views(), controller.list_jobs()
+        jobs, boards = (without_later(some) for some in (controller.job_views(), controller.board_views()))
+        views = controller.machine_views(), boards, jobs, controller.list_jobs()
         told = [
             f"{self.now:.1f} {what}",
             " ".join(f"{one.job_id}:{one.event}" for one in effects.events),
@@ -237,8 +239,14 @@ def of_the_core(what: Changes | Snapshot) -> dict[str, Any]:
 
 def bare(row: JobRow) -> dict[str, Any]:
     job = msgspec.structs.asdict(row)
-    assert not any(job.pop(name) for name in ("original", "session", "of_account"))
+    assert not any(job.pop(name) for name in ("original", "session", "of_account", "held"))
     return job
+
+
+def without_later(views: Sequence[JobView | BoardView]) -> list[dict[str, Any]]:
+    """Views as they were when they were recorded: what they have told since then is worked out from the rest."""
+    later = ("held", "priority", "max_runtime", "ends_at", "address")
+    return [{key: it for key, it in msgspec.structs.asdict(view).items() if key not in later} for view in views]
 
 
 def lived(seed: int) -> list[str]:

@@ -12,7 +12,7 @@ from spalloc_server.config.settings import Configuration
 from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import FrameWork
 from spalloc_server.core.model.request import Request
-from spalloc_server.core.model.rows import BoardReport
+from spalloc_server.core.model.rows import BoardReport, Note
 from spalloc_server.links import Links
 from tests.core.rows import (
     BMP,
@@ -61,6 +61,14 @@ ROWS: list[tuple[Any, str | None]] = [
     (job(state=JobState.power, allocation=None), "and has no boards"),
     (job(state=JobState.ready, allocation=None), "and has no boards"),
     (job(state=JobState.queued, allocation=None, power=None, allocated_at=None, ready_at=None), None),
+    (job(held=Note("night", "eve", NOW)), "it is on hold, and has boards"),
+    *(
+        (
+            job(state=JobState.queued, allocation=None, power=None, held=Note("night", "eve", time)),
+            None if good else "is no time",
+        )
+        for time, good in TIMES
+    ),
     (job(allocated_at=None), "not since when"),
     (job(power=None), "not whether they are on"),
     (job(ready_at=None), "not since when"),

@@ -135,17 +135,20 @@ def seen(controller: Controller) -> Any:
 
 
 def a_hall() -> Controller:
-    """Two machines on which everything is under way: jobs that wait, run and are being switched, rests, closures."""
+    """Two machines on which everything is under way: jobs that wait, are held, run, are switched; rests, closures."""
     controller = Controller(clock=Clock(), seconds_before_free=30.0)
     machines = [a_machine("a", 3, 2), a_machine("b", 1, 1)]
     controller.configure(Configuration(machines, limits=Limits(jobs_per_owner=20)))
     for boards in (6, 3, 3):
-        controller.create_job(boards, owner="me", keepalive=60.0, machine="a")
+        controller.create_job(boards, owner="me", keepalive=60.0, machine="a", max_runtime=600.0)
     controller.create_job(3, owner="you", keepalive=60.0, machine="b")
     for switch in controller.take_switches()[:2]:
         controller.switched(Outcome(switch.operation))
     controller.create_job(18, owner="me", keepalive=None)
-    controller.create_job(3, owner="you", machine="b")
+    controller.create_job(3, owner="you", machine="b", max_runtime=600.0)
+    for _ in range(2):
+        controller.create_job(3, owner="you", machine="b", max_runtime=600.0)
+    controller.hold_jobs([7, 8], reason="night", by="eve")
     controller.power_off_job_boards(1)
     controller.disable_frame("b", (0, 0), reason="fans", by="eve")
     controller.drain("b", reason="moving", by="eve")
@@ -177,6 +180,11 @@ COMMANDS: dict[str, Callable[[Controller], object]] = {
     "destroy a job that runs": lambda core: core.destroy_job(1, "done"),
     "destroy a job that waits": lambda core: core.destroy_job(6),
     "kill": lambda core: core.kill(2, reason="stuck", by="eve"),
+    "kill jobs": lambda core: core.kill_jobs([1, 2, 5], reason="stuck", by="eve"),
+    "hold": lambda core: core.hold_jobs([6, 5, 7], reason="stuck", by="eve"),
+    "release": lambda core: core.release_jobs([7, 8], by="eve"),
+    "extend": lambda core: core.extend_jobs([1, 6, 8], 60.0, by="eve"),
+    "set a priority": lambda core: core.set_priority([6, 5, 7], -3, by="eve"),
     "power on": lambda core: core.power_on_job_boards(1, "10.0.0.2"),
     "power off": lambda core: core.power_off_job_boards(2, "10.0.0.2"),
     "disable a board": lambda core: core.disable_board("a", (0, 0, 1), reason="dirty", by="eve"),
@@ -193,7 +201,7 @@ COMMANDS: dict[str, Callable[[Controller], object]] = {
 }
 AFTER_AN_EMERGENCY = {"resume"}
 
-OBEYED_WHATEVER_RAISES = {"destroy a job that runs", "destroy a job that waits", "kill"}
+OBEYED_WHATEVER_RAISES = {"destroy a job that runs", "destroy a job that waits", "kill", "kill jobs"}
 """What never raises: a job that cannot be ended as it should be is given up."""
 
 

@@ -16,6 +16,7 @@ from spalloc_server.core.model.rows import (
     BoardRow,
     Changes,
     JobRow,
+    Note,
     ReleaseRow,
     ResultRow,
     SessionRow,
@@ -90,6 +91,7 @@ _jobs = st.builds(
     original=st.none() | _texts,
     session=st.none() | _texts,
     of_account=st.booleans(),
+    held=st.none() | st.builds(Note, _texts, _texts, _times),
 )
 _board_rows = st.builds(
     BoardRow,

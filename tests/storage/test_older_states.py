@@ -1,8 +1,9 @@
 """Servers on states that older versions have left: all that lives goes on, and what makes no sense costs itself alone.
 
 The states `data/hall-*.sql` have been written by versions of each schema, for a machine `m` of 24 boards. Job 1 has
-ended, 2 is ready, 3 is being switched on, and 4 and 5 wait. Jobs from number 101 on make no sense; one of them has
-boards. To the last state, of schema 4, a version of schema 3 has written: one that went on after an upgrade had failed.
+ended, 2 is ready, 3 is being switched on, and 4 and 5 wait; in schema 8, 4 is on hold. Jobs from number 101 on make no
+sense; one of them has boards. To `hall-4-written-by-3.sql` a version of schema 3 has written, which went on after an
+upgrade had failed.
 """
 
 from __future__ import annotations
@@ -99,6 +100,11 @@ async def test_a_server_goes_on_with_all_that_makes_sense(place: Place, dump: Pa
             switched = {number for (_, number), times in simulator.power_cycles().items() if any(times)}
             assert switched >= BOARDS[3]
             assert not switched & BOARDS[2], "it was ready"
+            held = [view.job_id for view in server.controller.job_views() if view.held]
+            assert held == ([4] if dump.stem == "hall-8" else [])
+            if held:
+                assert "On hold, by eve: night" in (await client.call("get_job_state", 4))["reason"]
+                server.controller.release_jobs(held, by="ann")
             await client.call("destroy_job", 2)
             await client.until(5, READY)
             for job_id in (3, 5):
@@ -129,7 +135,7 @@ async def test_live_jobs_have_what_they_asked_for(tmp_path: Path, dump: Path) ->
 
 
 @pytest.mark.parametrize(
-    "dump", [*OLD, *(DATA / f"hall-{schema}.sql" for schema in (4, 5, 6))], ids=lambda dump: dump.stem
+    "dump", [*OLD, *(DATA / f"hall-{schema}.sql" for schema in (4, 5, 6, 7, 8))], ids=lambda dump: dump.stem
 )
 async def test_arguments_are_read_by_the_migration_and_by_no_later_start(tmp_path: Path, dump: Path) -> None:
     path = tmp_path / "state.db"
@@ -218,18 +224,18 @@ def test_migrations_are_those_of_the_version_that_runs_although_another_is_insta
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "migrations").mkdir()
-    for number in range(1, 9):
+    for number in range(1, 11):
         (tmp_path / "migrations" / f"{number:04}_other.sql").write_text("CREATE TABLE other (a);")
     monkeypatch.setattr(resources, "files", lambda _: tmp_path)
     connect(tmp_path / "state.db").close()
-    assert columns(tmp_path / "state.db", "PRAGMA user_version") == [(newest_schema(),)] == [(6,)]
+    assert columns(tmp_path / "state.db", "PRAGMA user_version") == [(newest_schema(),)] == [(8,)]
     assert not columns(tmp_path / "state.db", "SELECT * FROM sqlite_master WHERE name = 'other'")
 
 
 def test_a_request_has_the_fields_that_its_schema_knows() -> None:
     """A new one needs a migration, so that an older server refuses what it would not understand."""
     fields = {
-        6: "owner boards triads board machine tags min_ratio max_dead_boards max_dead_links require_torus "
+        8: "owner boards triads board machine tags min_ratio max_dead_boards max_dead_links require_torus "
         "max_runtime priority root"
     }
     assert " ".join(Request.__struct_fields__) == fields[newest_schema()]

@@ -14,6 +14,7 @@ from spalloc_server.core.model.rows import (
     BoardRow,
     Changes,
     JobRow,
+    Note,
     ReleaseRow,
     ResultRow,
     SessionRow,
@@ -59,6 +60,7 @@ def a_job(job_id: int, *, ended_at: float | None = None, owner: str = "ada@examp
         original='{"num-boards":24}',
         session=None if ended_at is not None else "s0123456789abcdef",
         of_account=True,
+        held=None if ended_at is not None else Note("night", "eve", 1_600.5),
     )
 
 

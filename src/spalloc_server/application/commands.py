@@ -1,8 +1,8 @@
 """All that can be asked of the server: one struct a command.
 
 Theory of operation. A door turns what its client sends into one of these, and hands it to `api.Application` with its
-`Caller`. `command_kinds` has what they have in common; those about accounts are in `account_commands`, and
-those of the owners of jobs in `own_job_commands`.
+`Caller`. `command_kinds` has what they have in common; those about accounts are in `account_commands`,
+those of the owners of jobs in `own_job_commands`, and what operators do with many jobs is in `job_commands`.
 
 On the local API socket the field `command` tells which struct it is. Answers are plain structs and values, which a JSON
 encoder takes as they are.
@@ -52,6 +52,7 @@ from spalloc_server.application.command_kinds import (
     Whole,
 )
 from spalloc_server.application.front_commands import Figures
+from spalloc_server.application.job_commands import JobsCommand
 from spalloc_server.application.own_job_commands import OwnJobCommand
 from spalloc_server.application.web_settings import TellWebSettings
 from spalloc_server.config.definitions import names_in
@@ -346,6 +347,7 @@ AnyCommand: TypeAlias = (
     | Jobs
     | ShowJob
     | Kill
+    | JobsCommand
     | DisableBoard
     | EnableBoard
     | DisableFrame

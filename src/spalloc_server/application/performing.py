@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from spalloc_server.application import commands, own_job_commands
+from spalloc_server.application import commands, job_commands, own_job_commands
 from spalloc_server.application.caller import Caller
 from spalloc_server.application.commands import Key, Kind
 from spalloc_server.application.subscriptions import Subscriptions
@@ -151,6 +151,11 @@ PERFORM: Mapping[type[commands.Command], Callable[[Controller, Caller, Any], Any
     commands.Jobs: lambda core, *_: core.job_views(),
     commands.ShowJob: lambda core, _, c: core.job_view(c.job_id),
     commands.Kill: lambda core, caller, c: core.kill(c.job_id, reason=c.reason, by=caller.shown),
+    job_commands.KillJobs: lambda core, caller, c: core.kill_jobs(c.job_ids, reason=c.reason, by=caller.shown),
+    job_commands.HoldJobs: lambda core, caller, c: core.hold_jobs(c.job_ids, reason=c.reason, by=caller.shown),
+    job_commands.ReleaseJobs: lambda core, caller, c: core.release_jobs(c.job_ids, by=caller.shown),
+    job_commands.ExtendJobs: lambda core, caller, c: core.extend_jobs(c.job_ids, c.seconds, by=caller.shown),
+    job_commands.SetPriority: lambda core, caller, c: core.set_priority(c.job_ids, c.priority, by=caller.shown),
     commands.DisableBoard: lambda core, caller, c: core.disable_board(
         c.machine, board_of(c), reason=c.reason, by=caller.shown
     ),

@@ -1,4 +1,4 @@
-"""`spalloc-admin status`, `machines`, `boards` and `read-temperatures`: how a running server and its hardware are.
+"""`spalloc-admin status`, `machines` and `boards`: how a running server and its hardware are.
 
 Theory of operation. Counts that are 0 everywhere are left out. Boards of one frame that are alike, with the same state
 and for the same reason, are one row: a frame whose BMP is silent is a line, not 24.
@@ -13,13 +13,13 @@ from typing import Final
 import click
 
 from spalloc_server.application import commands
-from spalloc_server.application.views import ServerView, TemperaturesView
+from spalloc_server.application.views import ServerView
 from spalloc_server.cli.process import count, say
-from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer, of_a_server
+from spalloc_server.cli.running_server import RunningServer, of_a_server
 from spalloc_server.cli.tables import ago, due, noted, show, span
 from spalloc_server.core.model import MISSING, BoardView, MachineView
 
-__all__ = ["boards", "machines", "read_temperatures", "show_boards", "show_machines", "status"]
+__all__ = ["boards", "machines", "show_boards", "show_machines", "status"]
 
 NAMED: Final = 6
 """So many boards in one row are named; of more, their places tell which they are."""
@@ -63,34 +63,6 @@ def machines(server: RunningServer) -> None:
 def boards(server: RunningServer, machine: str | None, bad: bool, each: bool) -> None:
     """All boards, or those of MACHINE; those of a frame that are alike are one line."""
     show_boards(server.ask(commands.Boards(machine=machine, bad=bad), list[BoardView]), each=each)
-
-
-@click.command("read-temperatures")
-@click.argument("machine")
-@click.argument("cabinet", type=NUMBER, required=False)
-@click.argument("frame", type=NUMBER, required=False)
-@of_a_server
-def read_temperatures(server: RunningServer, machine: str, cabinet: int | None, frame: int | None) -> None:
-    """Temperatures, fans and supply of the boards of MACHINE, or of one frame of it."""
-    if (cabinet is None) != (frame is None):
-        raise OperatorError("give both CABINET and FRAME, or neither")
-    views = server.ask(commands.Temperatures(machine=machine, cabinet=cabinet, frame=frame), list[TemperaturesView])
-    show(
-        ("board", "c/f/b", "top", "bottom", "external", "fans", "supply", "alarms"),
-        (
-            (
-                f"{view.x},{view.y},{view.z}",
-                f"{view.cabinet}/{view.frame}/{view.board}",
-                *(f"{degrees:.1f}" if degrees is not None else "" for degrees in (view.top, view.bottom)),
-                " ".join(f"{degrees:.1f}" for degrees in view.external if degrees is not None),
-                " ".join(str(fan) for fan in view.fans if fan is not None),
-                f"{view.volts_supply:.1f} V" if view.volts_supply else "",
-                view.error
-                or (f"shutdown {view.shutdown:#x}" if view.shutdown else f"{view.warning:#x}" if view.warning else ""),
-            )
-            for view in views
-        ),
-    )
 
 
 def show_machines(views: Sequence[MachineView]) -> None:

@@ -32,6 +32,9 @@ def _check_jobs_and_boards(state: State) -> None:
     for job in state.jobs.values():
         assert job.state in {JobState.queued, JobState.power, JobState.ready}
         assert (job.state == JobState.queued) == (job.allocation is None), f"job {job.job_id} is queued with boards"
+        waits = job.state == JobState.queued and job.held is None
+        assert (state.scheduler.waiting(job.job_id) is not None) == waits, f"job {job.job_id} waits, or does not"
+        assert job.held is None or job.state == JobState.queued, f"job {job.job_id} is held with boards"
         assert (job.state == JobState.power) == (job.operation is not None), f"job {job.job_id} waits for nothing"
         for board in job.allocation.boards if job.allocation else ():
             assert held.setdefault((job.allocation.machine, board), job.job_id) == job.job_id  # type: ignore[union-attr]

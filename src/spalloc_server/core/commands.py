@@ -8,7 +8,6 @@ errors they do not expect. Naming a job renews its lease.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from itertools import islice
 from typing import Any
 
@@ -101,7 +100,7 @@ def switch_power(engine: Engine, job_id: int, host: str | None, *, on: bool) -> 
     if job is None:
         return
     with Undo() as undo:
-        undo.call(_put_back, job, copy(job))
+        undo.fields(job)
         state.power.note_before(undo, job)
         transitions.touch(state, job_id, host)
         if job.allocation is not None:
@@ -237,8 +236,3 @@ def _refuse(state: State, job: Job, reason: str, now: float) -> None:
     state.outbox.changed_jobs.add(job.job_id)
     state.next_id += 1
     state.facts["next_id"] = state.outbox.facts["next_id"] = state.next_id
-
-
-def _put_back(job: Job, before: Job) -> None:
-    for name in job.__struct_fields__:
-        setattr(job, name, getattr(before, name))

@@ -233,7 +233,7 @@ class Engine:
         state.quotas.recount(state.jobs.values())
         if job.ended_at is None:
             job.reason, job.ended_at = DEFECT, now
-        job.state, job.power, job.operation = JobState.destroyed, None, None
+        job.state, job.power, job.operation, job.held = JobState.destroyed, None, None, None
         state.outbox.jobs[job_id] = job
         state.outbox.changed_jobs.add(job_id)
         with state.defects.contained("giving up a job", job_id):

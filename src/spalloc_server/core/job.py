@@ -89,6 +89,11 @@ class Job(JobRow, kw_only=True):
         return self.ready_at + self.request.max_runtime
 
     @property
+    def notice(self) -> str | None:
+        """What the user of a job that lives is to know: that it is on hold, or that its run time is over soon."""
+        return self.warning if self.held is None else f"On hold, by {self.held.by}: {self.held.reason}"
+
+    @property
     def warned_at(self) -> float:
         """When the user of a job whose run time is bounded is to be warned."""
         assert self.ends_at is not None
@@ -106,6 +111,13 @@ class Job(JobRow, kw_only=True):
         self.bound = self.ends_at
         self.warning = f"{self.run_time_over} in {max(0.0, self.ends_at - now):.0f} s; then the job will be ended."
         self.revision += 1
+
+    def extended(self, now: float) -> None:
+        """The run time is over later than before: warn its user later, or anew where that time has come already."""
+        if self.bound is not None and self.warned_at < self.bound:
+            self.warn(now)
+        elif self.bound is not None:
+            self.bound, self.warning = self.warned_at, None
 
     def row(self) -> JobRow:
         """A copy of what is stored, which later changes of the job leave alone."""

@@ -30,7 +30,8 @@ def moved(snapshot: Snapshot, seconds: float) -> Snapshot:
         if row.ended_at is not None:
             return row
         times = {name: later(getattr(row, name)) for name in ("created_at", "allocated_at", "ready_at", "due")}
-        return msgspec.structs.replace(row, **times)
+        held = row.held and msgspec.structs.replace(row.held, since=later(row.held.since))
+        return msgspec.structs.replace(row, **times, held=held)
 
     def board(row: BoardRow) -> BoardRow:
         return msgspec.structs.replace(

@@ -2,8 +2,8 @@
 
 Theory of operation. Functions over an `Engine`. Each raises `RequestError` for what there is not, and one that raises
 anything has changed nothing (`undo`). What is closed stays closed (`closures`). Nothing here takes a running job's
-boards away, except `kill`, the emergency stop and the removal of a machine, which end jobs whatever becomes of that: a
-job that cannot be ended as it should be is given up (`Engine.finish`).
+boards away, except the emergency stop and the removal of a machine, which end jobs whatever becomes of that: a job that
+cannot be ended as it should be is given up (`Engine.finish`).
 
 In an emergency everything is switched off, whether a job has it or not, and boards that are dead in the configuration
 but have a place in a frame too. Jobs that were being used end with the reason;
@@ -29,7 +29,6 @@ from spalloc_server.errors import ConfigurationError, RequestError
 __all__ = [
     "emergency_stop",
     "import_machines",
-    "kill",
     "power_cycle",
     "remove_machine",
     "resume",
@@ -99,7 +98,7 @@ def power_cycle(engine: Engine, machine: str, board: Board) -> BoardView:
     return view
 
 
-# ---------------------------------------------------------------- machines, jobs, everything
+# ---------------------------------------------------------------- machines, everything
 
 
 def import_machines(engine: Engine, machines: Collection[Machine]) -> list[MachineView]:
@@ -144,15 +143,6 @@ def set_drained(engine: Engine, machine: str, note: Note | None) -> Note | None:
         state.outbox.changed_machines.add(machine)
     engine.follow(now)
     return before
-
-
-def kill(engine: Engine, job_id: int, *, reason: str, by: str) -> None:
-    """End a job; its reason says by whom and why."""
-    if job_id not in engine.state.jobs:
-        raise RequestError(f"there is no live job {job_id}")
-    now = engine.state.clock()
-    engine.finish(engine.state.jobs[job_id], f"Ended by {by}: {reason}", now)
-    engine.follow(now)
 
 
 def emergency_stop(engine: Engine, *, reason: str, by: str) -> Note | None:

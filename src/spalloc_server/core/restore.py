@@ -288,7 +288,8 @@ class _Restoration:
         with self._engine.contained("a job that is restored", job):
             transitions.bound_run_time(state, job, now)
             if job.allocation is None:
-                state.scheduler.submit(job.job_id, request, job.created_at)
+                if job.held is None:
+                    state.scheduler.submit(job.job_id, request, job.created_at)
                 return
             machine = state.machines[job.allocation.machine]
             if job.allocation.wraps is None or job.allocation.stopped is None:

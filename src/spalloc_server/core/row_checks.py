@@ -40,6 +40,8 @@ def check_job(row: JobRow, machines: Mapping[str, Machine]) -> Request:
     request = _check_request(row.request, row.owner)
     if row.state not in _STATES[row.allocation is not None]:
         raise ValueError(f"it is in state {row.state}, and has {'boards' if row.allocation else 'no boards'}")
+    if row.held is not None and row.allocation is not None:
+        raise ValueError("it is on hold, and has boards")
     if row.allocation is not None:
         if row.allocated_at is None or row.power is None or (row.state == JobState.ready and row.ready_at is None):
             raise ValueError("it has boards, but not since when, or not whether they are on")
@@ -106,7 +108,8 @@ def _check_request(request: Request | None, owner: str) -> Request:
 
 
 def _check_amounts(row: JobRow) -> None:
-    _check_times((row.created_at, row.allocated_at, row.ready_at, row.ended_at, row.due))
+    held = None if row.held is None else row.held.since
+    _check_times((row.created_at, row.allocated_at, row.ready_at, row.ended_at, row.due, held))
     if not (0 <= row.board_seconds <= LARGEST and 0 <= row.placements <= MAX_NUMBER):
         raise ValueError("its board-seconds, or its placements, are no sensible numbers")
 

@@ -96,6 +96,11 @@ def requeue(state: State, job: Job, reason: str, now: float) -> None:
     changed(state, job, "failed", now, reason=reason)
     give_back(state, job, now, learn=False)
     job.allocation, job.power = None, True
+    submit(state, job)
+
+
+def submit(state: State, job: Job) -> None:
+    """Let a job join the queue that has waited already: with its submit time, and apart from frames that failed it."""
     avoid: dict[str, list[Board]] = {}
     for name, frame in job.failed_in:
         if name in state.machines:
@@ -128,11 +133,11 @@ def end(state: State, job: Job, reason: str | None, now: float, gone: Mapping[st
     """End a job: take its boards back, and put it into history. Its machine may be one of those that have gone."""
     job.apply(Event.ended)
     state.power.forget(job)
-    if job.allocation is None:
-        state.scheduler.withdraw(job.job_id)
-    else:
+    if job.allocation is not None:
         give_back(state, job, now, learn=job.ready_at is not None, gone=gone)
-    job.power, job.reason, job.ended_at = None, reason, now
+    elif job.held is None:
+        state.scheduler.withdraw(job.job_id)
+    job.power, job.reason, job.ended_at, job.held = None, reason, now, None
     del state.jobs[job.job_id]
     state.quotas.remove(job)
     state.retired[job.job_id] = job.row()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from copy import copy
 from typing import Any, Self
 
 __all__ = ["Undo"]
@@ -39,6 +40,11 @@ class Undo:
         for part in parts:
             self._steps.callback(vars(part).update, vars(part).copy())
 
+    def fields(self, *structs: Any) -> None:
+        """Put back all fields of these structs."""
+        for each in structs:
+            self._steps.callback(_put_fields, each, copy(each))
+
     def contents(self, *some: Any) -> None:
         """Put back all that is in these dicts or sets."""
         for each in some:
@@ -58,3 +64,8 @@ def _put(mapping: dict[Any, Any], key: Any, value: Any) -> None:
         mapping.pop(key, None)
     else:
         mapping[key] = value
+
+
+def _put_fields(struct: Any, before: Any) -> None:
+    for name in struct.__struct_fields__:
+        setattr(struct, name, getattr(before, name))

@@ -73,7 +73,7 @@ def job_status(state: State, job_id: int) -> JobStatus:
         return _UNKNOWN if row is None else JobStatus(JobState.destroyed, reason=row.reason)
     reported = job.reported
     power = job.power if reported != JobState.queued else None
-    return JobStatus(reported, power, job.keepalive, job.warning, job.created_at, job.keepalivehost)
+    return JobStatus(reported, power, job.keepalive, job.notice, job.created_at, job.keepalivehost)
 
 
 def machine_info(state: State, job: Job | None) -> JobMachineInfo:
@@ -212,7 +212,9 @@ def job_view(state: State, job_id: int) -> JobView:
     if job is None:
         raise RequestError(f"no job {job_id} is known, neither a live one nor one that ended lately")
     view = _job_view(job)
-    if job.state == JobState.queued:
+    if isinstance(job, Job) and job.held is not None:
+        view.reason = job.notice
+    elif job.state == JobState.queued:
         why = state.scheduler.explain(job_id, state.clock())
         closed = _closed(state, why.machines, frames=why.waits_for is None)
         view.reason, view.position, view.waits_for = "; ".join([why.text, *closed]), why.position, why.waits_for
@@ -299,6 +301,7 @@ def _board_view(state: State, machine: Machine, board: Board) -> BoardView:
     if board in machine.board_locations:
         view.cabinet, view.frame, view.board = machine.board_locations[board]
         view.bmp = machine.bmp_ips.get((view.cabinet, view.frame))
+    view.address = machine.spinnaker_ips.get(board)
     if view.state == "dead":
         return view
     view.job_id = state.scheduler.holder(machine.name, board) or None
@@ -333,6 +336,10 @@ def _job_view(job: Job | JobRow) -> JobView:
         ended_at=job.ended_at,
         placements=job.placements,
         reason=job.reason,
+        held=job.held,
+        priority=0 if job.request is None else job.request.priority,
+        max_runtime=None if job.request is None else job.request.max_runtime,
+        ends_at=job.ends_at if isinstance(job, Job) else None,
     )
 
 

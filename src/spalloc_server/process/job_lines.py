@@ -63,6 +63,8 @@ def _tell(event: JobEvent) -> None:
         case "failed":
             why = event.reason
             log.info("job is placed again", job=job, owner=owner, machine=machine, boards=boards, reason=why)
+        case "held" | "released" | "extended" | "priority":
+            log.info("job changed by an operator", job=job, owner=owner, what=event.event, reason=event.reason)
         case "destroyed":
             why = event.reason
             log.info("job ended", job=job, owner=owner, machine=machine, boards=boards, reason=why, seconds=seconds)

@@ -24,6 +24,7 @@ from spalloc_server.core.model import (
     BoardRow,
     Changes,
     JobRow,
+    Note,
     ReleaseRow,
     Request,
     ResultRow,
@@ -43,7 +44,7 @@ _Row = TypeVar("_Row", bound=msgspec.Struct)
 
 _JOB_FIELDS = tuple(name for name in JobRow.__struct_fields__ if name != "allocation")
 _ALLOCATION_FIELDS = Allocation.__struct_fields__
-_COMPOUND = (list, tuple, dict, Request)
+_COMPOUND = (list, tuple, dict, Request, Note)
 """What is stored as JSON."""
 
 TABLES: dict[str, tuple[str, ...]] = {
@@ -65,7 +66,7 @@ KEYS = {table: 4 if table == "boards" else 1 for table in TABLES}
 _LIVE = tuple(table for table in TABLES if table != "history")
 """Tables whose rows a batch brings; a job's goes to `history` once it has ended."""
 
-_LISTS = {"args", "boards", "failures", "frames", "known", "kwargs", "reports", "stopped"}
+_LISTS = {"args", "boards", "failures", "frames", "held", "known", "kwargs", "reports", "stopped"}
 JSON = {table: [name for name in columns if name in _LISTS] for table, columns in TABLES.items()}
 """Which columns are JSON of plain values. A request is read as what it is, and strictly."""
 

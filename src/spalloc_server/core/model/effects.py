@@ -17,7 +17,8 @@ class JobEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     time: float
     """Seconds since the Unix epoch."""
     event: str
-    """`created`, `allocated`, `power` (asked for by a user), `ready`, `failed` (hardware), or `destroyed`."""
+    """`created`, `allocated`, `power` (asked for by a user), `ready`, `failed` (hardware), or `destroyed`; and of
+    operators `held`, `released`, `extended` and `priority`."""
     job_id: int
     owner: str
     host: str | None = None

@@ -86,6 +86,8 @@ class JobRow(msgspec.Struct, kw_only=True):
     """Id of the session in which it was made, which lives as long as it does."""
     of_account: bool = False
     """Whether its owner is an account, whose name has been checked."""
+    held: Note | None = None
+    """Who has put it on hold, where it is queued and must not start."""
 
 
 class ReleaseRow(msgspec.Struct, kw_only=True):
@@ -105,7 +107,7 @@ class ReleaseRow(msgspec.Struct, kw_only=True):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """That an operator has closed something, and why."""
+    """That an operator has closed something, or put a job on hold, and why."""
 
     reason: str
     by: str

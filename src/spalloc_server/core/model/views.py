@@ -62,6 +62,8 @@ class BoardView(msgspec.Struct, kw_only=True):
     frame: int | None = None
     board: int | None = None
     bmp: str | None = None
+    address: str | None = None
+    """Host of the board itself."""
     job_id: int | None = None
     """The job that has the board, or had it last while it is being switched off."""
     out_of_service: str | None = None
@@ -109,6 +111,13 @@ class JobView(msgspec.Struct, kw_only=True):
     """Jobs that have boards of this region, ended ones whose boards are not known to be off included."""
     predicted_start: float | None = None
     """When it will probably start."""
+    held: Note | None = None
+    """Who has put it on hold, where it waits and must not start. This and all below are set wherever they apply."""
+    priority: int = 0
+    max_runtime: float | None = None
+    """Seconds for which it may have its boards; None for no limit, and where that is not known any more."""
+    ends_at: float | None = None
+    """When its run time is over; None where there is no limit, or it has not begun."""
 
 
 class SetAsideView(msgspec.Struct, kw_only=True):

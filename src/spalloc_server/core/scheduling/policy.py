@@ -36,7 +36,7 @@ class Policy(Protocol):
         """A running job has ended as its owner wanted."""
 
     def places_changed(self) -> None:
-        """Machines have changed: a waiting job may now have a place, or may have lost the one reserved for it."""
+        """Have all tried again: a waiting job may now have a place, or may have lost the one reserved for it."""
 
     def reservation(self, job_id: int) -> Reservation | None:
         """The boards that are reserved for a waiting job."""

@@ -124,6 +124,9 @@ class Queue:
 
     def _enqueue(self, job: Waiting) -> None:
         job.generation = self._generation
+        self._add(job)
+
+    def _add(self, job: Waiting) -> None:
         place = job.generation, job.machines
         if place not in self._groups:
             self._groups[place] = Group(job.machines)
@@ -209,6 +212,14 @@ class Queue:
         self.avoiding.pop(job_id, None)
         self._dequeue(job)
         return job
+
+    def put_back(self, job: Waiting) -> None:
+        """Have a job where it was that was taken out, or a part of it; nothing is judged or worked out anew."""
+        self.discard(job.job_id)
+        self.waiting[job.job_id] = job
+        if job.avoid:
+            self.avoiding[job.job_id] = job
+        self._add(job)
 
     def discard(self, job_id: int) -> None:
         """Take a job out of every part of the queue, after a defect that may have left it in any."""

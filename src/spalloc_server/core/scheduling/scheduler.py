@@ -157,6 +157,24 @@ class Scheduler:
         self._queue.leave(job_id)
         self._changed = True
 
+    def waiting(self, job_id: int) -> Waiting | None:
+        """A job as it waits in the queue, for `put_back`; None where it does not."""
+        return self._queue.waiting.get(job_id)
+
+    def put_back(self, job: Waiting) -> None:
+        """Undo what has been done to a job that waited: it waits as it did."""
+        self._queue.put_back(job)
+        self._changed = True
+
+    def change(self, job_id: int, request: Request) -> None:
+        """A running job asks for something else from now on, which does not bear on its place."""
+        self._queue.running[job_id].request = request
+
+    def reorder(self) -> None:
+        """Try all who wait again, and reserve anew: operators have changed what the order or predictions rest on."""
+        self._policy.places_changed()
+        self._changed = True
+
     @property
     def queued(self) -> int:
         """How many jobs wait."""
