@@ -60,8 +60,8 @@ async def test_machines_jobs_owners_and_boards_are_those_of_the_running_server(t
         assert await tab("boards", *at) == ["m"]
         assert await tab("boards", *at, incomplete="x") == []
         assert await tab("job", *at) == ["1", "2"]
-        assert await tab("board", "disable", *at, "m") == ["0", "1"]
-        assert await tab("board", "disable", *at, "m", "1", "0") == ["0", "1", "2"]
+        assert await tab("board", "disable", *at, "m") == [f"{x},0,{z}" for x in range(2) for z in range(3)]
+        assert await tab("board", "disable", *at, "m", "0,0,1", incomplete="1,") == ["1,0,0", "1,0,1", "1,0,2"]
         assert await tab("frame", "disable", *at, "m", "0") == ["0"]
         assert await tab("machines", "--config", place.config) == []
 

@@ -24,7 +24,7 @@ __all__ = ["COMPLETED", "COMPLETION_SECONDS", "complete_from_server"]
 COMPLETION_SECONDS = 0.5
 """The longest that a shell waits for what may come next."""
 
-_BEFORE = {"x": (), "y": ("x",), "z": ("x", "y"), "cabinet": (), "frame": ("cabinet",)}
+_BEFORE = {"cabinet": (), "frame": ("cabinet",)}
 """Coordinates, and which others come before each."""
 
 
