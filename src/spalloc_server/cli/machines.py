@@ -128,12 +128,12 @@ def show_boards(views: Iterable[BoardView], *, each: bool = False) -> None:
             )
             for group in alike.values()
         ],
-        wrap=("boards", "remarks"),
+        wrap=("boards", "c/f/b", "state", "remarks"),
     )
 
 
 def _place(views: Sequence[BoardView]) -> str | None:
-    """Where boards of one frame are, as it is written on the hardware: `0/3/7`, or `0/3/0-5,7` of several."""
+    """Where boards of one frame are, as it is written on the hardware: `0/3/7`, or `0/3/0-5, 7` of several."""
     if views[0].cabinet is None:
         return None
     numbers = sorted(view.board for view in views if view.board is not None)
@@ -143,7 +143,7 @@ def _place(views: Sequence[BoardView]) -> str | None:
             runs[-1].append(number)
         else:
             runs.append([number])
-    which = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+    which = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
     return f"{views[0].cabinet}/{views[0].frame}/{which}"
 
 

@@ -49,7 +49,7 @@ def jobs(server: RunningServer) -> None:
                 state_of(job),
                 asked(job),
                 job.machine,
-                len(job.boards) or "",
+                len(job.boards) or None,
                 ago(job.created_at),
                 job.host,
             )
