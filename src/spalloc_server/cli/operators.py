@@ -56,7 +56,7 @@ def jobs(server: RunningServer) -> None:
             for job in server.ask(commands.Jobs(), list[JobView])
         ),
         wrap=("asked for",),
-        drop=("from", "age"),
+        drop=("from", "age", "boards", "machine"),
     )
 
 
