@@ -138,6 +138,7 @@ async def test_boards_and_frames_go_out_of_service_and_come_back(place: Place) -
         await words(place, "frame", "enable", "m", 0, 0)
         assert "free" in await words(place, "board", "enable", "m", 0, 0, 1)
         assert await data(place, "boards", "--bad") == []
+        assert "all boards are in service" in await words(place, "boards", "--bad")
         assert "m has no board 7,7,7" in await complaint(place, "board", "enable", "m", 7, 7, 7)
 
 

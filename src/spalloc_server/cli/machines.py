@@ -62,7 +62,11 @@ def machines(server: RunningServer) -> None:
 @of_a_server
 def boards(server: RunningServer, machine: str | None, bad: bool, each: bool) -> None:
     """All boards, or those of MACHINE; those of a frame that are alike are one line."""
-    show_boards(server.ask(commands.Boards(machine=machine, bad=bad), list[BoardView]), each=each)
+    views = server.ask(commands.Boards(machine=machine, bad=bad), list[BoardView])
+    if bad and not views:
+        say("all boards are in service, and nothing is on record of them")
+    else:
+        show_boards(views, each=each)
 
 
 def show_machines(views: Sequence[MachineView]) -> None:
