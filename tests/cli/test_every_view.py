@@ -26,6 +26,7 @@ MACHINE = "the-million-core-machine"
 OWNER = "somebody-with-a-name@lab.example.org"
 
 VIEWS = {
+    "servers": [["servers"]],
     "status": [["status"]],
     "machines": [["machines"]],
     "boards": [["boards"], ["boards", "--bad"], ["boards", MACHINE, "--each"]],
@@ -44,10 +45,11 @@ VIEWS = {
 NO_VIEWS = {
     *("demo", "check-config", "import-machines", "web-ca", "simulate-hardware", "kill", "board", "frame", "drain"),
     *("undrain", "add-machines", "remove-machine", "power-cycle", "emergency-stop", "resume"),
+    *("init", "doctor", "config-schema"),
 }
 """These do something; or, as `check-config`, have no server and no table."""
 
-OF_NO_SERVER = {"simulate"}
+OF_NO_SERVER = {"servers", "simulate"}
 NOT_AS_JSON = {"map"}
 
 TERMINALS = {
