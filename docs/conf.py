@@ -24,3 +24,10 @@ nitpick_ignore_regex = [("py:.*", ".*")]
 html_theme = "furo"
 html_title = f"spalloc_server {__version__}"
 html_copy_source = False
+html_show_sourcelink = False
+html_show_copyright = False
+html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_use_index = False
+"""There is nothing but one library page that an index could list."""

@@ -5,18 +5,29 @@ A test compares the pictures with what this gives.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from random import Random
 
+from spalloc_server.cli.simulate import configuration_of, plot, runs_of
 from spalloc_server.config import load as config_file
-from spalloc_server.config.machine import Machine
+from spalloc_server.config.machine import DEFAULT_TAGS, Machine
+from spalloc_server.config.options import Scheduling
 from spalloc_server.coordinates import Board
+from spalloc_server.core.model import Request
+from spalloc_server.core.simulation import Simulation, TraceJob
 from spalloc_server.drawing.hexagons import Condition, Tile, boards_of
 from spalloc_server.drawing.svg import machine_svg, triad_svg
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "img"
+
+JOBS = 480
+SIZES = (1, 3, 3, 12, 24, 24, 48, 120, 240)
+TRUE_REST = 120.0
+"""Seconds that boards rested in truth; the simulation has them rest 30."""
 
 
 def machine() -> str:
@@ -44,6 +55,37 @@ def coordinates() -> str:
     return machine_svg("coordinates", size, tiles)
 
 
+def simulated() -> str:
+    """The trace on 1,200 boards, and with 240 more."""
+    jobs = a_trace()
+    runs = [*runs_of({size: configuration_of(size) for size in ("20x20", "20x20+10x8")}, (), jobs, None)]
+    for run in runs:
+        deque(run.simulation.run(), 0)
+    return plot(runs, epoch=False)
+
+
+def a_trace() -> list[TraceJob]:
+    """Jobs of a day that come faster than 1,200 boards can serve; they waited as where boards rest long."""
+    chance, jobs, submit = Random(4), [], 0.0
+    for number in range(JOBS):
+        submit += chance.expovariate(1 / 160)
+        request = Request(owner=f"user {number % 7}", boards=chance.choice(SIZES), tags=DEFAULT_TAGS)
+        jobs.append(TraceJob(round(submit), round(chance.expovariate(1 / 3600)), request))
+    (machine,) = configuration_of("20x20").machines
+    truth = Simulation({machine.name: machine}, jobs, Scheduling(), TRUE_REST)
+    deque(truth.run(), 0)
+    return [replace(job, waited=truth.started[number] - job.submit) for number, job in enumerate(jobs)]
+
+
+def trace_text() -> str:
+    """The same as CSV."""
+    rows = [
+        f"{job.submit},{job.duration},{job.request.owner},{job.request.boards},{job.submit + (job.waited or 0)}"
+        for job in a_trace()
+    ]
+    return "\n".join(["submit_s,duration_s,owner,request,start_s", *rows, ""])
+
+
 def _jobs(machine: Machine, blocks: list[tuple[int, int, int, int]]) -> dict[Board, Tile]:
     """Jobs that have these blocks of triads: (x, y, width, height)."""
     return {
@@ -54,6 +96,7 @@ def _jobs(machine: Machine, blocks: list[tuple[int, int, int, int]]) -> dict[Boa
 
 
 PICTURES = {"triad.svg": triad_svg, "machine.svg": machine, "frame.svg": frame, "coordinates.svg": coordinates}
+PICTURES["simulated.svg"] = simulated
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)

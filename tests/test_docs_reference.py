@@ -18,9 +18,10 @@ from spalloc_server.application.commands import AnyCommand
 from spalloc_server.application.views import ServerView, TemperaturesView
 from spalloc_server.config.options import Scheduling
 from spalloc_server.core.model.effects import JobEvent
+from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import Note
 from spalloc_server.core.model.views import BoardView, FrameView, JobView, MachineView, SetAsideView
-from spalloc_server.core.simulation import Simulation
+from spalloc_server.core.simulation import Simulation, TraceJob
 from tests.pages import PAGES, SOURCES, cells, page, section, spans, table_rows
 
 # -------------------------------------------------------------------- limits
@@ -201,5 +202,7 @@ def test_the_example_of_the_job_log_is_a_line_of_it() -> None:
 
 
 def test_the_reference_lists_the_figures_of_a_simulation() -> None:
-    figures = Simulation({}, [], Scheduling(), 0.0).figures()
-    assert cells(section(page("reference/formats.md"), "### `simulate`")) == [*figures, "wall_s"]
+    simulation = Simulation({}, [TraceJob(0.0, 1.0, Request(owner="me", boards=1), waited=2.0)], Scheduling(), 0.0)
+    truth = [f"true_{name}" for name in simulation.true_waits()]
+    told = ["machine", "boards", *simulation.figures(), "wall_s", *truth]
+    assert cells(section(page("reference/formats.md"), "### `simulate`")) == told

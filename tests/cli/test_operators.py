@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, redirect_stdout
 from pathlib import Path
@@ -17,9 +18,9 @@ from click.testing import CliRunner, Result
 
 from spalloc_server.cli import running_server
 from spalloc_server.cli.admin import main
-from spalloc_server.cli.machines import show_machines
+from spalloc_server.cli.machines import show_boards, show_machines
 from spalloc_server.controller import BoardFailure, Outcome
-from spalloc_server.core.model.views import MachineView
+from spalloc_server.core.model.views import BoardView, MachineView
 from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.server import Server
 from tests.house import Client, Place
@@ -137,6 +138,7 @@ async def test_boards_and_frames_go_out_of_service_and_come_back(place: Place) -
         await words(place, "frame", "enable", "m", 0, 0)
         assert "free" in await words(place, "board", "enable", "m", 0, 0, 1)
         assert await data(place, "boards", "--bad") == []
+        assert "all boards are in service" in await words(place, "boards", "--bad")
         assert "m has no board 7,7,7" in await complaint(place, "board", "enable", "m", 7, 7, 7)
 
 
@@ -433,3 +435,40 @@ def table(views: list[MachineView]) -> str:
     with redirect_stdout(io.StringIO()) as output:
         show_machines(views)
     return output.getvalue()
+
+
+# -------------------------------------------------------------------- boards in rows
+
+
+def rows(views: list[BoardView], **options: Any) -> list[list[str]]:
+    """The rows of the table of these boards, in a pipe."""
+    with redirect_stdout(io.StringIO()) as output:
+        show_boards(views, **options)
+    return [re.split(r"  +", line) for line in output.getvalue().splitlines()[1:]]
+
+
+def bad(number: int, **fields: Any) -> BoardView:
+    """Board `number` of frame 0/3, out of service."""
+    known = {"state": "out of service", "out_of_service": "the BMP is silent", "by": "server"}
+    place = {"x": number // 3, "y": 0, "z": number % 3, "cabinet": 0, "frame": 3, "board": number}
+    return BoardView(machine="m", **{**known, **place, **fields})
+
+
+def test_boards_of_a_frame_that_are_alike_are_one_row() -> None:
+    now = time.time()
+    frame = [bad(number, since=now - 7200 - number / 10) for number in range(24)]
+    assert rows(frame) == [["m", "24 boards", "0/3/0-23", "out of service", "the BMP is silent (by server); since 2 h"]]
+    assert len(rows(frame, each=True)) == 24
+    apart = [bad(0), bad(1), bad(7), bad(3, strikes=2), bad(4, frame=4), bad(5, state="in use", job_id=9)]
+    assert rows(apart) == [
+        ["m", "0,0,0 0,0,1 2,0,1", "0/3/0-1, 7", "out of service", "the BMP is silent (by server)"],
+        ["m", "1,0,0", "0/3/3", "out of service", "the BMP is silent (by server); 2 strikes"],
+        ["m", "1,0,1", "0/4/4", "out of service", "the BMP is silent (by server)"],
+        ["m", "1,0,2", "0/3/5", "in use", "9", "the BMP is silent (by server)"],
+    ]
+
+
+def test_a_row_of_boards_tells_from_when_to_when_they_went_out_of_service() -> None:
+    now = time.time()
+    (row,) = rows([bad(0, since=now - 3 * 86400, trial_at=now + 8000), bad(1, since=now - 7200, trial_at=now + 9000)])
+    assert row[-1] == "the BMP is silent (by server); since 3 d to 2 h; tried again in 2 h"

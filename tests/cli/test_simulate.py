@@ -129,7 +129,7 @@ def test_machines_that_are_there_at_once_are_joined(tmp_path: Path, config: Path
 def test_true_waits_stand_beside_the_simulated_ones(tmp_path: Path) -> None:
     text = "submit_s,duration_s,owner,request,start_s\n0,100,ann,2x2,30\n10,50,bob,12,\n20,10,ann,1,320\n"
     told = table(trace(tmp_path, text), "--machine", "2x2", "--cool-down", 0)
-    assert told["figure"][-1] == "as it was"
+    assert told["figure"][-1] == "in truth"
     assert told["mean wait, min"][-1] == "2.75"
     assert figures(trace(tmp_path, text), "--machine", "2x2")["true_max_wait_s"] == 300.0
     swf = SWF.replace("1 0 -1 100", "1 0 40 100")

@@ -135,3 +135,20 @@ def test_what_every_published_client_asks_for_is_left_out(args: list[Any], kwarg
         reason=None,
     )
     assert asked(view) == told
+
+
+@pytest.mark.usefixtures("terminal")
+def test_sentences_become_narrow_before_names_are_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    machine = "the-million-core-machine-of-1200-boards"
+    row = (
+        machine,
+        "3,1,2 4,1,0 4,1,1 4,1,2",
+        "0/3/0-5, 7, 9, 11, 13, 15",
+        "out of service",
+        "it smells of burnt resin",
+    )
+    show(("machine", "boards", "c/f/b", "state", "remarks"), [row], wrap=("boards", "c/f/b", "state", "remarks"))
+    _, *lines = printed(capsys)
+    assert lines[0].split()[0] == machine
+    words = sorted(word for cell in row for word in cell.split())
+    assert sorted(" ".join(lines).split()) == words

@@ -88,7 +88,10 @@ def test_a_long_legend_is_cut_short() -> None:
     assert lines[-1] == f"and {41 - len(lines)} more"
 
 
-@pytest.mark.parametrize("name", ["triad.svg", "machine.svg", "frame.svg", "coordinates.svg"])
+@pytest.mark.parametrize(
+    "name",
+    ["triad.svg", "machine.svg", "frame.svg", "coordinates.svg", pytest.param("simulated.svg", marks=pytest.mark.slow)],
+)
 def test_the_pictures_in_the_docs_are_what_this_code_draws(name: str) -> None:
     script: dict[str, object] = {"__name__": "pictures", "__file__": str(ROOT / "docs" / "draw_pictures.py")}
     exec((ROOT / "docs" / "draw_pictures.py").read_text(), script)

@@ -7,7 +7,7 @@ and for the same reason, are one row: a frame whose BMP is silent is a line, not
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import click
@@ -62,7 +62,11 @@ def machines(server: RunningServer) -> None:
 @of_a_server
 def boards(server: RunningServer, machine: str | None, bad: bool, each: bool) -> None:
     """All boards, or those of MACHINE; those of a frame that are alike are one line."""
-    show_boards(server.ask(commands.Boards(machine=machine, bad=bad), list[BoardView]), each=each)
+    views = server.ask(commands.Boards(machine=machine, bad=bad), list[BoardView])
+    if bad and not views:
+        say("all boards are in service, and nothing is on record of them")
+    else:
+        show_boards(views, each=each)
 
 
 def show_machines(views: Sequence[MachineView]) -> None:
@@ -110,9 +114,8 @@ def show_boards(views: Iterable[BoardView], *, each: bool = False) -> None:
     alike: dict[object, list[BoardView]] = {}
     for view in views:
         board = (view.x, view.y, view.z) if each else None
-        alike.setdefault(
-            (view.machine, view.cabinet, view.frame, view.state, view.job_id, _why(view), board), []
-        ).append(view)
+        place, whose = (view.machine, view.cabinet, view.frame), (view.state, view.job_id)
+        alike.setdefault((place, whose, _why(view), _record(view), board), []).append(view)
     show(
         ("machine", "boards", "c/f/b", "state", "job", "remarks"),
         [
@@ -124,16 +127,16 @@ def show_boards(views: Iterable[BoardView], *, each: bool = False) -> None:
                 _place(group),
                 group[0].state,
                 group[0].job_id,
-                _why(group[0]),
+                "; ".join([*_why(group[0]), *_times(group), *_record(group[0])]),
             )
             for group in alike.values()
         ],
-        wrap=("boards", "remarks"),
+        wrap=("boards", "c/f/b", "state", "remarks"),
     )
 
 
 def _place(views: Sequence[BoardView]) -> str | None:
-    """Where boards of one frame are, as it is written on the hardware: `0/3/7`, or `0/3/0-5,7` of several."""
+    """Where boards of one frame are, as it is written on the hardware: `0/3/7`, or `0/3/0-5, 7` of several."""
     if views[0].cabinet is None:
         return None
     numbers = sorted(view.board for view in views if view.board is not None)
@@ -143,19 +146,28 @@ def _place(views: Sequence[BoardView]) -> str | None:
             runs[-1].append(number)
         else:
             runs.append([number])
-    which = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+    which = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
     return f"{views[0].cabinet}/{views[0].frame}/{which}"
 
 
-def _why(view: BoardView) -> str:
-    """Why a board is out of service, since when, when it is tried again, and what is on record of it."""
-    parts = []
-    if view.out_of_service is not None:
-        by = f" (by {view.by})" if view.by else ""
-        parts.append(f"{view.out_of_service}{by}" + (f", since {ago(view.since)}" if view.since is not None else ""))
-    if view.trial_at is not None:
-        parts.append(f"tried again {due(view.trial_at)}")
-    parts += [count(view.strikes, "strike")] if view.strikes else []
-    parts += [count(len(view.failures), "failure")] if view.failures else []
-    parts += [f"{report.owner or report.host}: {report.text}" for report in view.reports]
-    return "; ".join(parts)
+def _why(view: BoardView) -> tuple[str, ...]:
+    """Why a board is out of service, and by whom."""
+    by = f" (by {view.by})" if view.by else ""
+    return () if view.out_of_service is None else (f"{view.out_of_service}{by}",)
+
+
+def _times(views: Sequence[BoardView]) -> Iterator[str]:
+    """Since when boards are out of service, and when the server tries the first of them again."""
+    since = [view.since for view in views if view.since is not None]
+    if since:
+        first, last = ago(min(since)), ago(max(since))
+        yield f"since {first}" if first == last else f"since {first} to {last}"
+    if trials := [view.trial_at for view in views if view.trial_at is not None]:
+        yield f"tried again {due(min(trials))}"
+
+
+def _record(view: BoardView) -> tuple[str, ...]:
+    """What is on record of a board."""
+    strikes = [count(view.strikes, "strike")] if view.strikes else []
+    failures = [count(len(view.failures), "failure")] if view.failures else []
+    return *strikes, *failures, *(f"{report.owner or report.host}: {report.text}" for report in view.reports)

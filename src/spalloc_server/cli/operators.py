@@ -49,14 +49,14 @@ def jobs(server: RunningServer) -> None:
                 state_of(job),
                 asked(job),
                 job.machine,
-                len(job.boards) or "",
+                len(job.boards) or None,
                 ago(job.created_at),
                 job.host,
             )
             for job in server.ask(commands.Jobs(), list[JobView])
         ),
         wrap=("asked for",),
-        drop=("from", "age"),
+        drop=("from", "age", "boards", "machine"),
     )
 
 

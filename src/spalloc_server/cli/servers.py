@@ -90,6 +90,8 @@ def _show(found: list[Found]) -> None:
             )
             for each in found
         ),
+        wrap=("remark",),
+        drop=("version", "user", "config", "for", "process"),
     )
 
 

@@ -32,9 +32,9 @@ from spalloc_server.config.settings import Configuration
 from spalloc_server.core.simulation import LARGE, Simulation, TraceJob
 from spalloc_server.drawing.plot import Curve, Panel, plot_svg
 
-__all__ = ["simulate"]
+__all__ = ["Run", "configuration_of", "plot", "runs_of", "simulate"]
 
-TRUTH: Final = "as it was"
+TRUTH: Final = "in truth"
 """The column of what the trace itself tells."""
 
 _LABELS: Final = {
@@ -60,7 +60,7 @@ _UNITS: Final = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "h"), (2 * 60, 60,
 """(from so many seconds on, seconds, the unit)."""
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """One machine with one policy."""
 
     machine: str
@@ -70,6 +70,7 @@ class _Run(NamedTuple):
 
     @property
     def name(self) -> str:
+        """What stands above its figures."""
         return f"{self.machine} {self.simulation.scheduling.policy}"
 
 
@@ -116,12 +117,12 @@ def simulate(
     if picture is not None and not picture.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {picture.parent}", param_hint="--plot")
     with one_line_errors("spalloc-admin simulate"):
-        configurations = {machine: _configuration(machine) for machine in machines}
+        configurations = {machine: configuration_of(machine) for machine in machines}
         jobs = from_trace(trace) if trace is not None else from_history(history) if history is not None else []
-        runs = list(_runs(configurations, policies, jobs, cool_down))
+        runs = list(runs_of(configurations, policies, jobs, cool_down))
         seconds = _run(runs)
         if picture is not None:
-            write(picture, _plot(runs, epoch=history is not None))
+            write(picture, plot(runs, epoch=history is not None))
     figures = [
         {"machine": run.machine, "boards": run.boards, **run.simulation.figures(), "wall_s": round(took, 2)}
         for run, took in zip(runs, seconds, strict=True)
@@ -135,22 +136,23 @@ def simulate(
         _show({**columns, TRUTH: {"jobs": len(jobs), **truth}} if truth else columns)
 
 
-def _runs(
+def runs_of(
     configurations: Mapping[str, Configuration],
     policies: Sequence[str],
     jobs: Sequence[TraceJob],
     cool_down: float | None,
-) -> Iterator[_Run]:
+) -> Iterator[Run]:
+    """Each machine with each policy; a machine's own where none is given. None for `cool_down` likewise."""
     for name, configuration in configurations.items():
         machines = {machine.name: machine for machine in configuration.machines}
         boards = sum(len(machine.live_boards) for machine in configuration.machines)
         rest = configuration.seconds_before_free if cool_down is None else cool_down
         for policy in dict.fromkeys(policies or [configuration.scheduling.policy]):
             scheduling: Scheduling = msgspec.structs.replace(configuration.scheduling, policy=policy)
-            yield _Run(name, Simulation(machines, jobs, scheduling, rest), boards)
+            yield Run(name, Simulation(machines, jobs, scheduling, rest), boards)
 
 
-def _configuration(text: str) -> Configuration:
+def configuration_of(text: str) -> Configuration:
     """What a config file says, or one machine of so many triads, or all of several of these."""
     parts = text.split("+") if "+" in text and not Path(text).exists() else [text]
     first, *others = [_part(part, number) for number, part in enumerate(parts, 1)]
@@ -177,7 +179,7 @@ def _part(machine: str, number: int) -> Configuration:
     return load(machine)
 
 
-def _run(runs: Sequence[_Run]) -> list[float]:
+def _run(runs: Sequence[Run]) -> list[float]:
     """Run them under a progress bar, where standard error is a terminal; the seconds that each took."""
     seconds = []
     console = Console(stderr=True)
@@ -197,7 +199,9 @@ def _run(runs: Sequence[_Run]) -> list[float]:
 def _show(columns: Mapping[str, Mapping[str, Any]]) -> None:
     """Print figures side by side; in tables one below the other where they do not fit beside each other."""
     rows = dict(_rows(columns))
-    widths = {column: max(len(column), *(len(row[column]) for row in rows.values())) for column in columns}
+    widths = {
+        column: max(*map(len, column.split()), *(len(row[column]) for row in rows.values())) for column in columns
+    }
     room = screen().width - max(map(len, rows))
     groups: list[list[str]] = [[]]
     for column in columns:
@@ -208,7 +212,7 @@ def _show(columns: Mapping[str, Mapping[str, Any]]) -> None:
         if number:
             click.echo()
         figures = [(label, *(row[column] for column in group)) for label, row in rows.items()]
-        show(("figure", *group), figures, right=group)
+        show(("figure", *group), [row for row in figures if any(row[1:])], right=group)
 
 
 def _rows(columns: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -232,8 +236,8 @@ def _rows(columns: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, dict[
         )
 
 
-def _plot(runs: Sequence[_Run], *, epoch: bool) -> str:
-    """Boards in use and jobs that wait, over time."""
+def plot(runs: Sequence[Run], *, epoch: bool) -> str:
+    """A picture of boards in use and jobs that wait, over time; `epoch` as `plot_svg` has it."""
     timelines = [run.simulation.timeline or [(0.0, 0, 0)] for run in runs]
     use = [
         Curve([(at, boards) for at, boards, _ in timeline], limit=run.boards)

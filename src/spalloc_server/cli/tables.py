@@ -36,7 +36,7 @@ _GAP: Final = "  "
 """Between two columns."""
 
 _LEAST: Final = 16
-"""Columns of sentences are not made narrower than this as long as another column can be left out."""
+"""Columns of sentences are not made narrower than this as long as another column can be left out; nor than a word."""
 
 _ENDLESS: Final = 100_000
 """Characters of a line that nothing limits."""
@@ -107,11 +107,13 @@ def _widths(
     if _excess(widths, room) <= 0:
         return widths
     widths = {name: max(width, *map(cell_len, name.split())) for name, width in inner.items()}
+    comfortable = {name: min(width, _LEAST) if name in wrap else width for name, width in widths.items()}
     for name in drop:
-        if _excess({name: min(width, _LEAST) if name in wrap else width for name, width in widths.items()}, room) > 0:
-            widths.pop(name, None)
-    _narrow(widths, [name for name in widths if name in wrap], _LEAST, room)
-    _narrow(widths, list(widths), 1, room)
+        if _excess(comfortable, room) > 0 and name in comfortable:
+            del comfortable[name], widths[name]
+    words = {name: max((cell_len(word) for cell in cells[name] for word in cell.split()), default=1) for name in widths}
+    _narrow(widths, {name: min(words[name], _LEAST) for name in widths if name in wrap}, room)
+    _narrow(widths, dict.fromkeys(widths, 1), room)
     return widths
 
 
@@ -119,13 +121,13 @@ def _excess(widths: Mapping[str, int], room: int) -> int:
     return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - room
 
 
-def _narrow(widths: dict[str, int], names: Sequence[str], least: int, room: int) -> None:
-    """Make the widest of these columns narrower until all fit, or none of these can be narrower."""
-    while names and _excess(widths, room) > 0:
-        widest = max(names, key=lambda name: widths[name])
-        if widths[widest] <= least:
+def _narrow(widths: dict[str, int], least: Mapping[str, int], room: int) -> None:
+    """Make the widest of some columns narrower until all fit, or each of these is as narrow as it may be."""
+    while _excess(widths, room) > 0:
+        names = [name for name in least if widths[name] > least[name]]
+        if not names:
             return
-        widths[widest] -= 1
+        widths[max(names, key=lambda name: widths[name])] -= 1
 
 
 def asked(view: JobView) -> str:

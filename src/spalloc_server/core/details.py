@@ -82,7 +82,7 @@ def sub_machine(state: State, job: Job | None) -> SubMachine | None:
 
 
 def job_numbers(state: State, *, ended: bool, start: int, limit: int) -> list[int]:
-    """Return numbers of live jobs, and with `ended` of those that have ended, the newest first, from the `start`th."""
+    """Return numbers of live jobs, with `ended` of ended ones, too, the newest first, from position `start` on."""
     live = reversed(state.jobs)
     numbers = merge(live, sorted(state.retired, reverse=True), reverse=True) if ended else live
     return list(islice(numbers, start, start + limit))

@@ -94,7 +94,7 @@ def plot_svg(title: str, names: Sequence[str], panels: Sequence[Panel], *, epoch
         parts.append(f'<text x="{LEFT + 44}" y="{y + 4:.0f}">{_text(name)}</text>')
     for number, panel in enumerate(panels):
         last = number == len(panels) - 1
-        parts += _panel(panel, top + GAP / 2 + number * (HEIGHT + GAP), first, length, epoch=epoch, last=last)
+        parts += _panel(panel, top + GAP - 8 + number * (HEIGHT + GAP), first, length, epoch=epoch, last=last)
     return "\n".join([*parts, "</svg>", ""])
 
 
