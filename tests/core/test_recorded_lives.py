@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,12 @@ class Life:
             name: {str(key): row for key, row in sorted(some.items())}
             for name, some in of_the_core(effects.changes).items()
         }
-        jobs, boards = (without_later(some) for some in (controller.job_views(), controller.board_views()))
-        views = controller.machine_views(), boards, jobs, controller.list_jobs()
+        views = (
+            sum_of(controller.machine_views()),
+            sum_of_views(controller.board_views()),
+            sum_of_views(controller.job_views()),
+            sum_of(controller.list_jobs()),
+        )
         told = [
             f"{self.now:.1f} {what}",
             " ".join(f"{one.job_id}:{one.event}" for one in effects.events),
@@ -94,7 +98,8 @@ class Life:
             " ".join(map(str, sorted(effects.jobs))),
             " ".join(sorted(effects.machines)),
             str(controller.wake_at()),
-            *(sum_of(each) for each in (rows, effects.events, effects.switches, *views)),
+            *(sum_of(each) for each in (rows, effects.events, effects.switches)),
+            *views,
         ]
         self.lines.append(f"{told[0]:.50} | {sum_of(told)} | {' | '.join(told[1:6])}")
         assert not controller.defects.take()
@@ -172,14 +177,15 @@ class Life:
             view = self.controller.disable_board(machine.name, board, reason="r", by="eve")
         else:
             view = self.controller.enable_board(machine.name, board)
-        return f"board {machine.name} {board} {sum_of(view)}"
+        return f"board {machine.name} {board} {sum_of(without_later(view))}"
 
     def frame(self) -> str:
         machine = self.choose.choice(self.machines)
         frame = (0, self.choose.randrange(3))
         if self.choose.random() < 0.4:
-            return f"disable {frame} {sum_of(self.controller.disable_frame(machine.name, frame, reason='r', by='eve'))}"
-        return f"enable {frame} {sum_of(self.controller.enable_frame(machine.name, frame))}"
+            views = self.controller.disable_frame(machine.name, frame, reason="r", by="eve")
+            return f"disable {frame} {sum_of_views(views)}"
+        return f"enable {frame} {sum_of_views(self.controller.enable_frame(machine.name, frame))}"
 
     def silence(self) -> str:
         bmp = self.choose.choice(["bmp-m-0", "bmp-m-1", "bmp-n-0"])
@@ -204,7 +210,8 @@ class Life:
 
     def try_board(self) -> str:
         machine, board = self.a_board()
-        return f"power-cycle {machine.name} {board}: {sum_of(self.controller.power_cycle(machine.name, board))}"
+        view = self.controller.power_cycle(machine.name, board)
+        return f"power-cycle {machine.name} {board}: {sum_of(without_later(view))}"
 
     def reload(self) -> str:
         self.settings["seconds_before_free"] = self.choose.choice([0.0, 5.0, 20.0, 70.0])
@@ -243,10 +250,14 @@ def bare(row: JobRow) -> dict[str, Any]:
     return job
 
 
-def without_later(views: Sequence[JobView | BoardView]) -> list[dict[str, Any]]:
-    """Views as they were when they were recorded: what they have told since then is worked out from the rest."""
+def without_later(view: JobView | BoardView) -> dict[str, Any]:
+    """A view as it was when it was recorded: what it has told since then is worked out from the rest."""
     later = ("held", "priority", "max_runtime", "ends_at", "address")
-    return [{key: it for key, it in msgspec.structs.asdict(view).items() if key not in later} for view in views]
+    return {key: it for key, it in msgspec.structs.asdict(view).items() if key not in later}
+
+
+def sum_of_views(views: Iterable[JobView | BoardView]) -> str:
+    return sum_of([without_later(view) for view in views])
 
 
 def lived(seed: int) -> list[str]:
