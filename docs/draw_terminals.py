@@ -49,8 +49,7 @@ COMMANDS = {
 
 JOBS = [(240, "visual-cortex"), (96, "ann@lab.example.org"), (48, "retina"), (12, "cochlea"), (3, "sudoku")]
 CLOSED = [
-    f"board disable {MACHINE} 2 3 1 --reason 'link 4 loses packets'",
-    f"board disable {MACHINE} 2 3 2 --reason 'link 4 loses packets'",
+    f"board disable {MACHINE} 2,3,1 2,3,2 --reason 'link 4 loses packets'",
     f"frame disable {MACHINE} 0 3 --reason 'a new fan, Monday'",
 ]
 PATIENCE = 60.0

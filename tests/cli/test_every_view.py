@@ -35,7 +35,7 @@ VIEWS = {
     "job": [["job", "1"], ["job", "2"]],
     "explain": [["explain", "1"], ["explain", "2"]],
     "read-temperatures": [["read-temperatures", MACHINE]],
-    "blacklist": [["blacklist", "show", MACHINE, "0", "0", "0"]],
+    "blacklist": [["blacklist", "show", MACHINE, "0,0,0"]],
     "user": [["user", "list"]],
     "token": [["token", "list"]],
     "simulate": [["simulate", "trace.csv", "--machine", "2x2", "--machine", "4x2", "--policy", "fifo"]],
@@ -45,7 +45,7 @@ VIEWS = {
 NO_VIEWS = {
     *("demo", "check-config", "import-machines", "web-ca", "simulate-hardware", "kill", "board", "frame", "drain"),
     *("undrain", "add-machines", "remove-machine", "power-cycle", "emergency-stop", "resume"),
-    *("init", "doctor", "config-schema"),
+    *("init", "doctor", "config-schema", "hold", "release", "extend", "priority"),
 }
 """These do something; or, as `check-config`, have no server and no table."""
 

@@ -118,11 +118,13 @@ def _show(views: Sequence[JobView]) -> None:
                 state_of(view),
                 asked(view),
                 view.machine,
-                len(view.boards) or "",
+                len(view.boards) or None,
                 ago(view.created_at),
             )
             for view in views
         ),
+        wrap=("asked for",),
+        drop=("age", "boards", "machine"),
     )
 
 
