@@ -66,6 +66,8 @@ class Job(JobRow, kw_only=True):
     """When its user is to be warned that its run time will soon be over; after that, when it will be over."""
     warning: str | None = None
     """The warning, once it has been given."""
+    waits: str | None = None
+    """What its user was last told about its place in the queue, where that is predicted."""
     failed_in: frozenset[tuple[str, Frame]] = frozenset()
     """(machine, frame) of boards that have failed it since it was last ready."""
     revision: int = 0

@@ -29,6 +29,7 @@ from spalloc_server.core.model import (
     MachineView,
     WhereIs,
 )
+from spalloc_server.core.model.forecast import Forecast
 from spalloc_server.core.placement.layout import connections, dimensions, ethernet_chip, machine_chip, machine_chips
 from spalloc_server.core.state import State
 from spalloc_server.errors import RequestError
@@ -73,7 +74,8 @@ def job_status(state: State, job_id: int) -> JobStatus:
         return _UNKNOWN if row is None else JobStatus(JobState.destroyed, reason=row.reason)
     reported = job.reported
     power = job.power if reported != JobState.queued else None
-    return JobStatus(reported, power, job.keepalive, job.warning, job.created_at, job.keepalivehost)
+    reason = job.waits if job.state == JobState.queued else job.warning
+    return JobStatus(reported, power, job.keepalive, reason, job.created_at, job.keepalivehost)
 
 
 def machine_info(state: State, job: Job | None) -> JobMachineInfo:
@@ -99,8 +101,18 @@ def describe(job: Job) -> JobDescription:
         job.kwargs,
         job.allocation.machine if job.allocation else None,
         job.allocation.boards if job.allocation else None,
-        job.keepalivehost,
+        _host_and_wait(job),
     )
+
+
+def _host_and_wait(job: Job) -> str | None:
+    """The address of a job's user; of one that waits, its place in the queue as well.
+
+    Published clients print it of every job, and nothing else of a job that waits that could hold more words.
+    """
+    if job.waits is None or job.state != JobState.queued:
+        return job.keepalivehost
+    return f"{job.keepalivehost}; {job.waits}" if job.keepalivehost else job.waits
 
 
 def list_machines(state: State) -> list[MachineDescription]:
@@ -199,7 +211,7 @@ def board_view(state: State, machine: str, board: Board) -> BoardView:
 
 def job_views(state: State) -> list[JobView]:
     """All live jobs, oldest first."""
-    return [_job_view(job) for job in state.jobs.values()]
+    return [_with_forecast(_job_view(job), state.scheduler.predicted(job.job_id)) for job in state.jobs.values()]
 
 
 def job_view(state: State, job_id: int) -> JobView:
@@ -213,10 +225,23 @@ def job_view(state: State, job_id: int) -> JobView:
         raise RequestError(f"no job {job_id} is known, neither a live one nor one that ended lately")
     view = _job_view(job)
     if job.state == JobState.queued:
+        view = _with_forecast(view, state.scheduler.predicted(job_id))
         why = state.scheduler.explain(job_id, state.clock())
         closed = _closed(state, why.machines, frames=why.waits_for is None)
         view.reason, view.position, view.waits_for = "; ".join([why.text, *closed]), why.position, why.waits_for
         view.held_by, view.predicted_start = why.held_by, why.predicted_start
+    return view
+
+
+def _with_forecast(view: JobView, forecast: Forecast | None) -> JobView:
+    """Add what is predicted of a job, if it waits."""
+    if forecast is not None and view.state == JobState.queued.name:
+        view.position, view.reason = forecast.position, forecast.why
+        view.earliest_start, view.predicted_start, view.latest_start = (
+            forecast.earliest,
+            forecast.start,
+            forecast.latest,
+        )
     return view
 
 
@@ -234,6 +259,11 @@ def machine_with(state: State, name: str, board: Board) -> Machine:
     if board not in machine.dead_boards and board not in machine.live_boards:
         raise RequestError(f"{name} has no board {board}; it has {machine.width} x {machine.height} triads of 3")
     return machine
+
+
+def why_closed(state: State, machines: tuple[str, ...]) -> str:
+    """What keeps jobs from these machines, in words; nothing where it is not known."""
+    return "; ".join(_closed(state, [name for name in machines if name in state.machines], frames=True))
 
 
 def _closed(state: State, machines: Iterable[str], *, frames: bool) -> list[str]:
