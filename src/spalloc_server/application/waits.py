@@ -10,7 +10,7 @@ import time
 
 from spalloc_server.core.model.forecast import Forecast
 
-__all__ = ["in_words"]
+__all__ = ["between", "in_words"]
 
 
 def in_words(forecast: Forecast) -> str:
@@ -19,11 +19,11 @@ def in_words(forecast: Forecast) -> str:
     if forecast.earliest is None or forecast.latest is None:
         return f"{place}, {forecast.why}"
     how = "roughly" if forecast.estimated else "probably"
-    return f"{place}, {how} starts {_between(forecast.earliest, forecast.latest)}, {forecast.why}"
+    return f"{place}, {how} starts {between(forecast.earliest, forecast.latest)}, {forecast.why}"
 
 
-def _between(earliest: float, latest: float) -> str:
-    """Return for example `Tue 14:05 to 14:40 CET`; the date where it is in more than some days."""
+def between(earliest: float, latest: float) -> str:
+    """Two times as local ones, for example `Tue 14:05 to 14:40 CET`; with dates where they are far apart."""
     first, last = time.localtime(earliest), time.localtime(latest)
     day = "%a" if latest - earliest < 86400 * 6 else "%d %b"
     same_day = first.tm_yday == last.tm_yday and first.tm_year == last.tm_year

@@ -15,7 +15,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     queued: int
     """How many wait, itself included."""
     earliest: float | None = None
-    """It will probably not start before; about one job in ten does."""
+    """It will probably not start before; about one job in twenty does."""
     start: float | None = None
     """When it will probably start. None, as both others, where nothing can be predicted: its machines are closed, or
     too little of them is in service."""

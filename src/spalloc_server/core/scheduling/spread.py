@@ -3,7 +3,9 @@
 Theory of operation. A forecast says how long a job will wait if all predictions of run times come true and nobody else
 comes. Neither is so. How much longer or shorter jobs then wait depends on how busy the machines are, and with what. So
 each forecast is remembered, and compared with when its job starts. Of the last forecasts of a *kind* (as far ahead, for
-jobs as large, found in the same way) the middle one corrects the next forecast, and eight of ten are its spread.
+jobs as large, found in the same way) the middle one corrects the next forecast, and most are its spread: all but the
+earliest twentieth and the latest tenth. A job that waits longer than its spread said is learnt from at once, with the
+wait that is predicted of it by then: else those that wait for long would be heard of too late.
 
 Nothing of this is stored: after a restart it begins with what is usual.
 """
@@ -23,7 +25,7 @@ AHEAD = 60.0, 300.0, 1800.0, 7200.0, 36000.0
 LARGE_PART = 0.1
 """Part of its machines' boards from which on a job is large."""
 
-SAMPLES = 100
+SAMPLES = 300
 """The last forecasts of a kind that are compared with what happened."""
 
 USUAL = 0.35, 0.5, 0.8, 0.9, 1.0, 1.0, 1.1, 1.3, 1.8, 2.5, 4.0
@@ -58,6 +60,7 @@ class Spreads:
         ahead = max(0.0, start - now)
         kind = bisect(AHEAD, ahead), part >= LARGE_PART, estimated
         base = max(ahead, AHEAD[0])
+        self._learn_from_late(job_id, now, ahead)
         self._said.setdefault(job_id, {}).setdefault(kind, (now, base))
         low, middle, high = self._quantiles.get(kind) or _quantiles(USUAL)
         best = middle * base if ahead >= AHEAD[0] else ahead
@@ -66,9 +69,21 @@ class Spreads:
     def started(self, job_id: int, now: float) -> None:
         """Learn from a job that starts."""
         for kind, (said_at, base) in self._said.pop(job_id, {}).items():
-            seen = self._seen.setdefault(kind, deque(USUAL, SAMPLES))
-            seen.append((now - said_at) / base)
-            self._quantiles[kind] = _quantiles(tuple(seen))
+            self._learn(kind, (now - said_at) / base)
+
+    def _learn_from_late(self, job_id: int, now: float, ahead: float) -> None:
+        """Learn from a job that still waits, where that is longer than was said."""
+        said = self._said.get(job_id, {})
+        for kind, (said_at, base) in [*said.items()]:
+            by_then = (now - said_at + ahead) / base
+            if by_then > (self._quantiles.get(kind) or _quantiles(USUAL))[2]:
+                self._learn(kind, by_then)
+                del said[kind]
+
+    def _learn(self, kind: Kind, wait: float) -> None:
+        seen = self._seen.setdefault(kind, deque(USUAL, SAMPLES))
+        seen.append(wait)
+        self._quantiles[kind] = _quantiles(tuple(seen))
 
     def forget_all_but(self, waiting: Container[int]) -> None:
         """Forget what was said of jobs that wait no more, and never started."""
@@ -76,6 +91,6 @@ class Spreads:
 
 
 def _quantiles(values: tuple[float, ...]) -> tuple[float, float, float]:
-    """Return what a tenth, half and nine tenths are below."""
+    """Return what a twentieth, half and nine tenths are below."""
     ordered = sorted(values)
-    return ordered[len(ordered) // 10], ordered[len(ordered) // 2], ordered[9 * len(ordered) // 10]
+    return ordered[len(ordered) // 20], ordered[len(ordered) // 2], ordered[9 * len(ordered) // 10]
