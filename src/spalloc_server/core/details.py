@@ -54,7 +54,7 @@ def job_details(state: State, job_id: int, revision: int) -> JobDetails:
         power=row.power if reported not in (JobState.queued, JobState.destroyed) else None,
         created_at=row.created_at,
         ended_at=row.ended_at,
-        reason=row.reason if job is None else job.warning,
+        reason=row.reason if job is None else job.notice,
         keepalive=row.keepalive,
         keepalive_host=row.keepalivehost,
         kept_alive_at=lease,

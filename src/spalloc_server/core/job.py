@@ -91,6 +91,11 @@ class Job(JobRow, kw_only=True):
         return self.ready_at + self.request.max_runtime
 
     @property
+    def notice(self) -> str | None:
+        """What the user of a job that lives is to know: why it waits, or that its run time is over soon."""
+        return self.waits if self.state == JobState.queued else self.warning
+
+    @property
     def warned_at(self) -> float:
         """When the user of a job whose run time is bounded is to be warned."""
         assert self.ends_at is not None

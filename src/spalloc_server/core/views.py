@@ -74,8 +74,7 @@ def job_status(state: State, job_id: int) -> JobStatus:
         return _UNKNOWN if row is None else JobStatus(JobState.destroyed, reason=row.reason)
     reported = job.reported
     power = job.power if reported != JobState.queued else None
-    reason = job.waits if job.state == JobState.queued else job.warning
-    return JobStatus(reported, power, job.keepalive, reason, job.created_at, job.keepalivehost)
+    return JobStatus(reported, power, job.keepalive, job.notice, job.created_at, job.keepalivehost)
 
 
 def machine_info(state: State, job: Job | None) -> JobMachineInfo:

@@ -28,6 +28,9 @@ LARGE_PART = 0.1
 SAMPLES = 300
 """The last forecasts of a kind that are compared with what happened."""
 
+AGAIN = 20
+"""Quantiles are found again when one in so many of those that were seen is new."""
+
 USUAL = 0.35, 0.5, 0.8, 0.9, 1.0, 1.0, 1.1, 1.3, 1.8, 2.5, 4.0
 """How long jobs wait, by what was predicted, until enough have been seen."""
 
@@ -42,6 +45,8 @@ class Spreads:
         self._seen: dict[Kind, deque[float]] = {}
         """Waits by what was predicted."""
         self._quantiles: dict[Kind, tuple[float, float, float]] = {}
+        self._unsorted: dict[Kind, int] = {}
+        """How many have been seen since the quantiles were found."""
         self._said: dict[int, dict[Kind, tuple[float, float]]] = {}
         """By job and kind, the first forecast: (when it was made, how many seconds ahead)."""
 
@@ -83,7 +88,9 @@ class Spreads:
     def _learn(self, kind: Kind, wait: float) -> None:
         seen = self._seen.setdefault(kind, deque(USUAL, SAMPLES))
         seen.append(wait)
-        self._quantiles[kind] = _quantiles(tuple(seen))
+        self._unsorted[kind] = self._unsorted.get(kind, 0) + 1
+        if AGAIN * self._unsorted[kind] >= len(seen):  # sorting takes time, and thousands may be learnt from at once
+            self._unsorted[kind], self._quantiles[kind] = 0, _quantiles(tuple(seen))
 
     def forget_all_but(self, waiting: Container[int]) -> None:
         """Forget what was said of jobs that wait no more, and never started."""
