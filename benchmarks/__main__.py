@@ -6,7 +6,20 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 
-from benchmarks import boards, local_api, memory, people, policies, proxy, queues, schedule, service, storage, web
+from benchmarks import (
+    boards,
+    forecasts,
+    local_api,
+    memory,
+    people,
+    policies,
+    proxy,
+    queues,
+    schedule,
+    service,
+    storage,
+    web,
+)
 
 KINDS: Mapping[str, Callable[..., str | None]] = {
     "schedule": schedule.main,
@@ -14,6 +27,7 @@ KINDS: Mapping[str, Callable[..., str | None]] = {
     "flood": people.main_flood,
     "interactive": people.main_interactive,
     "policies": policies.main,
+    "forecasts": forecasts.main,
     "storage": storage.main,
     "service": service.main,
     "boards": boards.main,

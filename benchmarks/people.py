@@ -106,9 +106,9 @@ def interactive(seed: int) -> list[Row]:
     return [(at, max(5, seconds), owner, asked) for at, seconds, owner, asked in rows if at < end]
 
 
-def simulated(rows: list[Row], cool_down: float) -> Simulation:
-    """A trace that has been run."""
-    jobs = [
+def trace_jobs(rows: list[Row]) -> list[TraceJob]:
+    """A trace as the simulator takes it."""
+    return [
         TraceJob(
             round(at, 1),
             round(seconds, 1),
@@ -118,7 +118,11 @@ def simulated(rows: list[Row], cool_down: float) -> Simulation:
         )
         for at, seconds, owner, asked in sorted(rows, key=lambda row: row[0])
     ]
-    simulation = Simulation({"m": a_machine(20, 20)}, jobs, Scheduling(), cool_down)
+
+
+def simulated(rows: list[Row], cool_down: float) -> Simulation:
+    """A trace that has been run."""
+    simulation = Simulation({"m": a_machine(20, 20)}, trace_jobs(rows), Scheduling(), cool_down)
     for _ in simulation.run():
         pass
     return simulation

@@ -349,6 +349,7 @@ class Controller:
     configure = _of_engine(Engine.configure)
     switched = _of_engine(Engine.switched)
     frame_changed = _of_engine(Engine.frame_changed)
+    predict_starts = _of_engine(Engine.predict_starts)
     tick = _of_engine(Engine.tick)
     wake_at = _of_engine(Engine.wake_at)
 

@@ -25,6 +25,7 @@ from typing import Any
 from spalloc_server.application.api import About, Application
 from spalloc_server.application.commits import Commits
 from spalloc_server.application.subscriptions import Subscriptions
+from spalloc_server.application.waits import in_words
 from spalloc_server.config.compare import compare, vanishing
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.watch import Source, watch
@@ -160,6 +161,7 @@ class Server(InThread):
             self._commits.stopped = predecessor is not None
             stack.push_async_callback(self._wind_up)
             self._configure(self._configuration)
+            self.controller.predict_starts(in_words)
             if self._cold_start and predecessor is None:
                 self.controller.switch_off_unused()
             self._tasks = await stack.enter_async_context(asyncio.TaskGroup())

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from spalloc_server.cli import demo, demo_view
-from spalloc_server.cli.demo_view import Events, picture, show
+from spalloc_server.cli.demo_view import Events, Floor, picture, show
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.settings import Configuration
@@ -28,10 +28,14 @@ def small_machine() -> tuple[Configuration, Controller]:
     return configuration, core
 
 
+def floor(machine: Machine) -> Floor:
+    return Floor(machine.name, machine.width, machine.height, len(machine.live_boards))
+
+
 def drawn(core: Controller, events: list[str]) -> list[str]:
     (machine,) = core.machines.values()
     console = Console(file=io.StringIO(), width=80)
-    console.print(picture(machine, core.list_jobs(), events))
+    console.print(picture([floor(machine)], core.list_jobs(), events))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
@@ -126,7 +130,7 @@ def test_jobs_of_other_machines_are_not_counted_as_on_the_one_that_is_shown() ->
     for name in ("other", machine.name):
         core.create_job(1, machine=name, owner="me")
     console = Console(file=io.StringIO(), width=80)
-    console.print(picture(machine, core.list_jobs(), []))
+    console.print(picture([floor(machine)], core.list_jobs(), []))
     assert isinstance(console.file, io.StringIO)
     assert "  1 of 24 boards in use, 1 switched on" in console.file.getvalue()
 

@@ -111,7 +111,7 @@ async def test_jobs_are_listed_explained_and_ended(place: Place) -> None:
         waiting = await client.create(3, owner="bob", machine="m")
         shown = await words(place, "jobs")
         assert f"{job_id} ann ready 12 boards m 12" in shown
-        assert f"{waiting} bob queued 3 boards machine=m" in shown
+        assert f"1 {waiting} bob 3 boards machine=m" in shown
         assert "queue" in await words(place, "explain", waiting)
         explained = await words(place, "explain", waiting, "--json")
         assert '"position": 1' in explained

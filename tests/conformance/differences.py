@@ -8,6 +8,7 @@ find a place.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,10 @@ IMPOSSIBLE = "Cancelled: No suitable machines available."
 PLACES = {"where_is", "get_board_position", "get_board_at_position"}
 SUBJECTS = {"machine", "machine_name", "job_id"}
 LARGEST = 2**53
+PLACE = re.compile(
+    r"number [1-9]\d* of [1-9]\d* in the queue, "
+    r"((probably|roughly) starts .+ to .+, .+|too little of .+ is in service for now|.+ is (drained|disabled) by .+)"
+)
 LIFE = {QUEUED, POWER, READY}
 
 ACCEPTED = {
@@ -40,6 +45,7 @@ ACCEPTED = {
     "impossible here": "7.0.0 gives all of a rectangle that so many boards cannot span, which would be no machine",
     "possible here": "7.0.0 tries one rectangle at the corners of an idle machine and takes no wrap but the whole",
     "why it is impossible": "ours goes on to say what was asked for and what there is",
+    "place in the queue": "ours tells of a job that waits its place, predicted start, and why, as its reason and host",
     "refused, not cancelled": "7.0.0 looks at arguments only where a machine is a candidate, and at some of them never",
     "taken, not refused": "nulls and numbers that are as good as a default are taken wherever they stand",
     "reason as text": "a reason is kept as text, whatever was given",
@@ -144,6 +150,7 @@ class Judge:
         if POWER in (theirs["state"], ours["state"]):
             raise Mismatch("power is being switched")
         if theirs["state"] == ours["state"]:
+            ours = self._without_place(ours)
             self._same(theirs, ours, "keepalive", "keepalivehost")
             self._times(theirs, ours)
             if theirs["power"] != ours["power"]:
@@ -164,6 +171,20 @@ class Judge:
             self._diverge(job, "impossible here")
         else:
             raise Mismatch("the states differ")
+
+    def _without_place(self, ours: Reply) -> Reply:
+        """Our reply without what it tells of a job that waits, as 7.0.0 has it."""
+        if ours["state"] != QUEUED:
+            return ours
+        bare = dict(ours)
+        if "reason" in bare and bare["reason"] is not None:
+            self._need(bool(PLACE.fullmatch(bare["reason"])), "place in the queue", "that is no place in the queue")
+            bare["reason"] = None
+        host, told, place = (bare["keepalivehost"] or "").partition("; ")
+        if told:
+            self._need(bool(PLACE.fullmatch(place)), "place in the queue", "that is no place in the queue")
+            bare["keepalivehost"] = host
+        return bare
 
     def _differ_in_state(self, job: Job) -> None:
         """Explain why only one of them has boards for the job, by asking for its state."""

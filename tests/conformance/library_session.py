@@ -110,6 +110,23 @@ def refused(spalloc: Any, server: dict[str, Any]) -> None:
         tell(kind=type(error).__name__, error=str(error))
 
 
+def watched(spalloc: Any, server: dict[str, Any], *sizes: str) -> None:
+    """A job whose reason is asked for in its states: while it waits until it is told, and once it has ended."""
+    job = spalloc.Job(*map(int, sizes), owner="watched", **server)
+    while job.state == spalloc.JobState.queued and job.reason is None:
+        pass
+    tell(id=job.id, state=int(job.state), reason=job.reason)
+    sys.stdin.readline()
+    try:
+        job.wait_until_ready(timeout=20)
+        tell(state=int(job.state))
+        while job.state == spalloc.JobState.ready:
+            job.wait_for_state_change(spalloc.JobState.ready)
+        tell(state=int(job.state), reason=job.reason)
+    except spalloc.JobDestroyedError as error:
+        tell(error=str(error))
+
+
 def wait_in_queue(spalloc: Any, server: dict[str, Any], *sizes: str) -> None:
     """A job that has to wait; a timeout first, then for good."""
     job = spalloc.Job(*map(int, sizes), owner="patient", **server)
@@ -126,7 +143,7 @@ def wait_in_queue(spalloc: Any, server: dict[str, Any], *sizes: str) -> None:
 
 SCENARIOS = {
     scenario.__name__: scenario
-    for scenario in (life, wait_and_destroy, resume, hold, impossible, refused, wait_in_queue)
+    for scenario in (life, wait_and_destroy, resume, hold, impossible, refused, watched, wait_in_queue)
 }
 
 if __name__ == "__main__":

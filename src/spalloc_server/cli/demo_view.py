@@ -1,6 +1,6 @@
-"""What the demo shows: a live picture of machine and jobs on a terminal, else one line for each event.
+"""The demo, and `spalloc-admin top`, as a live picture of machines and jobs on a terminal, else a line for each event.
 
-`Events` tells what happened between two looks at the server. `picture` draws the first machine as a map with two
+`Events` tells what happened between two looks at the server. `picture` draws each machine as a map with two
 characters a triad, as the triads lie (the first one bottom left), in one colour a job, beside the jobs and the latest
 events. (The map of `drawing.terminal`, which shows single boards, takes more lines than a terminal usually has; and a
 job's colour there depends on its neighbours, so it would change while one looks.)
@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -29,7 +29,7 @@ from spalloc_server.core.model import JobDescription
 from spalloc_server.drawing.hexagons import PALETTE
 from spalloc_server.log.text import printable
 
-__all__ = ["Events", "picture", "show"]
+__all__ = ["Events", "Floor", "draw", "picture", "show"]
 
 LOOK_SECONDS: Final = 0.25
 JOBS: Final = 11
@@ -42,6 +42,7 @@ BAR_WIDTH: Final = 32
 async def show(host: str, port: int, machine: Machine, *, live: bool, console: Console | None = None) -> None:
     """Show what happens, as a client sees it, until cancelled: as a picture where `live`, else line by line."""
     console = console or Console(highlight=False, soft_wrap=not live, emoji=False)
+    floor = Floor(machine.name, machine.width, machine.height, len(machine.live_boards))
     events = Events()
     latest: deque[str] = deque(maxlen=EVENTS)
     with Live(console=console, auto_refresh=False) if live else nullcontext(console) as display:
@@ -50,7 +51,7 @@ async def show(host: str, port: int, machine: Machine, *, live: bool, console: C
                 async with Client.connect(host, port) as client:
                     while True:
                         jobs, news = await _look(client, events)
-                        _draw(display, machine, jobs, news, latest)
+                        draw(display, [floor], jobs, news, latest)
                         await asyncio.sleep(LOOK_SECONDS)
             except ClientError:
                 await asyncio.sleep(LOOK_SECONDS)  # the server is being started again
@@ -63,19 +64,40 @@ async def _look(client: Client, events: Events) -> tuple[list[JobDescription], l
     return jobs, events.since_last(jobs, reasons)
 
 
-def _draw(
+def draw(
     display: Live | Console,
-    machine: Machine,
+    floors: Sequence[Floor],
     jobs: Sequence[JobDescription],
     news: Iterable[str],
     latest: deque[str],
+    waits: Mapping[int, str] | None = None,
 ) -> None:
+    """Show what is, or, where that is no live picture, what has happened.
+
+    Args:
+        display: where.
+        floors: the machines.
+        jobs: all live jobs.
+        news: what has happened since the last look.
+        latest: the latest events, to which `news` are added.
+        waits: of jobs that wait, what is told in place of their state.
+    """
     if isinstance(display, Live):
         latest.extend(news)
-        display.update(picture(machine, jobs, latest), refresh=True)
+        display.update(picture(floors, jobs, latest, waits), refresh=True)
     else:
         for line in news:
             say(f"{time.strftime('%H:%M:%S')}  {line}", wrap=False, file=display.file)
+
+
+class Floor(NamedTuple):
+    """What the picture needs to know of a machine; sizes in triads."""
+
+    name: str
+    width: int
+    height: int
+    boards: int
+    """Those that work."""
 
 
 class Events:
@@ -104,25 +126,40 @@ class Events:
         return lines
 
 
-def picture(machine: Machine, jobs: Sequence[JobDescription], events: Iterable[str]) -> RenderableType:
-    """Machine, jobs and events at this moment."""
-    here = [job for job in jobs if job.allocated_machine_name == machine.name]
-    boards_on = sum(len(job.boards or ()) for job in here if job.power)
-    total = len(machine.live_boards)
-    held = sum(len(job.boards or ()) for job in here)
-    bar = Text.assemble(
-        ("█" * round(BAR_WIDTH * held / total), "green"),
-        ("░" * (BAR_WIDTH - round(BAR_WIDTH * held / total)), "dim"),
-        f"  {held} of {total} boards in use, {boards_on} switched on",
-    )
+def picture(
+    floors: Sequence[Floor],
+    jobs: Sequence[JobDescription],
+    events: Iterable[str],
+    waits: Mapping[int, str] | None = None,
+) -> RenderableType:
+    """Machines, jobs and events at this moment."""
+    maps: list[RenderableType] = []
+    for floor in floors:
+        maps += [Text(), Text(floor.name, "bold", no_wrap=True)] if len(floors) > 1 else []
+        maps.append(_map(floor, jobs))
     columns = Table.grid(padding=(0, 1))
-    columns.add_column(no_wrap=True, min_width=2 * machine.width)
-    columns.add_column()  # has what the map leaves
-    columns.add_row(_map(machine, jobs), Group(_table(jobs), Text(), *(_cut(line, "dim") for line in events)))
-    return Group(bar, Text(), columns)
+    columns.add_column(no_wrap=True, min_width=2 * max((floor.width for floor in floors), default=0))
+    columns.add_column()  # has what the maps leave
+    told = Group(_table(jobs, waits or {}), Text(), *(_cut(line, "dim") for line in events))
+    columns.add_row(Group(*maps), told)
+    return Group(*(_bar(floor, jobs, named=len(floors) > 1) for floor in floors), Text(), columns)
 
 
-def _map(machine: Machine, jobs: Sequence[JobDescription]) -> Text:
+def _bar(floor: Floor, jobs: Sequence[JobDescription], *, named: bool) -> Text:
+    """How much of a machine is in use."""
+    here = [job for job in jobs if job.allocated_machine_name == floor.name]
+    boards_on = sum(len(job.boards or ()) for job in here if job.power)
+    held = sum(len(job.boards or ()) for job in here)
+    full = round(BAR_WIDTH * held / floor.boards) if floor.boards else 0
+    where = f" of {printable(floor.name)}" if named else ""
+    return Text.assemble(
+        ("█" * full, "green"),
+        ("░" * (BAR_WIDTH - full), "dim"),
+        f"  {held} of {floor.boards} boards{where} in use, {boards_on} switched on",
+    )
+
+
+def _map(machine: Floor, jobs: Sequence[JobDescription]) -> Text:
     colour = {
         (x, y): _colour(job)
         for job in jobs
@@ -137,7 +174,7 @@ def _map(machine: Machine, jobs: Sequence[JobDescription]) -> Text:
     return text
 
 
-def _table(jobs: Sequence[JobDescription]) -> Table:
+def _table(jobs: Sequence[JobDescription], waits: Mapping[int, str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for heading in ("", "job", "owner", "boards", "state"):
         # Where room is short, it is the owners' names that are cut
@@ -145,7 +182,9 @@ def _table(jobs: Sequence[JobDescription]) -> Table:
         table.add_column(heading, justify=justify, no_wrap=heading != "owner")
     for job in jobs[:JOBS]:
         size = str(len(job.boards)) if job.boards else _asked(job)
-        table.add_row(Text("██", _colour(job)), str(job.job_id), _cut(job.owner), size, _state(job))
+        table.add_row(
+            Text("██", _colour(job)), str(job.job_id), _cut(job.owner), size, waits.get(job.job_id) or _state(job)
+        )
     if len(jobs) > JOBS:
         table.add_row("", "", f"and {len(jobs) - JOBS} more")
     return table

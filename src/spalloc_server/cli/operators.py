@@ -15,17 +15,14 @@ from spalloc_server.application import commands
 from spalloc_server.cli.machines import show_boards
 from spalloc_server.cli.process import say
 from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer, of_a_server
-from spalloc_server.cli.selectors import reason_option, state_of
-from spalloc_server.cli.tables import ago, asked, clock, noted, show
-from spalloc_server.core.model import BoardView, JobView, MachineView, Note
+from spalloc_server.cli.selectors import reason_option
+from spalloc_server.cli.tables import noted
+from spalloc_server.core.model import BoardView, MachineView, Note
 
 __all__ = [
     "drain",
     "emergency_stop",
-    "explain",
     "frame",
-    "job",
-    "jobs",
     "resume",
     "undrain",
 ]
@@ -34,73 +31,6 @@ NOTE: Any = Note | None  # what some commands answer; mypy takes no union for a 
 
 
 # -------------------------------------------------------------------- looking
-
-
-@click.command()
-@of_a_server
-def jobs(server: RunningServer) -> None:
-    """All live jobs, oldest first."""
-    show(
-        ("job", "owner", "state", "asked for", "machine", "boards", "age", "from"),
-        (
-            (
-                job.job_id,
-                job.owner,
-                state_of(job),
-                asked(job),
-                job.machine,
-                len(job.boards) or None,
-                ago(job.created_at),
-                job.host,
-            )
-            for job in server.ask(commands.Jobs(), list[JobView])
-        ),
-        wrap=("asked for",),
-        drop=("from", "age", "boards", "machine"),
-    )
-
-
-@click.command()
-@click.argument("job_id", type=NUMBER)
-@of_a_server
-def job(server: RunningServer, job_id: int) -> None:
-    """Everything about one job, live or ended lately."""
-    view = server.ask(commands.ShowJob(job_id=job_id), JobView)
-    facts: dict[str, Any] = {
-        "job": view.job_id,
-        "owner": f"{view.owner}, last from {view.host}" if view.host else view.owner,
-        "state": view.state + ("" if view.power is None else f", power {'on' if view.power else 'off'}"),
-        "asked for": asked(view),
-        "keepalive": "never expires" if view.keepalive is None else f"{view.keepalive:g} s",
-        "machine": view.machine,
-        "boards": " ".join("({},{},{})".format(*each) for each in view.boards),
-        "placed": f"{view.placements} times" if view.placements > 1 else None,
-        **{
-            name: None if when is None else f"{ago(when)} ago, {clock(when)}"
-            for name, when in (
-                ("created", view.created_at),
-                ("allocated", view.allocated_at),
-                ("ready", view.ready_at),
-                ("ended", view.ended_at),
-            )
-        },
-        "reason": view.reason,
-        "in line": None if view.position is None else f"number {view.position}",
-        "held by": ", ".join(f"job {each}" for each in view.held_by),
-        "predicted": None if view.predicted_start is None else f"to start at {clock(view.predicted_start)}",
-    }
-    for name, value in facts.items():
-        if value not in (None, ""):
-            say(f"{name:>10}  {value}", indent=12)
-
-
-@click.command()
-@click.argument("job_id", type=NUMBER)
-@of_a_server
-def explain(server: RunningServer, job_id: int) -> None:
-    """Why a job waits, or why it ended."""
-    view = server.ask(commands.ShowJob(job_id=job_id), JobView)
-    say(f"job {job_id} of {view.owner} is {view.state}: {view.reason or 'it waits for nothing'}")
 
 
 # -------------------------------------------------------------------- changing

@@ -21,7 +21,7 @@ from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServ
 from spalloc_server.config.hosts import canonical
 from spalloc_server.core.model import BoardView, JobView
 
-__all__ = ["JobChoice", "board_names", "boards_named", "job_choice", "reason_option", "state_of"]
+__all__ = ["STATES", "JobChoice", "board_names", "boards_named", "job_choice", "reason_option", "state_of"]
 
 STATES: Final = ("queued", "held", "power", "ready")
 """Of live jobs, as `state_of` tells them."""
@@ -126,13 +126,14 @@ class JobChoice:
         """
         live = server.look(commands.Jobs(), list[JobView])
         if not self.named:
-            return [view for view in live if self._has(view)]
+            return [view for view in live if self.has(view)]
         views = {view.job_id: view for view in live}
         if gone := [str(job_id) for job_id in self.job_ids if job_id not in views]:
             raise OperatorError(f"there is no live job {', '.join(gone)}: nothing is done")
         return [views[job_id] for job_id in dict.fromkeys(self.job_ids)]
 
-    def _has(self, view: JobView) -> bool:
+    def has(self, view: JobView) -> bool:
+        """Whether a job has what they have in common."""
         return (
             self.owner in (None, view.owner)
             and (not self.states or state_of(view) in self.states)

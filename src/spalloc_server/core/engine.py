@@ -14,16 +14,19 @@ A command is not contained: one that raises has changed nothing (`undo`). What f
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board
-from spalloc_server.core import transitions
+from spalloc_server.core import transitions, views
 from spalloc_server.core.defects import Contained
 from spalloc_server.core.job import Job
 from spalloc_server.core.machine_facts import IMPORTED, machine_to_fact
 from spalloc_server.core.model import NO_JOB, JobState, Outcome
+from spalloc_server.core.model.forecast import Forecast
 from spalloc_server.core.reconfiguration import allocation_there, move_records, places_of, unopposed
 from spalloc_server.core.state import State
 from spalloc_server.core.undo import Undo
@@ -173,13 +176,38 @@ class Engine:
         if state.reclaim_at is not None and now >= state.reclaim_at:
             self._reclaim(now)
         self.follow(now, go_on=True)
+        with self.contained("the prediction of starts"):
+            self._predict(now)
+
+    def predict_starts(self, in_words: Callable[[Forecast], str]) -> None:
+        """From now on predict when jobs that wait will start, and tell their users.
+
+        It takes up to a tenth of the time while anything changes in the queue, in steps of a few milliseconds.
+
+        Args:
+            in_words: what users are told of a prediction.
+        """
+        self.state.in_words = in_words
+        self.state.scheduler.predict_starts(partial(views.why_closed, self.state))
+
+    def _predict(self, now: float) -> None:
+        """Go on with predicting, for a step, where it is time and nothing else is left to do."""
+        state, due = self.state, self.state.scheduler.forecast_at()
+        if state.in_words is None or due is None or due > now or state.scheduler.pending:
+            return
+        for job_id in state.scheduler.forecast(now):
+            job, forecast = state.jobs.get(job_id), state.scheduler.predicted(job_id)
+            if job is not None and forecast is not None:
+                job.waits = state.in_words(forecast)
+                job.revision += 1
 
     def wake_at(self) -> float | None:
         """Return when `tick` should be called even if nothing else happens (leases apart); None for no such time."""
         state = self.state
         if state.leases.behind:
             return state.clock()
-        times = (state.scheduler.wake_at(), state.run_times.first(), state.self_tests.first, state.reclaim_at)
+        queue = state.scheduler.wake_at(), state.scheduler.forecast_at()
+        times = (*queue, state.run_times.first(), state.self_tests.first, state.reclaim_at)
         return min((time for time in times if time is not None), default=None)
 
     # ---------------------------------------------------------------- what follows

@@ -66,6 +66,8 @@ class Job(JobRow, kw_only=True):
     """When its user is to be warned that its run time will soon be over; after that, when it will be over."""
     warning: str | None = None
     """The warning, once it has been given."""
+    waits: str | None = None
+    """What its user was last told about its place in the queue, where that is predicted."""
     failed_in: frozenset[tuple[str, Frame]] = frozenset()
     """(machine, frame) of boards that have failed it since it was last ready."""
     revision: int = 0
@@ -90,8 +92,10 @@ class Job(JobRow, kw_only=True):
 
     @property
     def notice(self) -> str | None:
-        """What the user of a job that lives is to know: that it is on hold, or that its run time is over soon."""
-        return self.warning if self.held is None else f"On hold, by {self.held.by}: {self.held.reason}"
+        """What the user of a job that lives is to know: why it waits, or that its time is over soon."""
+        if self.held is not None:
+            return f"On hold, by {self.held.by}: {self.held.reason}"
+        return self.waits if self.state == JobState.queued else self.warning
 
     @property
     def warned_at(self) -> float:

@@ -98,7 +98,11 @@ class Simulation:
                 in_use += self.jobs[number].request.asked
                 waiting -= 1
             self.timeline.append((now, in_use, waiting))
+            self.passed(scheduler, now)
             yield ended + len(self.cancelled)
+
+    def passed(self, scheduler: Scheduler, now: float) -> None:
+        """Look at the scheduler after an event; for who measures more."""
 
     def figures(self) -> dict[str, Any]:
         """Return the results of the run; None for what has no value because no job started."""

@@ -25,6 +25,7 @@ from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.job import Job
 from spalloc_server.core.model import JobRow, ResultRow
+from spalloc_server.core.model.forecast import Forecast
 from spalloc_server.core.outbox import Outbox
 from spalloc_server.core.quotas import Quotas
 from spalloc_server.core.scheduling.scheduler import Scheduler
@@ -68,6 +69,8 @@ class State:
         self.quotas = Quotas()
         self.leases = Deadlines(self.jobs, attrgetter("deadline"))
         self.run_times = Deadlines(self.jobs, attrgetter("bound"))
+        self.in_words: Callable[[Forecast], str] | None = None
+        """Tells users what is predicted of a job that waits; None where nothing is."""
         self.reclaim_at: float | None = None
         """When boards that are held for nobody, because of a defect, are to be switched off."""
         self.reclaimed_at = float("-inf")

@@ -99,8 +99,18 @@ def describe(job: Job) -> JobDescription:
         job.kwargs,
         job.allocation.machine if job.allocation else None,
         job.allocation.boards if job.allocation else None,
-        job.keepalivehost,
+        _host_and_wait(job),
     )
+
+
+def _host_and_wait(job: Job) -> str | None:
+    """The address of a job's user; of one that waits, its place in the queue as well, or that it is on hold.
+
+    Published clients print it of every job, and nothing else of a job that waits that could hold more words.
+    """
+    if job.notice is None or job.state != JobState.queued:
+        return job.keepalivehost
+    return f"{job.keepalivehost}; {job.notice}" if job.keepalivehost else job.notice
 
 
 def list_machines(state: State) -> list[MachineDescription]:
@@ -199,7 +209,7 @@ def board_view(state: State, machine: str, board: Board) -> BoardView:
 
 def job_views(state: State) -> list[JobView]:
     """All live jobs, oldest first."""
-    return [_job_view(job) for job in state.jobs.values()]
+    return [_live_view(state, job) for job in state.jobs.values()]
 
 
 def job_view(state: State, job_id: int) -> JobView:
@@ -211,14 +221,29 @@ def job_view(state: State, job_id: int) -> JobView:
     job = state.jobs.get(job_id) or state.retired.get(job_id)
     if job is None:
         raise RequestError(f"no job {job_id} is known, neither a live one nor one that ended lately")
-    view = _job_view(job)
-    if isinstance(job, Job) and job.held is not None:
-        view.reason = job.notice
-    elif job.state == JobState.queued:
+    if not isinstance(job, Job):
+        return _job_view(job)
+    view = _live_view(state, job)
+    if job.state == JobState.queued and job.held is None:
         why = state.scheduler.explain(job_id, state.clock())
         closed = _closed(state, why.machines, frames=why.waits_for is None)
         view.reason, view.position, view.waits_for = "; ".join([why.text, *closed]), why.position, why.waits_for
         view.held_by, view.predicted_start = why.held_by, why.predicted_start
+    return view
+
+
+def _live_view(state: State, job: Job) -> JobView:
+    """One job that lives, with what is predicted of it, if it waits."""
+    view = _job_view(job)
+    if job.held is not None:
+        view.reason = job.notice
+    elif job.state == JobState.queued and (forecast := state.scheduler.predicted(job.job_id)) is not None:
+        view.position, view.reason = forecast.position, forecast.why
+        view.earliest_start, view.predicted_start, view.latest_start = (
+            forecast.earliest,
+            forecast.start,
+            forecast.latest,
+        )
     return view
 
 
@@ -236,6 +261,11 @@ def machine_with(state: State, name: str, board: Board) -> Machine:
     if board not in machine.dead_boards and board not in machine.live_boards:
         raise RequestError(f"{name} has no board {board}; it has {machine.width} x {machine.height} triads of 3")
     return machine
+
+
+def why_closed(state: State, machines: tuple[str, ...]) -> str:
+    """What keeps jobs from these machines, in words; nothing where it is not known."""
+    return "; ".join(_closed(state, [name for name in machines if name in state.machines], frames=True))
 
 
 def _closed(state: State, machines: Iterable[str], *, frames: bool) -> list[str]:

@@ -25,7 +25,7 @@ class JobDetails(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     ended_at: float | None
     reason: str | None
-    """Why it has ended; of a live one, that it is on hold, or that its run time will soon be over."""
+    """Why it has ended; of a live one, why it waits, that it is on hold, or that its run time will soon be over."""
     keepalive: float | None
     keepalive_host: str | None
     kept_alive_at: float | None

@@ -104,13 +104,16 @@ class JobView(msgspec.Struct, kw_only=True):
     reason: str | None
     """Why it ended; or, where it waits, why it waits."""
     position: int | None = None
-    """Its place in the queue, from 1. This and all below are set for a job that waits, where it is asked for alone."""
+    """Its place in the queue, from 1. This and all below are set for a job that waits."""
     waits_for: Allocation | None = None
-    """The region that it will probably get."""
+    """The region that it would get if it were the next. This and `held_by` are set where the job is asked for alone."""
     held_by: tuple[int, ...] = ()
     """Jobs that have boards of this region, ended ones whose boards are not known to be off included."""
     predicted_start: float | None = None
     """When it will probably start."""
+    earliest_start: float | None = None
+    """Eight of ten jobs start from then on, and not after `latest_start`; None where that is not known yet."""
+    latest_start: float | None = None
     held: Note | None = None
     """Who has put it on hold, where it waits and must not start. This and all below are set wherever they apply."""
     priority: int = 0

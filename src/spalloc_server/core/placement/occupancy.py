@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable
+from copy import copy
 from fractions import Fraction
 
 from spalloc_server.config.machine import Machine
@@ -73,6 +74,23 @@ class Occupancy:
         self.lately = NOTHING
         """The boards whose rest has ended last, up to half of the machine: others are given first."""
         self._ends_of_rest: list[tuple[float, Board]] = []
+
+    def fork(self, work: Work) -> Occupancy:
+        """Return a copy that shares only what never changes, to try on it what may happen.
+
+        Args:
+            work: where its searches are counted.
+        """
+        fork = copy(self)
+        vars(fork).update(
+            work=work,
+            holders={**self.holders},
+            resting={**self.resting},
+            out={*self.out},
+            _free_boards={},
+            _ends_of_rest=[*self._ends_of_rest],
+        )
+        return fork
 
     @property
     def topology(self) -> Topology:

@@ -242,6 +242,13 @@ class Backfill:
         self._before, self._reserved, self._failed = {}, {}, {}
         self._pass, self._changed, self._new = None, set(), []
 
+    def fork(self) -> Backfill:
+        """Return a copy that begins with a pass over all who wait; it knows who has had a reservation for how long."""
+        fork = Backfill()
+        fork._earlier = self._earlier | {one.job_id: one for some in self._reserved.values() for one in some}
+        fork._chains, fork._old_ones = {**self._chains}, {**self._old_ones}
+        return fork
+
     def reservation(self, job_id: int) -> Reservation | None:
         """The boards that are reserved for a job."""
         every = (reservation for some in self._reserved.values() for reservation in some)

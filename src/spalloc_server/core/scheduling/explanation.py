@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from spalloc_server.core.model import NO_JOB, Allocation
+from spalloc_server.core.model.forecast import Forecast
 from spalloc_server.core.placement.torus import NOTHING, Planes, union, without
 from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.reservation import Reservation, all_free, releases, soonest
@@ -45,6 +46,7 @@ def explain(
     reservation: Reservation | None,
     taken: dict[str, Planes],
     now: float,
+    forecast: Forecast | None = None,
 ) -> Explanation:
     """Why a queued job waits.
 
@@ -55,6 +57,7 @@ def explain(
         reservation: the boards reserved for it, if any are.
         taken: by machine, the boards that are reserved, for whomever.
         now: the time.
+        forecast: what is predicted of it, where that is known; else it is judged as if it were the next.
     """
     text = f"number {position} of {len(queue.waiting)} in the queue"
     machines = tuple(name for name in job.machines if name in queue.machines)
@@ -79,7 +82,12 @@ def explain(
         more = len(held_by) - NAMED_JOBS
         text += f", held by job{'s' if len(held_by) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}"
     start = all_free(planes, releases(queue, next_up.machine, now), now)
-    text += f"; predicted to start {'' if reservation else 'at the soonest '}in {_duration(start - now)}"
+    if forecast and forecast.start is not None and forecast.earliest is not None and forecast.latest is not None:
+        start = forecast.start
+        text += f"; predicted to start in {_duration(start - now)}, "
+        text += f"probably between {_duration(forecast.earliest - now)} and {_duration(forecast.latest - now)} from now"
+    else:
+        text += f"; predicted to start {'' if reservation else 'at the soonest '}in {_duration(start - now)}"
     allocation = machine.allocation(job.request, next_up.place)
     return Explanation(
         position=position,

@@ -81,6 +81,12 @@ class FirstComeFirstServed:
         """Begin the pass again; this policy remembers nothing else of places."""
         self._pass, self._again = None, True
 
+    def fork(self) -> FirstComeFirstServed:
+        """Return another: all that this one remembers is how far its pass has come."""
+        fork = FirstComeFirstServed()
+        fork.places_changed()
+        return fork
+
     def reservation(self, job_id: int) -> None:  # noqa: ARG002 - as other policies
         """None: the head of a queue needs none."""
         return

@@ -38,6 +38,9 @@ class Policy(Protocol):
     def places_changed(self) -> None:
         """Have all tried again: a waiting job may now have a place, or may have lost the one reserved for it."""
 
+    def fork(self) -> Policy:
+        """Return a copy that begins with a pass over all who wait, to run it over a copy of the queue."""
+
     def reservation(self, job_id: int) -> Reservation | None:
         """The boards that are reserved for a waiting job."""
 

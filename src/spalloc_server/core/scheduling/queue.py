@@ -18,6 +18,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Set as AbstractSet
+from copy import copy
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.core.model import Allocation, Request
@@ -229,6 +230,17 @@ class Queue:
             group.discard(job_id)
             if not group.lines:
                 del self._groups[place]
+
+    def fork(self, jobs: Iterable[Waiting]) -> Queue:
+        """Return a copy that has only these of those who wait; what is done to it does not change this one."""
+        fork = Queue()
+        fork.machines = {name: machine.fork(fork.work) for name, machine in self.machines.items()}
+        fork._side, fork._dead_links = self._side, self._dead_links
+        fork.past, fork.seconds_before_free, fork.min_fill = self.past, self.seconds_before_free, self.min_fill
+        fork.running = {**self.running}
+        for job in jobs:
+            fork.join(copy(job))
+        return fork
 
     def place(self, job: Waiting, machine: str) -> Place | None:
         """Where a job fits on a machine now; None where it does not."""

@@ -93,8 +93,11 @@ def soonest(
         if count(free) >= least:
             steps.append(free)
 
+    found: dict[int, Place | None] = {}
+
     def fits_at(step: int) -> bool:
-        return occupancy.place(kind, FreeBoards(occupancy.topology, steps[step])) is not None
+        found[step] = occupancy.place(kind, FreeBoards(occupancy.topology, steps[step]))
+        return found[step] is not None
 
     failed, step, stride = -1, 0, 1
     while step < len(steps) and not fits_at(step):
@@ -104,10 +107,8 @@ def soonest(
     while failed + 1 < step < len(steps):
         middle = (failed + step) // 2
         failed, step = (failed, middle) if fits_at(middle) else (middle, step)
-    if step >= len(steps):
-        return None
-    found = occupancy.place(kind, FreeBoards(occupancy.topology, steps[step]))
-    return found and (all_free(found[1], ends, now), found)
+    place = found.get(step)
+    return place and (all_free(place[1], ends, now), place)
 
 
 def _together(ends: Sequence[tuple[float, Planes]], now: float) -> Iterator[Planes]:

@@ -13,19 +13,21 @@ for what cannot come. Boards that are out of service are expected back, and end 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import Scheduling
 from spalloc_server.coordinates import Board
 from spalloc_server.core.model import NO_JOB, Allocation, Request
+from spalloc_server.core.model.forecast import Forecast
 from spalloc_server.core.placement.effort import STEP
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.shapes import as_share
 from spalloc_server.core.scheduling.backfill import Backfill
 from spalloc_server.core.scheduling.explanation import Explanation, explain
 from spalloc_server.core.scheduling.fifo import FirstComeFirstServed
+from spalloc_server.core.scheduling.forecast import Forecaster
 from spalloc_server.core.scheduling.policy import Policy
 from spalloc_server.core.scheduling.queue import Queue, allows
 from spalloc_server.core.scheduling.waiting import Waiting
@@ -49,6 +51,7 @@ class Scheduler:
     def __init__(self, scheduling: Scheduling | None = None, seconds_before_free: float = 30.0) -> None:
         self._policy: Policy = FirstComeFirstServed()
         self._queue = Queue()
+        self._forecaster: Forecaster | None = None
         self._closed: frozenset[str] | None = frozenset()
         self._changed = False
         self._now = 0.0
@@ -252,6 +255,8 @@ class Scheduler:
         if not self._queue.judged or not (self._changed or self._policy.pending):
             return []
         changed, self._changed = self._changed, False
+        if self._forecaster is not None:
+            self._forecaster.changed()
         for _ in range(MAX_FAILURES):
             self._queue.tried = None
             try:
@@ -264,6 +269,9 @@ class Scheduler:
         else:
             self._changed = True
         started, self._queue.started = self._queue.started, []
+        if self._forecaster is not None:
+            for job_id, _ in started:
+                self._forecaster.spreads.started(job_id, now)
         return started
 
     def take_failures(self) -> list[tuple[str, Exception, int]]:
@@ -310,11 +318,37 @@ class Scheduler:
         taken = {name: self._policy.reserved(name) for name in self._queue.machines}
         job = self._queue.waiting[job_id]
         position = self._queue.position(job, self._policy.order(self._queue, now))
-        return explain(self._queue, job, position, self._policy.reservation(job_id), taken, now)
+        return explain(self._queue, job, position, self._policy.reservation(job_id), taken, now, self.predicted(job_id))
 
     def ordered(self, now: float) -> list[int]:
         """Return all who wait, in order. Costs as much as there are."""
         return self._queue.ordered(self._policy.order(self._queue, now))
+
+    def predict_starts(self, closed: Callable[[tuple[str, ...]], str]) -> None:
+        """From now on predict when those who wait will start, as `forecast_at` and `forecast` are called.
+
+        Args:
+            closed: says in words what keeps jobs from starting on these machines.
+        """
+        self._forecaster = Forecaster(self._queue, closed)
+
+    def forecast_at(self) -> float | None:
+        """Return when `forecast` is due; None for no such time."""
+        return None if self._forecaster is None else self._forecaster.due()
+
+    def forecast(self, now: float) -> list[int]:
+        """Go on with predicting starts, for a step; the jobs of whom something else is predicted now."""
+        assert self._forecaster is not None
+        try:
+            return self._forecaster.step(self._policy, now)
+        except Exception as error:  # noqa: BLE001 - whatever it is, jobs are to start
+            self._forecaster.drop()
+            self._failures.append(("the prediction of starts", error, NO_JOB))
+            return []
+
+    def predicted(self, job_id: int) -> Forecast | None:
+        """What is predicted of a job that waits; None where nothing is yet."""
+        return None if self._forecaster is None else self._forecaster.known.get(job_id)
 
     def facts(self) -> dict[str, Any]:
         """Named values to keep, plain JSON, that have changed since the last call."""
