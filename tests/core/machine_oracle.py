@@ -148,8 +148,13 @@ def compact_enough(machine: Machine, request: Request, shape: Shape, min_fill: F
 
 
 def could_be_placed(machine: Machine, request: Request, usable: Collection[Board], min_fill: Fraction) -> bool:
-    """Whether there is any place for a request for n boards among usable ones."""
-    return any(
+    """Whether there is any place for a request for n boards among usable ones.
+
+    That may be a block that goes around the machine, all of whose working boards they are: it reaches no last column
+    or row, for it has none.
+    """
+    exactly = Request(owner="o", boards=wanted(request), min_ratio=request.min_ratio, max_dead_boards=0)
+    return whole(machine, exactly, usable, spanned=True) or any(
         compact_enough(machine, request, shape, min_fill)
         and any(serves(machine, block, usable, wanted(request)) for block in blocks(machine, shape))
         for shape in shapes(machine, request)

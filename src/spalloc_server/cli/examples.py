@@ -15,7 +15,7 @@ EXAMPLES = {
     "import-machines": "hall.json > hall.toml",
     "web-ca": "--state /var/lib/spalloc/hall.db",
     "simulate-hardware": "hall.toml --boards",
-    "simulate": "jobs.swf.gz --machine hall.toml --machine hall.toml+10x8",
+    "simulate": "jobs.swf.gz --machine 20x20 --machine 24x20",
     "servers": "",
     "status": "",
     "machines": "--json",

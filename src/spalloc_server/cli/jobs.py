@@ -101,7 +101,7 @@ def _print(views: list[JobView], told: list[Any], *, as_json: bool) -> None:
                 (
                     view.job_id,
                     view.owner,
-                    view.state,
+                    state_of(view),
                     asked(view),
                     view.machine,
                     len(view.boards) or None,
@@ -111,10 +111,11 @@ def _print(views: list[JobView], told: list[Any], *, as_json: bool) -> None:
                 for view in have
             ),
             wrap=("asked for",),
-            drop=("from", "age"),
+            drop=("from", "age", "boards", "machine"),
         )
     if wait:
-        say(f"{count(len(wait), 'job')} wait{'s' if len(wait) == 1 else ''}:" if have else "")
+        if have:
+            say(f"{count(len(wait), 'job')} wait{'s' if len(wait) == 1 else ''}:")
         show(
             ("place", "job", "owner", "asked for", "waits", "starts", "why"),
             (
@@ -130,7 +131,7 @@ def _print(views: list[JobView], told: list[Any], *, as_json: bool) -> None:
                 for view in wait
             ),
             wrap=("why", "asked for"),
-            drop=("waits",),
+            drop=("waits", "asked for", "starts"),
         )
 
 
