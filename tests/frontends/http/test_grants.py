@@ -135,7 +135,7 @@ async def test_a_session_is_known_from_its_beginning_to_its_end(server: FakeServ
     assert (await known.check(CheckSession(session=session))).account == "alice"
     assert server.asked == {"LogIn": 1}
     server.sessions.clear()
-    known.forget(session)
+    known.forget(CheckSession(session=session))
     with pytest.raises(RefusedError):
         await known.check(CheckSession(session=session))
 
@@ -148,7 +148,7 @@ async def test_a_session_that_ends_while_it_is_checked_is_not_remembered(server:
     check = asyncio.create_task(known.check(CheckSession(session=session)))
     await server.until_asked("CheckSession")
     server.sessions.clear()
-    known.forget(session)
+    known.forget(CheckSession(session=session))
     server.going_on.set()
     assert (await check).account == "alice"  # as it was when this was asked
     with pytest.raises(RefusedError):

@@ -5,8 +5,8 @@ each request. So what the server has granted to a pair of name and password, to 
 for `REMEMBERED_SECONDS`, under a hash with a key that only this process knows. While one is being checked, further
 requests with the same wait for that check. What was refused is not remembered: the server counts wrong passwords.
 
-A grant says who somebody is. What the account may at present, the server looks up with each command, whatever is
-remembered here.
+A grant says who somebody is. Whether that still holds, and what the account may at present, the server looks up with
+each command, whatever is remembered here; who is refused then is forgotten.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -33,7 +33,9 @@ from spalloc_server.application.account_commands import (
 from spalloc_server.frontends.http.asking import Asking, RefusedError
 from spalloc_server.frontends.http.sessions import Signer
 
-__all__ = ["Grants"]
+__all__ = ["Check", "Grants"]
+
+Check: TypeAlias = CheckPassword | CheckToken | CheckSession
 
 REMEMBERED_SECONDS = 60.0
 """For so long a password, token or session that was found good is not checked again."""
@@ -69,7 +71,7 @@ class Grants:
         self._keys_at = 0.0
         self._new_keys: asyncio.Task[Signer] | None = None
 
-    async def check(self, command: CheckPassword | CheckToken | CheckSession) -> Grant:
+    async def check(self, command: Check) -> Grant:
         """Return what the server grants to this, or has granted within the last minute.
 
         Raises:
@@ -97,9 +99,9 @@ class Grants:
         self._remember(self._hashed(CheckSession(session=grant.session)), grant)
         return grant.session
 
-    def forget(self, session: str) -> None:
-        """Forget a session, and what may be answered for it at this moment."""
-        key = self._hashed(CheckSession(session=session))
+    def forget(self, command: Check) -> None:
+        """Forget what was granted to this, and what may be answered at this moment."""
+        key = self._hashed(command)
         self._known.pop(key, None)
         self._checks.pop(key, None)
 
@@ -120,7 +122,7 @@ class Grants:
             return await asyncio.shield(self._new_keys)
         return self._signer
 
-    async def _ask(self, key: bytes, command: CheckPassword | CheckToken | CheckSession) -> Grant:
+    async def _ask(self, key: bytes, command: Check) -> Grant:
         task = asyncio.current_task()
         try:
             grant = await self._asking.ask(command, Grant)
@@ -147,7 +149,7 @@ class Grants:
             self._keys_at, self._new_keys = self._clock(), None
         return signer
 
-    def _hashed(self, command: CheckPassword | CheckToken | CheckSession) -> bytes:
+    def _hashed(self, command: Check) -> bytes:
         """Return what stands for `command`, without the address: it is the same from wherever it comes."""
         if not isinstance(command, CheckSession):
             command = msgspec.structs.replace(command, address=None)
