@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -36,6 +37,9 @@ class Home:
         options: dict[str, Any] = {"ws": "none", "lifespan": "off", "interface": "asgi3", "proxy_headers": False}
         self.config = Config(cast("Any", app), log_config=None, access_log=False, server_header=False, **options)
         self.config.load()
+        logging.getLogger("uvicorn.error").setLevel(
+            logging.CRITICAL + 1
+        )  # `defects` and who answers tell what is wrong
 
     @property
     def connections(self) -> int:

@@ -65,20 +65,20 @@ class Guarded(Boards):
         super().__init__()
         self._server = server
 
-    async def _check(self, behalf: Behalf, job: int) -> None:
+    async def _check(self, caller: WebCaller, job: int) -> None:
         kind: Any = SubMachine | None
-        await self._server.ask(OwnJobMachine(job_id=job), kind, behalf=behalf)
+        await self._server.ask(OwnJobMachine(job_id=job), kind, behalf=caller.behalf)
 
-    async def stream(self, behalf: Behalf, job: int, x: int, y: int, address: int, size: int) -> Any:
-        await self._check(behalf, job)
-        return await super().stream(behalf, job, x, y, address, size)
+    async def stream(self, caller: WebCaller, job: int, x: int, y: int, address: int, size: int) -> Any:
+        await self._check(caller, job)
+        return await super().stream(caller, job, x, y, address, size)
 
-    async def write(self, behalf: Behalf, job: int, *more: Any) -> None:
-        await self._check(behalf, job)
-        await super().write(behalf, job, *more)
+    async def write(self, caller: WebCaller, job: int, *more: Any) -> None:
+        await self._check(caller, job)
+        await super().write(caller, job, *more)
 
-    async def reset_router(self, behalf: Behalf, job: int, filters: Any) -> None:
-        await self._check(behalf, job)
+    async def reset_router(self, caller: WebCaller, job: int, filters: Any) -> None:
+        await self._check(caller, job)
 
 
 def account(name: str, role: str) -> WebCaller:
