@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 
 from spalloc_server.config.options import Web
 from spalloc_server.frontends.http.answers import ASGIApp
+from spalloc_server.frontends.http.turns import Turns
 from spalloc_server.frontends.http.websocket import WebSocketProtocol
 from spalloc_server.log.defects import DefectLog
 
@@ -32,6 +33,8 @@ class Home:
         self.state = ServerState()
         """What uvicorn's connections share: they themselves, their tasks, and headers of all answers."""
         self.websockets: set[WebSocketProtocol] = set()
+        self.turns = Turns()
+        """Of WebSockets."""
         self.draining = False
         """Whether connections are closed after the answers that are under way."""
         options: dict[str, Any] = {"ws": "none", "lifespan": "off", "interface": "asgi3", "proxy_headers": False}

@@ -385,6 +385,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.url,
             queued_bytes=home.web.queued_bytes,
             defects=home.defects,
+            turns=home.turns,
             lost=self._websocket_lost,
         )
         home.websockets.add(websocket)
