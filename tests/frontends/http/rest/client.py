@@ -233,7 +233,14 @@ class Client:
         return self
 
     async def send(
-        self, method: str, path: str, body: Any = b"", kind: str | None = None, caller: Any = ..., **query: Any
+        self,
+        method: str,
+        path: str,
+        body: Any = b"",
+        kind: str | None = None,
+        caller: Any = ...,
+        key: str | None = None,
+        **query: Any,
     ) -> Answer:
         """Send a request; `path` is below the root of the service where it does not begin with a slash."""
         path, _, encoded = path.partition("?")
@@ -242,6 +249,8 @@ class Client:
             body, kind = json.dumps(body).encode(), kind or "application/json"
         if kind is not None:
             headers.append((b"content-type", kind.encode()))
+        if key is not None:
+            headers.append((b"idempotency-key", key.encode()))
         scope = {
             "type": "http",
             "method": method,
