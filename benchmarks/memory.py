@@ -59,7 +59,7 @@ def main(*, quick: bool) -> None:
 async def measure(megabytes: int) -> None:
     """Print a table."""
     data = os.urandom(megabytes * 1_000_000)
-    behalf = who().behalf
+    caller = who()
     print("| one job | by the clock | by this process's processor time |\n|---|---|---|")
     with boards.simulated(3) as (machine, _):
         host = machine.spinnaker_ips[0, 0, 0]
@@ -71,18 +71,18 @@ async def measure(megabytes: int) -> None:
         gatherer = Gatherer(GATHERER, (0, 0), TAG)
 
         async def read() -> None:
-            assert await access.read(behalf, 1, *CHIP, ADDRESS, len(data)) == data
+            assert await access.read(caller, 1, *CHIP, ADDRESS, len(data)) == data
 
         async def fast_read() -> None:
-            parts = await access.fast_stream(behalf, 1, gatherer, MONITOR, ADDRESS, len(data))
+            parts = await access.fast_stream(caller, 1, gatherer, MONITOR, ADDRESS, len(data))
             assert b"".join([part async for part in parts]) == data
 
-        await _told("write", access.write(behalf, 1, *CHIP, ADDRESS, data), len(data))
+        await _told("write", access.write(caller, 1, *CHIP, ADDRESS, data), len(data))
         await _told("read", read(), len(data))
-        await _told("fast write", access.fast_write(behalf, 1, gatherer, *CHIP, ADDRESS, data), len(data))
+        await _told("fast write", access.fast_write(caller, 1, gatherer, *CHIP, ADDRESS, data), len(data))
         await _told("fast read", fast_read(), len(data))
         began = time.monotonic()
-        await access.reset_router(behalf, 1, FILTERS)
+        await access.reset_router(caller, 1, FILTERS)
         print(f"| reset of 144 chips' routers | {time.monotonic() - began:.3f} s | |")
 
 

@@ -12,6 +12,7 @@ accounts, and the keys that cookies are signed with, are facts. A stored row tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from spalloc_server.accounts.tokens import Tokens
 from spalloc_server.core.model import Snapshot, TokenRow, UserRow
 from spalloc_server.errors import BusyError, NoSuchError, RequestError
 
-__all__ = ["KEYS", "NEXT", "Accounts"]
+__all__ = ["KEYS", "NEXT", "Accounts", "stamp_of"]
 
 MAX_ACCOUNTS = 10_000
 """Accounts in all."""
@@ -34,6 +35,15 @@ NEXT = "next_account"
 
 KEYS = "signing_keys"
 """The fact that holds what cookies are signed with: [id, secret in hexadecimal], the one to sign with first."""
+
+
+def stamp_of(row: UserRow) -> str:
+    """Return what stands for an account with the password that it has now.
+
+    Another account, of the same name, and a password that is set anew have another one, as each hash has a salt of its
+    own; which also keeps it from telling anything of the password.
+    """
+    return blake2b(f"{row.number}:{row.password}".encode(), digest_size=8).hexdigest()
 
 
 class Accounts:
@@ -84,9 +94,10 @@ class Accounts:
         """Return the same for a token's secret."""
         return self._with_account(self.tokens.with_secret(secret))
 
-    def of_name(self, name: str) -> UserRow | None:
-        """Return the account of this name, where it is enabled."""
-        return self._enabled(self._by_name.get(name))
+    def of_name(self, name: str, stamp: str | None = None) -> UserRow | None:
+        """Return the account of this name, where it is enabled, and has the password that `stamp` was of, if any is."""
+        row = self._enabled(self._by_name.get(name))
+        return row if row is None or stamp in {None, stamp_of(row)} else None
 
     def _with_account(self, token: TokenRow | None) -> tuple[UserRow, TokenRow] | None:
         account = None if token is None else self._enabled(self._by_number.get(token.account))

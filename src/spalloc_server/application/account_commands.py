@@ -39,6 +39,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the session; not of `CheckPassword` and `CheckToken`."""
     token: str | None = None
     """Id of the token, or of the one that the session began with."""
+    stamp: str | None = None
+    """Of `CheckPassword`: stands for the password, which is another one after a change (`Behalf`)."""
 
 
 class SigningKey(msgspec.Struct, frozen=True, kw_only=True):

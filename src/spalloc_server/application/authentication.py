@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from spalloc_server.accounts.accounts import Accounts
+import msgspec
+
+from spalloc_server.accounts.accounts import Accounts, stamp_of
 from spalloc_server.application import account_commands as commands
 from spalloc_server.application.caller import ROLES, Caller, least
 from spalloc_server.application.command_kinds import Command
@@ -68,9 +70,16 @@ class Authentication:
         self._complaints = Complaints()
 
     def caller(
-        self, door: str, *, session: str | None, token: str | None, account: str | None, address: str | None
+        self,
+        door: str,
+        *,
+        session: str | None,
+        token: str | None,
+        account: str | None,
+        address: str | None,
+        stamp: str | None = None,
     ) -> Caller:
-        """Return who comes with one of session, token and account name.
+        """Return who comes with one of session, token and account name; `stamp` is of the password that was checked.
 
         Raises:
             CredentialsError: it is nobody's, or no more.
@@ -81,7 +90,7 @@ class Authentication:
         elif token is not None:
             found = self.accounts.of_token(token)
         else:
-            found = None if (named := self.accounts.of_name(account or "")) is None else (named, None)
+            found = None if (named := self.accounts.of_name(account or "", stamp)) is None else (named, None)
         if found is None:
             what = "session" if session is not None else "token" if token is not None else "account"
             raise CredentialsError(f"there is no such {what}, or not any more: log in again")
@@ -139,7 +148,8 @@ class Authentication:
                 row = await self._checked(command)
                 return lambda: self.grant(row, session=self.accounts.sessions.begin(row.number))
             case commands.CheckPassword():
-                return partial(self.grant, await self._checked(command))
+                row = await self._checked(command)
+                return lambda: msgspec.structs.replace(self.grant(row), stamp=stamp_of(row))
             case commands.CreateAccount():
                 self.accounts.check_name(command.name)
                 _check_role(command.role)

@@ -2,8 +2,8 @@
 
 Theory of operation. Argon2 takes tens of milliseconds and megabytes on purpose. So two threads do it, which hold up
 neither the event loop nor name lookups, and only so many wait for them; those who are known to come from where they
-always come from have places of their own. A password of an account that there is not is compared all the same, with a
-hash that nobody's password has: so the time tells nothing.
+always come from, and operators who set passwords, have places of their own. A password of an account that there is not
+is compared all the same, with a hash that nobody's password has: so the time tells nothing.
 
 `argon2-cffi` belongs to the extra `web` and is imported when it is first needed.
 """
@@ -24,7 +24,7 @@ HASHING = 2
 """Passwords that are hashed at the same time."""
 
 MAX_QUEUED = 64
-"""Passwords that may wait for that; as many more of those who log in from where they have before."""
+"""Passwords that may wait for that; as many more of those who log in from where they have before, or that are set."""
 
 MEMORY_KIB = 19_456
 """Memory that each takes meanwhile, in KiB."""
@@ -82,7 +82,7 @@ class Passwords:
             BusyError: too many wait.
             RequestError: argon2-cffi is not installed.
         """
-        return await self._in_thread(MAX_QUEUED, lambda hasher: hasher.hash(password))
+        return await self._in_thread(MAX_QUEUED * 2, lambda hasher: hasher.hash(password))
 
     async def compare(self, stored: str | None, password: str, *, known: bool) -> tuple[bool, str | None]:
         """Return whether a password is the one that `stored` is a hash of, and a new hash where that is out of date.

@@ -117,6 +117,8 @@ class Behalf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Id of a token that `CheckToken` has found good."""
     account: str | None = None
     """Name of an account whose password `CheckPassword` has found good."""
+    stamp: str | None = None
+    """What `CheckPassword` has answered with: that password is no good once the account has another."""
     name: str | None = None
     address: str | None = None
     """None where it is not the caller's own, as behind a proxy."""

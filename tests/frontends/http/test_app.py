@@ -16,6 +16,9 @@ from spalloc_server.frontends.http.links import base_url, websocket_url
 from spalloc_server.frontends.http.names import addresses, own_names
 from spalloc_server.frontends.local_api import Behalf
 from spalloc_server.log.defects import DefectLog
+from tests.frontends.http.asgi import call, send_form
+from tests.frontends.http.fake_accounts import FakeServer
+from tests.frontends.http.signing_in import LOGIN, PERFORM, ROOT, basic_of, cookie_of, csrf_in
 
 
 class Asked:
@@ -61,8 +64,8 @@ def an_app(monkeypatch: pytest.MonkeyPatch, part: ASGIApp, caller: str | None = 
             self._app = app
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            if caller is not None:
-                scope["state"]["caller"] = WebCaller(name=caller, role="user", behalf=Behalf(account=caller))
+            if name := caller or dict(scope["headers"]).get(b"account", b"").decode():
+                scope["state"]["caller"] = WebCaller(name=name, role="user", behalf=Behalf(account=name))
             await self._app(scope, receive, send)
 
     monkeypatch.setattr(module, "Authentication", Known)
@@ -154,6 +157,31 @@ async def test_requests_without_an_account_count_for_their_address(monkeypatch: 
     statuses = [(await asked(app, scope_of()))[0] for _ in range(10)]
     assert statuses[-1] == 429
     assert (await asked(app, scope_of(client="192.0.2.2")))[0] == 200
+
+
+async def test_what_others_ask_from_an_address_keeps_no_account_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = an_app(monkeypatch, tell, requests_per_second=3)
+    statuses = [(await asked(app, scope_of()))[0] for _ in range(20)]
+    assert statuses[-1] == 429
+    assert (await asked(app, scope_of(account="anna")))[0] == 200
+    assert (await asked(app, scope_of("/spalloc/system/login.html")))[0] != 429
+    assert (await asked(app, scope_of()))[0] == 429
+    assert (await asked(app, scope_of(account="@192.0.2.1")))[0] == 200, "it is only called so"
+
+
+async def test_who_shows_what_is_right_gets_in_where_others_show_what_is_wrong() -> None:
+    server = FakeServer(requests_per_second=3)
+    app = module.make_app(server, defects=DefectLog())
+    for header in [basic_of("alice", "guess"), ("authorization", "Bearer guess")] * 10:
+        assert (await call(app, "GET", ROOT, [header])).status == 401
+    assert (await call(app, "GET", ROOT)).status == 429
+    for header in (basic_of("alice", "wonder land"), ("authorization", "Bearer sesame-token")):
+        assert (await call(app, "GET", ROOT, [header])).status == 200
+    page = await call(app, "GET", LOGIN)
+    fields = {"_csrf": csrf_in(page), "username": "bob", "password": "b", "submit": "submit"}
+    reply = await send_form(app, PERFORM, fields, [cookie_of(page.session)])
+    assert reply.session is not None
+    assert (await call(app, "GET", ROOT, [cookie_of(reply.session)])).status == 200
 
 
 def test_a_budget_is_paid_off_as_time_passes() -> None:

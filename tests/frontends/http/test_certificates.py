@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import errno
+import os
 import ssl
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from spalloc_server.errors import ConfigurationError, SpallocServerError
 from spalloc_server.frontends.front_lock import CA_FILE, trusting
 from spalloc_server.frontends.http.certificates import (
     CA_KEY_FILE,
+    CERTIFICATE_FILE,
     context,
     names_in,
     own_certificate,
@@ -72,33 +76,157 @@ def test_a_certificate_is_made_anew_for_a_new_name_and_not_for_one_less(tmp_path
     assert names_in(file) == NAMES | {"192.0.2.1"}
 
 
-def test_an_authority_lasts_ten_years_and_is_made_anew_then(tmp_path: Path) -> None:
+def certificate(file: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(file.read_bytes())
+
+
+def kept(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in (CA_FILE, CA_KEY_FILE, CERTIFICATE_FILE)}
+
+
+def test_an_authority_lasts_ten_years_and_is_not_replaced_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     own_certificate(tmp_path, NAMES, NOW)
     first = serial(tmp_path / CA_FILE)
     own_certificate(tmp_path, NAMES, days(3600))
+    capsys.readouterr()
+    last = certificate(own_certificate(tmp_path, NAMES, days(3640)))
+    assert "the certificate authority ends soon" in capsys.readouterr().out
+    assert serial(own_certificate(tmp_path, NAMES, days(3645))) == last.serial_number, "none would last longer"
+    assert serial(own_certificate(tmp_path, NAMES, days(3660))) == last.serial_number
+    assert "a new one is made, which all clients have to be told to trust" in capsys.readouterr().out
     assert serial(tmp_path / CA_FILE) == first
-    last = x509.load_pem_x509_certificate(own_certificate(tmp_path, NAMES, days(3640)).read_bytes())
-    assert serial(tmp_path / CA_FILE) != first
-    last.verify_directly_issued_by(x509.load_pem_x509_certificate((tmp_path / CA_FILE).read_bytes()))
+    for name in (CA_FILE, CA_KEY_FILE, CERTIFICATE_FILE):  # as it says
+        (tmp_path / name).rename(tmp_path / f"old-{name}")
+    new = certificate(own_certificate(tmp_path, NAMES, days(3660)))
+    new.verify_directly_issued_by(certificate(tmp_path / CA_FILE))
 
 
-@pytest.mark.parametrize("damaged", [CA_FILE, CA_KEY_FILE, "certificate.pem"])
-def test_what_is_damaged_is_made_anew(tmp_path: Path, damaged: str) -> None:
-    own_certificate(tmp_path, NAMES)
-    (tmp_path / damaged).write_bytes(b"")
-    file = own_certificate(tmp_path, NAMES)
-    found = x509.load_pem_x509_certificate(file.read_bytes())
-    found.verify_directly_issued_by(x509.load_pem_x509_certificate((tmp_path / CA_FILE).read_bytes()))
-
-
-def test_a_key_that_is_encrypted_is_made_anew(tmp_path: Path) -> None:
-    own_certificate(tmp_path, NAMES)
-    file = tmp_path / CA_KEY_FILE
+def _encrypt(file: Path) -> None:
     key = serialization.load_pem_private_key(file.read_bytes(), password=None)
     secret = serialization.BestAvailableEncryption(b"secret")
     file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret))
-    found = x509.load_pem_x509_certificate(own_certificate(tmp_path, NAMES).read_bytes())
-    found.verify_directly_issued_by(x509.load_pem_x509_certificate((tmp_path / CA_FILE).read_bytes()))
+
+
+def _replace_by_another(file: Path) -> None:
+    own_certificate(file.parent / "other", NAMES)
+    (file.parent / "other" / file.name).replace(file)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [Path.unlink, lambda file: file.write_bytes(b""), _replace_by_another],
+    ids=["missing", "empty", "another's"],
+)
+@pytest.mark.parametrize("name", [CA_FILE, CA_KEY_FILE])
+def test_where_a_part_of_the_authority_is_lost_the_certificate_stays_and_nothing_is_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: Callable[[Path], None]
+) -> None:
+    before = kept_after_damage(tmp_path, name, damage)
+    ours = context(Web(), tmp_path)
+    assert ours.get_ca_certs() == []
+    own_certificate(tmp_path, NAMES | {"new.example.org"}, days(80))
+    assert {each: data for each, data in kept_or_none(tmp_path).items() if each != name} == before
+    told = capsys.readouterr().out
+    assert "no certificate can be made: going on with the one that there is" in told
+    assert "from a copy. If it is lost or over, move ca.pem, ca.key and certificate.pem out of" in told
+    (tmp_path / CERTIFICATE_FILE).unlink()
+    if (tmp_path / CA_FILE).exists():
+        with pytest.raises(SpallocServerError, match="from a copy"):
+            own_certificate(tmp_path, NAMES)
+
+
+def kept_or_none(folder: Path) -> dict[str, bytes]:
+    return {each.name: each.read_bytes() for each in folder.iterdir() if each.suffix in {".pem", ".key"}}
+
+
+def kept_after_damage(folder: Path, name: str, damage: Callable[[Path], None]) -> dict[str, bytes]:
+    """Files of an authority of which one is damaged, without that one."""
+    own_certificate(folder, NAMES)
+    damage(folder / name)
+    return {each: data for each, data in kept_or_none(folder).items() if each != name}
+
+
+def test_a_key_that_is_encrypted_is_not_replaced(tmp_path: Path) -> None:
+    first = serial(own_certificate(tmp_path, NAMES))
+    _encrypt(tmp_path / CA_KEY_FILE)
+    encrypted = kept(tmp_path)
+    assert serial(own_certificate(tmp_path, NAMES, days(80))) == first
+    assert kept(tmp_path) == encrypted
+
+
+def test_a_certificate_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
+    own_certificate(tmp_path, NAMES)
+    authority = serial(tmp_path / CA_FILE)
+    (tmp_path / CERTIFICATE_FILE).write_bytes(b"")
+    found = certificate(own_certificate(tmp_path, NAMES))
+    found.verify_directly_issued_by(certificate(tmp_path / CA_FILE))
+    assert serial(tmp_path / CA_FILE) == authority
+
+
+def test_an_authority_that_was_begun_and_not_finished_is_made(tmp_path: Path) -> None:
+    own_certificate(tmp_path, NAMES)
+    for name in (CA_FILE, CERTIFICATE_FILE):
+        (tmp_path / name).unlink()
+    found = certificate(own_certificate(tmp_path, NAMES))
+    found.verify_directly_issued_by(certificate(tmp_path / CA_FILE))
+
+
+def test_where_nothing_can_be_written_the_certificate_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = serial(own_certificate(tmp_path, NAMES))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert serial(own_certificate(tmp_path, NAMES, days(80))) == first
+    assert "No space left on device" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.new")), "what is half written is taken away again"
+
+
+# -------------------------------------------------------------------- clocks
+
+WRONG = [-20000, -3000, -400, -100, -89, -50, -2, -0.5, 0.5, 2, 40, 65, 89, 100, 400, 3000, 4000, 23000]
+"""Days by which a clock is wrong, from 1970 to 2090 or so."""
+
+
+@pytest.mark.parametrize("age", [0, 1, 30, 59, 61, 85])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_clock_that_is_wrong_for_a_while_leaves_what_is_good_by_the_right_one(
+    tmp_path: Path, wrong: float, age: float
+) -> None:
+    own_certificate(tmp_path, NAMES, days(0))
+    own_certificate(tmp_path, NAMES, days(200))  # the next one
+    authority = serial(tmp_path / CA_FILE)
+    now = 200 + age
+    for names in (NAMES, NAMES | {"new.example.org"}):
+        own_certificate(tmp_path, names, days(now + wrong))
+        meanwhile = certificate(tmp_path / CERTIFICATE_FILE)
+        assert meanwhile.not_valid_before_utc <= days(now) < meanwhile.not_valid_after_utc, "clients know the time"
+    found = certificate(own_certificate(tmp_path, NAMES | {"new.example.org"}, days(now)))
+    assert found.not_valid_before_utc <= days(now)
+    assert days(now + 30) < found.not_valid_after_utc
+    assert names_in(tmp_path / CERTIFICATE_FILE) >= NAMES
+    assert serial(tmp_path / CA_FILE) == authority
+
+
+def test_certificates_do_not_grow_longer_and_longer(tmp_path: Path) -> None:
+    for day in range(0, 3000, 25):
+        names = NAMES | {f"host-{day}.example.org"} if day > 1500 else NAMES
+        found = certificate(own_certificate(tmp_path, names, days(day)))
+        assert found.not_valid_after_utc - found.not_valid_before_utc < dt.timedelta(days=398)
+
+
+def test_no_authority_is_made_by_a_clock_that_is_surely_wrong(tmp_path: Path) -> None:
+    early = dt.datetime(1970, 1, 1, 0, 5, tzinfo=dt.UTC)
+    with pytest.raises(SpallocServerError, match="by this computer's clock it is 1970-01-01: set the clock"):
+        own_certificate(tmp_path, NAMES, early)
+    assert not (tmp_path / CA_FILE).exists()
+    own_certificate(tmp_path, NAMES)
+    own_certificate(tmp_path, NAMES, early)
 
 
 def test_a_key_that_others_may_read_is_taken_from_them_with_a_warning(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from spalloc_server.config.options import Web
 from spalloc_server.frontends.http import connection as module
 from spalloc_server.frontends.http.asking import RefusedError, ServerAwayError, WebSettings
 from spalloc_server.frontends.local_api import MAX_LINE, Behalf
@@ -185,6 +186,20 @@ async def test_settings_are_fetched_again_when_the_server_has_changed(tmp_path: 
         server.change("server")
         await until(lambda: len(told) == 2)
         assert connection.settings.web.port == 4711
+
+
+async def test_settings_are_fetched_again_where_the_server_was_too_busy_to_tell_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(module, "RETRY_MOST_SECONDS", 0.05)
+    async with fake_server(tmp_path, hold_seconds=0.0) as server, connected(server) as connection:
+        server.web = Web(plain_http=True, port=4711, hold_seconds=0.0)
+        server.silent = True
+        server.change("server")
+        await until(lambda: len(server.commands("subscribe")) > 3)
+        server.silent = False
+        await until(lambda: connection.settings.web.port == 4711)
 
 
 async def test_a_connection_that_ends_tells_all_who_wait(tmp_path: Path) -> None:

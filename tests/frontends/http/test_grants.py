@@ -135,7 +135,7 @@ async def test_a_session_is_known_from_its_beginning_to_its_end(server: FakeServ
     assert (await known.check(CheckSession(session=session))).account == "alice"
     assert server.asked == {"LogIn": 1}
     server.sessions.clear()
-    known.forget(session)
+    known.forget(CheckSession(session=session))
     with pytest.raises(RefusedError):
         await known.check(CheckSession(session=session))
 
@@ -148,11 +148,41 @@ async def test_a_session_that_ends_while_it_is_checked_is_not_remembered(server:
     check = asyncio.create_task(known.check(CheckSession(session=session)))
     await server.until_asked("CheckSession")
     server.sessions.clear()
-    known.forget(session)
+    known.forget(CheckSession(session=session))
     server.going_on.set()
     assert (await check).account == "alice"  # as it was when this was asked
     with pytest.raises(RefusedError):
         await known.check(CheckSession(session=session))
+
+
+async def test_only_so_many_are_checked_at_a_time_from_one_address(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "CHECKED_AT_ONCE", 5)
+    known = Grants(server)
+    server.going_on.clear()
+    wrong = [CheckToken(secret=str(number), address="192.0.2.1") for number in range(20)]
+    checks = [asyncio.create_task(known.check(each)) for each in wrong]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    right = [
+        asyncio.create_task(each)
+        for each in (
+            known.check(CheckToken(secret="sesame-token", address="192.0.2.2")),
+            known.begin(LogIn(name="bob", password="b", address="192.0.2.2")),
+        )
+    ]
+    with pytest.raises(RefusedError) as refused:
+        await known.begin(LogIn(name="bob", password="b", address="192.0.2.1"))
+    assert refused.value.kind == "busy"
+    server.going_on.set()
+    await asyncio.gather(*right)
+    answers = await asyncio.gather(*checks, return_exceptions=True)
+    assert sorted(each.kind for each in answers if isinstance(each, RefusedError)) == 5 * ["bad-credentials"] + 15 * [
+        "busy"
+    ]
+    assert (await known.check(CheckToken(secret="sesame-token", address="192.0.2.1"))).account == "alice"
+    assert not known._checked
 
 
 # -------------------------------------------------------------------- keys

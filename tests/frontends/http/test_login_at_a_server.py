@@ -11,8 +11,10 @@ from spalloc_server.accounts.attempts import FREE_OF_PAIR
 from spalloc_server.application.command_kinds import Command
 from spalloc_server.application.commands import ListJobs
 from spalloc_server.errors import SpallocServerError
-from spalloc_server.frontends.http.answers import ASGIApp
+from spalloc_server.frontends.http.answers import ASGIApp, Receive, Scope, Send, refusal, text
 from spalloc_server.frontends.http.asking import RefusedError
+from spalloc_server.frontends.http.authentication import Authentication
+from spalloc_server.frontends.http.grants import Grants
 from spalloc_server.frontends.local_api import Behalf
 from tests.application.house import SECRET, WEB, House
 from tests.frontends.http.asgi import Reply, call, send_form
@@ -36,7 +38,7 @@ class Server(FakeServer):
         try:
             caller = WEB
             if behalf is not None:
-                who = {name: getattr(behalf, name) for name in ("session", "token", "account", "address")}
+                who = {name: getattr(behalf, name) for name in ("session", "token", "account", "address", "stamp")}
                 caller = application.caller("web", **who)
             if command.waits:
                 answer = (await application.ask(caller, command)).value
@@ -85,6 +87,38 @@ async def test_a_session_is_over_when_it_is_logged_out_or_its_token_revoked(app:
     for over in (look, by_token):  # also where a front process still remembers it
         with pytest.raises(RefusedError, match="log in again"):
             await jobs(server, over)
+
+
+@pytest.mark.parametrize("change", ["password", "same password again", "new name", "disabled", "deleted", "made anew"])
+async def test_a_pair_that_is_remembered_is_no_good_once_the_account_is_another(server: Server, change: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await server.ask(ListJobs(), object, behalf=scope["state"]["caller"].behalf)
+        except RefusedError as error:
+            await refusal(error)(scope, receive, send)
+        else:
+            await text(200, "jobs")(scope, receive, send)
+
+    door, accounts, hashed = (
+        Authentication(app, server, Grants(server)),
+        server.house.accounts,
+        server.house.hasher.hash,
+    )
+    bob = basic_of("bob", "secret")
+    assert [(await call(door, "GET", ROOT, [bob])).status for _ in range(2)] == [200, 200]
+    changes = {"password": {"password": hashed("new")}, "new name": {"new_name": "rob"}, "disabled": {"enabled": False}}
+    if change in changes:
+        accounts.change("bob", **changes[change])  # type: ignore[arg-type]
+    elif change == "same password again":
+        accounts.change("bob", password="a hash with another salt")
+        server.house.hasher.verify = lambda *_: True  # type: ignore[method-assign]
+    else:
+        accounts.delete("bob")
+    if change == "made anew":
+        accounts.create("bob", "user", password=hashed("secret"))
+    right = {"same password again", "made anew"}
+    assert (await call(door, "GET", ROOT, [bob])).status == 401
+    assert (await call(door, "GET", ROOT, [bob])).status == (200 if change in right else 401)
 
 
 async def test_a_cookie_is_believed_by_any_front_process_of_the_server(app: ASGIApp, server: Server) -> None:

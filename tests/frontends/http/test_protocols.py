@@ -244,10 +244,46 @@ async def test_a_client_that_reads_nothing_is_disconnected(monkeypatch: pytest.M
         client.close()
 
 
-async def test_another_protocol_that_is_asked_for_is_passed_over() -> None:
+H2C = b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+"""As Java's client sends it."""
+BODIES = [b"Content-Length: 4\r\n\r\nbody", b"Transfer-Encoding: chunked\r\n\r\n1\r\nb\r\n3\r\nody\r\n0\r\n\r\n"]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=["of known length", "chunked"])
+async def test_another_protocol_that_is_asked_for_is_passed_over_and_the_body_is_read(body: bytes) -> None:
     async with door() as it:
+        for end in range(len(body) + 1):
+            client = await Client.connect(it)
+            client.send(POST + H2C + body[:end])
+            if end < len(body):
+                await asyncio.sleep(0)
+                client.send(body[end:])
+            assert await client.answer() == (200, b"http POST /p body")
+            assert await client.get("/next") == (200, b"http GET /next ")
+        client.send(b"".join([POST, H2C, body, b"GET /a HTTP/1.1\r\n", H2C, b"\r\n", POST, b"\r\n"]))
+        answers = [await client.answer() for _ in range(3)]
+        assert [told.split()[1:] for _, told in answers] == [
+            [b"POST", b"/p", b"body"],
+            [b"GET", b"/a"],
+            [b"POST", b"/p"],
+        ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"Content-Length: 2000\r\n\r\n", 413),
+        (b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"Transfer-Encoding: chunked\r\n\r\n" + b"400\r\n" + b"x" * 1024, 413),
+        (b"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n", 400),
+        (b"Content-Length: 4\r\n\r\nbo", 408),
+    ],
+)
+async def test_limits_are_the_same_where_another_protocol_is_asked_for(sent: bytes, status: int) -> None:
+    async with door(body_bytes=1000, body_seconds=0.2) as it:
         client = await Client.connect(it)
-        assert await client.get("/", "Upgrade: h2c", "Connection: upgrade") == (200, b"http GET / ")
+        client.send(POST + H2C + sent)
+        assert (await client.answer())[0] == status
         assert await client.ended()
 
 

@@ -6,8 +6,12 @@ import asyncio
 from typing import Any
 
 import msgspec
+import pytest
 
+from spalloc_server.frontends.http import watching as module
+from spalloc_server.frontends.http.asking import RefusedError, ServerAwayError
 from spalloc_server.frontends.http.watching import WOKEN, Watching
+from spalloc_server.frontends.local_api import Subscribe
 from tests.frontends.http.fake_socket import until
 from tests.house import PATIENCE
 
@@ -52,3 +56,39 @@ async def test_while_requests_have_no_answer_no_more_are_woken_at_once_but_all_a
     watching.hear(["job/7"])
     async with asyncio.timeout(PATIENCE):
         assert set(await asyncio.gather(*late)) == {3}
+
+
+async def test_where_subscribing_fails_each_key_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    asked = list[list[str]]()
+    tasks = set[asyncio.Future[None]]()
+    bad, away = "job/8", True
+
+    async def ask(command: Any) -> msgspec.Raw:
+        if not isinstance(command, Subscribe):
+            return msgspec.Raw(b"null")
+        asked.append(command.keys)
+        await asyncio.sleep(0)
+        if away:
+            raise ServerAwayError("away or busy")
+        if bad in command.keys:
+            raise RefusedError("bad-request", f"{bad!r} is nothing to subscribe to")
+        return msgspec.Raw(msgspec.json.encode(dict.fromkeys(command.keys, 2)))
+
+    def begin(work: Any) -> None:
+        tasks.add(task := asyncio.ensure_future(work))
+        task.add_done_callback(tasks.discard)
+
+    watching = Watching(ask, begin, lambda: 0)
+    polls = {key: asyncio.ensure_future(watching.changed(key, 1, PATIENCE)) for key in ("job/7", bad, "job/9")}
+    await until(lambda: len(asked) > 6)
+    assert sorted(asked[-1]) == ["job/7", bad, "job/9"], "while it is away they are asked for together"
+    away = False
+    async with asyncio.timeout(PATIENCE):
+        assert [await polls[key] for key in ("job/7", "job/9")] == [2, 2]
+    before = len(asked)
+    await until(lambda: asked[before:].count([bad]) > 3)
+    assert set(map(tuple, asked[before + 1 :])) == {(bad,)}
+    assert len(tasks) <= 2, "there is one try at a time, however often it fails"
+    polls[bad].cancel()
+    await until(lambda: not tasks)

@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from spalloc_server.frontends.http import websocket as module
+from spalloc_server.frontends.http import turns, websocket as module
 from spalloc_server.frontends.http.answers import Receive, Scope, Send, text
 from tests.frontends.http.fake_socket import until
 from tests.frontends.http.serving import Client, Door, door
@@ -74,7 +74,7 @@ async def test_a_message_in_fragments_is_one_message(app: Any) -> None:
 
 
 async def test_others_have_their_turn_while_a_client_sends_many_small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
     loop, order = asyncio.get_running_loop(), list[str]()
 
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:

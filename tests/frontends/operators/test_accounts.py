@@ -125,6 +125,16 @@ async def test_a_change_of_an_account_holds_for_the_next_request(door: Door, way
     assert await door.ask(STATE, **way) == "bad-credentials"
 
 
+async def test_a_password_that_was_checked_is_no_good_any_more_once_the_account_has_another(door: Door) -> None:
+    grant = await door.ask({"command": "check password", "name": "bob", "password": "secret"})
+    way = {"account": "bob", "stamp": grant["stamp"]}
+    assert (await door.ask(STATE, **way))["state"] == 3
+    door.house.accounts.change("bob", password=door.house.hasher.hash("another"))
+    assert await door.ask(STATE, **way) == "bad-credentials"
+    assert (await door.ask(STATE, account="bob"))["state"] == 3, "so say front processes of before"
+    assert await door.ask(STATE, account="bob", stamp="") == "bad-credentials"
+
+
 async def test_a_token_permits_no_more_than_its_role(door: Door) -> None:
     _, token = door.house.accounts.tokens.create(1, role="reader", days=1, note="")
     assert await door.ask(STATE, token=token.id) == "forbidden"

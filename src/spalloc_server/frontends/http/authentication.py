@@ -39,7 +39,7 @@ from spalloc_server.frontends.http.answers import (
 )
 from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError, WebCaller
 from spalloc_server.frontends.http.clients import address_of, is_secure
-from spalloc_server.frontends.http.grants import Grants
+from spalloc_server.frontends.http.grants import Check, Grants
 from spalloc_server.frontends.http.sessions import Signer, anonymous_session, cookie, values_of_cookie
 from spalloc_server.frontends.local_api import Behalf
 
@@ -180,6 +180,8 @@ class _Found(msgspec.Struct):
     token: str | None = None
     """Id of the token that the session began with."""
     needs_csrf: bool = True
+    checked: tuple[Check, ...] = ()
+    """What the server has granted that."""
 
 
 class Authentication:
@@ -208,10 +210,24 @@ class Authentication:
             answer, new_cookie = refusal(error), None
         if answer is not None:
             await answer(scope, receive, send)
-        elif new_cookie is not None:
-            await self._app(scope, receive, _with_header(send, new_cookie))
         else:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, self._sending(send, scope["state"].pop("checked"), new_cookie))
+
+    def _sending(self, send: Send, checked: tuple[Check, ...], new_cookie: Header | None) -> Send:
+        """Return `send`, which adds a cookie, and forgets what was checked where the server says it holds no more."""
+        if not checked and new_cookie is None:
+            return send
+
+        async def sending(message: Message) -> None:
+            if "status" in message:
+                if message["status"] == UNAUTHORIZED.status:
+                    for each in checked:
+                        self._grants.forget(each)
+                if new_cookie is not None:
+                    message["headers"] = [*message.get("headers", ()), new_cookie]
+            await send(message)
+
+        return sending
 
     async def _admit(self, request: _Request, receive: Receive) -> tuple[Answer | None, Header | None]:
         """Note in the request who sends it; return why it is refused, or a cookie that goes with its answer."""
@@ -225,7 +241,7 @@ class Authentication:
         found = await self._identify(scope, session, signer)
         if found is None:
             return UNAUTHORIZED, None
-        state["caller"] = found.caller
+        state["caller"], state["checked"] = found.caller, found.checked
         if scope["type"] == "websocket":
             foreign = found.needs_csrf and request.is_from_another_site(web.base_url)
             return text(403, "a page of another site may not open this WebSocket") if foreign else None, None
@@ -251,36 +267,40 @@ class Authentication:
         if scheme == b"bearer":
             if (token := bearer(credentials)) is None:
                 return None
-            grant = await self._grants.check(CheckToken(secret=token, address=address))
+            check_token = CheckToken(secret=token, address=address)
+            grant = await self._grants.check(check_token)
             found = await self._by_session(session, signer, address)
             if found.token is not None and found.token == grant.token:  # so its jobs keep the session
-                found.needs_csrf = False
+                found.needs_csrf, found.checked = False, (*found.checked, check_token)
                 return found
             behalf = Behalf(token=grant.token, address=address)
-            return _Found(WebCaller(name=grant.account, role=grant.role, behalf=behalf), session, needs_csrf=False)
+            caller = WebCaller(name=grant.account, role=grant.role, behalf=behalf)
+            return _Found(caller, session, needs_csrf=False, checked=(check_token,))
         if (pair := basic(credentials)) is None:
             return None
-        grant = await self._grants.check(CheckPassword(name=pair[0], password=pair[1], address=address))
+        check = CheckPassword(name=pair[0], password=pair[1], address=address)
+        grant = await self._grants.check(check)
         caller = WebCaller(
             name=grant.account,
             role=grant.role,
-            behalf=Behalf(account=grant.account, address=address),
+            behalf=Behalf(account=grant.account, stamp=grant.stamp, address=address),
             csrf=signer.csrf(session, grant.account) if session else None,
         )
-        return _Found(caller, session, grant.account)
+        return _Found(caller, session, grant.account, checked=(check,))
 
     async def _by_session(self, session: str | None, signer: Signer, address: str | None) -> _Found:
         if session is None or not session.startswith("s"):
             return _Found(None, session)
+        check = CheckSession(session=session)
         try:
-            grant: Grant = await self._grants.check(CheckSession(session=session))
+            grant: Grant = await self._grants.check(check)
         except RefusedError as error:
             if error.kind != "bad-credentials":
                 raise
             return _Found(None, session)
         behalf = Behalf(session=session, address=address)
         caller = WebCaller(name=grant.account, role=grant.role, behalf=behalf, csrf=signer.csrf(session))
-        return _Found(caller, session, token=grant.token)
+        return _Found(caller, session, token=grant.token, checked=(check,))
 
     def _cookie_for_basic(self, scope: Scope, found: _Found, signer: Signer) -> Header | None:
         """Give a client that has none an anonymous session, in which it may change something."""
@@ -319,12 +339,3 @@ async def _form(receive: Receive, limit: int) -> dict[str, str] | Answer:
             return text(413, f"a form may have {limit} bytes")
     form = form_in(bytes(body))
     return text(400, "the form cannot be read, or has a field twice") if form is None else form
-
-
-def _with_header(send: Send, header: Header) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), header]
-        await send(message)
-
-    return sending

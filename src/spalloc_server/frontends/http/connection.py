@@ -329,6 +329,9 @@ class Connection:
             log.warning("the server does not tell its settings", reason=str(exc))
             if isinstance(exc, RefusedError) and exc.kind == "no-such":
                 self._on_settings(None)
+            if isinstance(exc, ServerAwayError) and self.there:  # else they are fetched when it is back
+                await asyncio.sleep(RETRY_MOST_SECONDS)
+                self._begin(self._fetch_settings())
             return
         self._settings, self._limits = settings, (settings.web.hold_seconds, settings.web.held_requests)
         self._on_settings(settings)

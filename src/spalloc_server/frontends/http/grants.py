@@ -5,8 +5,11 @@ each request. So what the server has granted to a pair of name and password, to 
 for `REMEMBERED_SECONDS`, under a hash with a key that only this process knows. While one is being checked, further
 requests with the same wait for that check. What was refused is not remembered: the server counts wrong passwords.
 
-A grant says who somebody is. What the account may at present, the server looks up with each command, whatever is
-remembered here.
+A grant says who somebody is. Whether that still holds, and what the account may at present, the server looks up with
+each command, whatever is remembered here; who is refused then is forgotten.
+
+Requests that wait for a check take places at the connection to the server, so of each address only `CHECKED_AT_ONCE`
+do: whoever sends passwords or tokens without end from there keeps nobody out elsewhere.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ import asyncio
 import hashlib
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -33,13 +37,18 @@ from spalloc_server.application.account_commands import (
 from spalloc_server.frontends.http.asking import Asking, RefusedError
 from spalloc_server.frontends.http.sessions import Signer
 
-__all__ = ["Grants"]
+__all__ = ["Check", "Grants"]
+
+Check: TypeAlias = CheckPassword | CheckToken | CheckSession
 
 REMEMBERED_SECONDS = 60.0
 """For so long a password, token or session that was found good is not checked again."""
 
 REMEMBERED = 20_000
 """Passwords, tokens and sessions that are remembered; with one more, the oldest is forgotten."""
+
+CHECKED_AT_ONCE = 128
+"""Passwords and tokens from one address that are checked at the same time. One more is answered with 429."""
 
 KEY_SECONDS = 60.0
 """After so long the keys that sign cookies are asked for again, while the old ones are still used."""
@@ -65,11 +74,13 @@ class Grants:
         self._known: dict[bytes, tuple[float, Grant]] = {}
         """With when it is forgotten, the oldest first."""
         self._checks: dict[bytes, asyncio.Task[Grant]] = {}
+        self._checked = Counter[str | None]()
+        """How many are being checked, by address."""
         self._signer: Signer | None = None
         self._keys_at = 0.0
         self._new_keys: asyncio.Task[Signer] | None = None
 
-    async def check(self, command: CheckPassword | CheckToken | CheckSession) -> Grant:
+    async def check(self, command: Check) -> Grant:
         """Return what the server grants to this, or has granted within the last minute.
 
         Raises:
@@ -91,15 +102,15 @@ class Grants:
             RefusedError: name and password, or token, are not right.
             ServerAwayError: the server does not answer.
         """
-        grant = await self._asking.ask(command, Grant)
+        grant = await self._granted(command)
         if grant.session is None or not grant.session.startswith("s"):
             raise RefusedError("internal", "the server has begun a session without an id")
         self._remember(self._hashed(CheckSession(session=grant.session)), grant)
         return grant.session
 
-    def forget(self, session: str) -> None:
-        """Forget a session, and what may be answered for it at this moment."""
-        key = self._hashed(CheckSession(session=session))
+    def forget(self, command: Check) -> None:
+        """Forget what was granted to this, and what may be answered at this moment."""
+        key = self._hashed(command)
         self._known.pop(key, None)
         self._checks.pop(key, None)
 
@@ -120,16 +131,33 @@ class Grants:
             return await asyncio.shield(self._new_keys)
         return self._signer
 
-    async def _ask(self, key: bytes, command: CheckPassword | CheckToken | CheckSession) -> Grant:
+    async def _ask(self, key: bytes, command: Check) -> Grant:
         task = asyncio.current_task()
         try:
-            grant = await self._asking.ask(command, Grant)
+            grant = await self._granted(command)
             if self._checks.get(key) is task:  # it has not been forgotten meanwhile
                 self._remember(key, grant)
             return grant
         finally:
             if self._checks.get(key) is task:
                 del self._checks[key]
+
+    async def _granted(self, command: Check | LogIn | LogInWithToken) -> Grant:
+        """Return what the server grants; sessions are made by the server, so nobody can have many of them checked."""
+        if isinstance(command, CheckSession):
+            return await self._asking.ask(command, Grant)
+        address = command.address
+        if self._checked[address] >= CHECKED_AT_ONCE:
+            raise RefusedError(
+                "busy", "too many passwords and tokens from here are being checked: try again in a second"
+            )
+        self._checked[address] += 1
+        try:
+            return await self._asking.ask(command, Grant)
+        finally:
+            self._checked[address] -= 1
+            if not self._checked[address]:
+                del self._checked[address]
 
     def _remember(self, key: bytes, grant: Grant) -> None:
         now = self._clock()
@@ -147,7 +175,7 @@ class Grants:
             self._keys_at, self._new_keys = self._clock(), None
         return signer
 
-    def _hashed(self, command: CheckPassword | CheckToken | CheckSession) -> bytes:
+    def _hashed(self, command: Check) -> bytes:
         """Return what stands for `command`, without the address: it is the same from wherever it comes."""
         if not isinstance(command, CheckSession):
             command = msgspec.structs.replace(command, address=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -10,6 +11,7 @@ from uvicorn.server import ServerState
 
 from spalloc_server.config.options import Web
 from spalloc_server.frontends.http.answers import ASGIApp
+from spalloc_server.frontends.http.turns import Turns
 from spalloc_server.frontends.http.websocket import WebSocketProtocol
 from spalloc_server.log.defects import DefectLog
 
@@ -31,11 +33,16 @@ class Home:
         self.state = ServerState()
         """What uvicorn's connections share: they themselves, their tasks, and headers of all answers."""
         self.websockets: set[WebSocketProtocol] = set()
+        self.turns = Turns()
+        """Of WebSockets."""
         self.draining = False
         """Whether connections are closed after the answers that are under way."""
         options: dict[str, Any] = {"ws": "none", "lifespan": "off", "interface": "asgi3", "proxy_headers": False}
         self.config = Config(cast("Any", app), log_config=None, access_log=False, server_header=False, **options)
         self.config.load()
+        logging.getLogger("uvicorn.error").setLevel(
+            logging.CRITICAL + 1
+        )  # `defects` and who answers tell what is wrong
 
     @property
     def connections(self) -> int:

@@ -1,10 +1,13 @@
 """What a caller may take: requests a second, and bytes of a body.
 
-Theory of operation. `Limits` stands before everything else, and `charge` behind the check of who asks. Each account has
+Theory of operation. `Limits` stands before everything else, and `Rates` behind the check of who asks. Each account has
 a budget of requests, and so has each address for requests without an account; among these are those that are refused
-because of a wrong password. Bytes and time of heads and bodies as such are bounded by the connection (`protocols`);
-here it is bodies of JSON and forms, which may be shorter only. A body that is compressed is refused, as nobody knows
-how long it is.
+because of a wrong password. Everybody behind a router or a proxy has the same address, so what others take of its
+budget hinders nobody who shows a password, token or session that is right, and nobody who logs in. How many passwords
+are looked at from there is another budget (`accounts.attempts`), and how many are checked at a time is in `grants`.
+
+Bytes and time of heads and bodies as such are bounded by the connection (`protocols`); here it is bodies of JSON and
+forms, which may be shorter only. A body that is compressed is refused, as nobody knows how long it is.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from spalloc_server.config.options import Web
 from spalloc_server.frontends.http.answers import Answer, ASGIApp, Message, Receive, Scope, Send, text
 from spalloc_server.frontends.http.asking import Asking, WebCaller
+from spalloc_server.frontends.http.authentication import SYSTEM
 from spalloc_server.frontends.http.clients import address_of
 
 __all__ = ["Budgets", "Limits", "Rates"]
@@ -74,18 +79,14 @@ class Limits:
         self._app, self._asking, self._budgets = app, asking, budgets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, if it is within the limits."""
-        web = self._asking.settings.web
-        state = scope["state"]
-        address = address_of(scope, web.proxies)
-        if (seconds := self._budgets.wait(f"@{address}", web.requests_per_second)) > 0:
-            await _too_fast(seconds)(scope, receive, send)
-        elif scope["type"] == "http" and scope["method"] not in NO_BODY:
+        """Serve a request, if its body is within the limits."""
+        if scope["type"] == "http" and scope["method"] not in NO_BODY:
             await self._with_body(scope, receive, send)
         else:
             await self._app(scope, receive, send)
-        if "charged" not in state:  # who it was could not be told, or it was refused
-            self._budgets.charge(f"@{address}", web.requests_per_second)
+        if "charged" not in scope["state"]:  # what it showed was wrong
+            web = self._asking.settings.web
+            self._budgets.charge(_who(scope, web), web.requests_per_second)
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -105,7 +106,7 @@ class Limits:
 
 
 class Rates:
-    """Counts requests of callers that are known, and refuses those that are too many.
+    """Counts requests of each account, and of each address without one, and refuses those that are too many.
 
     Args:
         app: what stands behind this.
@@ -117,17 +118,26 @@ class Rates:
         self._app, self._asking, self._budgets = app, asking, budgets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, if its account may ask one more."""
-        caller: WebCaller | None = scope["state"].get("caller")
-        if caller is not None:
-            rate = self._asking.settings.web.requests_per_second
-            if (seconds := self._budgets.wait(caller.name, rate)) > 0:
-                scope["state"]["charged"] = True
-                await _too_fast(seconds)(scope, receive, send)
-                return
-            self._budgets.charge(caller.name, rate)
-            scope["state"]["charged"] = True
+        """Serve a request, if its account, or else its address, may ask one more."""
+        web = self._asking.settings.web
+        who, rate = _who(scope, web), web.requests_per_second
+        scope["state"]["charged"] = True
+        if (seconds := self._budgets.wait(who, rate)) > 0 and not (who[0] == "@" and _is_to_log_in(scope)):
+            await _too_fast(seconds)(scope, receive, send)
+            return
+        self._budgets.charge(who, rate)
         await self._app(scope, receive, send)
+
+
+def _who(scope: Scope, web: Web) -> str:
+    """Return whose budget a request is of: an account's, or an address's."""
+    caller: WebCaller | None = scope["state"].get("caller")
+    return f"@{address_of(scope, web.proxies)}" if caller is None else f":{caller.name}"
+
+
+def _is_to_log_in(scope: Scope) -> bool:
+    """Return whether a request is to the pages by which people and published clients log in; these cost little."""
+    return bool(scope["path"].startswith(SYSTEM))
 
 
 def _bounded(receive: Receive, most: int) -> Receive:

@@ -24,7 +24,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from spalloc_server.application.account_commands import LogIn, LogInWithToken, LogOut
+from spalloc_server.application.account_commands import CheckSession, LogIn, LogInWithToken, LogOut
 from spalloc_server.frontends.http.answers import UNAUTHORIZED, Answer, Header, Receive, Scope, Send, refusal, text
 from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError, WebCaller
 from spalloc_server.frontends.http.authentication import (
@@ -203,9 +203,10 @@ class Login:
         return self._to(f"{SYSTEM}login.html", self._cookie(scope, None))
 
     async def _end(self, session: str) -> None:
-        self._grants.forget(session)
+        check = CheckSession(session=session)
+        self._grants.forget(check)
         await self._asking.ask(LogOut(session=session), type(None))
-        self._grants.forget(session)  # it may have been checked again meanwhile
+        self._grants.forget(check)  # it may have been checked again meanwhile
 
     # ---------------------------------------------------------------- answers
 

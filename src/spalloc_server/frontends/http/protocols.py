@@ -50,6 +50,9 @@ FREE_CHUNKS = 1024
 LEAST_CHUNK_BYTES = 16
 """Bytes of data that further chunks hold, on average. A body of smaller ones would keep this process busy."""
 
+FRAMING: Final = {b"content-length", b"transfer-encoding"}
+"""Headers that say where a body ends."""
+
 IDLE: Final = "idle"
 HEAD: Final = "head"
 BODY: Final = "body"
@@ -93,6 +96,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Bytes of the body in them."""
         self._head_bytes = self._body_bytes = self._chunks = 0
         self._has_body = False
+        self._replays = False
+        """Whether a head is parsed again that is known already."""
         self._refusal: tuple[int, str] | None = None
         self._over = False
         """Whether a rule was broken: nothing more is heard."""
@@ -117,7 +122,12 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
-            self._upgrade(data[exc.args[0] :])
+            rest = data[exc.args[0] :]
+            if self._should_upgrade():
+                self._upgrade(rest)
+            else:
+                self._pass_over()
+                self.data_received(rest)
             return
         except httptools.HttpParserError:
             self._refuse(*(self._refusal or (400, "this is no HTTP/1.1 request")))
@@ -164,17 +174,21 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
+        if self._replays:
+            return
         super().on_message_begin()
         self._begun, self._has_body, self._head_bytes = True, False, 0
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the target."""
+        if self._replays:
+            return
         self.url += url
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; not one behind a body, which would be one of its head for the app."""
-        if self._in_body:
+        if self._in_body or self._replays:
             return
         name = name.lower()
         if name == b"expect":
@@ -192,6 +206,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin to serve the request."""
+        if self._replays:
+            return
         self._begun, self._in_body = False, True
         self._passed += 1
         self._body_bytes = self._chunks = 0
@@ -219,6 +235,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request has been read."""
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return  # its body has not, see `_pass_over`
         self._in_body = False
         self._passed += 1
         super().on_message_complete()
@@ -337,14 +355,21 @@ class HttpProtocol(HttpToolsProtocol):
     def _asks_for_websocket(self) -> bool:
         return self.parser.should_upgrade() and self._should_upgrade()
 
+    def _pass_over(self) -> None:
+        """Go on with HTTP where another protocol is asked for: by a parser that is not told of that.
+
+        The parser takes what follows such a head for that protocol, body and all.
+        """
+        framing = b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] in FRAMING)
+        self.parser = httptools.HttpRequestParser(self)
+        self._replays = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
+        self._replays = False
+        self._raw = self._data = 0
+
     def _upgrade(self, early: bytes) -> None:
-        """Become a WebSocket; any other protocol that is asked for is ignored."""
+        """Become a WebSocket."""
         home = self._home
-        if not self._should_upgrade():
-            self._over = True
-            if self._active is not None:
-                self._active.keep_alive = False
-            return
         try:
             self.url.decode("ascii")
         except UnicodeDecodeError:
@@ -360,6 +385,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.url,
             queued_bytes=home.web.queued_bytes,
             defects=home.defects,
+            turns=home.turns,
             lost=self._websocket_lost,
         )
         home.websockets.add(websocket)

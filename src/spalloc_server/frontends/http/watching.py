@@ -1,9 +1,10 @@
 """What the server is asked to tell changes of, and who in this process waits for them.
 
 Theory of operation. All who wait for one key share one subscription. The server says that a key has changed, not to
-what; its revision is fetched by subscribing again. Who waits is woken, `WOKEN` at a time, and the next ones when most
-requests to the server have their answers: ten thousand at once would hold up all others, here and there. A key that
-nobody has looked at for a while is forgotten.
+what; its revision is fetched by subscribing again. Where that fails, it is tried again and again, and key by key where
+the server refuses. Who waits is woken, `WOKEN` at a time, and the next ones when most requests to the server have their
+answers: ten thousand at once would hold up all others, here and there. A key that nobody has looked at for a while is
+forgotten.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 
 from spalloc_server.frontends.http.asking import RefusedError, ServerAwayError
 from spalloc_server.frontends.local_api import MAX_KEYS, Subscribe, Unsubscribe
-from spalloc_server.log.logger import get_logger
+from spalloc_server.log.logger import Complaints
 
 __all__ = ["Watching"]
 
@@ -31,12 +32,13 @@ WAKE_SECONDS = 0.001
 WAKE_MOST_SECONDS = 0.02
 """After so long these are woken all the same."""
 
+RETRY_SECONDS = 1.0
+"""After so long the server is asked again to tell of changes, where it has refused that or has not answered."""
+
 FORGET_SECONDS = 10.0
 """For so long after the last look at it a key stays subscribed to, because clients that poll come back."""
 
 _revisions_in = msgspec.json.Decoder(dict[str, int]).decode
-
-log = get_logger(__name__)
 
 
 class _Watched:
@@ -70,6 +72,9 @@ class Watching:
         self._woken_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._keys: dict[str, _Watched] = {}
+        self._failed = set[str]()
+        """Keys that could not be subscribed to, and will be tried again."""
+        self._complaints = Complaints()
         self._to_wake: deque[asyncio.Future[None]] = deque()
         self.closed = False
         """Whether nobody may wait any more: who does goes on at once."""
@@ -148,13 +153,26 @@ class Watching:
         """Subscribe to keys, and fetch their revisions; who waits for them is woken."""
         try:
             revisions = _revisions_in(await self._ask(Subscribe(keys=keys)))
-        except (ServerAwayError, RefusedError) as exc:  # where it is away, this is done again when it is back
-            log.warning("the server does not tell of changes", keys=keys[:10], reason=str(exc))
+        except (ServerAwayError, RefusedError) as exc:
+            self._complaints.complain("the server does not tell of changes", keys=keys[:10], reason=str(exc))
+            if isinstance(exc, RefusedError) and len(keys) > 1:  # one of them may be what is wrong
+                for key in keys:
+                    self._begin(self._subscribe([key]))
+                return
+            if not self._failed:
+                self._begin(self._subscribe_again())
+            self._failed.update(keys)
             return
         for key, revision in revisions.items():
             if (watched := self._keys.get(key)) is not None:
                 watched.revision = revision
                 self._wake(watched)
+
+    async def _subscribe_again(self) -> None:
+        """Subscribe to what has failed and is still waited for, after a while."""
+        await asyncio.sleep(RETRY_SECONDS)
+        failed, self._failed = self._failed, set()
+        self._look_again([key for key in failed if key in self._keys and self._keys[key].revision is None])
 
     def _wake(self, watched: _Watched) -> None:
         idle = not self._to_wake

@@ -4,8 +4,8 @@ Theory of operation. `websockets` checks the handshake and takes frames apart; t
 To the app it is an ASGI WebSocket. An app that has accepted one may then ask for a pipe, by calling
 `scope["extensions"]["spalloc.pipe"]`: that hands each message to a function as it comes, and sends without waiting.
 What is sent in one cycle of the event loop goes to the transport together, which saves most of the cost of TLS.
-What a client sends is taken apart for `TURN_SECONDS` in one cycle, and the rest in the next ones: tens of thousands of
-small frames come in one piece, and would hold up all other clients.
+What clients send is taken apart in slices, in turn with others (`turns`): tens of thousands of small frames come in one
+piece, and would hold up everybody else.
 
 Binary messages only, since the proxy to boards knows no others. No compression. No pings of ours: TCP finds clients
 whose machines have vanished, and a client that is held in a debugger is none of these. Whoever sends sees to it that
@@ -29,6 +29,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from spalloc_server.frontends.http.answers import ASGIApp, Message
+from spalloc_server.frontends.http.turns import Turns
 from spalloc_server.log.defects import DefectLog
 
 __all__ = ["RESTART", "WebSocketProtocol"]
@@ -40,10 +41,7 @@ MAX_WAITING = 32
 """Messages of a WebSocket that wait for an app which has not taken it; further ones are read when there is room."""
 
 SLICE_BYTES = 2048
-"""Bytes from a client that are taken apart between looks at the clock."""
-
-TURN_SECONDS = 0.003
-"""After so long others have their turn, before more of what a client has sent is taken apart."""
+"""Bytes from a client that are taken apart in one piece."""
 
 CLOSE_SECONDS = 5.0
 """The longest that a client may take to agree that a WebSocket is closed."""
@@ -67,6 +65,7 @@ class WebSocketProtocol(asyncio.Protocol):
         target: path and query, as they were sent.
         queued_bytes: see `[web]`.
         defects: told what the app raises.
+        turns: shared by all.
         lost: called when the connection has ended.
     """
 
@@ -78,12 +77,14 @@ class WebSocketProtocol(asyncio.Protocol):
         *,
         queued_bytes: int,
         defects: DefectLog,
+        turns: Turns,
         lost: Callable[[WebSocketProtocol], None],
     ) -> None:
         self._scope = _scope_of_websocket(scope, target, self._pipe)
         headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
         self._request = Request(target.decode("ascii"), headers)
         self._app, self._queued_bytes, self._defects, self._told_lost = app, queued_bytes, defects, lost
+        self._turns = turns
         # As if it was open already: the request has been read, and `accept` looks at it alone
         self._rules = ServerProtocol(state=State.OPEN, extensions=[], max_size=MAX_MESSAGE, logger=_quiet)
         self._loop = asyncio.get_running_loop()
@@ -97,9 +98,13 @@ class WebSocketProtocol(asyncio.Protocol):
         self._unsent = 0
         """Bytes of that."""
         self._rest = b""
-        """What has come from the client and is taken apart in a later cycle."""
-        self._going_on = False
-        """Whether that is so."""
+        """What has come from the client."""
+        self._at = 0
+        """So much of it has been taken apart."""
+        self._going_on = self._waited = False
+        """Whether more is to be taken apart, and whether in a later cycle."""
+        self._who = ""
+        """Whose turn it is then."""
         self._parts: list[bytes] = []
         """Of a message of which more is to come."""
         self._waiting: deque[bytes] = deque()
@@ -183,9 +188,15 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take frames apart, in turn with others."""
-        self._rest += data
+        self.heard = self._loop.time()
+        self._rest = self._rest[self._at :] + data
+        self._at = 0
         if not self._going_on:
-            self._take_apart()
+            self._going_on = True
+            self._turns.take(self._who, self._take_apart)
+            if self._going_on:
+                self._waited = True
+                self._transport.pause_reading()
 
     def eof_received(self) -> None:
         """The client says no more: the transport closes."""
@@ -258,6 +269,8 @@ class WebSocketProtocol(asyncio.Protocol):
                 response.headers[name.decode("latin-1")] = value.decode("latin-1")
             self._transport.write(response.serialize())
             self._response, self._open = None, True
+            caller = self._scope["state"].get("caller")
+            self._who = "" if caller is None else caller.name
             self._read()
             if self._early:
                 self.data_received(self._early)
@@ -279,26 +292,23 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # -- helpers
 
-    def _take_apart(self) -> None:
-        """Take apart what has come, for one turn; reading goes on when nothing is left."""
-        rules, data, end, at = self._rules, self._rest, len(self._rest), 0
-        begun = self.heard = self._loop.time()
-        while at < end and not self._transport.is_closing():
-            rules.receive_data(data[at : at + SLICE_BYTES])
-            at += SLICE_BYTES
+    def _take_apart(self) -> bool:
+        """Take a slice of what has come apart; whether more is left."""
+        rules, end = self._rules, self._at + SLICE_BYTES
+        if not self._transport.is_closing():
+            rules.receive_data(self._rest[self._at : end])
             for frame in rules.events_received():
                 if isinstance(frame, Frame):
                     self._take_frame(frame)
             self._write_rules()
-            if at < end and self._loop.time() - begun >= TURN_SECONDS:
-                break
-        self._rest = b"" if self._transport.is_closing() else data[at:]
-        waited, self._going_on = self._going_on, bool(self._rest)
-        if self._going_on:
-            self._transport.pause_reading()
-            self._loop.call_soon(self._take_apart)
-        elif waited:
+        if end < len(self._rest) and not self._transport.is_closing():
+            self._at = end
+            return True
+        self._rest, self._at, self._going_on = b"", 0, False
+        if self._waited:
+            self._waited = False
             self._read()
+        return False
 
     def _take_frame(self, frame: Frame) -> None:
         opcode = frame.opcode

@@ -235,7 +235,9 @@ class Operators:
             raise RequestError("`for` has one of session, token and account; or name, roles and verified")
         if known:
             session, token, account = accounts
-            return self._application.caller(DOOR, session=session, token=token, account=account, address=address)
+            return self._application.caller(
+                DOOR, session=session, token=token, account=account, address=address, stamp=behalf.stamp
+            )
         if connection.is_front:
             raise ForbiddenError("a front process asks for accounts, by session, token or account: it may not say who")
         if unknown := set(behalf.roles) - ROLES.keys():

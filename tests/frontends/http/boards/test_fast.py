@@ -20,7 +20,7 @@ from tests.simulator.test_applications import give_data, load, signal
 
 __all__ = ["hasty"]
 
-ME = who().behalf
+ME = who()
 SDRAM = 0x60400000
 ETHERNET: Chip = (8, 4)
 GATHERER = Gatherer(Core(8, 4, 3), ETHERNET, 4)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from spalloc_server.frontends.http.asking import RefusedError, ServerAwayError
+from spalloc_server.frontends.http.asking import RefusedError, ServerAwayError, WebCaller
 from spalloc_server.frontends.http.boards import memory, scamp
 from spalloc_server.frontends.http.boards.memory import BoardAccess
 from spalloc_server.frontends.http.boards.pieces import blocks, pieces
@@ -23,7 +23,7 @@ from tests.simulator.test_boards import simulated
 __all__ = ["hasty"]
 
 SDRAM = 0x60000000
-ME = who().behalf
+ME = who()
 
 
 async def read(access: BoardAccess, chip: tuple[int, int], address: int, size: int) -> bytes:
@@ -103,7 +103,7 @@ async def test_memory_that_no_chip_has_is_refused(address: int, size: int) -> No
 async def test_jobs_of_others_and_jobs_without_boards_are_refused() -> None:
     access = BoardAccess(StandIn({1: sub_machine({(0, 0): "127.0.0.9"}), 2: None}))
     for job_id, caller, text in (
-        (1, who("bob").behalf, "no job 1"),
+        (1, who("bob"), "no job 1"),
         (9, ME, "no job 9"),
         (2, ME, "job 2 has no boards"),
     ):
@@ -371,6 +371,49 @@ async def test_transfers_are_limited_and_wait_for_each_other(monkeypatch: pytest
         await fourth.aclose()
         await hall.access.stream(ME, 1, 0, 0, SDRAM, 50)
         await second.aclose()
+
+
+async def test_an_account_has_some_of_the_places_whatever_jobs_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MAX_TRANSFERS_PER_ACCOUNT", 3)
+    monkeypatch.setattr(memory, "PIECE_BYTES", 100)
+    async with a_hall([(0, 0, 0)]) as hall:
+        hall.asking.machines[2] = hall.asking.machines[1]
+        held = [await hall.access.stream(ME, job, 0, 0, SDRAM, 200) for job in (1, 2, 1)]
+        waiting = asyncio.ensure_future(hall.access.stream(ME, 2, 0, 0, SDRAM, 200))
+        operator = WebCaller(name="eve", role="operator", behalf=ME.behalf)
+        assert await hall.access.read(operator, 2, 0, 0, SDRAM, 4) == bytes(4)
+        assert not waiting.done()
+        await held[0].aclose()
+        await (await waiting).aclose()
+        for each in held[1:]:
+            await each.aclose()
+        assert not hall.access._room_of_accounts
+
+
+async def test_who_may_not_use_a_job_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MAX_TRANSFERS_PER_JOB", 1)
+    monkeypatch.setattr(memory, "PIECE_BYTES", 100)
+    async with a_hall([(0, 0, 0)]) as hall:
+        held = await hall.access.stream(ME, 1, 0, 0, SDRAM, 200)
+        with pytest.raises(RefusedError, match="no job 1"):  # at once, although the job has no place left
+            await hall.access.read(who("bob"), 1, 0, 0, SDRAM, 4)
+        await held.aclose()
+
+
+async def test_boards_that_are_lost_while_a_transfer_waits_are_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MAX_TRANSFERS_PER_JOB", 1)
+    monkeypatch.setattr(memory, "PIECE_BYTES", 100)
+    monkeypatch.setattr(memory, "CHECK_SECONDS", 0.0)
+    async with a_hall([(0, 0, 0)]) as hall:
+        held = await hall.access.stream(ME, 1, 0, 0, SDRAM, 200)
+        waiting = asyncio.ensure_future(hall.access.write(ME, 1, 0, 0, SDRAM, b"data"))
+        await until(lambda: hall.access._room_of_jobs[1]._waiters)
+        hall.asking.machines[1] = None
+        sent = hall.datagrams
+        await held.aclose()
+        with pytest.raises(RefusedError, match="does not have these boards any more"):
+            await waiting
+        assert hall.datagrams == sent
 
 
 async def test_nothing_is_left_of_transfers() -> None:

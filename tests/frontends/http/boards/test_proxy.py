@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import structlog
 
+from spalloc_server.application.commands import KeepAlive
+from spalloc_server.application.own_job_commands import OwnJobDetails
 from spalloc_server.frontends.http.asking import RefusedError, WebCaller
 from spalloc_server.frontends.http.boards import proxy as proxy_module
 from spalloc_server.frontends.http.boards.channels import Channel
@@ -443,6 +445,17 @@ async def test_who_may_not_use_the_job_any_more_loses_the_websocket(kind: str) -
         asking.refusal = RefusedError(kind, "your token has been revoked")
         await client.close(0)
         assert await client.closed() == (1008, "your token has been revoked")
+
+
+async def test_so_does_who_sends_nothing_and_no_lease_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy_module, "CHECK_SECONDS", 0.01)
+    asking = StandIn({1: BOARD}, keepalive=None)
+    async with a_client(asking) as client:
+        asking.refusal = RefusedError("busy", "not now")
+        await until(lambda: sum(isinstance(each, OwnJobDetails) for each in asking.asked) > 3)
+        asking.refusal = RefusedError("bad-credentials", "there is no such account, or not any more")
+        assert await client.closed() == (1008, "there is no such account, or not any more")
+    assert not any(isinstance(each, KeepAlive) for each in asking.asked)
 
 
 # -------------------------------------------------------------------- clients that do not read, and much of everything

@@ -134,7 +134,7 @@ class Boards:
         if self.error:
             raise self.error
 
-    async def stream(self, behalf: Behalf, job: int, x: int, y: int, address: int, size: int) -> Pieces:
+    async def stream(self, caller: WebCaller, job: int, x: int, y: int, address: int, size: int) -> Pieces:
         self._take("read", job, x, y, address, size)
         return self._pieces(size)
 
@@ -149,21 +149,23 @@ class Boards:
         self.read_from.append(pieces)
         return pieces
 
-    async def write(self, behalf: Behalf, job: int, x: int, y: int, address: int, data: AsyncIterable[bytes]) -> None:
+    async def write(
+        self, caller: WebCaller, job: int, x: int, y: int, address: int, data: AsyncIterable[bytes]
+    ) -> None:
         self._take("write", job, x, y, address, b"".join([piece async for piece in data]))
 
     async def fast_stream(
-        self, behalf: Behalf, job: int, gatherer: Any, monitor: Any, address: int, size: int
+        self, caller: WebCaller, job: int, gatherer: Any, monitor: Any, address: int, size: int
     ) -> Pieces:
         self._take("read fast", job, gatherer, monitor, address, size)
         return self._pieces(size)
 
     async def fast_write(
-        self, behalf: Behalf, job: int, gatherer: Any, x: int, y: int, address: int, data: AsyncIterable[bytes]
+        self, caller: WebCaller, job: int, gatherer: Any, x: int, y: int, address: int, data: AsyncIterable[bytes]
     ) -> None:
         self._take("write fast", job, gatherer, x, y, address, b"".join([piece async for piece in data]))
 
-    async def reset_router(self, behalf: Behalf, job: int, filters: Any) -> None:
+    async def reset_router(self, caller: WebCaller, job: int, filters: Any) -> None:
         self._take("reset router", job, dict(filters))
 
 
@@ -210,7 +212,13 @@ class Client:
         self.left = asyncio.Event()
         """Set where the client has left."""
         self.breaks_off = False
-        """Whether bodies end in the middle, as the limits have those end that are too long."""
+        """Whether bodies of requests end in the middle, as the limits have those end that are too long."""
+
+        self.reads = asyncio.Event()
+        """While it is not set, the client reads nothing but the head of an answer."""
+        self.reads.set()
+        self.complete = False
+        """Whether the last answer has come to its end."""
 
     @classmethod
     def of(cls, role: str, **web: Any) -> Client:
@@ -225,7 +233,14 @@ class Client:
         return self
 
     async def send(
-        self, method: str, path: str, body: Any = b"", kind: str | None = None, caller: Any = ..., **query: Any
+        self,
+        method: str,
+        path: str,
+        body: Any = b"",
+        kind: str | None = None,
+        caller: Any = ...,
+        key: str | None = None,
+        **query: Any,
     ) -> Answer:
         """Send a request; `path` is below the root of the service where it does not begin with a slash."""
         path, _, encoded = path.partition("?")
@@ -234,6 +249,8 @@ class Client:
             body, kind = json.dumps(body).encode(), kind or "application/json"
         if kind is not None:
             headers.append((b"content-type", kind.encode()))
+        if key is not None:
+            headers.append((b"idempotency-key", key.encode()))
         scope = {
             "type": "http",
             "method": method,
@@ -263,6 +280,8 @@ class Client:
             return {"type": "http.disconnect"}
 
         async def send(message: Message) -> None:
+            if "status" not in message:
+                await self.reads.wait()
             sent.append(message)
 
         if self.app is None:
@@ -270,6 +289,7 @@ class Client:
             type(self).app = make_rest(_Of("server"), boards, lambda *_: BASE)
         await self.app(scope, receive, send)
         start, *rest = sent
+        self.complete = bool(rest) and not rest[-1].get("more_body")
         headers = {name.decode(): value.decode() for name, value in start["headers"]}
         return Answer(start["status"], headers, b"".join(message["body"] for message in rest))
 

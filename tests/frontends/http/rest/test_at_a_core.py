@@ -50,7 +50,7 @@ class Server(StandIn):
                 who = {"session": None, "token": None, "account": behalf.account, "address": behalf.address}
                 caller = application.caller("web", **who)
             waits = command.waits
-            answer = await application.ask(caller, command) if waits else application.perform(caller, command)
+            answer = await application.ask(caller, command) if waits else application.perform(caller, command, once)
         except SpallocServerError as error:
             raise RefusedError(error.code, str(error)) from error
         finally:
@@ -65,20 +65,20 @@ class Guarded(Boards):
         super().__init__()
         self._server = server
 
-    async def _check(self, behalf: Behalf, job: int) -> None:
+    async def _check(self, caller: WebCaller, job: int) -> None:
         kind: Any = SubMachine | None
-        await self._server.ask(OwnJobMachine(job_id=job), kind, behalf=behalf)
+        await self._server.ask(OwnJobMachine(job_id=job), kind, behalf=caller.behalf)
 
-    async def stream(self, behalf: Behalf, job: int, x: int, y: int, address: int, size: int) -> Any:
-        await self._check(behalf, job)
-        return await super().stream(behalf, job, x, y, address, size)
+    async def stream(self, caller: WebCaller, job: int, x: int, y: int, address: int, size: int) -> Any:
+        await self._check(caller, job)
+        return await super().stream(caller, job, x, y, address, size)
 
-    async def write(self, behalf: Behalf, job: int, *more: Any) -> None:
-        await self._check(behalf, job)
-        await super().write(behalf, job, *more)
+    async def write(self, caller: WebCaller, job: int, *more: Any) -> None:
+        await self._check(caller, job)
+        await super().write(caller, job, *more)
 
-    async def reset_router(self, behalf: Behalf, job: int, filters: Any) -> None:
-        await self._check(behalf, job)
+    async def reset_router(self, caller: WebCaller, job: int, filters: Any) -> None:
+        await self._check(caller, job)
 
 
 def account(name: str, role: str) -> WebCaller:
@@ -253,6 +253,36 @@ async def test_a_request_that_could_never_be_served_is_refused_with_the_reason(f
     answer = await foo.send("POST", "jobs", body)
     assert (answer.status, answer.text.startswith("No suitable machines available.")) == (400, True)
     assert (await foo.get("jobs")).json == {"jobs": []}
+
+
+async def test_a_job_is_created_once_however_often_it_is_asked_for_under_one_key() -> None:
+    client = await serving(("foo", "user"), ("bar", "user"))
+    body = {"keepalive-interval": 60, "machine-name": "m"}
+    foo, bar = account("foo", "user"), account("bar", "user")
+
+    async def create(caller: WebCaller, key: str | None, **more: Any) -> Any:
+        answer = await client.send("POST", "jobs", {**body, **more}, caller=caller, key=key)
+        return answer.json["job-id"] if answer.status == 201 else answer.summary
+
+    first = await create(foo, "a")
+    assert [await create(foo, "a") for _ in range(3)] == [first] * 3
+    others = [await create(foo, "b"), await create(bar, "a"), await create(foo, None), await create(foo, None)]
+    assert len({first, *others}) == 5, "another key, another account, and none at all"
+    status, told = await create(foo, "a", **{"num-boards": 2})
+    assert (status, "another command was sent under this id" in told) == (400, True)
+    assert await create(bar, "a") == others[1], "what is of another account is not told"
+    for key in ("", "x" * 256):
+        assert (await create(foo, key))[0] == 400
+
+
+async def test_what_is_reported_under_one_key_counts_once() -> None:
+    client = await serving(("foo", "user"), ("bar", "user"))
+    job_id = await created(client)
+    house = client.server.house  # type: ignore[attr-defined]
+    issue = {"issue": "smoke", "boards": [{"chip": [0, 0]}]}
+    for _ in range(3):
+        assert (await client.send("POST", f"jobs/{job_id}/report-issue", issue, key="k")).status == 200
+    assert sum(len(view.reports) for view in house.core.board_views()) == 1
 
 
 async def test_a_keepalive_names_its_host(foo: Client) -> None:

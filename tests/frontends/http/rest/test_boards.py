@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+import structlog
 from msgspec.structs import replace
 
 from spalloc_server.application.own_job_commands import BoardOfJob, FindBoard, ReportIssue
+from spalloc_server.frontends.http.answers import Receive, Scope, Send
 from spalloc_server.frontends.http.asking import RefusedError
 from spalloc_server.frontends.http.boards.fast import Core, Gatherer
+from spalloc_server.frontends.http.boards.pieces import Pieces
+from spalloc_server.frontends.http.rest import boards as module
 from tests.frontends.http.rest.client import FOUND, JOB, Client
+from tests.frontends.http.serving import door
+from tests.house import PATIENCE
 
 BYTES = "application/octet-stream"
 
@@ -89,8 +97,25 @@ async def test_memory_that_there_is_not_is_refused(client: Client, query: str) -
 
 async def test_reading_that_breaks_off_ends_the_connection_and_not_the_answer(client: Client) -> None:
     client.boards.breaks = True
-    with pytest.raises(Exception, match="after response started"):
-        await client.get("jobs/7/memory?address=0&size=10")
+    with structlog.testing.capture_logs() as log:
+        assert (await client.get("jobs/7/memory?address=0&size=12")).body == b"0" * 6 + b"1" * 6
+    assert not client.complete
+    (told,) = log
+    assert (told["event"], told["reason"]) == (
+        "memory is not read to its end",
+        "board 10.1.1.1 does not answer any more",
+    )
+
+
+async def test_a_client_that_hardly_reads_loses_its_place(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIECE_SECONDS", 0.01)
+    client.reads.clear()
+    with structlog.testing.capture_logs() as log:
+        assert (await client.get("jobs/7/memory?address=0&size=10")).body == b""
+    assert not client.complete
+    assert log[0]["reason"] == "the client hardly reads"
+    with pytest.raises(StopAsyncIteration):
+        await anext(client.boards.read_from[0])
 
 
 async def test_no_more_is_read_once_the_client_has_left(client: Client) -> None:
@@ -239,3 +264,32 @@ async def test_a_job_that_waits_has_no_board_to_report(reporting: Client) -> Non
 async def test_a_report_that_says_nothing_is_refused(reporting: Client, body: Any) -> None:
     assert (await reporting.send("POST", "jobs/7/report-issue", body)).status == 400
     assert not any(isinstance(command, ReportIssue) for command in reporting.server.asked)
+
+
+async def test_memory_is_read_no_faster_than_its_client_reads_and_not_for_one_that_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PIECE_SECONDS", 0.3)
+    read, closed = 0, asyncio.Event()
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        nonlocal read
+        try:
+            while True:
+                read += 1
+                await asyncio.sleep(0)
+                yield bytes(2**18)
+        finally:
+            closed.set()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await module._Sent(Pieces([], pieces()), 2**30)(scope, receive, send)
+
+    async with door(app) as it:
+        reader = await asyncio.open_connection(*it.acceptor.address, limit=2**16)
+        reader[1].write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            await closed.wait()
+        assert read < 100, "some megabytes are in buffers of the system"
+        reader[1].transport.abort()
+        assert it.defects.count == 0

@@ -3,7 +3,8 @@
 Theory of operation. Any length at any address is cut into commands that SCAMP takes, words wherever the address allows
 it. A chip is reached through the board that it is on; (255, 255) is the chip with the Ethernet of the job's first
 board. What is read comes in pieces of `PIECE_BYTES`, of which the first is there before anything is answered; what is
-written is taken from the request as it comes. So memory is bounded by how many transfers there are.
+written is taken from the request as it comes. So memory is bounded by how many transfers there are. A job and an
+account have some of the places only, and whoever reads or writes too slowly loses them.
 
 Writing ends when the boards have answered all commands. Who waits for that, as clients do, may go on by the proxy and
 finds the memory written; and the other way round.
@@ -24,7 +25,7 @@ from weakref import WeakValueDictionary
 
 from spalloc_server.coordinates import Chip
 from spalloc_server.errors import HardwareError
-from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError
+from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError, WebCaller
 from spalloc_server.frontends.http.boards.fast import Core, FastChannel, Gatherer
 from spalloc_server.frontends.http.boards.job_boards import JobBoards, boards_of, machine_of
 from spalloc_server.frontends.http.boards.pieces import Pieces, Unit, begun, blocks, parts, reads, writes
@@ -45,6 +46,9 @@ FAST_BYTES = 512 * 1024
 
 MAX_TRANSFERS = 128
 """Transfers at the same time; others wait."""
+
+MAX_TRANSFERS_PER_ACCOUNT = 32
+"""Transfers of one account at the same time, to whatever jobs; others wait."""
 
 MAX_TRANSFERS_PER_JOB = 16
 """Transfers of one job at the same time; others wait."""
@@ -129,22 +133,23 @@ class BoardAccess:
         self._boards = Boards(port=port)
         self._room = asyncio.Semaphore(MAX_TRANSFERS)
         self._room_of_jobs: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
+        self._room_of_accounts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._gatherers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
-    async def read(self, behalf: Behalf, job_id: int, x: int, y: int, address: int, size: int) -> bytes:
+    async def read(self, caller: WebCaller, job_id: int, x: int, y: int, address: int, size: int) -> bytes:
         """Return `size` bytes of a chip's memory."""
-        return b"".join([piece async for piece in await self.stream(behalf, job_id, x, y, address, size)])
+        return b"".join([piece async for piece in await self.stream(caller, job_id, x, y, address, size)])
 
-    async def stream(self, behalf: Behalf, job_id: int, x: int, y: int, address: int, size: int) -> Pieces:
+    async def stream(self, caller: WebCaller, job_id: int, x: int, y: int, address: int, size: int) -> Pieces:
         """Return the same piece by piece, the first of which has been read; it is to be read to its end, or closed."""
         _check_range(address, size)
-        return await begun(self._read(behalf, job_id, (x, y), address, size), alone=size <= PIECE_BYTES)
+        return await begun(self._read(caller, job_id, (x, y), address, size), alone=size <= PIECE_BYTES)
 
     async def write(
-        self, behalf: Behalf, job_id: int, x: int, y: int, address: int, data: bytes | AsyncIterable[bytes]
+        self, caller: WebCaller, job_id: int, x: int, y: int, address: int, data: bytes | AsyncIterable[bytes]
     ) -> None:
         """Write all of `data` to a chip's memory."""
-        async with self._hold(behalf, job_id) as held:
+        async with self._hold(caller, job_id) as held:
             chip, host = _reached(held.boards, (x, y))
             board = self._boards.at(host)
             async for block in blocks(data, BLOCK_BYTES):
@@ -152,24 +157,24 @@ class BoardAccess:
                 await held.during(board.perform(writes(chip, address, block)))
                 address += len(block)
 
-    async def reset_router(self, behalf: Behalf, job_id: int, filters: Mapping[int, int]) -> None:
+    async def reset_router(self, caller: WebCaller, job_id: int, filters: Mapping[int, int]) -> None:
         """Clear routes and counters of all chips of a job, and set diagnostic filters, by number."""
         if not all(0 <= number < MAX_FILTERS and 0 <= word < _END for number, word in filters.items()):
             raise RefusedError("bad-request", f"filters are words by numbers from 0 to {MAX_FILTERS - 1}")
-        async with self._hold(behalf, job_id) as held:
+        async with self._hold(caller, job_id) as held:
             await held.during(self._reset(held.boards, filters))
 
     async def fast_stream(
-        self, behalf: Behalf, job_id: int, gatherer: Gatherer, monitor: Core, address: int, size: int
+        self, caller: WebCaller, job_id: int, gatherer: Gatherer, monitor: Core, address: int, size: int
     ) -> Pieces:
         """Return bytes of the memory of a monitor's chip, piece by piece, sent by it through a gatherer's board."""
         _check_range(address, size)
-        parts = self._fast_read(behalf, job_id, gatherer, monitor, address, size)
+        parts = self._fast_read(caller, job_id, gatherer, monitor, address, size)
         return await begun(parts, alone=size <= FAST_BYTES)
 
     async def fast_write(
         self,
-        behalf: Behalf,
+        caller: WebCaller,
         job_id: int,
         gatherer: Gatherer,
         x: int,
@@ -178,7 +183,7 @@ class BoardAccess:
         data: bytes | AsyncIterable[bytes],
     ) -> None:
         """Write all of `data` to the memory of a chip of a gatherer's board, through the gatherer."""
-        async with self._hold(behalf, job_id) as held, self._fast(held, gatherer) as channel:
+        async with self._hold(caller, job_id) as held, self._fast(held, gatherer) as channel:
             place = held.boards.within_board(x, y, gatherer.ethernet)
             if place is None:
                 raise RefusedError("bad-request", f"chip ({x}, {y}) is not on the board of the gatherer")
@@ -194,14 +199,16 @@ class BoardAccess:
     # ---------------------------------------------------------------- how
 
     @asynccontextmanager
-    async def _hold(self, behalf: Behalf, job_id: int) -> AsyncIterator[_Held]:
-        """Wait for room for a transfer, with the boards that the job has."""
+    async def _hold(self, caller: WebCaller, job_id: int) -> AsyncIterator[_Held]:
+        """Wait for room for a transfer, with the boards that the job has; who may not use them takes none."""
+        boards = await boards_of(self._asking, job_id, caller.behalf)
+        if boards is None:
+            raise RefusedError("no-boards", f"job {job_id} has no boards at present")
+        held = _Held(self._asking, caller.behalf, boards)
         of_job = self._room_of_jobs.setdefault(job_id, asyncio.Semaphore(MAX_TRANSFERS_PER_JOB))
-        async with _in_turn(of_job), _in_turn(self._room):
-            boards = await boards_of(self._asking, job_id, behalf)
-            if boards is None:
-                raise RefusedError("no-boards", f"job {job_id} has no boards at present")
-            yield _Held(self._asking, behalf, boards)
+        mine = self._room_of_accounts.setdefault(caller.name, asyncio.Semaphore(MAX_TRANSFERS_PER_ACCOUNT))
+        async with _in_turn(of_job), _in_turn(mine), _in_turn(self._room):
+            yield held
 
     @asynccontextmanager
     async def _fast(self, held: _Held, gatherer: Gatherer) -> AsyncIterator[FastChannel]:
@@ -224,9 +231,9 @@ class BoardAccess:
                 channel.close()
 
     async def _read(
-        self, behalf: Behalf, job_id: int, chip: Chip, address: int, size: int
+        self, caller: WebCaller, job_id: int, chip: Chip, address: int, size: int
     ) -> AsyncGenerator[bytes, None]:
-        async with self._hold(behalf, job_id) as held:
+        async with self._hold(caller, job_id) as held:
             chip, host = _reached(held.boards, chip)
             board = self._boards.at(host)
             for start, length in parts(address, size, PIECE_BYTES):
@@ -240,9 +247,9 @@ class BoardAccess:
                 yield bytes(taken)
 
     async def _fast_read(
-        self, behalf: Behalf, job_id: int, gatherer: Gatherer, monitor: Core, address: int, size: int
+        self, caller: WebCaller, job_id: int, gatherer: Gatherer, monitor: Core, address: int, size: int
     ) -> AsyncGenerator[bytes, None]:
-        async with self._hold(behalf, job_id) as held, self._fast(held, gatherer) as channel:
+        async with self._hold(caller, job_id) as held, self._fast(held, gatherer) as channel:
             if held.boards.ethernet_chip(monitor.x, monitor.y) is None:
                 raise RefusedError("bad-request", f"chip ({monitor.x}, {monitor.y}) is not the job's")
             for start, length in parts(address, size, FAST_BYTES):

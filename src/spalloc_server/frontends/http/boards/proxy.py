@@ -9,7 +9,8 @@ client that reads more slowly than boards send loses datagrams, as in any queue 
 
 Traffic renews the job's lease: datagrams in either direction, and whatever the client sends of itself, pings included
 (published clients send one each 30 s, while their process lives). A WebSocket that is merely open does not: whoever
-has left it so is not there any more. The command that renews it also shows whether its owner may still use the job.
+has left it so is not there any more. Each `CHECK_SECONDS` the server is asked on behalf of who has opened it: whose
+account, password, token or session holds no more, or who may not use the job any more, has it closed.
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ __all__ = ["PATH", "make_proxy"]
 PATH: Final = "/spalloc/proxy/"
 
 LONGEST_RENEWAL_SECONDS = 60.0
-"""Between looks whether the owner of a WebSocket with traffic may still use the job, however long its keepalive is."""
+"""Between renewals of the lease of a job whose WebSocket has traffic, however long its keepalive is."""
+
+CHECK_SECONDS = 5.0
+"""Between looks whether who has opened a WebSocket may still use the job; else it is closed."""
 
 SHORTEST_RENEWAL_SECONDS = 0.1
 """Between renewals of one lease."""
@@ -178,23 +182,24 @@ class _WebSocket:
         await asyncio.Event().wait()
 
     async def _renew(self) -> None:
-        """Renew the job's lease, where there has been traffic."""
-        renew = KeepAlive(job_id=self._boards.job_id)
-        heard = self._pipe.heard
+        """Renew the job's lease, where there has been traffic, and look whether the caller may still use it."""
+        job_id = self._boards.job_id
+        heard, due = self._pipe.heard, self._loop.time() + self._renew_seconds
         while True:
-            await asyncio.sleep(self._renew_seconds)
-            if not self._traffic and self._pipe.heard == heard:
-                continue
-            now_heard = self._pipe.heard
+            await asyncio.sleep(min(CHECK_SECONDS, self._renew_seconds))
+            now, now_heard = self._loop.time(), self._pipe.heard
+            renews = now >= due and (self._traffic or now_heard != heard)
+            command = KeepAlive(job_id=job_id) if renews else OwnJobDetails(job_id=job_id)
             try:
-                await self._asking.ask(renew, type(None), behalf=self._caller.behalf)
+                await self._asking.ask(command, object, behalf=self._caller.behalf)
             except RefusedError as refused:
                 if refused.kind in FINAL:
                     self._end(CloseCode.NOT_PERMITTED, str(refused))
             except ServerAwayError:
                 pass  # the next time
             else:
-                self._traffic, heard = False, now_heard
+                if renews:
+                    self._traffic, heard, due = False, now_heard, now + self._renew_seconds
 
     # ---------------------------------------------------------------- messages
 

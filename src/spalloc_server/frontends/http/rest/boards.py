@@ -17,6 +17,7 @@ from litestar.params import QueryParameter
 
 from spalloc_server.application.caller import Permission
 from spalloc_server.frontends.http.answers import Receive, Scope, Send
+from spalloc_server.frontends.http.asking import RefusedError, ServerAwayError
 from spalloc_server.frontends.http.boards.fast import Core, Gatherer
 from spalloc_server.frontends.http.boards.memory import MAX_FILTERS, BoardAccess
 from spalloc_server.frontends.http.boards.pieces import Pieces
@@ -24,8 +25,12 @@ from spalloc_server.frontends.http.rest.jobs import JobId, number_of
 from spalloc_server.frontends.http.rest.openapi import ABSENT, AT_BOARDS, BODY, REFUSED, BytesBody
 from spalloc_server.frontends.http.rest.polls import left
 from spalloc_server.frontends.http.rest.requests import Plain, Refusal, RestRequest, empty
+from spalloc_server.log.logger import Complaints
 
 __all__ = ["BOARDS"]
+
+PIECE_SECONDS = 30.0
+"""The longest that a client takes to read a piece of memory, of 256 or 512 KiB, before it is disconnected."""
 
 WORDS: Final = 2**32
 
@@ -39,18 +44,21 @@ Host: TypeAlias = Annotated[str, QueryParameter(max_length=256)]
 BYTES: Final = "application/octet-stream"
 
 
+_complaints = Complaints()
+
+
 def _access(request: RestRequest) -> BoardAccess:
     access: BoardAccess = request.app.state.boards
     return access
 
 
 class _Sent:
-    """An answer that consists of bytes which come in pieces. No more are read once the client has left."""
+    """An answer of bytes that come in pieces. No more are read once the client has left, or hardly reads."""
 
     def __init__(self, pieces: Pieces, size: int) -> None:
         self._pieces, self._size = pieces, size
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         leaving = asyncio.ensure_future(left(receive))
         headers = [(b"content-type", BYTES.encode()), (b"content-length", b"%d" % self._size)]
         try:
@@ -58,8 +66,12 @@ class _Sent:
             async for piece in self._pieces:
                 if leaving.done():
                     return
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                async with asyncio.timeout(PIECE_SECONDS):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+        except (RefusedError, ServerAwayError, TimeoutError) as error:  # the answer is not complete, and so will it end
+            reason = "the client hardly reads" if isinstance(error, TimeoutError) else str(error)
+            _complaints.complain("memory is not read to its end", path=scope["path"], reason=reason)
         finally:
             leaving.cancel()
             await self._pieces.aclose()
@@ -70,7 +82,7 @@ async def read(
     request: RestRequest, job_id: JobId, address: Address, size: Size, x: Coordinate = 0, y: Coordinate = 0
 ) -> Plain:
     """Read memory; chip (255, 255) is the job's first Ethernet chip."""
-    pieces = await _access(request).stream(request.caller.behalf, number_of(job_id), x, y, address, size)
+    pieces = await _access(request).stream(request.caller, number_of(job_id), x, y, address, size)
     return Plain(_Sent(pieces, size))
 
 
@@ -84,7 +96,7 @@ async def read(
 async def write(request: RestRequest, job_id: JobId, address: Address, x: Coordinate = 0, y: Coordinate = 0) -> Plain:
     """Write memory; it is written when this is answered."""
     request.check_type(BYTES)
-    await _access(request).write(request.caller.behalf, number_of(job_id), x, y, address, request.stream())
+    await _access(request).write(request.caller, number_of(job_id), x, y, address, request.stream())
     return empty(202)
 
 
@@ -107,9 +119,7 @@ async def read_fast(
     """Read memory by the monitor (x, y, p), through a gatherer that runs on the board of (eth_x, eth_y)."""
     gatherer = Gatherer(Core(gather_x, gather_y, 0), (eth_x, eth_y), iptag, eth_address or None)
     monitor = Core(x, y, p)
-    pieces = await _access(request).fast_stream(
-        request.caller.behalf, number_of(job_id), gatherer, monitor, address, size
-    )
+    pieces = await _access(request).fast_stream(request.caller, number_of(job_id), gatherer, monitor, address, size)
     return Plain(_Sent(pieces, size))
 
 
@@ -138,7 +148,7 @@ async def write_fast(
     request.check_type(BYTES)
     gatherer = Gatherer(Core(gather_x, gather_y, gather_p), (eth_x, eth_y), iptag, eth_address or None)
     data = request.stream()
-    await _access(request).fast_write(request.caller.behalf, number_of(job_id), gatherer, x, y, address, data)
+    await _access(request).fast_write(request.caller, number_of(job_id), gatherer, x, y, address, data)
     return empty(202)
 
 
@@ -152,7 +162,7 @@ async def reset_router(request: RestRequest, job_id: JobId) -> Plain:
             right = f"each filter (0 to {MAX_FILTERS - 1}) once, and a word of 32 bits for it"
             raise Refusal(400, f"{name[:40]}={value[:40]}: give {right}")
         filters[index] = word
-    await _access(request).reset_router(request.caller.behalf, number_of(job_id), filters)
+    await _access(request).reset_router(request.caller, number_of(job_id), filters)
     return empty(202)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlencode
 
 from litestar import Response, Router, delete, get, post, put
-from litestar.params import FromQuery, JSONBody, PathParameter, QueryParameter
+from litestar.params import FromQuery, HeaderParameter, JSONBody, PathParameter, QueryParameter
 
 from spalloc_server.application import commands
 from spalloc_server.application.caller import Permission
@@ -50,6 +50,9 @@ PAGE = 200
 
 JobId: TypeAlias = Annotated[str, PathParameter(pattern=r"^[0-9]{1,15}$", description="Number of the job")]
 Number: TypeAlias = Annotated[int, QueryParameter(ge=0, le=MAX_NUMBER)]
+IdempotencyKey: TypeAlias = Annotated[
+    str | None, HeaderParameter(name="Idempotency-Key", min_length=1, max_length=255, description="Chosen at random")
+]
 
 
 def number_of(job_id: str) -> int:
@@ -86,8 +89,10 @@ async def list_jobs(
     summary="Create a job",
     status_code=201,
 )
-async def create_job(request: RestRequest, data: JSONBody[CreateBody]) -> Response[CreateAnswer]:
-    """Create a job; one that no machine can serve is refused."""
+async def create_job(
+    request: RestRequest, data: JSONBody[CreateBody], _key: IdempotencyKey = None
+) -> Response[CreateAnswer]:
+    """Create a job; one that no machine can serve is refused. Sent again with the same key, it creates no other one."""
     job_id = await request.ask(await command_for(request, data), int)
     job = await request.ask(OwnJobDetails(job_id=job_id), JobDetails)
     if job.state == JobState.destroyed and (reason := reason_of(job)):

@@ -7,11 +7,15 @@ UTF-8, or lists in lists in lists, with 500.
 `permit` looks at the role first, so that whoever may not do something hears just that, whatever else is wrong. The
 server has the last word: it looks the role up with each command. Errors are plain text, as the published clients
 show it.
+
+A client that does not know what has become of a request, because a connection was lost, may send it again, if both have
+the same header `Idempotency-Key`: what it changes is done once, and answered alike (`application.once`).
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any, Final, TypeVar, overload
 from urllib.parse import quote
 
@@ -72,7 +76,14 @@ class RestRequest(Request[Any, Any, Any]):
 
     async def ask(self, command: Command, kind: type[T]) -> T:
         """Return what the server answers, as `kind`. See `Asking.ask`."""
-        return await self.asking.ask(command, kind, behalf=self.caller.behalf)
+        return await self.asking.ask(command, kind, behalf=self.caller.behalf, once=self._once(command))
+
+    def _once(self, command: Command) -> str | None:
+        """Return the id that a command of a request with `Idempotency-Key` has, and has again if that is sent again."""
+        key = self.headers.get("idempotency-key")
+        if key is None or not command.changes:
+            return None
+        return blake2b(f"{command.__struct_config__.tag} {key}".encode(), digest_size=24).hexdigest()
 
     async def find(self, command: Command, kind: type[T]) -> T | None:
         """Return what the server answers, as `kind`, or None."""
