@@ -35,7 +35,7 @@ CLOSED: dict[str, Any] = {"machine": "n", "x": 0, "y": 0, "z": 0}
 FRAME: dict[str, Any] = {"machine": "m", "cabinet": 0, "frame": 0}
 DESK = (Path(__file__).parents[1] / "data" / "definitions" / "single-board-example.json").read_text()
 DESK = DESK.replace("my-board", "desk")
-BOB = {"account": "bob", "role": "user"}
+BOB = {"account": "bob", "role": "user", "stamp": None}
 SERVICE = [("m", True), ("n", False)]
 EVERY_COMMAND = list(get_args(AnyCommand))
 
@@ -175,7 +175,8 @@ EXAMPLES = [
     ),
     Example(commands.LogOut(session=SESSION), _null, ("sessions",)),
     Example(
-        commands.CheckPassword(name="bob", password="secret"), lambda it: it == {**BOB, "session": None, "token": None}
+        commands.CheckPassword(name="bob", password="secret"),
+        lambda it: it == {**BOB, "session": None, "token": None, "stamp": it["stamp"]} and len(it["stamp"]) == 16,
     ),
     Example(commands.CheckSession(session=SESSION), lambda it: it == {**BOB, "session": SESSION, "token": None}),
     Example(commands.CheckToken(secret=SECRET), lambda it: it == {**BOB, "session": None, "token": TOKEN}),
