@@ -81,12 +81,12 @@ class Month:
             for switch in effects.switches:
                 self.controller.switched(Outcome(switch.operation, self._failures(switch)))
 
-    def _failures(self, switch: Switch) -> list[BoardFailure]:
+    def _failures(self, switch: Switch) -> tuple[BoardFailure, ...]:
         if not (switch.on and switch.job_id and self._failing):
-            return []
+            return ()
         self._failing -= 1
         frame = switch.frames[0]
-        return [BoardFailure(frame.bmp, frame.boards[0], "FPGA 1 does not answer")]
+        return (BoardFailure(frame.bmp, frame.boards[0], "FPGA 1 does not answer"),)
 
     def _book(self, event: JobEvent) -> None:
         held = next((each for each in self.books if each.job_id == event.job_id and each.ended is None), None)

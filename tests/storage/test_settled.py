@@ -101,7 +101,7 @@ async def test_a_copy_is_made_again_where_a_server_writes_meanwhile(
                 keep[0].execute("SELECT count(*) FROM history").fetchone()
 
     keep: list[sqlite3.Connection] = []
-    monkeypatch.setattr(settled.shutil, "copyfile", copy)
+    monkeypatch.setattr(shutil, "copyfile", copy)
     assert [job.job_id for job in read_history(path, live=False)] == [1, 2, 3, 4]
     assert copied.count("state.db") == 2
     keep[0].close()

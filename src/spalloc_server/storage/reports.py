@@ -236,8 +236,8 @@ class _Reporting:
         key = "ended_at" if self._names else _KEYS[self._by]
         query = f"""
             SELECT CASE WHEN {_SIMPLE} THEN {key} END, allocated_at, allocated_at - created_at, board_seconds,
-            CASE WHEN {_SIMPLE} THEN {_ODD} ELSE job_id END
-            FROM history WHERE {"+" if many else ""}ended_at >= :since AND +coalesce(allocated_at, ended_at) < :until
+            {_ODD}, job_id FROM history
+            WHERE {"+" if many else ""}ended_at >= :since AND +coalesce(allocated_at, ended_at) < :until
         """  # noqa: S608 - and the `+` keeps SQLite from using the index
         lines = self._connection.execute(query, self._period)
         others = self._jobs_by_time(lines) if self._names else self._jobs_by_key(lines)
@@ -249,15 +249,15 @@ class _Reporting:
         """Count those that are simple; the numbers of the others."""
         found: dict[Any, tuple[list[float | None], list[float]]] = {}
         others, odd_ones = [], []
-        for key, _, wait, seconds, odd in lines:
+        for key, _, wait, seconds, odd, job_id in lines:
             try:
                 waits, used = found[key]
             except KeyError:
                 waits, used = found[key] = [], []
+            if key is None:
+                others.append(job_id)
+                continue
             if odd:
-                if key is None:
-                    others.append(odd)
-                    continue
                 odd_ones.append((key, odd))
             waits.append(wait)
             used.append(seconds)
@@ -277,9 +277,9 @@ class _Reporting:
         bounds, others = self._bounds, []
         groups = [_Group() for _ in self._names]
         waits: list[list[float | None]] = [[] for _ in self._names]
-        for ended, began, wait, seconds, odd in lines:
+        for ended, began, wait, seconds, odd, job_id in lines:
             if ended is None:
-                others.append(odd)
+                others.append(job_id)
                 continue
             span = bisect_right(bounds, ended) - 1
             group = groups[span]
