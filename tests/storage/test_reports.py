@@ -64,7 +64,7 @@ def test_sums_equal_the_books_of_a_month_whatever_happens(steps: list[tuple[obje
         with closing(month.connection):
             rebooted = any(step[0] == "reboot" for step in steps)
             for name, *arguments in steps:
-                getattr(month, str(name))(*(arguments))
+                getattr(month, str(name))(*arguments)
                 month.controller.check()
             assert {each.owner for each in month.books} <= {*OWNERS, "late"}
             for by in ("owner", "machine", "size"):
