@@ -50,12 +50,7 @@ _until = click.option("--until", callback=when, help="Up to then; of a day, its 
 @click.option("--csv", "as_csv", is_flag=True, help="The figures as CSV, for spreadsheets.")
 @of_a_state
 def report(state: StateFile, by: str, since: float | None, until: float | None, as_csv: bool) -> None:
-    r"""Who has used the boards, how much, and how long jobs waited.
-
-    \b
-    Who used most last month:
-      spalloc-admin report --since 'last month' --until 'this month'
-    """
+    """Who has used the boards, how much, and how long jobs waited."""
     now = time.time() if state.live else stored.last_seen(state.path)
     until = now if until is None else until
     since = parse_time("30d", until) if since is None else since
@@ -170,12 +165,7 @@ def _safe(name: str) -> str:
 @click.option("--until", callback=when, help="Only those that ended before then; of a day, its begin.")
 @of_a_state
 def history(state: StateFile, owner: str | None, since: float | None, until: float | None) -> None:
-    r"""Jobs that have ended, in the order in which they did.
-
-    \b
-    What became of my jobs:
-      spalloc-admin history --owner me@example.org --since yesterday
-    """
+    """Jobs that have ended, in the order in which they did."""
     now = time.time() if state.live else stored.last_seen(state.path)
     since = parse_time("7d", now) if since is None else since
     end = float("inf") if until is None else until
@@ -225,12 +215,7 @@ def _board(_context: click.Context, _option: click.Parameter, text: str | None) 
 @click.option("--board", metavar="X,Y,Z", callback=_board, help="Only of this board, and jobs that had it.")
 @of_a_state
 def events(state: StateFile, follow: bool, since: float | None, job: int | None, board: Board | None) -> None:
-    r"""What happened to jobs and boards, to whom, and why.
-
-    \b
-    What happened to job 17:
-      spalloc-admin events --job 17 --since 'last week'
-    """
+    """What happened to jobs and boards, to whom, and why."""
     if follow and not state.live:
         raise OperatorError(f"no server runs with the state {state.path}: nothing happens there")
     now = time.time() if state.live else stored.last_seen(state.path)
