@@ -15,6 +15,7 @@ from benchmarks import (
     policies,
     proxy,
     queues,
+    reports,
     schedule,
     service,
     storage,
@@ -33,6 +34,7 @@ KINDS: Mapping[str, Callable[..., str | None]] = {
     "boards": boards.main,
     "proxy": proxy.main,
     "memory": memory.main,
+    "reports": reports.main,
     "local_api": local_api.main,
     "web": web.main,
 }

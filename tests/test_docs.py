@@ -60,7 +60,7 @@ def test_the_reference_names_every_field_of_replies() -> None:
 # -------------------------------------------------------------------- the state
 
 
-@pytest.mark.parametrize("table", ["jobs", "releases", "boards"])
+@pytest.mark.parametrize("table", ["jobs", "releases", "boards", "board_time"])
 def test_the_reference_lists_every_column_of_the_state(table: str) -> None:
     text = page("reference/state-schema.md").partition(f"## `{table}`")[2].partition("\n## ")[0]
     assert set(cells(text)) == set(TABLES[table])
@@ -73,6 +73,7 @@ def test_the_reference_lists_every_fact_of_the_state() -> None:
     for switch in controller.take_switches():
         controller.switched(Outcome(switch.operation))
     controller.destroy_job(job_id)
+    controller.take_changes()
     controller.drain("NAME", reason="why", by="who")
     controller.disable_frame("NAME", (0, 0), reason="why", by="who")
     controller.emergency_stop(reason="why", by="who")

@@ -22,6 +22,8 @@ from spalloc_server.core.model.request import Request
 from spalloc_server.core.model.rows import Note
 from spalloc_server.core.model.views import BoardView, FrameView, JobView, MachineView, SetAsideView
 from spalloc_server.core.simulation import Simulation, TraceJob
+from spalloc_server.storage.events import Event
+from spalloc_server.storage.reports import Figures, Report
 from tests.pages import PAGES, SOURCES, cells, page, section, spans, table_rows
 
 # -------------------------------------------------------------------- limits
@@ -166,6 +168,9 @@ VIEWS: dict[str, type[msgspec.Struct]] = {
     "### Accounts": AccountView,
     "### Tokens": TokenView,
     "### Notes": Note,
+    "### Reports": Report,
+    "### Figures of a report": Figures,
+    "### Events": Event,
 }
 
 

@@ -29,6 +29,7 @@ from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board, Location
 from spalloc_server.core import commands, details, job_operations, operations, restore, set_aside, transitions, views
+from spalloc_server.core.board_time import account
 from spalloc_server.core.check import check
 from spalloc_server.core.defects import Contained, Defects
 from spalloc_server.core.engine import Engine
@@ -372,10 +373,12 @@ class Controller:
 
     def take(self) -> Effects:
         """Return all that there is to do since the last call: rows to store first, and then what follows from them."""
+        account(self.state)
         return self.state.outbox.take()
 
     def take_changes(self) -> Changes:
         """Rows to store that changed since the last call; storing them makes the state last."""
+        account(self.state)
         return self.state.outbox.take_changes()
 
     def take_switches(self) -> list[Switch]:

@@ -13,6 +13,7 @@ from spalloc_server.core.model.rows import (
     BoardReport,
     BoardRow,
     Changes,
+    Holding,
     JobRow,
     Note,
     ReleaseRow,
@@ -61,6 +62,7 @@ def a_job(job_id: int, *, ended_at: float | None = None, owner: str = "ada@examp
         session=None if ended_at is not None else "s0123456789abcdef",
         of_account=True,
         held=None if ended_at is not None else Note("night", "eve", 1_600.5),
+        earlier=[Holding("hall", 24, 1_000.75 + job_id, 1_001.0 + job_id)],
     )
 
 

@@ -31,11 +31,14 @@ def status(server: RunningServer) -> None:
     """How everything is, at one glance."""
     view = server.ask(commands.Status(), ServerView)
     host, port = view.address
-    say(f"spalloc_server {view.version}, process {view.pid}, {host or 'all interfaces'} port {port}, {view.config}")
-    say(f"running for {span(time.time() - view.started_at)}, {count(view.connections, 'connection')}")
+    if not view.pid:
+        say(f"{view.state}, which no server has")
+    else:
+        say(f"spalloc_server {view.version}, process {view.pid}, {host or 'all interfaces'} port {port}, {view.config}")
+        say(f"running for {span(time.time() - view.started_at)}, {count(view.connections, 'connection')}")
     if view.stopped is not None:
         say(f"EMERGENCY STOP {noted(view.stopped)}; `spalloc-admin resume` ends it")
-    if view.refusal is not None:
+    if view.refusal is not None and view.pid:
         say(f"CHANGES ARE REFUSED: {view.refusal}")
     if view.defects:
         say(f"DEFECTS OF THE SERVER: {view.defects} since it started, see its log; the last: {view.last_defect}")

@@ -4,6 +4,8 @@ Theory of operation. A server listens to operators at a socket beside its state 
 `--state` or `--config` tell which server is meant; without either the variable `SPALLOC_STATE` does, and without that
 it is the one that runs in this folder. Where none runs there, the error tells of those that run elsewhere (`servers`).
 
+Where none runs with that state, the state itself answers what only looks (`stopped_server`).
+
 Where the connection is lost, as when the server is upgraded at that moment, the request is sent again for some seconds:
 if the server says that it did nothing of it, or if doing it twice is to do it once, as with an emergency stop.
 """
@@ -29,10 +31,10 @@ from spalloc_server.application.commands import Command
 from spalloc_server.cli.process import PATH, one_line_errors
 from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.errors import SpallocServerError
-from spalloc_server.frontends.local_api import PROTOCOL, Hello, socket_path
+from spalloc_server.frontends.local_api import PROTOCOL, Hello, Subscribe, socket_path
 
 __all__ = ["NUMBER", "VARIABLE", "NoServerError", "NotReachedError", "OperatorError", "RunningServer", "find_server"]
-__all__ += ["named_state", "of_a_server", "telling_which"]
+__all__ += ["changes", "named_state", "of_a_server", "reaches", "telling_which"]
 
 VARIABLE: Final = "SPALLOC_STATE"
 """Names the state of the server that is meant, where no option does."""
@@ -177,13 +179,15 @@ def _reply_in(line: bytes) -> msgspec.Raw | None:
 def of_a_server(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say which server, and the server as its first argument."""
 
-    @click.option("--state", type=PATH, help="The server's state file; else SPALLOC_STATE names it.")
+    @click.option("--state", type=PATH, help="The server's state file, or a copy; else SPALLOC_STATE names it.")
     @click.option("--config", type=PATH, help="The server's config file, if its state is kept beside it.")
     @click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs.")
     @wraps(function)
     def command(*args: Any, state: Path | None, config: Path | None, as_json: bool, **kwargs: Any) -> None:
         with one_line_errors("spalloc-admin"), telling_which(state, config):
-            function(RunningServer(find_server(state, config), as_json), *args, **kwargs)
+            from spalloc_server.cli.stopped_server import server_of  # which knows this module
+
+            function(server_of(state, config, as_json=as_json), *args, **kwargs)
 
     return command
 
@@ -237,6 +241,35 @@ def telling_which(state: Path | None, config: Path | None) -> Iterator[None]:
             by = f", which {VARIABLE} names"
         others = hint() if isinstance(exc, NoServerError) else ""
         raise type(exc)(f"{exc}{by}{others}") from exc
+
+
+def reaches(path: Path) -> bool:
+    """Whether a server listens at this socket, so that it has its state."""
+    try:
+        _connected(path).close()
+    except NoServerError:
+        return False
+    except OperatorError:  # it is there, and busy or not for us
+        return True
+    return True
+
+
+def changes(path: Path) -> Iterator[None]:
+    """Subscribe to all jobs and machines, and to the server itself: yield at once, and after each change, for ever.
+
+    Raises:
+        OperatorError: the server has ended.
+    """
+    keys = ["jobs", "machines", "server"]
+    with _connected(path) as connection, connection.makefile("rb") as lines:
+        connection.settimeout(None)
+        connection.sendall(_hello() + msgspec.json.encode({"id": 1, "command": Subscribe(keys=keys)}) + b"\n")
+        yield
+        for line in lines:
+            if msgspec.json.decode(line, type=_Said).exception is not None:
+                _reply_in(line)
+            yield
+    raise _LostError("the server has ended")
 
 
 def _connected(path: Path, seconds: float = CONNECT_SECONDS) -> socket.socket:

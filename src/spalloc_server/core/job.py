@@ -130,9 +130,9 @@ class Job(JobRow, kw_only=True):
     def last_row(self) -> JobRow:
         """What history keeps: of a job that never had boards, little. Such jobs cost their creators nothing."""
         row = self.row()
-        row.session = None
+        row.session, row.kwargs = None, {}  # which the request says as well
         if row.allocated_at is None:
-            row.request, row.kwargs, row.reason = None, {}, row.reason and row.reason[:SHORT_REASON]
+            row.request, row.reason = None, row.reason and row.reason[:SHORT_REASON]
             row.original = None
         return row
 

@@ -16,6 +16,7 @@ from spalloc_server.core.defects import Defects
 from spalloc_server.core.job import Job
 from spalloc_server.core.model import (
     BoardRow,
+    BoardTimeRow,
     Changes,
     Effects,
     JobEvent,
@@ -47,6 +48,8 @@ class Outbox:
         self.tokens: dict[str, TokenRow | None] = {}
         self.sessions: dict[str, SessionRow | None] = {}
         self.results: dict[int, ResultRow | None] = {}
+        self.board_time: dict[tuple[str, float], BoardTimeRow] = {}
+        """Those that are over, so they change no more."""
         self.switches: list[Switch] = []
         self.changed_jobs: set[int] = set()
         """Jobs whose watchers are to be notified."""
@@ -83,7 +86,8 @@ class Outbox:
             tokens={key: copy(row) for key, row in self.tokens.items()},
             sessions={key: copy(row) for key, row in self.sessions.items()},
             results=self.results,
+            board_time=self.board_time,
         )
         self.jobs, self.boards, self.releases, self.facts = {}, {}, {}, {}
-        self.users, self.tokens, self.sessions, self.results = {}, {}, {}, {}
+        self.users, self.tokens, self.sessions, self.results, self.board_time = {}, {}, {}, {}, {}
         return changes

@@ -23,7 +23,7 @@ import msgspec
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.coordinates import Board
-from spalloc_server.core import transitions
+from spalloc_server.core import board_time, transitions
 from spalloc_server.core.boards.records import address
 from spalloc_server.core.closures import in_place_of
 from spalloc_server.core.engine import Engine
@@ -95,6 +95,7 @@ def restore(
         snapshot = moved(snapshot, moved_by)
     set_aside = _Restoration(engine, snapshot.unreadable).run(snapshot, configured, highest_id)
     if moved_by:
+        board_time.move(engine.state, moved_by)
         _store_all(engine.state)
     return set_aside
 
@@ -186,6 +187,8 @@ class _Restoration:
             _, number, host = name.split("/", 2)
             check_board(record := msgspec.convert(value, BoardRow))
             self._state.boards.away[host, int(number)] = record
+        elif name.startswith(board_time.FACT):
+            board_time.take_fact(self._state, value)
         elif name == "everybody" or name.startswith("owner/"):
             self._state.scheduler.restore_facts({name: value})
         else:

@@ -24,7 +24,7 @@ from spalloc_server.core.closures import Closures
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.defects import Defects
 from spalloc_server.core.job import Job
-from spalloc_server.core.model import JobRow, ResultRow
+from spalloc_server.core.model import BoardTimeRow, JobRow, ResultRow
 from spalloc_server.core.model.forecast import Forecast
 from spalloc_server.core.outbox import Outbox
 from spalloc_server.core.quotas import Quotas
@@ -71,6 +71,8 @@ class State:
         self.run_times = Deadlines(self.jobs, attrgetter("bound"))
         self.in_words: Callable[[Forecast], str] | None = None
         """Tells users what is predicted of a job that waits; None where nothing is."""
+        self.board_time: dict[str, BoardTimeRow] = {}
+        """How each machine's boards spend the present hour, see `board_time`."""
         self.reclaim_at: float | None = None
         """When boards that are held for nobody, because of a defect, are to be switched off."""
         self.reclaimed_at = float("-inf")

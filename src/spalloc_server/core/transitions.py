@@ -17,7 +17,7 @@ from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.boards.records import address
 from spalloc_server.core.job import Event, Job
-from spalloc_server.core.model import Allocation, BoardFailure, JobEvent, ReleaseRow
+from spalloc_server.core.model import Allocation, BoardFailure, Holding, JobEvent, ReleaseRow
 from spalloc_server.core.state import State
 
 __all__: list[str] = []
@@ -95,6 +95,10 @@ def requeue(state: State, job: Job, reason: str, now: float) -> None:
     job.apply(Event.failed)
     changed(state, job, "failed", now, reason=reason)
     give_back(state, job, now, learn=False)
+    assert job.allocation is not None
+    assert job.allocated_at is not None
+    had = Holding(job.allocation.machine, len(job.allocation.boards), job.allocated_at, now)
+    job.earlier = [*(job.earlier or ()), had]
     job.allocation, job.power = None, True
     submit(state, job)
 

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.coordinates import Board, Chip, Location, board_to_chip, chip_to_board
 from spalloc_server.core.job import Job
@@ -29,6 +31,7 @@ from spalloc_server.core.model import (
     MachineView,
     WhereIs,
 )
+from spalloc_server.core.model.arguments import KEYWORDS
 from spalloc_server.core.placement.layout import connections, dimensions, ethernet_chip, machine_chip, machine_chips
 from spalloc_server.core.state import State
 from spalloc_server.errors import RequestError
@@ -349,13 +352,17 @@ def _board_view(state: State, machine: Machine, board: Board) -> BoardView:
 
 def _job_view(job: Job | JobRow) -> JobView:
     state = job.reported if isinstance(job, Job) else JobState(job.state)
+    kwargs = job.kwargs
+    if not kwargs and job.request is not None and job.ended_at is not None:  # a row that comes from the history
+        wishes = msgspec.to_builtins(job.request)
+        kwargs = {name: value for name, value in wishes.items() if name in KEYWORDS - {"owner"}}
     return JobView(
         job_id=job.job_id,
         owner=job.owner,
         state=state.name,
         power=job.power,
         args=job.args,
-        kwargs=job.kwargs,
+        kwargs=kwargs,
         host=job.keepalivehost,
         keepalive=job.keepalive,
         machine=job.allocation.machine if job.allocation else None,

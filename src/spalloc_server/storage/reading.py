@@ -33,7 +33,7 @@ from spalloc_server.core.model import (
     UnreadableRow,
     UserRow,
 )
-from spalloc_server.storage.rows import COLUMNS, COMMITS, JSON, KEYS, TABLES, Line
+from spalloc_server.storage.rows import COLUMNS, COMMITS, JSON, KEYS, TABLES, Line, whole_block
 
 __all__ = ["ReadRequest", "highest_id", "read_accounts", "read_boards", "read_facts", "read_jobs", "read_snapshot"]
 
@@ -162,8 +162,13 @@ def _readable(table: str, line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _job(line: dict[str, Any]) -> JobRow:
     place = {name: line.pop(name) for name in Allocation.__struct_fields__}
+    ended = line["ended_at"] is not None
     if line["request"] is not None:
-        line["request"] = _parse(line["request"], Request)
+        request = _parse(line["request"])
+        line["request"] = msgspec.convert({"owner": line["owner"], **request} if ended else request, Request)
+    if ended and place["machine"] is not None and place["boards"] is None:
+        place["boards"] = ()
+        place["boards"] = whole_block(_decode(place, Allocation))
     return _decode({**line, "allocation": None if place["machine"] is None else place}, JobRow)
 
 

@@ -4,6 +4,9 @@ Theory of operation. A field of a row is a column of the same name. What is comp
 failures, a request) is JSON in one column; an allocation is spread over columns of its own. The lists of columns are
 derived from the structs, so that a new field asks for a migration, and a test compares them with the tables.
 
+A line of history leaves out what its other columns tell: the owner in the request, and the boards where they are all of
+the block. It comes back as it was.
+
 Rows are mutable, so they are encoded when they are handed over, in the caller's thread. Nothing that SQLite refuses
 gets past `encode`. Should something do so all the same, it is taken out (`take_refused`), since otherwise every later
 commit would fail with it.
@@ -15,13 +18,15 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
+from spalloc_server.coordinates import Board
 from spalloc_server.core.model import (
     Allocation,
     BoardRow,
+    BoardTimeRow,
     Changes,
     JobRow,
     Note,
@@ -35,7 +40,7 @@ from spalloc_server.core.model import (
 from spalloc_server.errors import StorageError
 
 __all__ = ["COLUMNS", "COMMITS", "JSON", "KEYS", "REFUSALS", "TABLES", "Line", "Rows"]
-__all__ += ["encode", "store_fact", "take_refused"]
+__all__ += ["encode", "store_fact", "take_refused", "whole_block"]
 
 Line: TypeAlias = tuple[str | int | float | None, ...]
 """A line of a table, or the leading columns of one."""
@@ -57,23 +62,27 @@ TABLES: dict[str, tuple[str, ...]] = {
     "tokens": TokenRow.__struct_fields__,
     "sessions": SessionRow.__struct_fields__,
     "results": ResultRow.__struct_fields__,
+    "board_time": BoardTimeRow.__struct_fields__,
 }
 """Columns of every table, in the order in which they are written and read."""
 
-KEYS = {table: 4 if table == "boards" else 1 for table in TABLES}
+KEYS = {table: {"boards": 4, "board_time": 2}.get(table, 1) for table in TABLES}
 """How many leading columns are the key."""
 
 _LIVE = tuple(table for table in TABLES if table != "history")
 """Tables whose rows a batch brings; a job's goes to `history` once it has ended."""
 
-_LISTS = {"args", "boards", "failures", "frames", "held", "known", "kwargs", "reports", "stopped"}
-JSON = {table: [name for name in columns if name in _LISTS] for table, columns in TABLES.items()}
+_LISTS = {"args", "boards", "earlier", "failures", "frames", "held", "known", "kwargs", "reports", "stopped"}
+JSON = {table: [name for name in columns if name in _LISTS] for table, columns in TABLES.items()} | {"board_time": []}
 """Which columns are JSON of plain values. A request is read as what it is, and strictly."""
 
 COMMITS = "commits"
 """The fact that storage itself keeps, see `storage.commit_count`."""
 
-_ENDED = TABLES["jobs"].index("ended_at")
+_ENDED, _REQUEST, _BOARDS = (TABLES["jobs"].index(name) for name in ("ended_at", "request", "boards"))
+
+MAX_BLOCK: Final = 2**20
+"""Triads; a block of more is of no machine."""
 
 _MAX_INTEGER = 2**63 - 1
 """The largest integer that SQLite stores."""
@@ -104,6 +113,7 @@ class Rows:
     tokens: dict[Line, Line | None] = field(default_factory=dict)
     sessions: dict[Line, Line | None] = field(default_factory=dict)
     results: dict[Line, Line | None] = field(default_factory=dict)
+    board_time: dict[Line, Line | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return any(getattr(self, table) for table in _LIVE)
@@ -184,6 +194,7 @@ def encode(changes: Changes) -> Rows:
             tokens={(key,): _encode(row, _token_fields) for key, row in changes.tokens.items()},
             sessions={(key,): _encode(row, _session_fields) for key, row in changes.sessions.items()},
             results={(key,): _encode(row, _result_fields) for key, row in changes.results.items()},
+            board_time={key: _encode(row, _board_time_fields) for key, row in changes.board_time.items()},
         )
     except (TypeError, ValueError, OverflowError) as exc:
         raise StorageError(f"a value cannot be stored: {exc}") from exc
@@ -197,6 +208,7 @@ _user_fields: Callable[[UserRow], tuple[Any, ...]] = attrgetter(*TABLES["users"]
 _token_fields: Callable[[TokenRow], tuple[Any, ...]] = attrgetter(*TABLES["tokens"])
 _session_fields: Callable[[SessionRow], tuple[Any, ...]] = attrgetter(*TABLES["sessions"])
 _result_fields: Callable[[ResultRow], tuple[Any, ...]] = attrgetter(*TABLES["results"])
+_board_time_fields: Callable[[BoardTimeRow], tuple[Any, ...]] = attrgetter(*TABLES["board_time"])
 _NOWHERE = (None,) * len(_ALLOCATION_FIELDS)
 _AS_IT_IS = frozenset({type(None), bool, float})
 """Types of which SQLite takes any value: most columns have one of them, and it is quicker to look than to call."""
@@ -205,7 +217,28 @@ _json = msgspec.json.Encoder().encode
 
 def _encode_job(job: JobRow) -> Line:
     place = _NOWHERE if job.allocation is None else _allocation_fields(job.allocation)
-    return _line(_job_fields(job) + place)
+    line = _line(_job_fields(job) + place)
+    return line if job.ended_at is None else _briefly(job, line)
+
+
+def _briefly(job: JobRow, line: Line) -> Line:
+    """The line of history of a job, without what the rest of it tells: there may be millions."""
+    brief = list(line)
+    if job.request is not None and job.request.owner == job.owner:
+        fields = {name: value for name, value in msgspec.to_builtins(job.request).items() if name != "owner"}
+        brief[_REQUEST] = _json(fields).decode()
+    place = job.allocation
+    if place is not None and len(place.boards) == 3 * place.width * place.height and place.boards == whole_block(place):
+        brief[_BOARDS] = None
+    return tuple(brief)
+
+
+def whole_block(place: Allocation) -> tuple[Board, ...]:
+    """All boards of the block, if it does not reach over an edge of the machine; `ValueError` where it cannot be."""
+    x, y = place.x, place.y
+    if not 0 <= place.width * place.height <= MAX_BLOCK:
+        raise ValueError(f"a block of {place.width} x {place.height} triads is none")
+    return tuple((i, j, z) for i in range(x, x + place.width) for j in range(y, y + place.height) for z in range(3))
 
 
 def _encode(row: _Row | None, fields: Callable[[_Row], tuple[Any, ...]]) -> Line | None:

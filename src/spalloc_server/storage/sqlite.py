@@ -5,8 +5,8 @@ touches no disk. The writer thread takes all that is queued, merges it (the late
 one transaction with one sync, and hands the outcome to the event loop. What failed to be committed stays with the
 thread and goes into the next transaction. A commit costs about as much for one job as for many: so where the last one
 was of several, the thread waits shortly for more before the next (`GATHER_SECONDS`). When there is nothing to write and
-history is to be pruned, the thread deletes a few lines at a time, so that a write never waits for more than one such
-step.
+history is to be pruned, the thread moves a few lines at a time into sums (`accounting`), so that a write never waits
+for more than one such step.
 
 Each commit is counted, and so is a state from which commits are missing found out (`commit_count`). Before each commit,
 and whenever it is told to `retry`, the thread looks whether the files are still those that it has open (`files`).
@@ -34,6 +34,7 @@ import msgspec
 from spalloc_server.core.model import Changes, Snapshot
 from spalloc_server.errors import StateInUseError, StorageError
 from spalloc_server.log.logger import get_logger
+from spalloc_server.storage.accounting import prune
 from spalloc_server.storage.commit_count import Count, CountFile, missing, read_count
 from spalloc_server.storage.files import Lock, OpenFiles, explained
 from spalloc_server.storage.journal import Committed, Health, OnHealth
@@ -50,14 +51,10 @@ GATHER_SECONDS = 0.0005
 """The wait for more batches before a commit, where the last one was of several jobs."""
 
 PRUNE_ROWS = 500
-"""Lines of history deleted in one step."""
+"""Lines of history that go in one step."""
 
 PRUNE_PAUSE = 0.02
 """Seconds that the disk is left alone between two steps."""
-
-_PRUNE = """
-    DELETE FROM history WHERE job_id IN (SELECT job_id FROM history WHERE ended_at < ? ORDER BY ended_at LIMIT ?)
-"""
 
 _log = get_logger(__name__)
 
@@ -302,7 +299,7 @@ class SqliteJournal:
         try:
             self._files.check()
             with explained(self._path), transaction(self._connection):
-                deleted = self._connection.execute(_PRUNE, (before, PRUNE_ROWS)).rowcount
+                deleted = prune(self._connection, before, PRUNE_ROWS)
             self._files.accept()
         except Exception as exc:  # noqa: BLE001 - a writer that dies would leave every caller waiting for ever
             _log.warning("history was not pruned", error=str(exc))

@@ -134,15 +134,17 @@ def reopen(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def connect_to_read(path: Path, *, any_version: bool = False) -> sqlite3.Connection:
+def connect_to_read(path: Path, *, any_version: bool = False, resting: bool | None = None) -> sqlite3.Connection:
     """Open an existing state for reading only, while a server has it or not; raises as `connect`.
 
     Nothing is made beside a state that is `at_rest`: so it can be read on a disk that nobody can write to. Whoever
     reads it must look whether it still is, since a server may have begun to write.
 
-    A state of an older schema is refused too, unless `any_version` is set.
+    A state of an older schema is refused too, unless `any_version` is set. Who knows better may say whether it is
+    `resting`.
     """
-    how = "mode=ro" if at_rest(path) is None else "mode=ro&immutable=1"
+    resting = at_rest(path) is not None if resting is None else resting
+    how = "mode=ro&immutable=1" if resting else "mode=ro"
     uri = f"{path.absolute().as_uri()}?{how}"
     with explained(path):
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)

@@ -146,4 +146,39 @@ ALTER TABLE history ADD COLUMN session TEXT;
 ALTER TABLE history ADD COLUMN of_account INTEGER NOT NULL DEFAULT 0;
 UPDATE jobs SET original = '{"num-boards":24}', session = 's0123456789abcdef', of_account = 1 WHERE job_id = 4;
 INSERT INTO results VALUES (1, '0123456789abcdef0123456789abcdef', 'fedcba9876543210fedcba9876543210', '4');
+ALTER TABLE jobs ADD COLUMN earlier TEXT;
+ALTER TABLE history ADD COLUMN earlier TEXT;
+CREATE TABLE board_time (
+    machine TEXT NOT NULL,
+    began REAL NOT NULL,
+    until REAL NOT NULL,
+    boards INTEGER NOT NULL,
+    in_use INTEGER NOT NULL,
+    cooling INTEGER NOT NULL,
+    out INTEGER NOT NULL,
+    boards_s REAL NOT NULL,
+    in_use_s REAL NOT NULL,
+    cooling_s REAL NOT NULL,
+    out_s REAL NOT NULL,
+    PRIMARY KEY (machine, began)
+) WITHOUT ROWID;
+CREATE TABLE days (
+    day TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    machine TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    jobs INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    again INTEGER NOT NULL,
+    board_seconds REAL NOT NULL,
+    waited REAL NOT NULL,
+    longest REAL NOT NULL,
+    waits TEXT NOT NULL,
+    PRIMARY KEY (day, owner, machine, size)
+) WITHOUT ROWID;
+UPDATE jobs SET earlier = '[["m",3,1700000001.0,1700000005.0]]' WHERE job_id = 3;
+INSERT INTO board_time VALUES ('m', 1699999990.0, 1700000010.0, 24, 3, 0, 0, 480.0, 12.0, 0.0, 0.0);
+INSERT INTO facts VALUES ('board_time/m', '{"machine":"m","began":1700000010.0,"until":1700000010.0,"boards":24,"in_use":9,"cooling":0,"out":0,"boards_s":0.0,"in_use_s":0.0,"cooling_s":0.0,"out_s":0.0}');
+INSERT INTO days VALUES ('2023-11-13', 'gone', 'm', 3, 1, 1, 0, 0, 30.0, 2.5, 2.5, '{"2":1}');
 COMMIT;

@@ -2,6 +2,21 @@
 PRAGMA application_id = 0x53704E4E;
 PRAGMA user_version = 7;
 BEGIN TRANSACTION;
+CREATE TABLE board_time (
+    machine TEXT NOT NULL,
+    began REAL NOT NULL,
+    until REAL NOT NULL,
+    boards INTEGER NOT NULL,
+    in_use INTEGER NOT NULL,
+    cooling INTEGER NOT NULL,
+    out INTEGER NOT NULL,
+    boards_s REAL NOT NULL,
+    in_use_s REAL NOT NULL,
+    cooling_s REAL NOT NULL,
+    out_s REAL NOT NULL,
+    PRIMARY KEY (machine, began)
+) WITHOUT ROWID;
+INSERT INTO "board_time" VALUES('hall',1000.0,1300.5,24,24,0,0,7212.0,7000.0,0.0,0.0);
 CREATE TABLE boards (
     machine TEXT NOT NULL,
     x INTEGER NOT NULL,
@@ -18,6 +33,22 @@ CREATE TABLE boards (
     PRIMARY KEY (machine, x, y, z)
 ) WITHOUT ROWID;
 INSERT INTO "boards" VALUES('hall',4,0,2,'FPGA 1 does not answer','server',2000.0,'[[1990.5,"FPGA 1 does not answer"],[1999.5,"FPGA 1 does not answer"]]','[[1980.5,"ada@example.org","127.0.0.1","no answer"]]',1990.0,2,5600.0);
+CREATE TABLE days (
+    day TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    machine TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    jobs INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    again INTEGER NOT NULL,
+    board_seconds REAL NOT NULL,
+    waited REAL NOT NULL,
+    longest REAL NOT NULL,
+    waits TEXT NOT NULL,
+    PRIMARY KEY (day, owner, machine, size)
+) WITHOUT ROWID;
+INSERT INTO "days" VALUES('1970-01-01','ada@example.org','hall',24,1,1,0,0,100.5,2.5,2.5,'{"2":1}');
 CREATE TABLE facts (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -49,8 +80,8 @@ CREATE TABLE history (
     height INTEGER,
     single INTEGER,
     boards TEXT
-, due REAL, wraps INTEGER, stopped TEXT, request TEXT, original TEXT, session TEXT, of_account INTEGER NOT NULL DEFAULT 0);
-INSERT INTO "history" VALUES(2,'ada@example.org','[24]','{"tags":["default"],"min_ratio":0.333,"max_dead_boards":null,"require_torus":false}',60.0,'127.0.0.1',4,NULL,1002.5,1003.25,1022.125,1500.5,'Finished.',7,1,123.75,'127.0.0.1','hall',1,2,2,4,0,'[[1,2,0],[1,2,1],[1,2,2],[2,2,0],[2,2,1],[2,2,2],[1,3,0],[1,3,1],[1,3,2],[2,3,0],[2,3,1],[2,3,2],[1,4,0],[1,4,1],[1,4,2],[2,4,0],[2,4,1],[2,4,2],[1,5,0],[1,5,1],[1,5,2],[2,5,0],[2,5,1],[2,5,2]]',1302.5,1,'[[1,2,0,2],[1,2,2,5]]','{"owner":"ada@example.org","boards":24,"tags":["default"],"min_ratio":0.333}','{"num-boards":24}',NULL,1);
+, due REAL, wraps INTEGER, stopped TEXT, request TEXT, original TEXT, session TEXT, of_account INTEGER NOT NULL DEFAULT 0, earlier TEXT);
+INSERT INTO "history" VALUES(2,'ada@example.org','[24]','{"tags":["default"],"min_ratio":0.333,"max_dead_boards":null,"require_torus":false}',60.0,'127.0.0.1',4,NULL,1002.5,1003.25,1022.125,1500.5,'Finished.',7,1,123.75,'127.0.0.1','hall',1,2,2,4,0,'[[1,2,0],[1,2,1],[1,2,2],[2,2,0],[2,2,1],[2,2,2],[1,3,0],[1,3,1],[1,3,2],[2,3,0],[2,3,1],[2,3,2],[1,4,0],[1,4,1],[1,4,2],[2,4,0],[2,4,1],[2,4,2],[1,5,0],[1,5,1],[1,5,2],[2,5,0],[2,5,1],[2,5,2]]',1302.5,1,'[[1,2,0,2],[1,2,2,5]]','{"boards":24,"tags":["default"],"min_ratio":0.333}','{"num-boards":24}',NULL,1,'[["hall",24,1002.75,1003.0]]');
 CREATE TABLE jobs (
     job_id INTEGER PRIMARY KEY,
     owner TEXT NOT NULL,
@@ -76,8 +107,8 @@ CREATE TABLE jobs (
     height INTEGER,
     single INTEGER,
     boards TEXT
-, due REAL, wraps INTEGER, stopped TEXT, request TEXT, original TEXT, session TEXT, of_account INTEGER NOT NULL DEFAULT 0);
-INSERT INTO "jobs" VALUES(1,'ada@example.org','[24]','{"tags":["default"],"min_ratio":0.333,"max_dead_boards":null,"require_torus":false}',60.0,'127.0.0.1',3,1,1001.5,1002.25,1021.125,NULL,NULL,7,1,123.75,'127.0.0.1','hall',1,2,2,4,0,'[[1,2,0],[1,2,1],[1,2,2],[2,2,0],[2,2,1],[2,2,2],[1,3,0],[1,3,1],[1,3,2],[2,3,0],[2,3,1],[2,3,2],[1,4,0],[1,4,1],[1,4,2],[2,4,0],[2,4,1],[2,4,2],[1,5,0],[1,5,1],[1,5,2],[2,5,0],[2,5,1],[2,5,2]]',1301.5,1,'[[1,2,0,2],[1,2,2,5]]','{"owner":"ada@example.org","boards":24,"tags":["default"],"min_ratio":0.333}','{"num-boards":24}','s0123456789abcdef',1);
+, due REAL, wraps INTEGER, stopped TEXT, request TEXT, original TEXT, session TEXT, of_account INTEGER NOT NULL DEFAULT 0, earlier TEXT);
+INSERT INTO "jobs" VALUES(1,'ada@example.org','[24]','{"tags":["default"],"min_ratio":0.333,"max_dead_boards":null,"require_torus":false}',60.0,'127.0.0.1',3,1,1001.5,1002.25,1021.125,NULL,NULL,7,1,123.75,'127.0.0.1','hall',1,2,2,4,0,'[[1,2,0],[1,2,1],[1,2,2],[2,2,0],[2,2,1],[2,2,2],[1,3,0],[1,3,1],[1,3,2],[2,3,0],[2,3,1],[2,3,2],[1,4,0],[1,4,1],[1,4,2],[2,4,0],[2,4,1],[2,4,2],[1,5,0],[1,5,1],[1,5,2],[2,5,0],[2,5,1],[2,5,2]]',1301.5,1,'[[1,2,0,2],[1,2,2,5]]','{"owner":"ada@example.org","boards":24,"tags":["default"],"min_ratio":0.333}','{"num-boards":24}','s0123456789abcdef',1,'[["hall",24,1001.75,1002.0]]');
 CREATE TABLE releases (
     release_id INTEGER PRIMARY KEY,
     job_id INTEGER NOT NULL,

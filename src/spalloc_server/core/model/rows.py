@@ -21,7 +21,9 @@ __all__ = [
     "SERVER",
     "BoardReport",
     "BoardRow",
+    "BoardTimeRow",
     "Changes",
+    "Holding",
     "JobRow",
     "Note",
     "ReleaseRow",
@@ -43,6 +45,15 @@ MISSING = "commits"
 
 LATEST: Final = 1e12
 """Seconds from 1970, either way, of a stored time; the row of a later one is set aside."""
+
+
+class Holding(msgspec.Struct, frozen=True, array_like=True):
+    """Boards that a job had for a while."""
+
+    machine: str
+    boards: int
+    began: float
+    ended: float
 
 
 class JobRow(msgspec.Struct, kw_only=True):
@@ -88,6 +99,8 @@ class JobRow(msgspec.Struct, kw_only=True):
     """Whether its owner is an account, whose name has been checked."""
     held: Note | None = None
     """Who has put it on hold, where it is queued and must not start."""
+    earlier: list[Holding] | None = None
+    """What it had before its last boards, or before it was queued again; None for nothing. `board_seconds` has it."""
 
 
 class ReleaseRow(msgspec.Struct, kw_only=True):
@@ -219,6 +232,30 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True):
     """JSON."""
 
 
+class BoardTimeRow(msgspec.Struct, kw_only=True):
+    """How a machine's boards spent a while: within one hour, or longer where nothing changed.
+
+    The counts are those at its end, and hold until the next row's begin. A board that a job has is `in_use` although it
+    is to go out of service; one that is `out` may also be resting.
+    """
+
+    machine: str
+    began: float
+    until: float
+    boards: int
+    """Those that are not dead."""
+    in_use: int
+    cooling: int
+    """Being switched off, or resting."""
+    out: int
+    """Out of service, self-tests included."""
+    boards_s: float = 0.0
+    """Board-seconds from begin to end; so are the others."""
+    in_use_s: float = 0.0
+    cooling_s: float = 0.0
+    out_s: float = 0.0
+
+
 class Changes(msgspec.Struct, kw_only=True):
     """What one batch of the journal writes, atomically. Rows replace rows of the same key."""
 
@@ -234,6 +271,8 @@ class Changes(msgspec.Struct, kw_only=True):
     sessions: dict[str, SessionRow | None] = {}
     results: dict[int, ResultRow | None] = {}
     """None: nobody will ask for it any more; the row goes."""
+    board_time: dict[tuple[str, float], BoardTimeRow] = {}
+    """By machine and begin: those that are over. The present ones are facts."""
 
     def __bool__(self) -> bool:
         return any(getattr(self, table) for table in self.__struct_fields__)

@@ -16,7 +16,7 @@ it: boards of one frame seldom fail alone.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Set as AbstractSet
 from copy import copy
 
@@ -64,6 +64,9 @@ class Queue:
         self.avoiding: dict[int, Waiting] = {}
         """Those who wait and have something to avoid."""
         self.running: dict[int, Running] = {}
+        """Change it by `run` and `stop`."""
+        self.in_use: Counter[str] = Counter()
+        """How many boards of each machine running jobs have."""
         self.past = Past(half_life=604800.0)
         self.seconds_before_free = 0.0
         self.min_fill = DEFAULT_MIN_FILL
@@ -224,8 +227,10 @@ class Queue:
 
     def discard(self, job_id: int) -> None:
         """Take a job out of every part of the queue, after a defect that may have left it in any."""
-        for some in (self.waiting, self.avoiding, self.running, self._joined):
+        for some in (self.waiting, self.avoiding, self._joined):
             some.pop(job_id, None)
+        if (running := self.running.pop(job_id, None)) is not None:
+            self.in_use[running.allocation.machine] -= len(running.allocation.boards)
         for place, group in list(self._groups.items()):
             group.discard(job_id)
             if not group.lines:
@@ -289,6 +294,13 @@ class Queue:
         planes = occupancy.torus.planes(allocation.boards)
         predicted = self.past.predict(request)
         self.running[job_id] = Running(job_id, request, allocation, since, planes, predicted)
+        self.in_use[allocation.machine] += len(allocation.boards)
+
+    def stop(self, job_id: int) -> Running:
+        """Note that a job runs no longer; its boards stay held for it."""
+        running = self.running.pop(job_id)
+        self.in_use[running.allocation.machine] -= len(running.allocation.boards)
+        return running
 
     def kind(self, request: Request) -> Request:
         """A request as far as it bears on where a job is placed (`request_kinds`)."""
@@ -336,6 +348,10 @@ class Queue:
             assert job.machines == self.suitable(job.request), f"job {job.job_id} waits for the wrong machines"
         for occupancy in self.machines.values():
             occupancy.check()
+        boards = Counter(dict.fromkeys(self.in_use, 0))
+        for running in self.running.values():
+            boards[running.allocation.machine] += len(running.allocation.boards)
+        assert boards == self.in_use, "the boards in use are not those that running jobs have"
         for running in self.running.values():
             holders = self.machines[running.allocation.machine].holders
             for board in running.allocation.boards:

@@ -189,7 +189,7 @@ class Scheduler:
 
     def move(self, job_id: int, request: Request, allocation: Allocation) -> None:
         """The boards of a running job are on another machine now, or elsewhere on it: the configuration has changed."""
-        self._queue.run(job_id, request, allocation, self._queue.running.pop(job_id).started_at)
+        self._queue.run(job_id, request, allocation, self._queue.stop(job_id).started_at)
 
     def end(self, job_id: int, now: float, *, learn: bool = True) -> None:
         """A running job is over. Its boards stay held for it until they are freed.
@@ -199,7 +199,7 @@ class Scheduler:
             now: the time.
             learn: whether its run time helps to predict its owner's next ones.
         """
-        running = self._queue.running.pop(job_id)
+        running = self._queue.stop(job_id)
         if learn:
             boards = len(running.allocation.boards)
             self._queue.past.learn(running.request, boards, now - running.started_at, now)
@@ -312,6 +312,23 @@ class Scheduler:
     def rests_until(self, machine: str, board: Board) -> float | None:
         """When the rest of a board ends; None where it does not rest."""
         return self._queue.machines[machine].resting.get(board)
+
+    def counts(self, machine: str) -> tuple[int, int, int, int]:
+        """How many boards of a machine work; and how many have jobs, cool down, and are out of service.
+
+        Each is in one of the last three, or free.
+        """
+        occupancy, running = self._queue.machines[machine], self._queue.running
+        holders, resting, dead = occupancy.holders, occupancy.resting, occupancy.machine.dead_boards
+        in_use, out, cooling_out = self._queue.in_use[machine], 0, 0
+        for board in occupancy.out:
+            job = running.get(holders.get(board, NO_JOB))
+            if board not in dead and (job is None or board not in job.allocation.boards):
+                out += 1
+                cooling_out += board in holders or board in resting
+        boards = len(occupancy.machine.live_boards)
+        cooling = len(holders) + len(resting) - in_use - cooling_out
+        return boards, in_use, min(cooling, boards - in_use - out), out  # an emergency switches dead boards off, too
 
     def explain(self, job_id: int, now: float) -> Explanation:
         """Why a queued job waits. `KeyError` where it is not queued."""
