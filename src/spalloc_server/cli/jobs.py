@@ -37,7 +37,7 @@ ORDERS: Final[Mapping[str, Callable[[JobView], Any]]] = {
     "owner": lambda view: (view.owner, view.job_id),
     "age": lambda view: view.created_at,
     "boards": lambda view: -len(view.boards),
-    "start": lambda view: (view.predicted_start is None, view.predicted_start, view.position),
+    "start": lambda view: (view.predicted_start is None, view.predicted_start or 0.0, view.position or 0),
 }
 """What jobs may be sorted by."""
 
@@ -52,7 +52,7 @@ _TOP_LEFT, _CLEAR_BELOW = "\x1b[H", "\x1b[J"
 @click.option("-w", "--watch", is_flag=True, help="Show it again and again, until ctrl+c.")
 @of_a_server
 def jobs(server: RunningServer, watch: bool, **which: Any) -> None:
-    """All live jobs, oldest first; and those that wait, with place and predicted start."""
+    """All live jobs: those that have boards, and those that wait, with place and predicted start."""
     if not watch:
         _print(*_look(server, **which), as_json=server.as_json)
         return
@@ -95,44 +95,53 @@ def _print(views: list[JobView], told: list[Any], *, as_json: bool) -> None:
     have = [view for view in views if state_of(view) not in WAIT]
     wait = [view for view in views if state_of(view) in WAIT]
     if have or not wait:
-        show(
-            ("job", "owner", "state", "asked for", "machine", "boards", "age", "from"),
-            (
-                (
-                    view.job_id,
-                    view.owner,
-                    state_of(view),
-                    asked(view),
-                    view.machine,
-                    len(view.boards) or None,
-                    ago(view.created_at),
-                    view.host,
-                )
-                for view in have
-            ),
-            wrap=("asked for",),
-            drop=("from", "age", "boards", "machine"),
-        )
+        _show_those_with_boards(have)
     if wait:
         if have:
+            say("")
             say(f"{count(len(wait), 'job')} wait{'s' if len(wait) == 1 else ''}:")
-        show(
-            ("place", "job", "owner", "asked for", "waits", "starts", "why"),
+        _show_those_who_wait(wait)
+
+
+def _show_those_with_boards(views: list[JobView]) -> None:
+    show(
+        ("job", "owner", "state", "asked for", "machine", "boards", "age", "from"),
+        (
             (
-                (
-                    view.position,
-                    view.job_id,
-                    view.owner,
-                    asked(view),
-                    ago(view.created_at),
-                    starts(view),
-                    view.reason,
-                )
-                for view in wait
-            ),
-            wrap=("why", "asked for"),
-            drop=("waits", "asked for", "starts"),
-        )
+                view.job_id,
+                view.owner,
+                state_of(view),
+                asked(view),
+                view.machine,
+                len(view.boards) or None,
+                ago(view.created_at),
+                view.host,
+            )
+            for view in views
+        ),
+        wrap=("asked for",),
+        drop=("from", "age", "boards", "machine"),
+    )
+
+
+def _show_those_who_wait(views: list[JobView]) -> None:
+    show(
+        ("place", "job", "owner", "asked for", "waits", "starts", "why"),
+        (
+            (
+                view.position,
+                view.job_id,
+                view.owner,
+                asked(view),
+                ago(view.created_at),
+                starts(view),
+                view.reason,
+            )
+            for view in views
+        ),
+        wrap=("why", "asked for"),
+        drop=("waits", "asked for", "starts"),
+    )
 
 
 def starts(view: JobView) -> str | None:

@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import msgspec
-
 from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.coordinates import Board, Chip, Location, board_to_chip, chip_to_board
 from spalloc_server.core.job import Job
@@ -23,20 +21,17 @@ from spalloc_server.core.model import (
     FrameView,
     JobDescription,
     JobMachineInfo,
-    JobRow,
     JobState,
     JobStatus,
-    JobView,
     MachineDescription,
     MachineView,
     WhereIs,
 )
-from spalloc_server.core.model.arguments import KEYWORDS
 from spalloc_server.core.placement.layout import connections, dimensions, ethernet_chip, machine_chip, machine_chips
 from spalloc_server.core.state import State
 from spalloc_server.errors import RequestError
 
-__all__ = ["ON_TRIAL", "board_view", "board_views", "describe", "job_status", "job_view", "job_views"]
+__all__ = ["ON_TRIAL", "board_view", "board_views", "closed", "describe", "job_status"]
 __all__ += [
     "board_at_position",
     "board_position",
@@ -46,6 +41,7 @@ __all__ += [
     "machine_views",
     "machine_with",
     "where_is",
+    "why_closed",
 ]
 
 ON_TRIAL = "on trial"
@@ -210,46 +206,6 @@ def board_view(state: State, machine: str, board: Board) -> BoardView:
     return _board_view(state, machine_with(state, machine, board), board)
 
 
-def job_views(state: State) -> list[JobView]:
-    """All live jobs, oldest first."""
-    return [_live_view(state, job) for job in state.jobs.values()]
-
-
-def job_view(state: State, job_id: int) -> JobView:
-    """One job, live or ended; where it waits, with the reason why.
-
-    Raises:
-        RequestError: there is no such job, or none that is remembered.
-    """
-    job = state.jobs.get(job_id) or state.retired.get(job_id)
-    if job is None:
-        raise RequestError(f"no job {job_id} is known, neither a live one nor one that ended lately")
-    if not isinstance(job, Job):
-        return _job_view(job)
-    view = _live_view(state, job)
-    if job.state == JobState.queued and job.held is None:
-        why = state.scheduler.explain(job_id, state.clock())
-        closed = _closed(state, why.machines, frames=why.waits_for is None)
-        view.reason, view.position, view.waits_for = "; ".join([why.text, *closed]), why.position, why.waits_for
-        view.held_by, view.predicted_start = why.held_by, why.predicted_start
-    return view
-
-
-def _live_view(state: State, job: Job) -> JobView:
-    """One job that lives, with what is predicted of it, if it waits."""
-    view = _job_view(job)
-    if job.held is not None:
-        view.reason = job.notice
-    elif job.state == JobState.queued and (forecast := state.scheduler.predicted(job.job_id)) is not None:
-        view.position, view.reason = forecast.position, forecast.why
-        view.earliest_start, view.predicted_start, view.latest_start = (
-            forecast.earliest,
-            forecast.start,
-            forecast.latest,
-        )
-    return view
-
-
 def machine_named(state: State, name: str) -> Machine:
     """Return a machine; `RequestError` where there is none of this name."""
     if name not in state.machines:
@@ -268,10 +224,10 @@ def machine_with(state: State, name: str, board: Board) -> Machine:
 
 def why_closed(state: State, machines: tuple[str, ...]) -> str:
     """What keeps jobs from these machines, in words; nothing where it is not known."""
-    return "; ".join(_closed(state, [name for name in machines if name in state.machines], frames=True))
+    return "; ".join(closed(state, [name for name in machines if name in state.machines], frames=True))
 
 
-def _closed(state: State, machines: Iterable[str], *, frames: bool) -> list[str]:
+def closed(state: State, machines: Iterable[str], *, frames: bool) -> list[str]:
     """What operators, and silent BMPs, keep jobs on these machines from; of single frames only where it is asked."""
     stopped, texts = state.closures.stopped, []
     if stopped is not None:
@@ -348,36 +304,6 @@ def _board_view(state: State, machine: Machine, board: Board) -> BoardView:
     if who is not None:
         view.by, view.since = who.by, who.since
     return view
-
-
-def _job_view(job: Job | JobRow) -> JobView:
-    state = job.reported if isinstance(job, Job) else JobState(job.state)
-    kwargs = job.kwargs
-    if not kwargs and job.request is not None and job.ended_at is not None:  # a row that comes from the history
-        wishes = msgspec.to_builtins(job.request)
-        kwargs = {name: value for name, value in wishes.items() if name in KEYWORDS - {"owner"}}
-    return JobView(
-        job_id=job.job_id,
-        owner=job.owner,
-        state=state.name,
-        power=job.power,
-        args=job.args,
-        kwargs=kwargs,
-        host=job.keepalivehost,
-        keepalive=job.keepalive,
-        machine=job.allocation.machine if job.allocation else None,
-        boards=list(job.allocation.boards) if job.allocation else [],
-        created_at=job.created_at,
-        allocated_at=job.allocated_at,
-        ready_at=job.ready_at,
-        ended_at=job.ended_at,
-        placements=job.placements,
-        reason=job.reason,
-        held=job.held,
-        priority=0 if job.request is None else job.request.priority,
-        max_runtime=None if job.request is None else job.request.max_runtime,
-        ends_at=job.ends_at if isinstance(job, Job) else None,
-    )
 
 
 def _locate(machine: Machine, allocation: Allocation | None, place: Mapping[str, Any]) -> tuple[Board, Chip] | None:

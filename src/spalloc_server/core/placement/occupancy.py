@@ -60,6 +60,8 @@ class Occupancy:
         """Boards that rest, and until when."""
         self.out: set[Board] = set()
         """Boards taken out of service, apart from the configuration's dead ones."""
+        self.forked = False
+        """Nothing is given in earnest: so allocations do not say which links are stopped, which takes long."""
         self.closed = False
         """Nothing is to be given for the time being."""
         self._topology: Topology | None = None
@@ -83,6 +85,7 @@ class Occupancy:
         """
         fork = copy(self)
         vars(fork).update(
+            forked=True,
             work=work,
             holders={**self.holders},
             resting={**self.resting},
@@ -123,7 +126,8 @@ class Occupancy:
         block, planes = found
         x, y, width, height = block
         boards = self.torus.boards(planes)
-        wraps = WrapAround.none if request.single else wraps_of(self.topology, block, planes)
+        alone = request.single or self.forked
+        wraps = WrapAround.none if alone else wraps_of(self.topology, block, planes)
         return Allocation(
             machine=self.machine.name,
             x=x,
@@ -134,7 +138,7 @@ class Occupancy:
             single=request.single,
             wraps=wraps,
             # No link leads from a board to itself
-            stopped=() if request.single else own_stopped_links(self.machine, block, boards, wraps),
+            stopped=() if alone else own_stopped_links(self.machine, block, boards, wraps),
         )
 
     def serves_now(self, kind: Request) -> bool:
