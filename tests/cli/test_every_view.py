@@ -38,6 +38,9 @@ VIEWS = {
     "blacklist": [["blacklist", "show", MACHINE, "0,0,0"]],
     "user": [["user", "list"]],
     "token": [["token", "list"]],
+    "report": [["report"], ["report", "--by", "machine"], ["report", "--by", "day", "--since", "7d"]],
+    "history": [["history"], ["history", "--owner", "nobody"]],
+    "events": [["events"], ["events", "--job", "1"]],
     "simulate": [["simulate", "trace.csv", "--machine", "2x2", "--machine", "4x2", "--policy", "fifo"]],
 }
 """What each of them is asked."""
