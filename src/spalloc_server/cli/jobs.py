@@ -159,7 +159,7 @@ def job(server: RunningServer, job_id: int) -> None:
     view = server.ask(commands.ShowJob(job_id=job_id), JobView)
     predicted = None if view.predicted_start is None else f"to start at {clock(view.predicted_start)}"
     if (spread := starts(view)) is not None:
-        predicted = f"{predicted}, eight of ten such jobs start {spread}"
+        predicted = f"{predicted}, four of five such jobs start {spread}"
     facts: dict[str, Any] = {
         "job": view.job_id,
         "owner": f"{view.owner}, last from {view.host}" if view.host else view.owner,

@@ -112,7 +112,7 @@ class JobView(msgspec.Struct, kw_only=True):
     predicted_start: float | None = None
     """When it will probably start."""
     earliest_start: float | None = None
-    """Eight of ten jobs start from then on, and not after `latest_start`; None where that is not known yet."""
+    """Four of five jobs start from then on, and not after `latest_start`; None where that is not known yet."""
     latest_start: float | None = None
     held: Note | None = None
     """Who has put it on hold, where it waits and must not start. This and all below are set wherever they apply."""
