@@ -1,7 +1,7 @@
 """`spalloc_web`: serve HTTP for a running server until told to stop.
 
-Signals: the first SIGINT or SIGTERM answers what is under way, the second ends at once; SIGHUP reads the certificates
-again; SIGUSR2 has a new process take over.
+Signals: the first SIGINT or SIGTERM answers what is under way, the second ends at once, unless the server has started
+this process; SIGHUP reads the certificates again; SIGUSR2 has a new process take over.
 """
 
 from __future__ import annotations

@@ -70,6 +70,26 @@ async def test_long_polls_are_answered_when_it_is_told_to_stop(tmp_path: Path, m
         assert asyncio.get_running_loop().time() - begun < main.STOP_SECONDS
 
 
+@pytest.mark.parametrize("first", ["the server", "the front"])
+async def test_requests_do_not_wait_for_a_server_that_ends_along_with_the_front(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    monkeypatch.setattr("spalloc_server.frontends.http.connection.LAST_SECONDS", 0.1)
+    monkeypatch.setattr(main, "STOP_SECONDS", PATIENCE)
+    async with serving(tmp_path, monkeypatch, hold_seconds=PATIENCE) as (server, front, client):
+        server.silent = True
+        client.send(b"POST /poke HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
+        await until(lambda: server.commands("poke"))
+        if first == "the front":
+            front.stop()
+            await until(lambda: front._home.draining)
+        await server.die()
+        await until(lambda: not front._connection.there)
+        front.stop() if first == "the server" else None
+        assert (await client.answer())[0] == 503
+        assert b"retry-after" in client.head
+
+
 async def test_websockets_are_closed_with_the_code_of_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

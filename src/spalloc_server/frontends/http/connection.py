@@ -42,6 +42,9 @@ RETRY_MOST_SECONDS = 1.0
 ANSWER_SECONDS = 8.0
 """The longest that a request waits for a server that is there, where `hold_seconds` is less."""
 
+LAST_SECONDS = 1.0
+"""The longest that a request waits for a server that is away when this process is about to end."""
+
 HARDWARE_SECONDS = 150.0
 """The longest that a request waits for hardware, as a power cycle does."""
 
@@ -143,8 +146,11 @@ class Connection:
         self._begin(self._watching.forget())
 
     def stop_waiting(self) -> None:
-        """Let nobody wait for changes any more: who does goes on at once."""
+        """Let nobody wait for changes any more: who does goes on at once; nor for long while the server is away."""
         self._watching.close()
+        self._limits = (min(self._limits[0], LAST_SECONDS), self._limits[1])
+        if not self.there:
+            self._left()
 
     async def close(self) -> None:
         """Ask nothing more; who waits for an answer is told so."""

@@ -110,8 +110,11 @@ class Front:
     # -- what it is told, in the event loop's thread
 
     def stop(self) -> None:
-        """Answer what is under way, and end; at once, where it was told before."""
-        if self._stop_asked.is_set():
+        """Answer what is under way, and end; at once, where it was told before.
+
+        One that the server has started is told by that, and at the same time by systemd, where both are of one unit.
+        """
+        if self._stop_asked.is_set() and not self._of_server:
             self._haste_asked.set()
         self._stop_asked.set()
 
