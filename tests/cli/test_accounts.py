@@ -139,7 +139,8 @@ async def test_tokens_are_made_listed_and_revoked(place: Place) -> None:
         await words(place, "token", "create", "bob")
         (other, _), (token, row) = [(each.id, each) for each in server._accounts.tokens.rows()]
         assert row.expires_at - row.created_at == 1.5 * 86400
-        assert await checked(place, secret) == {"account": "ann", "role": "reader", "session": None, "token": token}
+        who = {"account": "ann", "role": "reader", "session": None, "token": token, "stamp": None}
+        assert await checked(place, secret) == who
         listed = await words(place, "token", "list")
         assert token in listed
         assert other in listed

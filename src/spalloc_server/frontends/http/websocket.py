@@ -83,8 +83,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._scope = _scope_of_websocket(scope, target, self._pipe)
         headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
         self._request = Request(target.decode("ascii"), headers)
-        self._app, self._queued_bytes, self._defects, self._told_lost = app, queued_bytes, defects, lost
-        self._turns = turns
+        self._app, self._queued_bytes, self._defects = app, queued_bytes, defects
+        self._turns, self._told_lost = turns, lost
         # As if it was open already: the request has been read, and `accept` looks at it alone
         self._rules = ServerProtocol(state=State.OPEN, extensions=[], max_size=MAX_MESSAGE, logger=_quiet)
         self._loop = asyncio.get_running_loop()
@@ -97,25 +97,20 @@ class WebSocketProtocol(asyncio.Protocol):
         """What goes to the transport at the end of this cycle of the event loop, in parts."""
         self._unsent = 0
         """Bytes of that."""
-        self._rest = b""
-        """What has come from the client."""
-        self._at = 0
-        """So much of it has been taken apart."""
+        self._rest, self._at = b"", 0
+        """What has come from the client, and how much of it has been taken apart."""
         self._going_on = self._waited = False
         """Whether more is to be taken apart, and whether in a later cycle."""
         self._who = ""
         """Whose turn it is then."""
-        self._parts: list[bytes] = []
-        """Of a message of which more is to come."""
-        self._waiting: deque[bytes] = deque()
-        """Messages that the app has not looked at."""
+        self._parts, self._waiting = list[bytes](), deque[bytes]()
+        """Parts of a message of which more is to come; and messages that the app has not looked at."""
         self._more = asyncio.Event()
         """Set when there is something to look at."""
-        self._ended = asyncio.Event()
+        self._ended, self._writable = asyncio.Event(), asyncio.Event()
         self._on_message: Callable[[bytes], None] | None = None
         self.heard = 0.0
         """When its client was heard last, by the event loop's clock."""
-        self._writable = asyncio.Event()
         self._writable.set()
         self._full = False
         """Whether the app has too many messages to look at."""
