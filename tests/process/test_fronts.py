@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from spalloc_server.config import extras
 from spalloc_server.config.load import load
 from spalloc_server.config.options import Web
 from spalloc_server.config.watch import Source
-from spalloc_server.errors import ConfigurationError
+from spalloc_server.errors import ConfigurationError, SpallocServerError
 from spalloc_server.frontends.front_lock import FrontLock, Holder, front_folder, holder
 from spalloc_server.process.fronts import Fronts
 from tests.frontends.http.fake_socket import until
@@ -146,3 +147,28 @@ def test_certificates_that_cannot_be_used_are_found_when_the_file_is_read(tmp_pa
     config.write_text('machine = []\n[web]\ntls_certificate = "absent.pem"\n')
     with pytest.raises(ConfigurationError, match=r"web: no TLS with certificate .*absent.pem"):
         Source(config).read()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (errno.EACCES, "must be run by the user of its server"),
+        (errno.EROFS, "Read-only file system"),
+        (errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_told_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, told: str
+) -> None:
+    def fails(*_: object, **__: object) -> int:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "open", fails)
+    with pytest.raises(SpallocServerError, match=told):
+        FrontLock.take(tmp_path / "web")
+
+
+def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "web").write_text("")
+    with pytest.raises(SpallocServerError, match="is no folder: move it away"):
+        FrontLock.take(tmp_path / "web")

@@ -77,6 +77,11 @@ class FrontLock:
                     os.close(number)
                     raise SpallocServerError(f"a front process serves this state already: see {folder / FILE}")
                 time.sleep(PAUSE_SECONDS)
+        except FileExistsError as exc:
+            raise SpallocServerError(f"{folder} is no folder: move it away, then one is made") from exc
+        except PermissionError as exc:
+            told = f"{folder} cannot be used by this user: a front process must be run by the user of its server"
+            raise SpallocServerError(told) from exc
         except OSError as exc:
             raise SpallocServerError(f"{folder} cannot be used: {exc.strerror or exc}") from exc
         return cls(number)

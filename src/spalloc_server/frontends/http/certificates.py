@@ -186,7 +186,9 @@ def _authority(folder: Path, now: dt.datetime) -> tuple[x509.Certificate, ec.Ell
         told = f"{exc.filename} is missing, a part of the certificate authority: put it back, from a copy. {if_lost}"
         raise _UnusableError(told) from exc
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:  # TypeError: the key is encrypted
-        told = f"the certificate authority in {folder} cannot be read ({exc}): put it back, from a copy. {if_lost}"
+        told = (
+            f"{CA_FILE} or {CA_KEY_FILE} in {folder} is damaged, or has a password: put it back, from a copy. {if_lost}"
+        )
         raise _UnusableError(told) from exc
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
         raise _UnusableError(f"{key_file} is not the key of {CA_FILE}: put the right one back, from a copy. {if_lost}")
