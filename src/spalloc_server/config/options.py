@@ -228,8 +228,8 @@ class Web(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     emergency_code: str = ""
     """Code of the emergency stop by `GET emergencyStop?commandCode=`, as the Java server has it; `""` for none."""
     proxies: tuple[str, ...] = ()
-    """Networks of reverse proxies, such as `"127.0.0.1/32"`: their `X-Forwarded-For` and `X-Forwarded-Proto` are
-    believed."""
+    """Networks of reverse proxies, such as `"127.0.0.1/32"`: their `X-Forwarded-For`, `X-Forwarded-Proto` and
+    `X-Forwarded-Host` are believed, so they must set all three, whatever clients have sent."""
     header_bytes: Positive = 16384
     """Longest head of a request, request line included. A longer one is answered with 431."""
     header_seconds: Interval = 10.0
