@@ -28,17 +28,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from spalloc_server.config.machine import Frame, Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.coordinates import Board, Location
-from spalloc_server.core import (
-    commands,
-    details,
-    job_operations,
-    operations,
-    restore,
-    set_aside,
-    transitions,
-    views,
-    views_of_jobs,
-)
+from spalloc_server.core import commands, details, job_operations, operations, restore, set_aside, transitions, views
 from spalloc_server.core.board_time import account
 from spalloc_server.core.check import check
 from spalloc_server.core.defects import Contained, Defects
@@ -63,6 +53,7 @@ from spalloc_server.core.model import (
 from spalloc_server.core.model.arguments import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
 from spalloc_server.core.model.details import FoundBoard, SubMachine
 from spalloc_server.core.state import State
+from spalloc_server.core.views_of_jobs import job_view, job_views
 from spalloc_server.errors import RequestError
 
 __all__ = [
@@ -284,8 +275,8 @@ class Controller:
     machine_views = _of_state(views.machine_views)
     board_views = _of_state(views.board_views)
     board_view = _of_state(views.board_view)
-    job_views = _of_state(views_of_jobs.job_views)
-    job_view = _of_state(views_of_jobs.job_view)
+    job_views = _of_state(job_views)
+    job_view = _of_state(job_view)
 
     def set_aside(self) -> list[SetAsideView]:
         """Stored rows that made no sense at a start, in order of table and key."""
