@@ -53,7 +53,7 @@ from spalloc_server.core.model import (
 from spalloc_server.core.model.arguments import DEFAULT_KEEPALIVE, parse_keepalive, parse_request, told_of
 from spalloc_server.core.model.details import FoundBoard, SubMachine
 from spalloc_server.core.state import State
-from spalloc_server.core.views_of_jobs import job_view as one_job_view, job_views as live_job_views
+from spalloc_server.core.views_of_jobs import job_view, job_views
 from spalloc_server.errors import RequestError
 
 __all__ = [
@@ -275,8 +275,8 @@ class Controller:
     machine_views = _of_state(views.machine_views)
     board_views = _of_state(views.board_views)
     board_view = _of_state(views.board_view)
-    job_views = _of_state(live_job_views)
-    job_view = _of_state(one_job_view)
+    job_views = _of_state(job_views)
+    job_view = _of_state(job_view)
 
     def set_aside(self) -> list[SetAsideView]:
         """Stored rows that made no sense at a start, in order of table and key."""

@@ -34,13 +34,13 @@ VIEWS = {
     "jobs": [["jobs"]],
     "job": [["job", "1"], ["job", "2"]],
     "explain": [["explain", "1"], ["explain", "2"]],
+    "report": [["report", "--by", by] for by in ("owner", "machine", "size", "day", "hour")],
+    "history": [["history"]],
+    "events": [["events"], ["events", "--job", "1"]],
     "read-temperatures": [["read-temperatures", MACHINE]],
     "blacklist": [["blacklist", "show", MACHINE, "0,0,0"]],
     "user": [["user", "list"]],
     "token": [["token", "list"]],
-    "report": [["report"], ["report", "--by", "machine"], ["report", "--by", "day", "--since", "7d"]],
-    "history": [["history"], ["history", "--owner", "nobody"]],
-    "events": [["events"], ["events", "--job", "1"]],
     "simulate": [["simulate", "trace.csv", "--machine", "2x2", "--machine", "4x2", "--policy", "fifo"]],
 }
 """What each of them is asked."""

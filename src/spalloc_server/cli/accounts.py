@@ -17,8 +17,9 @@ import click
 from spalloc_server.application import account_commands as commands
 from spalloc_server.application.caller import ROLES
 from spalloc_server.cli.process import say
-from spalloc_server.cli.running_server import OperatorError, RunningServer, of_a_server
+from spalloc_server.cli.running_server import OperatorError, RunningServer
 from spalloc_server.cli.tables import ago, clock, show
+from spalloc_server.cli.which_server import of_a_server
 
 __all__ = ["token", "user"]
 

@@ -18,9 +18,10 @@ import msgspec
 from spalloc_server.application import commands
 from spalloc_server.application.views import TemperaturesView
 from spalloc_server.cli.process import count, say
-from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer, of_a_server
+from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer
 from spalloc_server.cli.selectors import board_names, boards_named, reason_option
 from spalloc_server.cli.tables import show
+from spalloc_server.cli.which_server import of_a_server
 from spalloc_server.core.model import PASSED, BoardView
 
 __all__ = ["blacklist", "board", "power_cycle", "read_temperatures"]

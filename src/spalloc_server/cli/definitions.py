@@ -11,7 +11,8 @@ import click
 from spalloc_server.application import commands
 from spalloc_server.cli.machines import show_machines
 from spalloc_server.cli.process import PATH, count, one_line_errors, say
-from spalloc_server.cli.running_server import RunningServer, of_a_server
+from spalloc_server.cli.running_server import RunningServer
+from spalloc_server.cli.which_server import of_a_server
 from spalloc_server.config.definitions import read_definitions, to_toml
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.sources import opened, text_of

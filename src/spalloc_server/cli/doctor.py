@@ -32,14 +32,8 @@ from spalloc_server.cli.findings.finding import Finding, Level, bad, good, note,
 from spalloc_server.cli.findings.hardware import judge_frames, look_at_frames, look_at_names
 from spalloc_server.cli.findings.unit import look_at_units
 from spalloc_server.cli.process import PATH, count, one_line_errors, say
-from spalloc_server.cli.running_server import (
-    NoServerError,
-    OperatorError,
-    RunningServer,
-    find_server,
-    named_state,
-    telling_which,
-)
+from spalloc_server.cli.running_server import NoServerError, OperatorError, RunningServer, find_server, named_state
+from spalloc_server.cli.servers import telling_which
 from spalloc_server.config.extras import require_web
 from spalloc_server.config.load import load
 from spalloc_server.config.options import MAX_PORT

@@ -26,9 +26,10 @@ from spalloc_server.application.job_commands import (
     SetPriority,
 )
 from spalloc_server.cli.process import count, say
-from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer, of_a_server
+from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer
 from spalloc_server.cli.selectors import JobChoice, job_choice, reason_option, state_of
 from spalloc_server.cli.tables import ago, asked, clock, noted, show, span
+from spalloc_server.cli.which_server import of_a_server
 from spalloc_server.config.options import MAX_SECONDS
 from spalloc_server.core.model import JobView
 

@@ -19,9 +19,10 @@ import msgspec
 from spalloc_server.application import commands
 from spalloc_server.application.waits import between
 from spalloc_server.cli.process import count, say
-from spalloc_server.cli.running_server import NUMBER, RunningServer, of_a_server
+from spalloc_server.cli.running_server import NUMBER, RunningServer
 from spalloc_server.cli.selectors import STATES, JobChoice, state_of
 from spalloc_server.cli.tables import ago, asked, clock, show
+from spalloc_server.cli.which_server import of_a_server
 from spalloc_server.core.model import JobView
 
 __all__ = ["explain", "job", "jobs"]

@@ -15,8 +15,9 @@ import click
 from spalloc_server.application import commands
 from spalloc_server.application.views import ServerView
 from spalloc_server.cli.process import count, say
-from spalloc_server.cli.running_server import RunningServer, of_a_server
+from spalloc_server.cli.running_server import RunningServer
 from spalloc_server.cli.tables import ago, due, noted, show, span
+from spalloc_server.cli.which_server import of_a_server
 from spalloc_server.core.model import MISSING, BoardView, MachineView
 
 __all__ = ["boards", "machines", "show_boards", "show_machines", "status"]

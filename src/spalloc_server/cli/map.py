@@ -18,7 +18,8 @@ from rich.text import Text
 
 from spalloc_server.application import commands
 from spalloc_server.cli.process import PATH, count, one_line_errors, say, write
-from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server, telling_which
+from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server
+from spalloc_server.cli.servers import telling_which
 from spalloc_server.cli.tables import clock, screen
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board

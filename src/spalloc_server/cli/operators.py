@@ -14,9 +14,10 @@ import click
 from spalloc_server.application import commands
 from spalloc_server.cli.machines import show_boards
 from spalloc_server.cli.process import say
-from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer, of_a_server
+from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer
 from spalloc_server.cli.selectors import reason_option
 from spalloc_server.cli.tables import noted
+from spalloc_server.cli.which_server import of_a_server
 from spalloc_server.core.model import BoardView, MachineView, Note
 
 __all__ = [

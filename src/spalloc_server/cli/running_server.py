@@ -2,9 +2,7 @@
 
 Theory of operation. A server listens to operators at a socket beside its state (`frontends.local_api`).
 `--state` or `--config` tell which server is meant; without either the variable `SPALLOC_STATE` does, and without that
-it is the one that runs in this folder. Where none runs there, the error tells of those that run elsewhere (`servers`).
-
-Where none runs with that state, the state itself answers what only looks (`stopped_server`).
+it is the one that runs in this folder.
 
 Where the connection is lost, as when the server is upgraded at that moment, the request is sent again for some seconds:
 if the server says that it did nothing of it, or if doing it twice is to do it once, as with an emergency stop.
@@ -17,24 +15,22 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import click
 import msgspec
 
 from spalloc_server import __version__
 from spalloc_server.application.commands import Command
-from spalloc_server.cli.process import PATH, one_line_errors
 from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.frontends.local_api import PROTOCOL, Hello, Subscribe, socket_path
 
 __all__ = ["NUMBER", "VARIABLE", "NoServerError", "NotReachedError", "OperatorError", "RunningServer", "find_server"]
-__all__ += ["changes", "named_state", "of_a_server", "reaches", "telling_which"]
+__all__ += ["changes", "named_state", "reaches"]
 
 VARIABLE: Final = "SPALLOC_STATE"
 """Names the state of the server that is meant, where no option does."""
@@ -176,22 +172,6 @@ def _reply_in(line: bytes) -> msgspec.Raw | None:
     return said.reply if said.id == 1 and said.reply else None
 
 
-def of_a_server(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say which server, and the server as its first argument."""
-
-    @click.option("--state", type=PATH, help="The server's state file, or a copy; else SPALLOC_STATE names it.")
-    @click.option("--config", type=PATH, help="The server's config file, if its state is kept beside it.")
-    @click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs.")
-    @wraps(function)
-    def command(*args: Any, state: Path | None, config: Path | None, as_json: bool, **kwargs: Any) -> None:
-        with one_line_errors("spalloc-admin"), telling_which(state, config):
-            from spalloc_server.cli.stopped_server import server_of  # which knows this module
-
-            function(server_of(state, config, as_json=as_json), *args, **kwargs)
-
-    return command
-
-
 def find_server(state: Path | None, config: Path | None) -> Path:
     """The socket of the server that is meant; `OperatorError` where that is not clear."""
     if state is not None:
@@ -226,21 +206,6 @@ def find_server(state: Path | None, config: Path | None) -> Path:
 def named_state() -> Path | None:
     """The state that the environment names; None where it names none."""
     return Path(named) if (named := os.environ.get(VARIABLE)) else None
-
-
-@contextmanager
-def telling_which(state: Path | None, config: Path | None) -> Iterator[None]:
-    """Where the server is not reached, tell how it was looked for, and which others run on this computer."""
-    try:
-        yield
-    except NotReachedError as exc:
-        from spalloc_server.cli.servers import hint
-
-        by = "" if state is not None else ", which is beside --config" if config is not None else ""
-        if state is config is None and named_state() is not None:
-            by = f", which {VARIABLE} names"
-        others = hint() if isinstance(exc, NoServerError) else ""
-        raise type(exc)(f"{exc}{by}{others}") from exc
 
 
 def reaches(path: Path) -> bool:

@@ -13,7 +13,7 @@ import os
 import pwd
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,14 +23,14 @@ import msgspec
 from spalloc_server.application import commands
 from spalloc_server.application.views import ServerView
 from spalloc_server.cli.process import one_line_errors, say
-from spalloc_server.cli.running_server import VARIABLE, RunningServer, named_state
+from spalloc_server.cli.running_server import VARIABLE, NoServerError, NotReachedError, RunningServer, named_state
 from spalloc_server.cli.tables import ago, show
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.storage.files import beside
 from spalloc_server.storage.state_file import state_path
 
-__all__ = ["Found", "hint", "running", "servers", "whole_path"]
+__all__ = ["Found", "hint", "running", "servers", "telling_which", "whole_path"]
 
 PROC = Path("/proc")
 
@@ -220,3 +220,16 @@ def _stopped(running: set[str | None]) -> Iterator[Found]:
             running.add(path)
             by = f", named by {VARIABLE}" if state == named else ""
             yield Found(state=path, remark=f"no server runs with it{by}")
+
+
+@contextmanager
+def telling_which(state: Path | None, config: Path | None) -> Iterator[None]:
+    """Where the server is not reached, tell how it was looked for, and which others run on this computer."""
+    try:
+        yield
+    except NotReachedError as exc:
+        by = "" if state is not None else ", which is beside --config" if config is not None else ""
+        if state is config is None and named_state() is not None:
+            by = f", which {VARIABLE} names"
+        others = hint() if isinstance(exc, NoServerError) else ""
+        raise type(exc)(f"{exc}{by}{others}") from exc

@@ -21,7 +21,8 @@ import msgspec
 from spalloc_server.application import commands
 from spalloc_server.application.commands import Command
 from spalloc_server.cli.process import PATH, one_line_errors, say
-from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server, reaches, telling_which
+from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server, reaches
+from spalloc_server.cli.servers import telling_which
 from spalloc_server.cli.tables import clock
 from spalloc_server.core.model import JobRow
 

@@ -18,8 +18,9 @@ from rich.live import Live
 from spalloc_server.application import commands
 from spalloc_server.cli.demo_view import EVENTS, Events, Floor, draw
 from spalloc_server.cli.jobs import WAIT, by_place, starts
-from spalloc_server.cli.running_server import OperatorError, RunningServer, of_a_server
+from spalloc_server.cli.running_server import OperatorError, RunningServer
 from spalloc_server.cli.selectors import state_of
+from spalloc_server.cli.which_server import of_a_server
 from spalloc_server.core.model import JobDescription, JobState, JobView, MachineView
 
 __all__ = ["top"]

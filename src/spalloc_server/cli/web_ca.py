@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from spalloc_server.cli.process import PATH, one_line_errors, say
-from spalloc_server.cli.running_server import OperatorError, find_server, telling_which
+from spalloc_server.cli.running_server import OperatorError, find_server
+from spalloc_server.cli.servers import telling_which
 from spalloc_server.frontends.front_lock import CA_FILE, front_folder, trusting
 
 __all__ = ["web_ca"]
