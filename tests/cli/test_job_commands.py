@@ -171,7 +171,7 @@ async def test_jobs_are_held_and_released_and_everybody_sees_it(place: Place) ->
     async with serving(place) as (_, client):
         await a_queue(client)
         assert await words(place, "hold", "--owner", "bob", *WHY) == "job 2 of bob is on hold job 3 of bob is on hold"
-        assert re.search(r"2 bob 12 boards machine=m \S+ s On hold, by \S+: night", await words(place, "jobs"))
+        assert re.search(r"held 2 bob 12 boards machine=m \S+ s On hold, by \S+: night", await words(place, "jobs"))
         assert re.fullmatch(r"job 2 of bob is held: On hold, by \S+: night", await words(place, "explain", 2))
         status = await client.call("get_job_state", 2)
         assert status["state"] == QUEUED

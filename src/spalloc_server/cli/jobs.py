@@ -130,7 +130,7 @@ def _show_those_who_wait(views: list[JobView]) -> None:
         ("place", "job", "owner", "asked for", "waits", "starts", "why"),
         (
             (
-                view.position,
+                "held" if view.held else view.position,
                 view.job_id,
                 view.owner,
                 asked(view),
@@ -141,6 +141,7 @@ def _show_those_who_wait(views: list[JobView]) -> None:
             for view in views
         ),
         wrap=("why", "asked for"),
+        right=("place",),
         drop=("waits", "asked for", "starts"),
     )
 
