@@ -11,6 +11,7 @@ remembered for a short time: so a soak sees all of them full, and what grows sti
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import json
 import sys
@@ -18,19 +19,29 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
-from spalloc_server.accounts import sessions
-from spalloc_server.application import once, subscriptions
-from spalloc_server.cli import process, start
-
 FULL = 50
 """Entries of a table that is full."""
 
 REMEMBERED_SECONDS = 5.0
 
+_lru_cache = functools.lru_cache
+
+
+def small_cache(maxsize: Any = FULL, typed: bool = False) -> Any:
+    """Do as `functools.lru_cache`, but be full with few entries; what has no bound has none here."""
+    if callable(maxsize):
+        return _lru_cache(FULL)(maxsize)
+    return _lru_cache(maxsize and min(maxsize, FULL), typed)
+
 
 def main() -> None:
     socket, program = sys.argv[1:3]
     del sys.argv[1:3]
+    functools.lru_cache = small_cache  # type: ignore[assignment]
+    from spalloc_server.accounts import sessions
+    from spalloc_server.application import once, subscriptions
+    from spalloc_server.cli import process, start
+
     sessions.SESSIONS_OF_ACCOUNT = subscriptions.MAX_ENDED = FULL
     once.LIFE_SECONDS = REMEMBERED_SECONDS
     run = process.run

@@ -13,6 +13,7 @@ import json
 import re
 import ssl
 import struct
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -43,21 +44,21 @@ NETWORKS = 16
 READY, DESTROYED = 3, 4
 
 RATES: dict[str, float] = {
-    "looks by TLS": 60.0,
-    "looks without TLS": 30.0,
+    "looks by TLS": 100.0,
+    "looks without TLS": 50.0,
     "looks over new connections": 4.0,
     "passwords and tokens": 4.0,
-    "jobs by REST": 2.0,
-    "jobs by v1": 1.0,
+    "jobs by REST": 3.0,
+    "jobs by v1": 2.0,
     "jobs that are refused": 2.0,
     "polls that their clients leave": 4.0,
     "memory": 4.0,
-    "WebSockets": 2.0,
-    "WebSockets whose job ends": 0.5,
-    "log-ins": 0.3,
-    "wrong passwords": 0.3,
-    "half-open requests": 1.0,
-    "half-open handshakes": 1.0,
+    "WebSockets": 3.0,
+    "WebSockets whose job ends": 1.0,
+    "log-ins": 0.5,
+    "wrong passwords": 0.5,
+    "half-open requests": 2.0,
+    "half-open handshakes": 2.0,
     "requests that are none": 2.0,
 }
 """A second, on average."""
@@ -179,12 +180,13 @@ class Load:
 
     # -- the course
 
-    async def run(self, seconds: float, boot: Callable[[str], None]) -> None:
+    async def run(self, seconds: float, boot: Callable[[str], None], look: Callable[[float], Awaitable[None]]) -> None:
         """Have all kinds of clients come for so long, and wait until the last has left.
 
         Args:
             seconds: how long.
             boot: boots the board at an address.
+            look: is awaited with the time since it began, again and again.
         """
         self._stopping.clear()
         async with self._connection(tls=True) as it:
@@ -199,7 +201,9 @@ class Load:
             async with asyncio.TaskGroup() as clients:
                 for kind, rate in RATES.items():
                     clients.create_task(self._come(kind, rate, KINDS[kind]))
-                await asyncio.sleep(seconds)
+                begun = time.monotonic()
+                while (passed := time.monotonic() - begun) < seconds:
+                    await look(passed)
                 self._stopping.set()
             expect(await self._lasting[True].ask("DELETE", f"{ROOT}/jobs/{self._kept}", self._bearer), 204)
         for connection in self._lasting.values():
@@ -328,10 +332,10 @@ class Load:
             assert (await self._told(it, job)).json["state"] == "DESTROYED"
 
     async def have_a_job_by_v1(self, number: int) -> None:
-        """Have a job and end it, by the line protocol; now and then by leaving, and its lease ends."""
+        """Have a job and end it, by the line protocol; now and then its lease ends it, once its client has left."""
         client = await V1Client.connect(self._v1)
         try:
-            job = await client.create(1, keepalive=1.0)
+            job = await client.create(1, keepalive=10.0)
             await client.until(job, READY)
             if number % 4:
                 await client.call("destroy_job", job)

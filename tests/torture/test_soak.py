@@ -43,7 +43,7 @@ WARM_UP = min(120.0, SECONDS / 2)
 SAMPLES = 240
 """In the whole of it."""
 
-BLOCKS = 2_000
+BLOCKS = 1_000
 """By how many blocks of memory (most are of less than 100 bytes) a process may have more in quiet times, after the
 second half than after the first."""
 
@@ -233,7 +233,7 @@ class Half(NamedTuple):
     """What was found in half of the time."""
 
     times: list[float]
-    """Seconds since the load began, of each sample."""
+    """Seconds since it began, of each sample."""
     samples: list[list[Facts]]
     """Under load, of each program."""
     quiet: list[Facts]
@@ -258,20 +258,15 @@ class Half(NamedTuple):
 async def loaded(it: Site, clients: Load, before: list[Facts]) -> Half:
     """Half of the time."""
     half = Half([], [], [], {})
-    begun, spent = time.monotonic(), it.cpu()
 
-    async def look() -> None:
-        while True:
-            half.samples.append([await program.facts() for program in it.programs])
-            half.times.append(time.monotonic() - begun)
-            await asyncio.sleep(SECONDS / SAMPLES)
+    async def look(passed: float) -> None:
+        half.times.append(passed)
+        half.samples.append([await program.facts() for program in it.programs])
+        await asyncio.sleep(SECONDS / SAMPLES)
 
-    looking = asyncio.create_task(look())
-    await clients.run(SECONDS / 2, boot_board)
-    looking.cancel()
-    await asyncio.wait([looking])
-    taken = time.monotonic() - begun
-    half.cpu.update({name: (seconds - spent[name]) / taken for name, seconds in it.cpu().items()})
+    spent = it.cpu()
+    await clients.run(SECONDS / 2, boot_board, look)
+    half.cpu.update({name: (seconds - spent[name]) / half.times[-1] for name, seconds in it.cpu().items()})
     half.quiet.extend(await it.quiet(before))
     return half
 
@@ -285,7 +280,7 @@ async def test_nothing_is_left_behind(tmp_path: Path) -> None:
     async with site(tmp_path) as it:
         token = json.loads(await it.admin("token", "create", USER, "--json"))["secret"]
         clients = Load(it.port, ("127.0.0.1", it.v1), token)
-        await clients.run(WARM_UP, boot_board)
+        await clients.run(WARM_UP, boot_board, lambda _: asyncio.sleep(0.1))
         warm = await it.quiet()
         half = await loaded(it, clients, warm)
         whole = await loaded(it, clients, warm)
