@@ -37,7 +37,7 @@ def small_cache(maxsize: Any = FULL, typed: bool = False) -> Any:
 def main() -> None:
     socket, program = sys.argv[1:3]
     del sys.argv[1:3]
-    functools.lru_cache = small_cache  # type: ignore[assignment]
+    functools.lru_cache = small_cache
     from spalloc_server.accounts import sessions
     from spalloc_server.application import once, subscriptions
     from spalloc_server.cli import process, start
