@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import struct
 import tempfile
 import time
@@ -21,7 +22,9 @@ from typing import TypeVar
 import msgspec
 import pytest
 import structlog
+import uvloop
 from hypothesis import HealthCheck, given, settings, strategies as st
+from websockets.frames import Frame, Opcode
 
 from spalloc_server.config.definitions import names_in, read_definitions, to_toml
 from spalloc_server.config.options import Limits, Web
@@ -29,11 +32,12 @@ from spalloc_server.config.settings import Configuration, board_locations_from_s
 from spalloc_server.config.toml import read_toml
 from spalloc_server.controller import Controller
 from spalloc_server.errors import ConfigurationError
-from spalloc_server.frontends.http.answers import Receive, Scope, Send, text
+from spalloc_server.frontends.http.answers import ASGIApp, Receive, Scope, Send, text
 from spalloc_server.frontends.http.asking import RefusedError
 from spalloc_server.frontends.http.boards import scamp
 from spalloc_server.frontends.http.boards.memory import BoardAccess
 from spalloc_server.frontends.http.boards.proxy import make_proxy
+from spalloc_server.frontends.http.certificates import context
 from spalloc_server.frontends.http.home import Home
 from spalloc_server.frontends.http.protocols import HttpProtocol
 from spalloc_server.frontends.local_api import socket_path
@@ -48,8 +52,10 @@ from spalloc_server.simulator.boot import BootReceiver, MalformedBoot
 from tests.application.house import House
 from tests.core.machines import a_machine
 from tests.frontends.http.boards.stand_in import FakeBoard, ProxyClient, StandIn, open_files, sub_machine, who
+from tests.frontends.http.serving import Client as HttpClient, Door, door
 from tests.frontends.v1.test_commands import Client as V1Client, a_door
 from tests.hardware.addresses import loopback_hosts
+from tests.house import PATIENCE
 from tests.simulator.machines import CLIENT, Client as BoardClient, boot_datagrams, machine
 from tests.simulator.test_applications import give_data, load, signal
 
@@ -324,20 +330,28 @@ class Pipe:
     pause_reading = resume_reading = set_write_buffer_limits = nothing
 
 
-async def _served(pieces: list[bytes]) -> tuple[bytes, int]:
-    """What HTTP clients that send this are answered, and how many defects there were."""
+async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve HTTP, and send messages of WebSockets back."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] != "websocket.disconnect":
+            if message["type"] == "websocket.receive":
+                await send({"type": "websocket.send", "bytes": message["bytes"]})
+        return
+    while (await receive()).get("more_body"):
+        pass
+    await text(200, "served")(scope, receive, send)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.accept"})
-            while (message := await receive())["type"] != "websocket.disconnect":
-                if message["type"] == "websocket.receive":
-                    await send({"type": "websocket.send", "bytes": message["bytes"]})
-            return
-        while (await receive()).get("more_body"):
-            pass
-        await text(200, "served")(scope, receive, send)
 
+async def _quick_echo(scope: Scope, _receive: Receive, send: Send) -> None:
+    """Send messages of WebSockets back, as the proxy does."""
+    await send({"type": "websocket.accept"})
+    pipe = scope["extensions"]["spalloc.pipe"]()
+    await pipe.run(pipe.send)
+
+
+async def _served(pieces: list[bytes], app: ASGIApp = _echo) -> tuple[bytes, int]:
+    """What a client that sends this is answered, and how many defects there were."""
     defects = DefectLog()
     home = Home(app, Web(header_bytes=2000), defects)
     pipe = Pipe()
@@ -349,6 +363,8 @@ async def _served(pieces: list[bytes]) -> tuple[bytes, int]:
             pipe.protocol.data_received(piece)
         for _ in range(5):
             await asyncio.sleep(0)
+    for _ in range(50 if home.websockets else 0):
+        await asyncio.sleep(0)
     pipe.protocol.connection_lost(ConnectionResetError())
     for _ in range(20):
         await asyncio.sleep(0)
@@ -365,6 +381,128 @@ def test_whatever_http_clients_send_is_served_or_refused_with_a_status() -> None
     with asyncio.Runner() as runner:
         fuzz(st.lists(st.sampled_from(HEADS) | damaged(HEADS), max_size=4), check)
         fuzz(damaged(HEADS).map(lambda head: [head[begin : begin + 7] for begin in range(0, len(head), 7)]), check)
+
+
+async def _said_at_the_port(it: Door, pieces: list[bytes], tls: ssl.SSLContext | None) -> bytes:
+    """What is answered to a client that connects, sends this and ends; nothing of it is left."""
+    client = await HttpClient.connect(it, ssl=tls)
+    said = b""
+    with suppress(OSError):  # the other end has closed before
+        for piece in pieces:
+            client.send(piece)
+            await client.writer.drain()
+        client.writer.close() if tls else client.writer.write_eof()
+        said = await asyncio.wait_for(client.reader.read(), PATIENCE)
+    client.reset()
+    await asyncio.wait_for(it.acceptor.empty.wait(), PATIENCE)
+    while it.home.state.tasks:
+        await asyncio.wait_for(asyncio.wait(it.home.state.tasks), PATIENCE)
+    it.clients.clear()
+    assert it.defects.count == 0
+    return said
+
+
+def _begins_tls(theirs: ssl.SSLContext) -> bytes:
+    """How a client begins."""
+    sent = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        theirs.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost").do_handshake()
+    return sent.read()
+
+
+def test_whatever_comes_to_the_port_of_http_and_tls_is_served_or_closed_and_leaves_nothing() -> None:
+    theirs = ssl.create_default_context()
+    theirs.check_hostname, theirs.verify_mode = False, ssl.CERT_NONE
+    with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        serving = door(_echo, tls=context(Web(), Path(folder)), header_bytes=2000)
+        it = runner.run(serving.__aenter__())
+        hello = _begins_tls(theirs)
+
+        def check(pieces: list[bytes], tls: ssl.SSLContext | None) -> None:
+            said = runner.run(_said_at_the_port(it, pieces, tls))
+            assert said[:9] in {b"", b"HTTP/1.1 "} or (not tls and said[:2] in {b"\x15\x03", b"\x16\x03"}), said
+
+        bare, encrypted = st.sampled_from([*HEADS, hello]) | damaged([*HEADS, hello, hello]), damaged(HEADS)
+        fuzz(st.lists(bare, max_size=3), lambda pieces: check(pieces, None))
+        fuzz(st.lists(encrypted, max_size=3), lambda pieces: check(pieces, theirs))
+        runner.run(serving.__aexit__(None, None, None))
+
+
+FRAMES_OF_WEBSOCKET = [
+    Frame(Opcode.BINARY, b"datagram").serialize(mask=True),
+    Frame(Opcode.BINARY, bytes(300)).serialize(mask=True),
+    Frame(Opcode.BINARY, b"").serialize(mask=True),
+    Frame(Opcode.BINARY, b"in ", fin=False).serialize(mask=True) + Frame(Opcode.CONT, b"two").serialize(mask=True),
+    Frame(Opcode.BINARY, b"around ", fin=False).serialize(mask=True)
+    + Frame(Opcode.PING, b"?").serialize(mask=True)
+    + Frame(Opcode.CONT, b"a ping").serialize(mask=True),
+    Frame(Opcode.PING, b"there?").serialize(mask=True),
+    Frame(Opcode.PONG, b"").serialize(mask=True),
+]
+MEANT = [b"datagram", bytes(300), b"", b"in two", b"around a ping"]
+"""What the first of them say."""
+
+WRONG_FRAMES = [
+    Frame(Opcode.CLOSE, b"\x03\xe8bye").serialize(mask=True),
+    Frame(Opcode.TEXT, b"text").serialize(mask=True),
+    Frame(Opcode.BINARY, b"bare").serialize(mask=False),
+    b"\xc2\x80\0\0\0\0",  # with a reserved bit
+    Frame(Opcode.CONT, b"of nothing").serialize(mask=True),
+    b"\x82\xff\0\0\0\1\0\0\0\0",  # of four gigabytes
+    b"\x89\xfe\1\0",  # a ping of 256 bytes
+]
+CLOSES = {1000, 1002, 1003, 1007, 1009}
+"""What a WebSocket is closed with, and what clients may close it with that is sent back."""
+
+
+def frames_in(written: bytes) -> list[tuple[int, bytes]]:
+    """(opcode, payload) of the frames that a server has sent, each of them whole."""
+    frames = []
+    while written:
+        first, length, at = written[0], written[1], 2
+        assert first & 0xF0 == 0x80, "not final, or with reserved bits"
+        if length == 126:
+            length, at = int.from_bytes(written[2:4], "big"), 4
+        elif length == 127:
+            length, at = int.from_bytes(written[2:10], "big"), 10
+        assert len(written) >= at + length, "half a frame"
+        frames.append((first & 0xF, written[at : at + length]))
+        written = written[at + length :]
+    return frames
+
+
+@pytest.mark.parametrize("app", [_echo, _quick_echo], ids=["by ASGI", "by a pipe"])
+def test_frames_of_websockets_are_answered_in_order_or_close_it_with_a_code(app: ASGIApp) -> None:
+    def answered(pieces: list[bytes]) -> list[tuple[int, bytes]]:
+        written, defects = runner.run(_served([HEADS[-1].removesuffix(FRAMES_OF_CLIENT), *pieces], app))
+        head, _, frames = written.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert defects == 0
+        return frames_in(frames)
+
+    def good(numbers: list[int], size: int) -> None:
+        sent = b"".join(FRAMES_OF_WEBSOCKET[number] for number in numbers)
+        frames = answered([sent[begin : begin + size] for begin in range(0, len(sent), size)])
+        assert [said for code, said in frames if code == 2] == [MEANT[n] for n in numbers if n < len(MEANT)]
+        assert [said for code, said in frames if code == 10] == [
+            b"?" if n == 4 else b"there?" for n in numbers if n in {4, 5}
+        ]
+
+    def damaged_ones(pieces: list[bytes]) -> None:
+        frames = answered(pieces)
+        codes = [code for code, _ in frames]
+        assert {*codes} <= {2, 8, 10}
+        assert 2 not in codes[codes.index(8) if 8 in codes else len(codes) :]
+        assert [int.from_bytes(said[:2], "big") in CLOSES for code, said in frames if code == 8 and said] in [
+            [],
+            [True],
+        ]
+
+    with asyncio.Runner() as runner:
+        numbers = st.lists(st.integers(0, len(FRAMES_OF_WEBSOCKET) - 1), max_size=8)
+        fuzz(st.tuples(numbers, st.integers(1, 400)), lambda given: good(*given))
+        every = [*FRAMES_OF_WEBSOCKET, *WRONG_FRAMES]
+        fuzz(st.lists(st.sampled_from(every) | damaged(every), max_size=6), damaged_ones)
 
 
 def test_boards_take_whatever_comes_for_a_boot() -> None:
