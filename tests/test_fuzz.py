@@ -277,7 +277,7 @@ def test_whatever_boards_answer_memory_is_read_or_an_error_is_told(monkeypatch: 
             board.answer = lambda datagram: [answer[:12] + datagram[12:14] + answer[14:] for answer in answers]
             access = BoardAccess(asking)
             with suppress(RefusedError):
-                assert len(await access.read(who(), 1, 0, 0, 0x60000000, 8)) == 8
+                assert len(await access.read(who().behalf, 1, 0, 0, 0x60000000, 8)) == 8
             access.close()
 
         good = bytes(10) + b"\x80\0\0\0" + bytes(8)
@@ -451,8 +451,8 @@ WRONG_FRAMES = [
     b"\x82\xff\0\0\0\1\0\0\0\0",  # of four gigabytes
     b"\x89\xfe\1\0",  # a ping of 256 bytes
 ]
-CLOSES = {1000, 1002, 1003, 1007, 1009}
-"""What a WebSocket is closed with, and what clients may close it with that is sent back."""
+CLOSES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
+"""What a WebSocket may be closed with (RFC 6455, 7.4): the server sends back what its client says."""
 
 
 def frames_in(written: bytes) -> list[tuple[int, bytes]]:

@@ -57,7 +57,7 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
-EXAMPLES = 60
+EXAMPLES = 100
 """Of an operation that are made up at random; those that are tried systematically come on top."""
 
 COMPLAINT = re.compile(r"^\S+ \S+ (error|critical) |Traceback")
