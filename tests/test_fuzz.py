@@ -277,7 +277,7 @@ def test_whatever_boards_answer_memory_is_read_or_an_error_is_told(monkeypatch: 
             board.answer = lambda datagram: [answer[:12] + datagram[12:14] + answer[14:] for answer in answers]
             access = BoardAccess(asking)
             with suppress(RefusedError):
-                assert len(await access.read(who().behalf, 1, 0, 0, 0x60000000, 8)) == 8
+                assert len(await access.read(who(), 1, 0, 0, 0x60000000, 8)) == 8
             access.close()
 
         good = bytes(10) + b"\x80\0\0\0" + bytes(8)
