@@ -53,6 +53,9 @@ READY_BEFORE = {
 }
 """The request before which a job is waited for."""
 
+TOLD_BEFORE = {"job5 queued": "j5"}
+"""The request before which it must be known when a job that waits will probably start."""
+
 RESTED_BEFORE = {"create 1 board"}
 """The request before which all boards must be free, so that it is always the same one that is given."""
 
@@ -66,6 +69,7 @@ PICKED = {
 SHAPES = {"job3 machine", "job6 machine"}
 """Answers of which only types and lengths were kept."""
 
+PLACE = re.compile(r'"number \d+ of \d+ in the queue, [^"]*"')
 VERSION = re.compile(r'"version": *{[^}]*}')
 HEADERS = ("content-type", "location", "link", "www-authenticate", "allow")
 
@@ -142,6 +146,8 @@ class Replay:
             name = expected["name"]
             if job := READY_BEFORE.get(name):
                 self._wait_until_ready(job)
+            if job := TOLD_BEFORE.get(name):
+                self._wait_until_told(job)
             if name in RESTED_BEFORE:
                 self._until_free()
             answer = self._send(expected)
@@ -177,6 +183,11 @@ class Replay:
         while (state := client.send("GET", f"jobs/{self._numbers[job]}").json["state"]) != "READY":
             assert time.monotonic() < deadline, f"{job} stays {state}"
             client.send("GET", f"jobs/{self._numbers[job]}?wait=true")
+
+    def _wait_until_told(self, job: str) -> None:
+        client, deadline = self._client("user1"), time.monotonic() + PATIENCE
+        while "reason" not in client.send("GET", f"jobs/{self._numbers[job]}").json:
+            assert time.monotonic() < deadline, f"it is not told why {job} waits"
 
     def _learn(self, expected: dict[str, Any], answer: Answer) -> None:
         """Take the numbers that an answer gives to what has a name in the capture."""
@@ -227,6 +238,7 @@ class Replay:
             text = text.replace(f"{scheme}://{host}", f"{{{name}}}")
         text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "{instant}", text)
         text = re.sub(r'("csrf-token": *)"[^"]*"', r'\1"{csrf}"', text)
+        text = PLACE.sub('"{place in the queue}"', text)
         text = VERSION.sub('"version": "{version}"', text)
         for name, number in self._numbers.items():
             before = r"(users/)" if name.startswith("u") else r"(jobs/|proxy/|to job )"
