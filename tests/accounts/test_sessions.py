@@ -137,6 +137,18 @@ def test_a_session_of_a_token_is_over_where_the_account_is_disabled(house: House
     assert not lives(house, session)
 
 
+def test_a_session_in_use_outlives_any_number_of_others_that_begin_within_an_hour(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SESSIONS_OF_ACCOUNT", 3)
+    in_use = begun(house)
+    for _ in range(10):
+        house.now += 60
+        begun(house)
+        assert lives(house, in_use)
+    assert len(house.accounts.sessions) == 3
+
+
 def test_the_session_that_was_used_the_longest_ago_and_has_no_job_gives_way(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,9 @@ Theory of operation. A session has an id that is made here, at random, and is ne
 plant one. It lives for `SESSION_SECONDS` after its last use, and for as long as any job that was created in it: a
 script that runs for weeks must not lose its job because it was silent. Its last use is noted once an hour at most, so
 it may live an hour longer. The table has a bound for each account and in all; the session that was used the longest
-ago, and has no job, gives way. Those that are over are forgotten when another one begins.
+ago, and has no job, gives way: in the order of all uses, since a client that sends a password begins a session with
+each request, and a thousand of these must not end the one that is in use. Those that are over are forgotten when
+another one begins.
 """
 
 from __future__ import annotations
@@ -86,8 +88,8 @@ class Sessions:
             if self._is_over(row, unused):
                 return None
             row.used_at = now
-            self._put(row)
             self._changed.sessions[session] = row
+        self._put(row)
         return row
 
     def end(self, session: str) -> None:
