@@ -451,8 +451,8 @@ WRONG_FRAMES = [
     b"\x82\xff\0\0\0\1\0\0\0\0",  # of four gigabytes
     b"\x89\xfe\1\0",  # a ping of 256 bytes
 ]
-CLOSES = {1000, 1002, 1003, 1007, 1009}
-"""What a WebSocket is closed with, and what clients may close it with that is sent back."""
+CLOSES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
+"""What a WebSocket may be closed with (RFC 6455, 7.4): the server sends back what its client says."""
 
 
 def frames_in(written: bytes) -> list[tuple[int, bytes]]:

@@ -58,7 +58,7 @@ NOTHING = {204: ResponseSpec(None, description="There is nothing to tell, since 
 
 
 def _body(media: str, kind: Schema) -> RequestBody:
-    return RequestBody(content={media: OpenAPIMediaType(schema=kind)}, required=False)
+    return RequestBody(content={media: OpenAPIMediaType(schema=kind)}, required=True)
 
 
 @dataclass
