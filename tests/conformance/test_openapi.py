@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -103,7 +103,12 @@ class Site:
         command = [str(COMMANDS / "spalloc-admin"), *arguments, "--config", str(self.config)]
         return subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout
 
+    def list(self, *arguments: str) -> Any:
+        """What `spalloc-admin` lists."""
+        return json.loads(self.admin(*arguments, "--json"))
+
     def client(self, name: str) -> RestClient:
+        """Of an account, with a session of its own."""
         return RestClient(self.url, name, PASSWORD)
 
 
@@ -160,11 +165,21 @@ class Booted:
             self._client.send("PUT", f"jobs/{self.number}/keepalive", b"", {"Content-Type": "text/plain"})
 
 
+def clear_away(it: Site) -> None:
+    """End all jobs, and return all boards to service."""
+    root = it.client("root")
+    for job in it.list("jobs"):
+        assert root.send("DELETE", f"jobs/{job['job_id']}").status == 204, job  # one that is over by now included
+    for board in it.list("boards", "--bad"):
+        it.admin("board", "enable", board["machine"], *map(str, (board["x"], board["y"], board["z"])))
+
+
 def drive(it: Site, name: str, examples: int, *options: str) -> int:
     """Send cases as an account, so many of an operation at most; how many there were. Any fault fails."""
     python = environment("schemathesis", SCHEMATHESIS)
     tried = it.folder / "tried"
     token = json.loads(it.admin("token", "create", name, "--json"))["secret"]
+    clear_away(it)
     with Booted(it, name) as booted:
         done = subprocess.run(
             [
@@ -197,12 +212,9 @@ def drive(it: Site, name: str, examples: int, *options: str) -> int:
 
 
 def works_still(it: Site) -> None:
-    """Have a job, and end it, once all is cleared away that cases have left."""
-    root, client = it.client("root"), it.client("alice")
-    for url in {**root.send("GET", "jobs?limit=200").json}["jobs"]:
-        assert root.send("DELETE", url.removeprefix(f"{it.url}/srv/spalloc/")).status == 204
-    for board in json.loads(it.admin("boards", "--bad", "--json")):
-        it.admin("board", "enable", board["machine"], *map(str, (board["x"], board["y"], board["z"])))
+    """Have a job, and end it."""
+    clear_away(it)
+    client = it.client("alice")
     body = json.dumps({"keepalive-interval": "PT60S", "machine-name": "hall", "num-boards": 3}).encode()
     made = client.send("POST", "jobs", body, {"Content-Type": "application/json"})
     assert made.status == 201, made

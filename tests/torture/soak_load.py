@@ -27,7 +27,8 @@ from spalloc_server.hardware.scp import SCP_PORT
 from tests.house import PATIENCE, Client as V1Client
 
 ROOT = "/spalloc/srv/spalloc"
-USER, PASSWORD = "alice", "correct-horse-battery"
+USER, OTHER, PASSWORD = "alice", "bob", "correct-horse-battery"
+"""Who works, and who logs in again and again: the table of an account's sessions is full, and the oldest ends."""
 SDRAM = 0x60100000
 MAX_FAULTS = 20
 """That are kept."""
@@ -172,7 +173,7 @@ class Load:
         self._json = "Content-Type: application/json"
         self._kept = 0
         """A job that lives all the while; its board is booted."""
-        self._cookie = self._csrf = ""
+        self._cookie = ""
         self._numbers = count()
         self._stopping = asyncio.Event()
         self._lasting: dict[bool, Connection] = {}
@@ -193,7 +194,7 @@ class Load:
             self._kept = await self._ready(it, keepalive=300)
             machine = await self._told(it, f"{ROOT}/jobs/{self._kept}/machine")
             await asyncio.to_thread(boot, machine.json["connections"][0][1])
-        self._cookie, self._csrf = await self._log_in()
+        self._cookie, _ = await self._log_in(USER)
         self._lasting = {tls: await Connection.open(self._port, tls=tls) for tls in (True, False)}
         async with asyncio.TaskGroup() as polls:
             for _ in range(POLLS):
@@ -259,13 +260,13 @@ class Load:
             pass
         return int(path.rpartition("/")[2])
 
-    async def _log_in(self) -> tuple[str, str]:
+    async def _log_in(self, user: str) -> tuple[str, str]:
         """Log in as a published client; (the header of the session, the CSRF token)."""
         async with self._connection(tls=True) as it:
             page = await it.ask("GET", "/spalloc/system/login.html")
             found = re.search(rb'name="_csrf" value="([^"]*)"', page.body)
             assert found is not None, page.head
-            form = {"_csrf": found[1].decode(), "username": USER, "password": PASSWORD, "submit": "submit"}
+            form = {"_csrf": found[1].decode(), "username": user, "password": PASSWORD, "submit": "submit"}
             answer = await it.ask(
                 "POST",
                 "/spalloc/system/perform_login",
@@ -411,7 +412,7 @@ class Load:
 
     async def log_in(self, number: int) -> None:
         """Begin a session, and end every other one."""
-        cookie, csrf = await self._log_in()
+        cookie, csrf = await self._log_in(OTHER)
         if number % 2:
             async with self._connection(tls=True) as it:
                 form = urlencode({"_csrf": csrf}).encode()

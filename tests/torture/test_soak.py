@@ -33,7 +33,7 @@ from tests.conformance.hall import write_hall
 from tests.conformance.servers import COMMANDS, free_port, listens, simulated_hardware
 from tests.frontends.http.fake_socket import until
 from tests.house import PATIENCE
-from tests.torture.soak_load import PASSWORD, USER, Connection, Load
+from tests.torture.soak_load import OTHER, PASSWORD, USER, Connection, Load
 
 SECONDS = float(os.environ.get("SOAK_SECONDS") or 3600)
 """How long the load runs, the warm-up apart."""
@@ -118,8 +118,9 @@ class Program:
         """Stop it; it must end well."""
         assert self._process is not None
         self._writer.close()
-        self._process.terminate()
         async with asyncio.timeout(PATIENCE):
+            await self._reader.read()
+            self._process.terminate()
             assert await self._process.wait() == 0, self.log.read_text()[-4000:]
 
     async def facts(self, *, collected: bool = False) -> Facts:
@@ -220,7 +221,8 @@ async def site(folder: Path) -> AsyncIterator[Site]:
             await it.server.start(str(it.config), "--port", str(it.v1), "--log-format", "json")
             await it.front.start("--config", str(it.config), "--log-format", "json")
             await until(lambda: listens(it.port))
-            await it.admin("user", "add", USER, given=PASSWORD)
+            for name in (USER, OTHER):
+                await it.admin("user", "add", name, given=PASSWORD)
             yield it
             for program in reversed(it.programs):
                 await program.stop()
@@ -260,8 +262,11 @@ async def loaded(it: Site, clients: Load, before: list[Facts]) -> Half:
     half = Half([], [], [], {})
 
     async def look(passed: float) -> None:
+        facts = [await program.facts() for program in it.programs]
         half.times.append(passed)
-        half.samples.append([await program.facts() for program in it.programs])
+        half.samples.append(facts)
+        with (it.folder / "samples").open("a") as file:
+            print(round(passed), *(value for each in facts for value in each[:-1]), file=file)
         await asyncio.sleep(SECONDS / SAMPLES)
 
     spent = it.cpu()

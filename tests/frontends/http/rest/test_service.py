@@ -421,6 +421,13 @@ async def test_the_document_says_what_the_code_that_checks_bodies_says() -> None
     assert BASE not in text
 
 
+async def test_the_document_says_that_a_body_is_needed_wherever_one_is_read() -> None:
+    paths = (await serving("basic").document())["paths"].values()
+    bodies = [each["requestBody"] for methods in paths for each in methods.values() if "requestBody" in each]
+    assert len(bodies) > 8
+    assert all(body["required"] for body in bodies)
+
+
 def _references(value: Any) -> Any:
     if isinstance(value, dict):
         yield from ([value["$ref"]] if "$ref" in value else [])
