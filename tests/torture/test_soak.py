@@ -33,7 +33,7 @@ from tests.conformance.hall import write_hall
 from tests.conformance.servers import COMMANDS, free_port, listens, simulated_hardware
 from tests.frontends.http.fake_socket import until
 from tests.house import PATIENCE
-from tests.torture.soak_load import OTHER, PASSWORD, USER, Connection, Load
+from tests.torture.soak_load import PASSWORD, USER, Connection, Load
 
 SECONDS = float(os.environ.get("SOAK_SECONDS") or 3600)
 """How long the load runs, the warm-up apart."""
@@ -221,8 +221,7 @@ async def site(folder: Path) -> AsyncIterator[Site]:
             await it.server.start(str(it.config), "--port", str(it.v1), "--log-format", "json")
             await it.front.start("--config", str(it.config), "--log-format", "json")
             await until(lambda: listens(it.port))
-            for name in (USER, OTHER):
-                await it.admin("user", "add", name, given=PASSWORD)
+            await it.admin("user", "add", USER, given=PASSWORD)
             yield it
             for program in reversed(it.programs):
                 await program.stop()
