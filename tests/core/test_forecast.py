@@ -325,13 +325,13 @@ def test_users_of_jobs_that_wait_are_told_and_no_others(core: Controller) -> Non
     assert core.renew(second, None, look=True) != before, "kept replies are out of date"
     assert core.get_job_state(second).reason == core.job_details(second, 0).reason == told
     assert core.get_job_state(first).reason is None
-    assert [job.keepalivehost for job in core.list_jobs()] == ["10.0.0.1", f"10.0.0.2; {told}"]
+    assert [(job.keepalivehost, job.notice) for job in core.list_jobs()] == [("10.0.0.1", None), ("10.0.0.2", told)]
     core.destroy_job(first)
     for switch in core.take_switches():
         core.switched(Outcome(switch.operation))
     pass_time(core)
     assert core.get_job_state(second).reason is None
-    assert [job.keepalivehost for job in core.list_jobs()] == ["10.0.0.2"]
+    assert [(job.keepalivehost, job.notice) for job in core.list_jobs()] == [("10.0.0.2", None)]
 
 
 def test_users_are_told_why_nothing_starts(core: Controller) -> None:

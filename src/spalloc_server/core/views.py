@@ -98,18 +98,9 @@ def describe(job: Job) -> JobDescription:
         job.kwargs,
         job.allocation.machine if job.allocation else None,
         job.allocation.boards if job.allocation else None,
-        _host_and_wait(job),
+        job.keepalivehost,
+        job.notice if job.state == JobState.queued else None,
     )
-
-
-def _host_and_wait(job: Job) -> str | None:
-    """The address of a job's user; of one that waits, its place in the queue as well, or that it is on hold.
-
-    Published clients print it of every job, and nothing else of a job that waits that could hold more words.
-    """
-    if job.notice is None or job.state != JobState.queued:
-        return job.keepalivehost
-    return f"{job.keepalivehost}; {job.notice}" if job.keepalivehost else job.notice
 
 
 def list_machines(state: State) -> list[MachineDescription]:

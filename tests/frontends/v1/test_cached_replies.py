@@ -122,6 +122,20 @@ def test_only_what_has_changed_is_described_again(bench: Bench) -> None:
     assert bench.again(DescribeJob) == 1
 
 
+def test_the_notice_of_a_job_that_waits_stands_behind_the_address_of_its_user(bench: Bench) -> None:
+    jobs = [bench.core.create_job(owner="me", keepalivehost=host) for host in ("10.0.0.1", "10.0.0.2", None)]
+    for job_id in jobs:
+        job = bench.core.state.jobs[job_id]
+        job.waits = "number 7"
+        job.revision += 1
+    waits = [bench.core.state.jobs[job_id].allocation is None for job_id in jobs]
+    assert any(waits)
+    told = {"10.0.0.1": "10.0.0.1; number 7", "10.0.0.2": "10.0.0.2; number 7", None: "number 7"}
+    hosts = [told[host] if wait else host for host, wait in zip(told, waits, strict=True)]
+    assert [job["keepalivehost"] for job in bench.listed()] == hosts
+    assert not any("notice" in job for job in bench.listed())
+
+
 def test_a_job_that_cannot_be_described_is_left_out_and_put_on_record(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

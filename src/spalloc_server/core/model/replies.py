@@ -38,7 +38,7 @@ class JobMachineInfo(msgspec.Struct, frozen=True):
     boards: Sequence[Board] | None = None
 
 
-class JobDescription(msgspec.Struct, frozen=True):
+class JobDescription(msgspec.Struct, frozen=True, omit_defaults=True):
     """One job of the reply of `list_jobs`."""
 
     job_id: int
@@ -52,6 +52,8 @@ class JobDescription(msgspec.Struct, frozen=True):
     allocated_machine_name: str | None
     boards: Sequence[Board] | None
     keepalivehost: str | None
+    notice: str | None = None
+    """Of a job that waits, its place in the queue, or that it is on hold, where that is known."""
 
 
 class MachineDescription(msgspec.Struct, frozen=True):

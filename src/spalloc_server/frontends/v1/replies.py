@@ -1,7 +1,9 @@
 """The lines that v1's clients are sent, and those that are asked for again and again, encoded once.
 
 Theory of operation. A reply is `{"return": ...}` or `{"exception": ...}`. What commands answer are plain structs whose
-fields bear the protocol's names (`core.model.replies`), so they are encoded as they are.
+fields bear the protocol's names (`core.model.replies`), so they are encoded as they are. But the notice of a job that
+waits stands behind the address of its user: published clients print that of every job, and know no other field that
+could hold more words.
 
 Users' programs ask for a job's state far more often than anything changes, and thousands of jobs are listed by many
 clients every second. So what was sent of a job is kept, with the job's revision, until that is another. Replies about
@@ -16,6 +18,7 @@ import msgspec
 
 from spalloc_server.application.api import Application, Caller
 from spalloc_server.application.commands import DescribeJob, GetJobState, JobRevisions
+from spalloc_server.core.model import JobDescription
 from spalloc_server.log.defects import DefectLog
 
 __all__ = ["PROTOCOL_VERSION", "RETURN_NULL", "CachedReplies", "encode", "exception_reply", "notification", "reply"]
@@ -55,6 +58,14 @@ def exception_reply(text: str) -> bytes:
 def notification(kind: str, changed: list[Any]) -> bytes:
     """The line that tells a client what changed; `kind` is jobs_changed or machines_changed."""
     return encode({kind: changed}) + b"\n"
+
+
+def _listed(job: JobDescription) -> JobDescription:
+    """A job as clients are told of it."""
+    if job.notice is None:
+        return job
+    host = f"{job.keepalivehost}; {job.notice}" if job.keepalivehost else job.notice
+    return msgspec.structs.replace(job, keepalivehost=host, notice=None)
 
 
 class CachedReplies:
@@ -103,7 +114,7 @@ class CachedReplies:
         if cached is None or cached[0] != revision:
             cached = revision, b""
             with self._defects.contained("a job could not be listed", job_id=job_id):
-                cached = revision, encode(self._application.perform(caller, DescribeJob(job_id=job_id)).value)
+                cached = revision, encode(_listed(self._application.perform(caller, DescribeJob(job_id=job_id)).value))
         return cached
 
     def _drop_ended(self, caller: Caller) -> None:
