@@ -23,6 +23,7 @@ from typing import TypeAlias
 
 from spalloc_server.controller import Controller, Effects
 from spalloc_server.core.model import Changes
+from spalloc_server.core.model.reasons import NOT_STORED
 from spalloc_server.errors import StorageError
 from spalloc_server.log.defects import DefectLog
 from spalloc_server.storage.journal import Committed, Journal
@@ -172,7 +173,7 @@ class Commits:
             self._journal.write(part, lambda _: None)
         except Exception:
             for job_id in part.jobs:
-                self._controller.destroy_job(job_id, "The server could not store this job: see its log")
+                self._controller.destroy_job(job_id, f"{NOT_STORED}: see its log")
             raise
 
     def _committed(self, number: int, effects: Effects, error: StorageError | None) -> None:
@@ -191,7 +192,7 @@ class Commits:
         else:
             self._stop_in_an_emergency()
             for job_id in new_jobs:
-                self._controller.destroy_job(job_id, f"The server could not store this job: {error}")
+                self._controller.destroy_job(job_id, f"{NOT_STORED}: {error}")
         if not self._storing:
             self._idle.set()
         self.hold()

@@ -25,7 +25,7 @@ from spalloc_server.core import transitions, views
 from spalloc_server.core.defects import Contained
 from spalloc_server.core.job import Job
 from spalloc_server.core.machine_facts import IMPORTED, machine_to_fact
-from spalloc_server.core.model import NO_JOB, JobState, Outcome
+from spalloc_server.core.model import NO_JOB, JobState, Outcome, reasons
 from spalloc_server.core.model.forecast import Forecast
 from spalloc_server.core.reconfiguration import allocation_there, move_records, places_of, unopposed
 from spalloc_server.core.state import State
@@ -36,7 +36,7 @@ __all__ = ["DEFECT", "NO_MACHINES", "Engine"]
 NO_MACHINES = "Cancelled: No suitable machines available."
 """How the reason of a job that no machine can take begins; published clients show it to users."""
 
-DEFECT = "Cancelled: internal error of the server; its log tells more."
+DEFECT = f"{reasons.DEFECT}; its log tells more."
 """The reason of a job that was given up."""
 
 RECLAIM_SECONDS = 10.0

@@ -17,7 +17,7 @@ from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board
 from spalloc_server.core.boards.records import address
 from spalloc_server.core.job import Event, Job
-from spalloc_server.core.model import Allocation, BoardFailure, Holding, JobEvent, ReleaseRow
+from spalloc_server.core.model import Allocation, BoardFailure, Holding, JobEvent, ReleaseRow, reasons
 from spalloc_server.core.state import State
 
 __all__: list[str] = []
@@ -82,9 +82,9 @@ def place_again(state: State, job: Job, failures: Mapping[tuple[str, int], Board
     bad = (board for board in job.allocation.boards if address(machine, board) in failures)
     job.failed_in |= {(machine.name, machine.board_locations[board][:2]) for board in bad}
     if job.ready_at is not None:
-        end(state, job, f"Machine configuration failed. {failed}", now)
+        end(state, job, f"{reasons.NOT_CONFIGURED}. {failed}", now)
     elif job.placements >= state.configuration.health.max_placements:
-        end(state, job, f"Boards failed in each of {job.placements} places, last {failed}.", now)
+        end(state, job, f"{reasons.NOWHERE} {job.placements} places, last {failed}.", now)
     else:
         requeue(state, job, failed, now)
 

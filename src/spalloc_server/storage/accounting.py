@@ -21,6 +21,7 @@ import msgspec
 
 from spalloc_server.config.options import MAX_NUMBER
 from spalloc_server.core.model import Holding
+from spalloc_server.core.model.reasons import FAILURES
 from spalloc_server.storage.rows import Line
 
 __all__ = [
@@ -45,7 +46,7 @@ UNKNOWN: Final = ""
 """The machine of jobs that never had boards."""
 
 LONGEST: Final = 20 * 366 * 86400.0
-"""Seconds for which no job has had boards; a row that says so is damaged."""
+"""Seconds. A row is damaged that says that a job has had boards for longer."""
 
 SIZE = """
     CASE WHEN machine IS NULL THEN 0 WHEN boards IS NULL THEN 3 * width * height
@@ -53,15 +54,7 @@ SIZE = """
 """
 """How many boards a job had last, in SQL."""
 
-FAILED = " OR ".join(
-    f"reason GLOB '{text}*'"
-    for text in (
-        "Machine configuration failed",
-        "Boards failed in each of",
-        "Cancelled: internal error",
-        "The server could not ",
-    )
-)
+FAILED = " OR ".join(f"reason GLOB '{text}*'" for text in FAILURES)
 """Whether hardware or the server has failed a job, in SQL."""
 
 COLUMNS = f"""

@@ -29,7 +29,7 @@ ATTEMPTS = 5
 """Copies that are made of a state which changes meanwhile."""
 
 _HEADER = 32
-"""Bytes of the begin of a log, which are others each time that it begins anew."""
+"""Bytes at the begin of a log. They change each time that it begins anew."""
 
 _COPIED = ("", "-journal", "-wal")
 """In this order, see above."""
