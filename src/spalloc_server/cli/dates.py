@@ -1,4 +1,4 @@
-"""Dates and times as people write them: `2026-11-01`, `yesterday`, `last month`, `7d`.
+"""Dates, times and lengths of time as people write them: `2026-11-01`, `yesterday`, `last month`, `7d`, `1h30m`.
 
 Theory of operation. Each text names a moment. Where it names a day, a week, a month or a year, that is its begin, as
 with Slurm's `sacct`: so `--since "last month" --until "this month"` is all of last month, and `--until 2026-11-01`
@@ -8,6 +8,7 @@ on Monday.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -15,13 +16,16 @@ from datetime import date, datetime, timedelta
 
 import click
 
+from spalloc_server.config.options import MAX_SECONDS
 from spalloc_server.storage.accounting import local
 
-__all__ = ["parse_time", "when"]
+__all__ = ["length", "parse_time", "when"]
 
 EXAMPLES = "2026-11-01, '2026-11-01 14:30', 14:30, today, yesterday, monday, 'last month', 'this year', 7d or 36h"
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_LENGTHS = {**_UNITS, "m": 60}
+"""In a length of time `m` is a minute; before a moment it might be taken for a month."""
 _LONG = {"second": "s", "sec": "s", "minute": "min", "hour": "h", "day": "d", "week": "w"}
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?([a-z]+?)s?(?: ago)?")
@@ -85,3 +89,14 @@ def when(_context: click.Context, _option: click.Parameter, text: str | None) ->
         return None if text is None else parse_time(text, time.time())
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def length(_context: click.Context, _option: click.Parameter, value: str) -> float:
+    """The value of an option that is a length of time: seconds, more than none."""
+    text = value.replace(" ", "")
+    text += "s" if text[-1:].isdecimal() and not re.search("[a-z]", text) else ""
+    parts = re.findall(r"(\d{1,12}(?:\.\d{1,12})?)([a-z]+)", text)
+    seconds = sum(float(number) * _LENGTHS.get(_LONG.get(unit, unit), math.nan) for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or not 0 < seconds <= MAX_SECONDS:
+        raise click.BadParameter(f"{value!r} is no length of time: give seconds, or for example 30min, 1h30m or 2d")
+    return seconds

@@ -8,8 +8,6 @@ starts while the others end. A line tells of each job what has come of it.
 from __future__ import annotations
 
 import json
-import math
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,28 +23,16 @@ from spalloc_server.application.job_commands import (
     ReleaseJobs,
     SetPriority,
 )
+from spalloc_server.cli.dates import length
+from spalloc_server.cli.jobs import show_jobs
 from spalloc_server.cli.process import count, say
 from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer
-from spalloc_server.cli.selectors import JobChoice, job_choice, reason_option, state_of
-from spalloc_server.cli.tables import ago, asked, clock, noted, show, span
+from spalloc_server.cli.selectors import JobChoice, job_choice, reason_option
+from spalloc_server.cli.tables import clock, noted, span
 from spalloc_server.cli.which_server import of_a_server
-from spalloc_server.config.options import MAX_SECONDS
 from spalloc_server.core.model import JobView
 
 __all__ = ["extend", "hold", "kill", "priority", "release"]
-
-_UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-
-
-def _seconds(_context: click.Context, _option: click.Parameter, value: str) -> float:
-    """Return a length of time in seconds."""
-    text = value.replace(" ", "")
-    text += "s" if text[-1:].isdecimal() and not re.search("[a-z]", text) else ""
-    parts = re.findall(r"(\d{1,12}(?:\.\d{1,12})?)([a-z]+)", text)
-    seconds = sum(float(number) * _UNITS.get(unit, math.nan) for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or not 0 < seconds <= MAX_SECONDS:
-        raise click.BadParameter(f"{value!r} is no length of time: give seconds, or for example 30min, 1h30m or 2d")
-    return seconds
 
 
 def _in_parts(
@@ -100,33 +86,13 @@ def kill(server: RunningServer, choice: JobChoice, reason: str, yes: bool, dry_r
         print(json.dumps([view.job_id for view in views]))
         return
     if views and not server.as_json and (dry_run or not yes):
-        _show(views)
+        show_jobs(views)
     if dry_run:
         say(f"{count(len(views), 'job')} would be ended")
         return
     if views and not yes:
         _confirm(server, len(views))
     _tell(server, views, _in_parts(server, views, KillJobs, reason=reason), lambda _: "is ended", "had ended already")
-
-
-def _show(views: Sequence[JobView]) -> None:
-    show(
-        ("job", "owner", "state", "asked for", "machine", "boards", "age"),
-        (
-            (
-                view.job_id,
-                view.owner,
-                state_of(view),
-                asked(view),
-                view.machine,
-                len(view.boards) or None,
-                ago(view.created_at),
-            )
-            for view in views
-        ),
-        wrap=("asked for",),
-        drop=("age", "boards", "machine"),
-    )
 
 
 def _confirm(server: RunningServer, number: int) -> None:
@@ -191,7 +157,7 @@ def priority(server: RunningServer, choice: JobChoice, priority: int) -> None:
 @click.command()
 @job_choice
 @click.option(
-    "--by", "seconds", required=True, callback=_seconds, help="How much longer: seconds, or such as 1h or 1h30m."
+    "--by", "seconds", required=True, callback=length, help="How much longer: seconds, or such as 1h or 1h30m."
 )
 @of_a_server
 def extend(server: RunningServer, choice: JobChoice, seconds: float) -> None:

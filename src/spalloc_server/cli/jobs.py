@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -25,7 +25,7 @@ from spalloc_server.cli.tables import ago, asked, clock, show
 from spalloc_server.cli.which_server import of_a_server
 from spalloc_server.core.model import JobView
 
-__all__ = ["explain", "job", "jobs"]
+__all__ = ["explain", "job", "jobs", "show_jobs"]
 
 WATCH_SECONDS: Final = 2.0
 """From one look to the next."""
@@ -96,7 +96,7 @@ def _print(views: list[JobView], told: list[Any], *, as_json: bool) -> None:
     have = [view for view in views if state_of(view) not in WAIT]
     wait = [view for view in views if state_of(view) in WAIT]
     if have or not wait:
-        _show_those_with_boards(have)
+        show_jobs(have)
     if wait:
         if have:
             say("")
@@ -104,7 +104,8 @@ def _print(views: list[JobView], told: list[Any], *, as_json: bool) -> None:
         _show_those_who_wait(wait)
 
 
-def _show_those_with_boards(views: list[JobView]) -> None:
+def show_jobs(views: Sequence[JobView]) -> None:
+    """Print a table of live jobs, without what is predicted of those that wait."""
     show(
         ("job", "owner", "state", "asked for", "machine", "boards", "age", "from"),
         (

@@ -12,7 +12,7 @@ import json
 import os
 import pwd
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ import msgspec
 
 from spalloc_server.application import commands
 from spalloc_server.application.views import ServerView
-from spalloc_server.cli.process import one_line_errors, say
+from spalloc_server.cli.process import PATH, one_line_errors, say
 from spalloc_server.cli.running_server import VARIABLE, NoServerError, NotReachedError, RunningServer, named_state
 from spalloc_server.cli.tables import ago, show
 from spalloc_server.errors import SpallocServerError
@@ -30,7 +30,7 @@ from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.storage.files import beside
 from spalloc_server.storage.state_file import state_path
 
-__all__ = ["Found", "hint", "running", "servers", "telling_which", "whole_path"]
+__all__ = ["Found", "hint", "running", "servers", "telling_which", "which_options", "whole_path"]
 
 PROC = Path("/proc")
 
@@ -220,6 +220,17 @@ def _stopped(running: set[str | None]) -> Iterator[Found]:
             running.add(path)
             by = f", named by {VARIABLE}" if state == named else ""
             yield Found(state=path, remark=f"no server runs with it{by}")
+
+
+def which_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say which server it is about, and that its answer is to be JSON."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs."),
+        click.option("--config", type=PATH, help="The server's config file, if its state is kept beside it."),
+        click.option("--state", type=PATH, help="The server's state file, or a copy; else SPALLOC_STATE names it."),
+    ):
+        function = option(function)
+    return function
 
 
 @contextmanager

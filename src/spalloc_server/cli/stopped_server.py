@@ -11,20 +11,18 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
 import msgspec
 
 from spalloc_server.application import commands
 from spalloc_server.application.commands import Command
-from spalloc_server.cli.process import PATH, one_line_errors, say
+from spalloc_server.cli.process import one_line_errors, say
 from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server, reaches
-from spalloc_server.cli.servers import telling_which
+from spalloc_server.cli.servers import telling_which, which_options
 from spalloc_server.cli.tables import clock
-from spalloc_server.core.model import JobRow
 
 if TYPE_CHECKING:
     from spalloc_server.controller import Controller
@@ -80,18 +78,13 @@ class StoppedServer(RunningServer):
 
         snapshot = history.read_state(self.path, read_request, live=False, max_retired=RETIRED)
         if job_id is not None and all(job.job_id != job_id for job in snapshot.jobs):
-            found: Callable[[Any], list[JobRow]] = lambda connection: list(  # noqa: E731
-                read_jobs(connection, "history", "WHERE job_id = ?", (job_id,))
+            snapshot.jobs += history.read(
+                self.path, lambda state: [*read_jobs(state, "history", "WHERE job_id = ?", (job_id,))], live=False
             )
-            snapshot.jobs += history.read(self.path, found, live=False)
-        controller = Controller(max_retired_jobs=RETIRED + 1, clock=partial(_standing, at))
+        controller = Controller(max_retired_jobs=RETIRED + 1, clock=lambda: at)
         with consistent(self.path):
             controller.restore(snapshot)
         return controller
-
-
-def _standing(at: float) -> float:
-    return at
 
 
 def _status(controller: Controller, path: Path, at: float) -> Any:
@@ -125,9 +118,7 @@ def server_of(state: Path | None, config: Path | None, *, as_json: bool) -> Runn
 def of_a_state(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say which state, and the state as its first argument."""
 
-    @click.option("--state", type=PATH, help="The server's state file, or a copy; else SPALLOC_STATE names it.")
-    @click.option("--config", type=PATH, help="The server's config file, if its state is kept beside it.")
-    @click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs.")
+    @which_options
     @wraps(function)
     def command(*args: Any, state: Path | None, config: Path | None, as_json: bool, **kwargs: Any) -> None:
         with one_line_errors("spalloc-admin"), telling_which(state, config):

@@ -12,10 +12,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import click
-
-from spalloc_server.cli.process import PATH, one_line_errors
-from spalloc_server.cli.servers import telling_which
+from spalloc_server.cli.process import one_line_errors
+from spalloc_server.cli.servers import telling_which, which_options
 
 __all__ = ["of_a_server"]
 
@@ -23,9 +21,7 @@ __all__ = ["of_a_server"]
 def of_a_server(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say which server, and the server as its first argument."""
 
-    @click.option("--state", type=PATH, help="The server's state file, or a copy; else SPALLOC_STATE names it.")
-    @click.option("--config", type=PATH, help="The server's config file, if its state is kept beside it.")
-    @click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs.")
+    @which_options
     @wraps(function)
     def command(*args: Any, state: Path | None, config: Path | None, as_json: bool, **kwargs: Any) -> None:
         with one_line_errors("spalloc-admin"), telling_which(state, config):
