@@ -6,12 +6,9 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from click.testing import CliRunner, Result
 
 from spalloc_server.cli import accounts as module
@@ -20,18 +17,7 @@ from tests.frontends.operators.speaking import Operator
 from tests.frontends.operators.test_accounts import FRONT_HELLO
 from tests.house import Place
 
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    with structlog.testing.capture_logs():
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 async def admin(place: Place, *arguments: object, typed: str | bytes = "") -> Result:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-import structlog
 
 from spalloc_server.cli.running_server import OperatorError, RunningServer
 from spalloc_server.cli.selectors import boards_named
@@ -18,17 +14,7 @@ from tests.house import Place
 READY = 3
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    with structlog.testing.capture_logs():
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 class Boards:

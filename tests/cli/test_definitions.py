@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import structlog
 from click.testing import CliRunner
 
 from spalloc_server.cli.check_config import check_config
@@ -19,6 +18,8 @@ from spalloc_server.config.settings import Configuration
 from tests.cli.commands import BIN, one_line_of
 from tests.cli.test_operators import admin, complaint, data, words
 from tests.house import Place
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 DATA = Path(__file__).parents[1] / "data" / "definitions"
 SINGLE, THREE, LITTLE = (DATA / f"{name}.json" for name in ("single-board-example", "three-board-example", "little"))
@@ -79,13 +80,6 @@ def test_files_that_do_not_agree_on_a_setting_are_not_put_together(tmp_path: Pat
 
 
 # -------------------------------------------------------------------- a running server
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """As in the tests of operators' commands."""
-    with structlog.testing.capture_logs():
-        yield
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from click.testing import CliRunner, Result
 
 from spalloc_server.cli import doctor as command, servers
@@ -35,11 +34,7 @@ from spalloc_server.simulator.simulator import Simulator
 from tests.hardware.addresses import loopback_hosts
 from tests.house import Place
 
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    with structlog.testing.capture_logs():
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-import structlog
 from click.testing import CliRunner
 
 from spalloc_server.cli import job_commands
@@ -24,17 +21,7 @@ READY, QUEUED, DESTROYED = 3, 1, 4
 WHY = ("--reason", "night")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    with structlog.testing.capture_logs():
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 async def a_queue(client: Client) -> list[int]:

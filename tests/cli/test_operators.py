@@ -7,13 +7,12 @@ import io
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
-import structlog
 from click.testing import CliRunner, Result
 
 from spalloc_server.cli import running_server
@@ -28,18 +27,7 @@ from tests.house import Client, Place
 READY = 3
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """The servers' logs are not to get between the words of a command, which shares their standard output here."""
-    with structlog.testing.capture_logs():
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @asynccontextmanager

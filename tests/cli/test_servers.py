@@ -7,12 +7,10 @@ import getpass
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from click.testing import CliRunner, Result
 
 from spalloc_server import __version__
@@ -21,18 +19,7 @@ from spalloc_server.cli.admin import main
 from spalloc_server.cli.servers import Found
 from tests.house import PATIENCE, Place
 
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    with structlog.testing.capture_logs():
-        yield
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 async def admin(*arguments: object) -> Result:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from spalloc_server.simulator.frame import SimulatedTimings
 from spalloc_server.simulator.simulator import Simulator
+from tests.conformance.servers import COMMANDS
 from tests.hardware.addresses import loopback_hosts
 from tests.house import Place
 
@@ -34,3 +36,13 @@ class Hall(Place):
         """All BMPs, with all boards."""
         async with Simulator({host: range(24) for host in self.hosts}, timings=timings) as simulator:
             yield simulator
+
+
+async def admin_says(config: Path, *arguments: str, given: str = "") -> str:
+    """What `spalloc-admin` says of the server with this config file; it must succeed."""
+    command = [str(COMMANDS / "spalloc-admin"), *arguments, "--config", str(config)]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+    said, _ = await process.communicate(given.encode())
+    assert process.returncode == 0
+    return said.decode()

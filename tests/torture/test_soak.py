@@ -30,9 +30,10 @@ import pytest
 from benchmarks.boards import boot, connected
 from spalloc_server.config.load import load
 from tests.conformance.hall import write_hall
-from tests.conformance.servers import COMMANDS, free_port, listens, simulated_hardware
+from tests.conformance.servers import free_port, listens, simulated_hardware
 from tests.frontends.http.fake_socket import until
 from tests.house import PATIENCE
+from tests.torture.halls import admin_says
 from tests.torture.soak_load import PASSWORD, USER, Connection, Load
 
 SECONDS = float(os.environ.get("SOAK_SECONDS") or 3600)
@@ -166,12 +167,7 @@ class Site:
 
     async def admin(self, *arguments: str, given: str = "") -> str:
         """What `spalloc-admin` says."""
-        command = [str(COMMANDS / "spalloc-admin"), *arguments, "--config", str(self.config)]
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
-        said, _ = await process.communicate(given.encode())
-        assert process.returncode == 0
-        return said.decode()
+        return await admin_says(self.config, *arguments, given=given)
 
     async def defects(self) -> dict[str, float]:
         """How many defects each program counts."""

@@ -26,10 +26,11 @@ from spalloc_server.frontends.front_lock import front_folder, holder, trusting
 from tests.conformance.environments import environment
 from tests.conformance.hall import spinnman, write_hall
 from tests.conformance.rest_client import RestClient
-from tests.conformance.servers import COMMANDS, free_port, listens, simulated_hardware
+from tests.conformance.servers import free_port, listens, simulated_hardware
 from tests.frontends.http.fake_socket import until
 from tests.house import PATIENCE, Place
 from tests.processes import ServerProcess
+from tests.torture.halls import admin_says
 
 HERE = Path(__file__).parent
 USER, PASSWORD = "alice", "correct-horse-battery"
@@ -100,12 +101,7 @@ class Site(Place):
 
     async def admin(self, *arguments: str, given: str = "") -> str:
         """What `spalloc-admin` says."""
-        command = [str(COMMANDS / "spalloc-admin"), *arguments, "--config", str(self.config)]
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
-        said, _ = await process.communicate(given.encode())
-        assert process.returncode == 0
-        return said.decode()
+        return await admin_says(self.config, *arguments, given=given)
 
     async def jobs(self) -> dict[int, str]:
         """State of each job that lives."""
