@@ -206,7 +206,8 @@ class Load:
                 while (passed := time.monotonic() - begun) < seconds:
                     await look(passed)
                 self._stopping.set()
-            expect(await self._lasting[True].ask("DELETE", f"{ROOT}/jobs/{self._kept}", self._bearer), 204)
+            async with self._connection(tls=True) as it:
+                expect(await it.ask("DELETE", f"{ROOT}/jobs/{self._kept}", self._bearer), 204)
         for connection in self._lasting.values():
             await connection.close()
 
