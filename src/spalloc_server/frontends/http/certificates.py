@@ -252,10 +252,11 @@ def _lasts(found: x509.Certificate, ca: x509.Certificate, now: dt.datetime) -> b
 
 
 def _time_after(found: x509.Certificate, now: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
-    """Return when a certificate begins and ends that takes the place of another one: it is good whatever time it is.
+    """Return from when and until when a certificate is good that takes the place of another one.
 
-    A clock that is behind seems to have come to a certificate early, one that is ahead seems to find it ended, or then
-    finds one that is longer than those that are made by a clock that is right.
+    The clock may be wrong now, or may have been wrong when the other one was made. So the new certificate covers the
+    time of the other one, and the present. Where the other one is as it should be, the new one begins at most
+    `EARLIER_DAYS` ago: else certificates would become longer and longer.
     """
     begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
     is_due = ends - now <= dt.timedelta(days=RENEWAL_DAYS)

@@ -25,7 +25,7 @@ from spalloc_server.frontends.http.clients import address_of
 __all__ = ["Budgets", "Limits", "Rates"]
 
 MAX_CALLERS = 10_000
-"""Accounts and addresses whose requests are counted; more than the first of these are forgotten after a second."""
+"""Accounts and addresses whose requests are counted. With one more, the one that asked longest ago is forgotten."""
 
 LONG_BODIES = ("/admin/import", "/memory", "/fast-data-write")
 """Ends of paths whose bodies may have `body_bytes`."""
