@@ -19,7 +19,7 @@ from spalloc_server.application.subscriptions import Subscriptions
 from spalloc_server.config.options import Access, Limits
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.job_state import JobState
-from spalloc_server.core.model.replies import JobMachineInfo, JobStatus
+from spalloc_server.core.model.replies import JobDescription, JobMachineInfo, JobStatus
 from spalloc_server.core.model.request import Request
 from spalloc_server.frontends.listener import listening_sockets
 from spalloc_server.frontends.v1.service import Service
@@ -75,8 +75,8 @@ class StandIn:
     def job_revisions(self) -> list[tuple[int, int]]:
         return [(number, id(job)) for number, job in enumerate(self.jobs, start=1)]
 
-    def describe_job(self, job_id: int) -> Any:
-        return self.jobs[job_id - 1]
+    def describe_job(self, job_id: int) -> JobDescription:
+        return described(job_id, self.jobs[job_id - 1])
 
     def get_job_machine_info(self, job_id: int, **kwargs: Any) -> JobMachineInfo:
         return JobMachineInfo()
@@ -90,6 +90,23 @@ class StandIn:
 
     def as_core(self) -> Controller:
         return cast("Controller", self)
+
+
+def described(job_id: int, owner: str) -> JobDescription:
+    """A job that waits, as `list_jobs` tells of it."""
+    return JobDescription(
+        job_id=job_id,
+        owner=owner,
+        start_time=0.0,
+        keepalive=None,
+        state=int(JobState.queued),
+        power=None,
+        args=(),
+        kwargs={},
+        allocated_machine_name=None,
+        boards=None,
+        keepalivehost=None,
+    )
 
 
 @dataclass

@@ -19,7 +19,8 @@ from spalloc_server.frontends import listener
 from spalloc_server.frontends.listener import listening_sockets
 from spalloc_server.frontends.v1.connection import Connection, ConnectionState
 from spalloc_server.frontends.v1.outgoing import PENDING_BYTES
-from tests.frontends.v1.stand_in import Line, Running, request, running
+from spalloc_server.frontends.v1.replies import reply
+from tests.frontends.v1.stand_in import Line, Running, described, request, running
 from tests.hardware.name_service import hanging_names
 from tests.house import PATIENCE
 
@@ -84,7 +85,7 @@ async def test_changes_that_come_before_a_watcher_is_notified_are_merged() -> No
         assert await line.receive() == {"jobs_changed": [1, 2]}
 
 
-STUFFING = len('{"return":[]}\n') + 10 * len('"",') - 1 + 10_000_000
+STUFFING = len(reply([described(job_id, "x" * 1_000_000) for job_id in range(1, 11)]))
 """Bytes of the reply that a stuffed client has not read."""
 
 
@@ -162,7 +163,7 @@ async def test_of_all_who_do_not_read_the_one_who_keeps_most_for_longest_is_disc
         assert run.service.context.backlog.bytes <= 35_000_000
         async with asyncio.timeout(PATIENCE):
             await line.reader.readexactly(14_000_000)
-        assert (await line.reader.readline()).endswith(b'"]}\n')
+        assert (await line.reader.readline()).endswith(b"}]}\n")
         assert await line.ask("version") == {"return": "1.0.0"}
         assert run.service.context.backlog._kept.keys() == {small.outgoing}
         small.abort()
