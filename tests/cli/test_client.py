@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -73,6 +75,16 @@ async def test_a_server_that_hangs_up_is_an_error() -> None:
     async with answering("") as (user, _):
         with pytest.raises(ClientError, match="closed the connection"):
             await user.call("version")
+
+
+async def test_a_server_that_is_killed_before_it_has_read_all_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with Client.connect(*listener.getsockname()) as user:
+            server, _ = listener.accept()
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # resets at its close
+            server.close()
+            with pytest.raises(ClientError, match="connection to the server is lost"):
+                await user.call("version")
 
 
 async def test_a_server_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,9 +174,9 @@ def test_a_server_that_was_upgraded_is_watched_and_ended_as_the_first(config: Pa
         found = re.search(r"at 127\.0\.0\.1:(\d+) ", process.stdout.readline())
         assert found is not None
         assert any(f"spalloc-admin status --state {state}\n" in line for line in process.stdout)
-        os.kill(upgraded(state), signal.SIGKILL)
+        os.kill(upgraded(process, state), signal.SIGKILL)
         assert any("the server has ended; it is started again" in line for line in process.stdout)
-        upgraded(state)
+        upgraded(process, state)
         socket.create_connection(("127.0.0.1", int(found[1]))).close()
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=STOP_SECONDS)
@@ -186,23 +186,54 @@ def test_a_server_that_was_upgraded_is_watched_and_ended_as_the_first(config: Pa
         socket.create_connection(("127.0.0.1", int(found[1])))
 
 
-def upgraded(state: Path) -> int:
+def test_a_server_whose_port_is_taken_while_it_is_down_is_started_when_the_port_is_free_again(config: Path) -> None:
+    with running("spalloc-admin", "demo", "--port", 0, "--config", config, "--quiet-users") as process:
+        assert process.stdout is not None
+        found = re.search(r"at 127\.0\.0\.1:(\d+) ", process.stdout.readline())
+        assert found is not None
+        here = "127.0.0.1", int(found[1])
+        process.send_signal(signal.SIGSTOP)  # so that the port is taken before the server is started again
+        os.kill(children(process.pid)["spalloc_server"], signal.SIGKILL)
+        deadline = time.monotonic() + STOP_SECONDS
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            while answers_at(here):
+                assert time.monotonic() < deadline
+            other.bind(here)
+            other.listen()
+            process.send_signal(signal.SIGCONT)
+            assert any("did not start: cannot listen on port" in line for line in process.stdout)
+        while not answers_at(here):
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=STOP_SECONDS)
+    assert process.returncode == 0
+
+
+def answers_at(address: tuple[str, int]) -> bool:
+    """Whether a program listens at this port."""
+    with socket.socket() as one:
+        return one.connect_ex(address) == 0
+
+
+def upgraded(process: subprocess.Popen[str], state: Path) -> int:
     """Upgrade the server, and return the number of its new process."""
-    before = server_at(state)
+    before = server_at(process, state)
     os.kill(before, signal.SIGUSR2)
     deadline = time.monotonic() + STOP_SECONDS
     while Path(f"/proc/{before}").exists():
         assert time.monotonic() < deadline
-    return server_at(state)
+    return server_at(process, state)
 
 
-def server_at(state: Path) -> int:
-    """The server's process, as its operators are told; it is waited for."""
+def server_at(process: subprocess.Popen[str], state: Path) -> int:
+    """The demo's server's process, as its operators are told; it is waited for, while the demo runs."""
     deadline = time.monotonic() + STOP_SECONDS
     while True:
         told = subprocess.run([BIN / "spalloc-admin", "status", "--state", state], capture_output=True, text=True)
         if found := re.search(r", process (\d+),", told.stdout):
             return int(found[1])
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, told.stderr
 
 

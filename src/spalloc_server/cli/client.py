@@ -78,7 +78,10 @@ class Client:
 
     async def _line(self, seconds: float) -> dict[str, Any]:
         async with asyncio.timeout(seconds):
-            line = await self._reader.readline()
+            try:
+                line = await self._reader.readline()
+            except OSError as exc:  # in here, for one that ran out of time is an OSError, too
+                raise ClientError(f"the connection to the server is lost: {exc}") from exc
         if not line.endswith(b"\n"):
             raise ClientError("the server has closed the connection")
         return msgspec.json.decode(line, type=dict[str, Any])
