@@ -6,7 +6,9 @@ import asyncio
 import gc
 import io
 import os
+import platform
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -98,3 +100,34 @@ def test_ctrl_c_before_it_has_begun_leaves_nothing_behind(
         run("program", main())
     gc.collect()
     assert [str(each.message) for each in recwarn if "never awaited" in str(each.message)] == []
+
+
+KEEPS = """
+import re, sys
+from spalloc_server.cli.process import give_memory_back
+
+def mib():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
+if sys.argv[1] == "gives":
+    give_memory_back()
+before = mib()
+hash = bytearray(b"x") * (19 * 2**20)
+del hash
+large, small = [], []
+for _ in range(64):
+    large.append(bytearray(b"x") * 2**19)
+    small.append(bytearray(b"x") * 2000)
+large.clear()
+print(mib() - before)
+"""
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver()[0], reason="other C libraries have ways of their own")
+def test_memory_of_large_blocks_goes_back_to_the_system() -> None:
+    def grown(how: str) -> float:
+        done = subprocess.run([sys.executable, "-c", KEEPS, how], capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    assert grown("gives") < 4
+    assert grown("keeps") > 24, "the C library does it by itself now: `give_memory_back` can go"

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import click
 
@@ -18,11 +18,22 @@ from spalloc_server.cli import signals
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.log.text import printable
 
-__all__ = ["PATH", "allow_many_files", "count", "on_stop_signals", "one_line_errors", "run", "say", "write"]
+__all__ = ["PATH", "allow_many_files", "count", "give_memory_back", "on_stop_signals", "one_line_errors", "run", "say"]
+__all__ += ["write"]
 
 
 PATH = click.Path(path_type=Path)
 """The type of an argument or option that names a file."""
+
+LARGE_BYTES = 128 * 1024
+"""A block of memory of this size goes back to the system as soon as it is freed."""
+
+KEPT_BYTES = 4 * 1024 * 1024
+"""Of smaller ones, so much is kept at the end of the heap."""
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+"""As `malloc.h` has it."""
 
 
 def run(program: str, main: Coroutine[Any, Any, None]) -> None:
@@ -108,3 +119,17 @@ def allow_many_files() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with suppress(ValueError, OSError):  # some systems allow fewer than they say
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def give_memory_back() -> None:
+    """Have large blocks of memory go back to the system once they are freed, where the C library is glibc.
+
+    By itself it keeps them for later, of sizes up to the largest block that was ever freed: after one password, whose
+    hash takes 19 MiB, or one long transfer of memory. With small blocks between them, tens of MiB are never used again.
+    """
+    import ctypes
+
+    with suppress(OSError, AttributeError):  # as another C library has it
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)

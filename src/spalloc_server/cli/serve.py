@@ -79,6 +79,7 @@ async def _serve(server: Server) -> None:
     from spalloc_server.cli import process, signals
 
     process.allow_many_files()
+    process.give_memory_back()
     signals.heed(
         {
             signal.SIGINT: server.stop,

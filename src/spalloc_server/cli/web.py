@@ -68,6 +68,7 @@ async def _serve(state: Path, of_server: bool) -> None:
     from spalloc_server.process import systemd
 
     process.allow_many_files()
+    process.give_memory_back()
     front = Front(state, of_server=of_server, notify=systemd.notify)
     signals.heed(
         {
