@@ -33,7 +33,7 @@ KEPT_BYTES = 4 * 1024 * 1024
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-"""As `malloc.h` has it."""
+"""Numbers of settings of glibc, by its header malloc.h."""
 
 
 def run(program: str, main: Coroutine[Any, Any, None]) -> None:
