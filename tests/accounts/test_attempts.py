@@ -13,7 +13,6 @@ from spalloc_server.accounts.attempts import (
     NETWORK_SECONDS,
     PAIR_SECONDS,
     Attempts,
-    network_of,
 )
 from spalloc_server.errors import BusyError
 
@@ -161,18 +160,3 @@ def test_names_and_networks_are_counted_up_to_a_bound(attempts: Attempts, monkey
     assert refused(attempts, network="net"), "the latest count"
     counts = (attempts._pairs, attempts._networks, attempts._accounts)
     assert [len(each._counts) for each in counts] == [100] * 3
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
-        (None, ""),
-        ("somewhere", "somewhere"),
-    ],
-)
-def test_a_network_is_an_address_or_what_a_home_has_of_ipv6(address: str | None, network: str) -> None:
-    assert network_of(address) == network

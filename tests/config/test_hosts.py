@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 from hypothesis import given, strategies as st
 
-from spalloc_server.config.hosts import canonical, why_no_host
+from spalloc_server.config.hosts import canonical, network_of, why_no_host
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,19 @@ def test_spellings_of_one_host_are_the_same(one: str, other: str) -> None:
 def test_every_address_is_a_host_and_its_spellings_are_the_same(address: IPv4Address | IPv6Address) -> None:
     assert why_no_host(str(address)) is None
     assert canonical(str(address)) == canonical(address.exploded) == canonical(str(address).upper())
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        (None, ""),
+        ("somewhere", "somewhere"),
+    ],
+)
+def test_a_network_is_an_address_or_what_a_home_has_of_ipv6(address: str | None, network: str) -> None:
+    assert network_of(address) == network

@@ -55,7 +55,7 @@ def set_fields(what: Any, **fields: Any) -> Any:
 
 BREAK: dict[str, Callable[[State], object]] = {
     "an owner is counted twice": lambda s: s.quotas._owners.update(["me"]),
-    "an address is not counted": lambda s: s.quotas._addresses.pop("h"),
+    "an address is not counted": lambda s: s.quotas._networks.pop("h"),
     "a lease is not watched": lambda s: s.leases._heap.clear(),
     "a lease is watched too late": lambda s: set_fields(s.jobs[READY], deadline=0.0),
     "a run time is watched too late": lambda s: set_fields(s.jobs[READY], bound=0.0),

@@ -42,6 +42,18 @@ def test_a_job_counts_for_the_address_that_created_it_even_after_a_restart() -> 
         each.check()
 
 
+def test_all_addresses_that_one_home_has_of_ipv6_count_as_one() -> None:
+    controller = a_controller(Limits(jobs_per_address=1))
+    job_id = controller.create_job(owner="ada", keepalivehost="2001:db8:1:2::1")
+    controller.check()
+    with pytest.raises(RequestError, match=r"2001:db8:1:2::/64 has 1 jobs"):
+        controller.create_job(owner="grace", keepalivehost="2001:db8:1:2:ffff::7")
+    controller.create_job(owner="grace", keepalivehost="2001:db8:1:3::1")
+    controller.destroy_job(job_id)
+    controller.create_job(owner="grace", keepalivehost="2001:db8:1:2:ffff::7")
+    controller.check()
+
+
 def test_jobs_that_no_client_has_made_are_not_counted_by_address() -> None:
     controller = a_controller(Limits(jobs_per_address=1))
     assert [controller.create_job(owner="ada") for _ in range(3)] == [1, 2, 3]

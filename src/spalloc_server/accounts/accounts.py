@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 
-from spalloc_server.accounts.attempts import KNOWN, Attempt, Attempts, network_of
+from spalloc_server.accounts.attempts import KNOWN, Attempt, Attempts
 from spalloc_server.accounts.changes import NOTED_SECONDS, Changed
 from spalloc_server.accounts.sessions import Sessions
 from spalloc_server.accounts.stored_rows import moved, sorted_out
 from spalloc_server.accounts.tokens import Tokens
+from spalloc_server.config.hosts import network_of
 from spalloc_server.core.model import Snapshot, TokenRow, UserRow
 from spalloc_server.errors import BusyError, NoSuchError, RequestError
 

@@ -13,19 +13,18 @@ An attempt counts from its beginning, so that a hundred at the same time are no 
 its count back. Names count alike whether there is such an account or not. Counts are kept for a bounded number of names
 and networks, the least recent of which are forgotten; that of an account is stored with it.
 
-A network is an IPv4 address, or the 64 bits that a home has of IPv6.
+A network is what `hosts.network_of` makes of an address.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 from typing import NamedTuple
 
 from spalloc_server.errors import BusyError
 
-__all__ = ["Attempt", "Attempts", "network_of"]
+__all__ = ["Attempt", "Attempts"]
 
 FREE_OF_PAIR = 5
 """Wrong passwords of one account from one network, before the next attempt is refused for a while."""
@@ -56,17 +55,6 @@ MAX_COUNTS = 20_000
 
 KNOWN = 8
 """Networks of an account that are remembered."""
-
-
-def network_of(address: str | None) -> str:
-    """Return the network that is counted for a client at this address."""
-    try:
-        ip = ip_address(address or "")
-    except ValueError:
-        return address or ""
-    if isinstance(ip, IPv6Address):
-        return str(ip.ipv4_mapped or ip_network((int(ip), 64), strict=False))
-    return str(ip)
 
 
 class Attempt(NamedTuple):

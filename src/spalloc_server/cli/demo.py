@@ -31,7 +31,7 @@ import click
 from spalloc_server.application.account_commands import AccountView, ChangeAccount, CreateAccount
 from spalloc_server.cli import output, process
 from spalloc_server.cli.client import Client, ClientError
-from spalloc_server.cli.demo_parts import Part, PartError
+from spalloc_server.cli.demo_parts import Part, start_again
 from spalloc_server.cli.demo_view import show
 from spalloc_server.cli.running_server import OperatorError, RunningServer
 from spalloc_server.config.extras import require_web
@@ -56,10 +56,6 @@ ONCE_SECONDS = 60.0
 """The longest that `demo --once` may take."""
 POLL_SECONDS = 0.05
 """`demo --once`: between looks whether boards are off."""
-RETRY_SECONDS: Final = 1.0
-"""From a start of the server that failed to the next, as where another program has the port for a while."""
-MOST_RETRIES: Final = 30
-"""One after the other; then the demo ends."""
 MOST_DEMOS: Final = 99
 """On one computer at a time."""
 FIRST_NETWORK: Final = '"127.1.0.0"'
@@ -258,17 +254,7 @@ async def _keep_serving(parts: list[Part], config: Path, state: Path, port: int)
     while True:
         how = await parts[-1].ended()
         process.say(f"the server {how}; it is started again, and goes on with its jobs")
-        for left in reversed(range(MOST_RETRIES + 1)):
-            parts[-1] = _server(config, port, state)
-            await parts[-1].begin()
-            try:
-                await parts[-1].ready()
-                break
-            except PartError as exc:
-                if not left:
-                    raise
-                process.say(f"the server did not start: {exc}; the next try is in {RETRY_SECONDS:g} s")
-            await asyncio.sleep(RETRY_SECONDS)
+        await start_again(parts, lambda: _server(config, port, state))
 
 
 async def _watch(part: Part, name: str, stopping: asyncio.Event) -> None:

@@ -23,13 +23,17 @@ from typing import Final
 from spalloc_server.cli.process import say
 from spalloc_server.errors import SpallocServerError
 
-__all__ = ["Part", "PartError"]
+__all__ = ["Part", "PartError", "start_again"]
 
 KEPT_LINES: Final = 20
 STOP_SECONDS: Final = 5.0
 """`demo`: the longest that its server or its hardware may take to stop; then it is killed."""
 GRACE_SECONDS: Final = 1.0
 """`demo`: from the first signal to stop to the second, after which a server stops at once."""
+RETRY_SECONDS: Final = 1.0
+"""`demo`: from a start of the server that failed to the next, as where another program has its port for a while."""
+MOST_RETRIES: Final = 30
+"""`demo`: so many, one after the other; then it ends."""
 _DIE_WITH_PARENT: Final = 1
 """PR_SET_PDEATHSIG."""
 
@@ -126,6 +130,26 @@ class Part:
     def _tell(self, line: str) -> None:
         if self._complaint is not None and line.startswith(self._complaint):
             say(line)
+
+
+async def start_again(parts: list[Part], make: Callable[[], Part]) -> None:
+    """Put a new server in place of the last part, and start it; more than once, where it does not start.
+
+    Raises:
+        PartError: it never does.
+    """
+    for left in reversed(range(MOST_RETRIES + 1)):
+        parts[-1] = make()
+        await parts[-1].begin()
+        try:
+            await parts[-1].ready()
+        except PartError as exc:
+            if not left:
+                raise
+            say(f"the server did not start: {exc}; the next try is in {RETRY_SECONDS:g} s")
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            return
 
 
 def _die_with(parent: int) -> Callable[[], None]:

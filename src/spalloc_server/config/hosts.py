@@ -9,9 +9,10 @@ the operator wrote.
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-__all__ = ["canonical", "is_loopback", "why_no_host"]
+__all__ = ["canonical", "is_loopback", "network_of", "why_no_host"]
 
 
 def why_no_host(host: str) -> str | None:
@@ -49,6 +50,18 @@ def is_loopback(host: str) -> bool:
     """Whether a host is an address of this computer alone."""
     address = _address(host)
     return address is not None and address.is_loopback
+
+
+@lru_cache(maxsize=4096)  # some ask at each command
+def network_of(address: str | None) -> str:
+    """The network that counts, where clients are counted by address: an IPv4 address, or what a home has of IPv6.
+
+    That is 64 bits, of which each computer may take as many addresses as it likes.
+    """
+    ip = _address((address or "").partition("%")[0])
+    if isinstance(ip, IPv6Address):
+        return str(ip.ipv4_mapped or ip_network((int(ip), 64), strict=False))
+    return (address or "") if ip is None else str(ip)
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:

@@ -152,7 +152,8 @@ class Limits(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     connections: Positive = 16384
     """Connections in all, those in a TLS handshake included. One more is not let in."""
     connections_per_address: Positive = 4096
-    """Connections from one address. One more is not let in."""
+    """Connections from one address. One more is not let in. For this and all other limits, a network of 64 bits
+    of IPv6 is one address."""
     commands_per_second: Seconds = 0.0
     """Commands a second from one address, on average; 0 for no limit. Further commands wait; keepalives are counted
     apart."""
@@ -246,7 +247,7 @@ class Web(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     connections: Positive = 12_000
     """Connections in all."""
     connections_per_address: Positive = 4096
-    """Connections from one address, reverse proxies apart."""
+    """Connections from one address, reverse proxies apart. A network of 64 bits of IPv6 is one address."""
     requests_per_second: Seconds = 200.0
     """Requests a second of one account, and from one address without an account, on average; 0 for no limit. One more
     is answered with 429."""

@@ -159,6 +159,13 @@ async def test_requests_without_an_account_count_for_their_address(monkeypatch: 
     assert (await asked(app, scope_of(client="192.0.2.2")))[0] == 200
 
 
+async def test_another_address_of_the_same_home_is_no_way_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = an_app(monkeypatch, tell, requests_per_second=3)
+    statuses = [(await asked(app, scope_of(client=f"2001:db8:1:2::{number}")))[0] for number in range(1, 11)]
+    assert statuses[-1] == 429
+    assert (await asked(app, scope_of(client="2001:db8:1:3::1")))[0] == 200
+
+
 async def test_what_others_ask_from_an_address_keeps_no_account_out(monkeypatch: pytest.MonkeyPatch) -> None:
     app = an_app(monkeypatch, tell, requests_per_second=3)
     statuses = [(await asked(app, scope_of()))[0] for _ in range(20)]

@@ -17,7 +17,9 @@ from spalloc_server.config.options import Access, Limits
 from spalloc_server.errors import ListenError
 from spalloc_server.frontends import listener
 from spalloc_server.frontends.listener import listening_sockets
+from spalloc_server.frontends.v1.commands import Call
 from spalloc_server.frontends.v1.connection import Connection, ConnectionState
+from spalloc_server.frontends.v1.door import Request
 from spalloc_server.frontends.v1.outgoing import PENDING_BYTES
 from spalloc_server.frontends.v1.replies import reply
 from tests.frontends.v1.stand_in import Line, Running, described, request, running
@@ -84,6 +86,8 @@ async def test_changes_that_come_before_a_watcher_is_notified_are_merged() -> No
         run.publish({2}, set())
         assert await line.receive() == {"jobs_changed": [1, 2]}
 
+
+ALIVE = Request(Call("job_keepalive", [1]))
 
 STUFFING = len(reply([described(job_id, "x" * 1_000_000) for job_id in range(1, 11)]))
 """Bytes of the reply that a stuffed client has not read."""
@@ -206,6 +210,20 @@ async def test_connections_over_a_limit_are_refused_until_others_leave(limit: st
         await first.close()
         await run.until(lambda: len(run.service.connections) == 1)
         assert await (await run.connect()).ask("version") == {"return": "1.0.0"}
+
+
+async def test_all_addresses_that_one_home_has_of_ipv6_count_as_one() -> None:
+    async with running(Limits(connections_per_address=1, commands_per_second=1.0)) as run:
+        acceptor = run.service.acceptor
+        there = acceptor.connection("2001:db8:1:2::1", "there")
+        assert "limit connections_per_address" in (acceptor._refusal("2001:db8:1:2:ffff::7") or "")
+        assert acceptor._refusal("2001:db8:1:3::1") is None
+        waits = [run.service.context.door.charge(there, ALIVE) for _ in range(10)]
+        elsewhere = acceptor.connection("2001:db8:1:2:ffff::7", "elsewhere")
+        assert run.service.context.door.charge(elsewhere, ALIVE) > waits[-1] > 0
+        for each in (there, elsewhere):
+            acceptor._leave(each.host)
+        assert acceptor._refusal("2001:db8:1:2:ffff::7") is None
 
 
 async def test_limits_may_be_assigned_anew() -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from spalloc_server.config.hosts import network_of
 from spalloc_server.config.options import Web
 from spalloc_server.frontends.http.answers import Answer, ASGIApp, Message, Receive, Scope, Send, text
 from spalloc_server.frontends.http.asking import Asking, WebCaller
@@ -132,7 +133,7 @@ class Rates:
 def _who(scope: Scope, web: Web) -> str:
     """Return whose budget a request is of: an account's, or an address's."""
     caller: WebCaller | None = scope["state"].get("caller")
-    return f"@{address_of(scope, web.proxies)}" if caller is None else f":{caller.name}"
+    return f"@{network_of(address_of(scope, web.proxies))}" if caller is None else f":{caller.name}"
 
 
 def _is_to_log_in(scope: Scope) -> bool:

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from spalloc_server.config.hosts import network_of
 from spalloc_server.frontends.http.answers import ASGIApp
 from spalloc_server.frontends.http.home import Home
 from spalloc_server.frontends.http.protocols import HttpProtocol
@@ -53,7 +54,7 @@ class Acceptor:
         """Set while there are none."""
         self.empty.set()
         self._home, self._plain = home, plain
-        self._of_address: Counter[str] = Counter()
+        self._of_network: Counter[str] = Counter()
         self._listener: Listener | None = None
         self._connections: set[HttpProtocol] = set()
         self._silent: dict[socket.socket, tuple[asyncio.TimerHandle, str]] = {}
@@ -104,13 +105,13 @@ class Acceptor:
     def _accept(self, sock: socket.socket, address: Any) -> None:
         host, web = address[0], self._home.web
         most = web.connections if web.is_proxy(host) else web.connections_per_address
-        if self.counted >= web.connections or self._of_address[host] >= most:
+        if self.counted >= web.connections or self._of_network[network_of(host)] >= most:
             self._complaints.complain("a client was not let in: there are too many connections", peer=host)
             sock.close()
             return
         self.counted += 1
         self.empty.clear()
-        self._of_address[host] += 1
+        self._of_network[network_of(host)] += 1
         with suppress(OSError):  # it has gone again
             set_options(sock)
         self._silent[sock] = (self._home.loop.call_later(web.idle_seconds, self._drop, sock), host)
@@ -168,9 +169,10 @@ class Acceptor:
     def _leave(self, host: str) -> None:
         """A connection has ended: there may be room for another."""
         self.counted -= 1
-        self._of_address[host] -= 1
-        if not self._of_address[host]:
-            del self._of_address[host]
+        network = network_of(host)
+        self._of_network[network] -= 1
+        if not self._of_network[network]:
+            del self._of_network[network]
         if not self.counted:
             self.empty.set()
         if self._listener is not None:

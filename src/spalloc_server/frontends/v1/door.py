@@ -15,6 +15,7 @@ import msgspec
 
 from spalloc_server.application.api import ROLES, Application, Caller, Charged, Listener
 from spalloc_server.application.commands import CreateJob, GetJobState, KeepAlive, Key, Kind, ListJobs
+from spalloc_server.config.hosts import network_of
 from spalloc_server.errors import RequestError
 from spalloc_server.frontends.v1.commands import Asked, Call, Version, Watch, read
 from spalloc_server.frontends.v1.replies import PROTOCOL_VERSION, RETURN_NULL, CachedReplies, exception_reply, reply
@@ -68,11 +69,11 @@ class Door:
     def charge(self, client: Client, request: Request) -> float:
         """Count a request against its client's address; seconds to wait before the next one is read."""
         kind = Charged.KEEPALIVE if request.call.command == "job_keepalive" else Charged.COMMAND
-        return self._application.admission.charge(client.caller.address or "", kind)
+        return self._application.admission.charge(network_of(client.caller.address), kind)
 
     def delay(self, client: Client) -> float:
         """Seconds to wait before a job may be made."""
-        return self._application.admission.delay(client.caller.address or "", Charged.CREATE)
+        return self._application.admission.delay(network_of(client.caller.address), Charged.CREATE)
 
     def answer(self, client: Client, request: Request) -> tuple[bytes, int | None]:
         """(the line that answers `request`, the commit that it must wait for or None)."""
@@ -113,7 +114,7 @@ class Door:
         if isinstance(asks, Version):
             return reply(PROTOCOL_VERSION), None
         if isinstance(asks, CreateJob):
-            self._application.admission.charge(client.caller.address or "", Charged.CREATE)
+            self._application.admission.charge(network_of(client.caller.address), Charged.CREATE)
         value, commit = self._application.perform(client.caller, asks)
         return reply(value), commit
 

@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from spalloc_server.application.api import Application
+from spalloc_server.config.hosts import network_of
 from spalloc_server.config.options import Access, Limits
 from spalloc_server.errors import ListenError
 from spalloc_server.frontends.listener import Listener, is_loopback, listening_sockets
@@ -60,7 +61,7 @@ class Acceptor:
         self.tls: ssl.SSLContext | None = None
         """What new connections are encrypted with; None where they are not."""
         self._context = context
-        self._of_address: Counter[str] = Counter()
+        self._of_network: Counter[str] = Counter()
         """How many of those that are counted each address has."""
         self._listener: Listener | None = None
         self._arriving: set[asyncio.Task[None]] = set()
@@ -140,7 +141,7 @@ class Acceptor:
     def connection(self, host: str, peer: str, state: ConnectionState | None = None) -> Connection:
         """Return a new connection, which counts already, for a transport."""
         self.counted += 1
-        self._of_address[host] += 1
+        self._of_network[network_of(host)] += 1
         return Connection(self._context, host, peer, opened=self.connections.add, lost=self._lost, state=state)
 
     async def close_all(self) -> None:
@@ -163,7 +164,7 @@ class Acceptor:
 
     def _refusal(self, host: str) -> str | None:
         """Why no client at this address may connect now."""
-        limits, here = self._context.limits, self._of_address[host]
+        limits, here = self._context.limits, self._of_network[network_of(host)]
         if not self._context.access.may_connect(host):
             return NOT_ALLOWED
         if self.counted >= limits.connections:
@@ -196,9 +197,10 @@ class Acceptor:
     def _leave(self, host: str) -> None:
         """A client that was counted is gone."""
         self.counted -= 1
-        self._of_address[host] -= 1
-        if not self._of_address[host]:
-            del self._of_address[host]
+        network = network_of(host)
+        self._of_network[network] -= 1
+        if not self._of_network[network]:
+            del self._of_network[network]
         if self._listener is not None:
             self._listener.resume()
 
