@@ -67,8 +67,8 @@ class Place:
         await asyncio.sleep(0)
 
     async def size(self, board: Board) -> tuple[int, int] | None:
-        """(width, height) of the machine that a board is part of; None where it does not answer."""
-        reply = await asked(self.hosts[board], scp(2, 0xF5007F02, 2))
+        """(width, height) of the machine that a board is part of; None where it does not answer at once."""
+        reply = await asked(self.hosts[board], scp(2, 0xF5007F02, 2), seconds=0.3)
         return None if reply is None else (reply[15], reply[14])
 
     async def booted(self, board: Board) -> tuple[int, int]:
@@ -87,7 +87,7 @@ def told(host: str, port: int, datagram: bytes) -> None:
         client.sendto(datagram, (host, port))
 
 
-async def asked(host: str, datagram: bytes, *, seconds: float = 0.3) -> bytes | None:
+async def asked(host: str, datagram: bytes, *, seconds: float = PATIENCE) -> bytes | None:
     """The answer to a datagram; None where there is none within `seconds`, or nobody listens."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.setblocking(False)
@@ -141,7 +141,7 @@ async def test_a_boot_goes_where_links_run_both_ways() -> None:
             await place.stop_link((0, 0, 1), link)
         await place.boot((0, 0, 0))
         assert await place.booted((0, 0, 0)) not in {(8, 8), (16, 16)}
-        assert await place.size((0, 0, 2)) == await place.size((0, 0, 0))
+        assert await place.booted((0, 0, 2)) == await place.booted((0, 0, 0))
         assert await place.size((0, 0, 1)) is None
         await place.boot((0, 0, 1))
         assert await place.booted((0, 0, 1)) == (8, 8)
@@ -178,7 +178,7 @@ async def test_two_clients_at_one_board_are_both_answered() -> None:
         await place.boot((0, 0, 0))
         await place.booted((0, 0, 0))
         host = place.hosts[0, 0, 0]
-        answers = await asyncio.gather(*(asked(host, scp(0, sequence=n), seconds=PATIENCE) for n in range(20)))
+        answers = await asyncio.gather(*(asked(host, scp(0, sequence=n)) for n in range(20)))
         assert [struct.unpack_from("<H", answer or b"", 12)[0] for answer in answers] == list(range(20))
 
 
@@ -196,7 +196,7 @@ async def test_what_makes_no_sense_is_dropped_and_counted() -> None:
         for datagram in (b"", b"\0" * 9, bytes(300), b"\xff" * 40):
             assert await asked(place.hosts[0, 0, 0], datagram, seconds=0.05) is None
         assert counters.malformed == 6
-        assert await place.size((0, 0, 0)) == (8, 8)
+        assert await place.booted((0, 0, 0)) == (8, 8)
 
 
 async def test_a_tag_for_datagrams_that_come_in_opens_a_port_and_closes_it() -> None:
