@@ -159,7 +159,7 @@ async def test_hardware_and_jobs_outlive_a_server_that_is_killed(config: Path, t
                 await asyncio.sleep(0.05)
         after = children(process.pid)
         assert after["spalloc_server.cli"] == before["spalloc_server.cli"]
-        assert answers(board)
+        assert answers(board, seconds=STOP_SECONDS)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=STOP_SECONDS)
     assert process.returncode == 0
@@ -256,10 +256,10 @@ def boot(board: str) -> None:
         assert time.monotonic() < deadline
 
 
-def answers(board: str) -> bool:
-    """Whether a board says that it runs SCAMP."""
+def answers(board: str, *, seconds: float = 0.5) -> bool:
+    """Whether a board says within `seconds` that it runs SCAMP."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(0.5)
+        client.settimeout(seconds)
         client.connect((board, SCP_PORT))
         try:
             client.send(struct.pack("<2x8B2H3I", 0x87, 255, 0, 255, 255, 255, 255, 255, 0, 1, 0, 0, 0))

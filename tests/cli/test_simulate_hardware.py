@@ -43,7 +43,7 @@ def refused(*arguments: str | Path) -> str:
 
 def version_of(host: str) -> Version:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as driver:
-        driver.settimeout(5)
+        driver.settimeout(PATIENCE)
         driver.sendto(Request(0, Command.VERSION, 1).encode(), (host, SCP_PORT))
         return Version.decode(Response.decode(driver.recv(512)).payload)
 
