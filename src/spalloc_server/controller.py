@@ -352,6 +352,7 @@ class Controller:
     switched = _of_engine(Engine.switched)
     frame_changed = _of_engine(Engine.frame_changed)
     predict_starts = _of_engine(Engine.predict_starts)
+    predict_at_once = _of_engine(Engine.predict_at_once)
     tick = _of_engine(Engine.tick)
     wake_at = _of_engine(Engine.wake_at)
 

@@ -47,7 +47,7 @@ def busy(config: Path) -> Controller:
 def drawn(*arguments: object) -> str:
     result = CliRunner().invoke(map_command, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
-    assert result.stderr.endswith("this is what it has stored\n")
+    assert re.fullmatch(r"no server runs: this is how it was at [\d-]+ [\d:]+\n", result.stderr)
     return result.stdout
 
 
@@ -121,7 +121,7 @@ def test_a_machine_that_there_is_not_is_one_line(config: Path) -> None:
 
 def test_a_state_that_there_is_not_is_one_line(config: Path, tmp_path: Path) -> None:
     line = one_line_of(map_command, "frame", "--config", config, "--state", tmp_path / "none.db")
-    assert line == f"spalloc-admin map: no server runs with the state {tmp_path / 'none.db'}"
+    assert line == f"spalloc-admin map: there is no such file, and no server runs with the state {tmp_path / 'none.db'}"
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(config: Path, tmp_path: Path) -> None:

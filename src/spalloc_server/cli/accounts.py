@@ -19,7 +19,7 @@ from spalloc_server.application.caller import ROLES
 from spalloc_server.cli.process import say
 from spalloc_server.cli.running_server import OperatorError, RunningServer
 from spalloc_server.cli.tables import ago, clock, show
-from spalloc_server.cli.which_server import of_a_server
+from spalloc_server.cli.which_server import of_a_running_server, of_a_server
 
 __all__ = ["token", "user"]
 
@@ -37,7 +37,7 @@ def user() -> None:
 @click.option("--role", type=click.Choice(list(ROLES)), default="user", show_default=True, help="What it may do.")
 @_generate
 @click.option("--no-password", is_flag=True, help="For programs that use a token.")
-@of_a_server
+@of_a_running_server
 def add_user(server: RunningServer, name: str, role: str, generate: bool, no_password: bool) -> None:
     """Make an account. Its password is asked for, or read from standard input."""
     if generate and no_password:
@@ -60,7 +60,7 @@ def list_users(server: RunningServer) -> None:
 @click.option("--rename", metavar="NEW", help="Its name from now on; jobs keep the old one.")
 @click.option("--enable/--disable", default=None, help="Whether it may be used; --disable ends its sessions.")
 @click.option("--unlock", is_flag=True, help="Forget wrong passwords.")
-@of_a_server
+@of_a_running_server
 def set_user(
     server: RunningServer, name: str, role: str | None, rename: str | None, enable: bool | None, unlock: bool
 ) -> None:
@@ -72,7 +72,7 @@ def set_user(
 @user.command("password")
 @click.argument("name")
 @_generate
-@of_a_server
+@of_a_running_server
 def set_password(server: RunningServer, name: str, generate: bool) -> None:
     """Give an account another password, which ends its sessions. It is asked for, or read from standard input."""
     with _password(generate) as password:
@@ -82,7 +82,7 @@ def set_password(server: RunningServer, name: str, generate: bool) -> None:
 
 @user.command("remove")
 @click.argument("name")
-@of_a_server
+@of_a_running_server
 def remove_user(server: RunningServer, name: str) -> None:
     """Delete an account, with its sessions and tokens; its jobs go on."""
     server.ask(commands.DeleteAccount(name=name), type(None))
@@ -101,7 +101,7 @@ def token() -> None:
     "--days", type=click.FloatRange(0, 3660, min_open=True), default=365.0, show_default=True, help="Until it ends."
 )
 @click.option("--note", help="What it is for.")
-@of_a_server
+@of_a_running_server
 def create_token(server: RunningServer, name: str, role: str | None, days: float, note: str | None) -> None:
     """Make a token of the account NAME, which may do what --role says, and no more than the account."""
     new = server.ask(commands.CreateToken(name=name, role=role, days=days, note=note or ""), commands.NewToken)
@@ -120,7 +120,7 @@ def list_tokens(server: RunningServer, name: str | None) -> None:
 
 @token.command("revoke")
 @click.argument("token_id", metavar="ID")
-@of_a_server
+@of_a_running_server
 def revoke_token(server: RunningServer, token_id: str) -> None:
     """Have a token work no longer."""
     view = server.ask(commands.RevokeToken(id=token_id), commands.TokenView)

@@ -21,7 +21,7 @@ from spalloc_server.cli.process import count, say
 from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer
 from spalloc_server.cli.selectors import board_names, boards_named, reason_option
 from spalloc_server.cli.tables import show
-from spalloc_server.cli.which_server import of_a_server
+from spalloc_server.cli.which_server import of_a_running_server
 from spalloc_server.core.model import PASSED, BoardView
 
 __all__ = ["blacklist", "board", "power_cycle", "read_temperatures"]
@@ -97,7 +97,7 @@ def board() -> None:
 @board.command("disable")
 @board_names
 @reason_option()
-@of_a_server
+@of_a_running_server
 def disable_board(server: RunningServer, machine: str, names: tuple[str, ...], reason: str) -> None:
     """Give boards to nobody any more; jobs that have them keep them."""
 
@@ -112,7 +112,7 @@ def disable_board(server: RunningServer, machine: str, names: tuple[str, ...], r
 
 @board.command("enable")
 @board_names
-@of_a_server
+@of_a_running_server
 def enable_board(server: RunningServer, machine: str, names: tuple[str, ...]) -> None:
     """Return boards to service and forget their failures, reports and strikes."""
 
@@ -132,7 +132,7 @@ def _why_closed(view: BoardView) -> str | None:
 
 @click.command("power-cycle")
 @board_names
-@of_a_server
+@of_a_running_server
 def power_cycle(server: RunningServer, machine: str, names: tuple[str, ...]) -> None:
     """Switch boards that nobody has on, verify them, and switch them off; exit status 1 unless all pass."""
 
@@ -146,7 +146,7 @@ def power_cycle(server: RunningServer, machine: str, names: tuple[str, ...]) -> 
 
 @click.command("read-temperatures")
 @partial(board_names, required=False)
-@of_a_server
+@of_a_running_server
 def read_temperatures(server: RunningServer, machine: str, names: tuple[str, ...]) -> None:
     """Temperatures, fans and supply of all boards of MACHINE, or of some.
 
@@ -203,7 +203,7 @@ def blacklist() -> None:
 
 @blacklist.command("show")
 @board_names
-@of_a_server
+@of_a_running_server
 def show_blacklist(server: RunningServer, machine: str, names: tuple[str, ...]) -> None:
     """Print the blacklists of boards, a line a chip; of one board, nothing else, so that `set` can read it."""
     boards = boards_named(server, machine, names, dead=True)
@@ -223,7 +223,7 @@ def show_blacklist(server: RunningServer, machine: str, names: tuple[str, ...]) 
 @blacklist.command("set")
 @board_names
 @click.argument("lines", metavar="FILE", type=click.File(errors="replace"))
-@of_a_server
+@of_a_running_server
 def set_blacklist(server: RunningServer, machine: str, names: tuple[str, ...], lines: Iterable[str]) -> None:
     """Write the blacklist in FILE (`-`: standard input) to the flash of boards and verify it."""
     text = [line.strip() for line in lines if line.strip()]

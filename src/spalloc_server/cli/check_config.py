@@ -12,12 +12,14 @@ from pathlib import Path
 import click
 
 from spalloc_server.cli.process import PATH, count, one_line_errors, say
+from spalloc_server.cli.running_server import reaches
 from spalloc_server.config.compare import compare
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.watch import Source
 from spalloc_server.controller import Controller
 from spalloc_server.core.model.arguments import read_request
+from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.storage.history import read_state
 from spalloc_server.storage.state_file import consistent
 
@@ -57,7 +59,7 @@ def _description(machine: Machine) -> str:
 
 def _restored(path: Path, configuration: Configuration) -> Controller:
     core = Controller()
-    state = read_state(path, read_request)
+    state = read_state(path, read_request, live=reaches(socket_path(path)))
     with consistent(path):
         set_aside = core.restore(state, configuration.machines)
     for row in set_aside:

@@ -12,7 +12,7 @@ from spalloc_server.application import commands
 from spalloc_server.cli.machines import show_machines
 from spalloc_server.cli.process import PATH, count, one_line_errors, say
 from spalloc_server.cli.running_server import RunningServer
-from spalloc_server.cli.which_server import of_a_server
+from spalloc_server.cli.which_server import of_a_running_server
 from spalloc_server.config.definitions import read_definitions, to_toml
 from spalloc_server.config.settings import Configuration
 from spalloc_server.config.sources import opened, text_of
@@ -40,7 +40,7 @@ def import_machines(files: tuple[Path, ...]) -> None:
 
 @click.command("add-machines")
 @click.argument("file", type=PATH)
-@of_a_server
+@of_a_running_server
 def add_machines(server: RunningServer, file: Path) -> None:
     """Add the machines that FILE (`-`: standard input) defines to a running server. They are not in its config file."""
     text = _text(file)
@@ -52,7 +52,7 @@ def add_machines(server: RunningServer, file: Path) -> None:
 
 @click.command("remove-machine")
 @click.argument("machine")
-@of_a_server
+@of_a_running_server
 def remove_machine(server: RunningServer, machine: str) -> None:
     """Remove a machine that was added to a running server, and end its jobs."""
     server.ask(commands.RemoveMachine(machine=machine), type(None))

@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -34,6 +34,7 @@ from spalloc_server.cli.findings.unit import look_at_units
 from spalloc_server.cli.process import PATH, count, one_line_errors, say
 from spalloc_server.cli.running_server import NoServerError, OperatorError, RunningServer, find_server, named_state
 from spalloc_server.cli.servers import telling_which
+from spalloc_server.cli.tables import clock
 from spalloc_server.config.extras import require_web
 from spalloc_server.config.load import load
 from spalloc_server.config.options import MAX_PORT
@@ -41,6 +42,7 @@ from spalloc_server.config.settings import Configuration
 from spalloc_server.errors import ConfigurationError, SpallocServerError
 from spalloc_server.frontends.front_lock import front_folder, holder
 from spalloc_server.frontends.local_api import socket_path
+from spalloc_server.storage.history import last_seen
 from spalloc_server.storage.state_file import state_path
 
 __all__ = ["doctor"]
@@ -162,6 +164,11 @@ class _Examination:
             server = RunningServer(socket_path(self._state), as_json=False)
             self._view = server.glance(commands.Status(), ServerView, ASK_SECONDS)
         except NoServerError:
+            with suppress(SpallocServerError):  # of a state that is damaged the clock tells
+                if self._state.is_file():
+                    yield note(
+                        "server", f"none runs with this state; one was last seen {clock(last_seen(self._state))}"
+                    )
             return
         except (SpallocServerError, msgspec.MsgspecError) as exc:
             self._running = True

@@ -29,7 +29,7 @@ from spalloc_server.cli.process import count, say
 from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer
 from spalloc_server.cli.selectors import JobChoice, job_choice, reason_option
 from spalloc_server.cli.tables import clock, noted, span
-from spalloc_server.cli.which_server import of_a_server
+from spalloc_server.cli.which_server import of_a_running_server
 from spalloc_server.core.model import JobView
 
 __all__ = ["extend", "hold", "kill", "priority", "release"]
@@ -73,7 +73,7 @@ def _tell(
 @reason_option()
 @click.option("--yes", is_flag=True, help="Do not ask first.")
 @click.option("--dry-run", is_flag=True, help="Only show which jobs would be ended.")
-@of_a_server
+@of_a_running_server
 def kill(server: RunningServer, choice: JobChoice, reason: str, yes: bool, dry_run: bool) -> None:
     """End jobs; their users are told the reason and who gave it. More than one that is named must be confirmed."""
     if len(choice.job_ids) == 1 and not dry_run:
@@ -115,7 +115,7 @@ def _at_a_terminal() -> bool:
 @click.command()
 @job_choice
 @reason_option()
-@of_a_server
+@of_a_running_server
 def hold(server: RunningServer, choice: JobChoice, reason: str) -> None:
     """Have queued jobs not start until `release`. They keep their submit times, and their users keep them alive."""
     views = [view for view in choice.look(server) if choice.named or view.state == "queued"]
@@ -129,7 +129,7 @@ def hold(server: RunningServer, choice: JobChoice, reason: str) -> None:
 
 @click.command()
 @job_choice
-@of_a_server
+@of_a_running_server
 def release(server: RunningServer, choice: JobChoice) -> None:
     """Have jobs that are on hold wait again, as if they had never been held."""
     views = [view for view in choice.look(server) if choice.named or view.held is not None]
@@ -143,7 +143,7 @@ def release(server: RunningServer, choice: JobChoice) -> None:
 @click.command(context_settings={"ignore_unknown_options": True})
 @job_choice
 @click.argument("priority", metavar="PRIORITY", type=NUMBER)
-@of_a_server
+@of_a_running_server
 def priority(server: RunningServer, choice: JobChoice, priority: int) -> None:
     """Give queued jobs another priority: a higher one goes first. They take their new places in the queue at once."""
     views = [view for view in choice.look(server) if choice.named or view.state == "queued"]
@@ -159,7 +159,7 @@ def priority(server: RunningServer, choice: JobChoice, priority: int) -> None:
 @click.option(
     "--by", "seconds", required=True, callback=length, help="How much longer: seconds, or such as 1h or 1h30m."
 )
-@of_a_server
+@of_a_running_server
 def extend(server: RunningServer, choice: JobChoice, seconds: float) -> None:
     """Let jobs that have a `max_runtime` run longer, whether they have boards yet or not."""
     views = [view for view in choice.look(server) if choice.named or view.max_runtime is not None]

@@ -1,12 +1,10 @@
 """`spalloc-admin map`: a machine as it is, in a terminal or as an SVG picture.
 
-The running server is asked. Where none runs, what it has stored is drawn instead: a core of its own takes the state
-over and is asked the same. It starts nothing and writes nothing.
+The running server is asked, or, where none runs, what its state tells of it (`stopped_server`).
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,13 +16,12 @@ from rich.text import Text
 
 from spalloc_server.application import commands
 from spalloc_server.cli.process import PATH, count, one_line_errors, say, write
-from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server
+from spalloc_server.cli.running_server import RunningServer
 from spalloc_server.cli.servers import telling_which
+from spalloc_server.cli.stopped_server import server_of
 from spalloc_server.cli.tables import clock, screen
-from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
 from spalloc_server.core.model import BoardView, JobView, MachineView
-from spalloc_server.core.model.arguments import read_request
 from spalloc_server.drawing.hexagons import MEANINGS, Condition, Size, Tile, columns_and_rows, job_colours
 from spalloc_server.drawing.svg import machine_svg
 from spalloc_server.drawing.terminal import (
@@ -36,9 +33,6 @@ from spalloc_server.drawing.terminal import (
     sign_style,
 )
 from spalloc_server.log.text import printable
-from spalloc_server.storage.files import beside
-from spalloc_server.storage.history import read_state
-from spalloc_server.storage.state_file import state_path
 
 __all__ = ["map"]
 
@@ -63,7 +57,7 @@ class _Look:
 def map(machine: str, state: Path | None, config: Path | None, svg: Path | None) -> None:  # noqa: A001 - its name
     """Draw MACHINE as its hexagons: jobs in colours, and which boards cannot be used."""
     with one_line_errors("spalloc-admin map"), telling_which(state, config):
-        look = _look(machine, state, config)
+        look = _look(machine, server_of(state, config, as_json=False))
         (there,) = (each for each in look.machines if each.name == machine)
         size = there.width, there.height
         jobs = [job for job in look.jobs if job.machine == machine]
@@ -76,26 +70,13 @@ def map(machine: str, state: Path | None, config: Path | None, svg: Path | None)
             write(svg, machine_svg(machine, size, tiles, legend, when=look.when))
 
 
-def _look(machine: str, state: Path | None, config: Path | None) -> _Look:
-    try:
-        server = RunningServer(find_server(state, config), as_json=False)
-        return _Look(
-            server.ask(commands.Machines(), list[MachineView]),
-            server.ask(commands.Boards(machine=machine), list[BoardView]),
-            server.ask(commands.Jobs(), list[JobView]),
-            clock(time.time()),
-        )
-    except NoServerError as exc:
-        stored = state or (None if config is None else state_path(config))
-        if stored is None or not stored.exists():
-            raise
-        written = max(file.stat().st_mtime for file in (stored, beside(stored, "-wal")) if file.exists())
-        core = Controller()
-        core.restore(read_state(stored, read_request))
-        say(f"{exc}; this is what it has stored", file=sys.stderr)
-        return _Look(
-            core.machine_views(), list(core.board_views(machine)), core.job_views(), f"as stored {clock(written)}"
-        )
+def _look(machine: str, server: RunningServer) -> _Look:
+    return _Look(
+        server.look(commands.Machines(), list[MachineView]),
+        server.look(commands.Boards(machine=machine), list[BoardView]),
+        server.look(commands.Jobs(), list[JobView]),
+        clock(time.time()) if server.at is None else f"as it was at {clock(server.at)}",
+    )
 
 
 def _tile(view: BoardView, owners: Mapping[int, str]) -> Tile:

@@ -17,7 +17,7 @@ from spalloc_server.cli.process import say
 from spalloc_server.cli.running_server import NUMBER, OperatorError, RunningServer
 from spalloc_server.cli.selectors import reason_option
 from spalloc_server.cli.tables import noted
-from spalloc_server.cli.which_server import of_a_server
+from spalloc_server.cli.which_server import of_a_running_server
 from spalloc_server.core.model import BoardView, MachineView, Note
 
 __all__ = [
@@ -57,7 +57,7 @@ def frame() -> None:
 @frame.command("disable")
 @_frame_arguments
 @reason_option()
-@of_a_server
+@of_a_running_server
 def disable_frame(server: RunningServer, machine: str, cabinet: int, frame: int, reason: str) -> None:
     """Give a frame's boards to nobody any more; jobs that have some keep them."""
     request = commands.DisableFrame(machine=machine, cabinet=cabinet, frame=frame, reason=reason)
@@ -68,7 +68,7 @@ def disable_frame(server: RunningServer, machine: str, cabinet: int, frame: int,
 
 @frame.command("enable")
 @_frame_arguments
-@of_a_server
+@of_a_running_server
 def enable_frame(server: RunningServer, machine: str, cabinet: int, frame: int) -> None:
     """Return a frame to service; boards of it that were disabled one by one stay so."""
     before = _frame_note(server, machine, cabinet, frame)
@@ -88,7 +88,7 @@ def _frame_note(server: RunningServer, machine: str, cabinet: int, frame: int) -
 @click.command()
 @click.argument("machine")
 @reason_option(required=False, default="maintenance", show_default=True, help="Why; shown to operators.")
-@of_a_server
+@of_a_running_server
 def drain(server: RunningServer, machine: str, reason: str) -> None:
     """Start no more jobs on MACHINE; those that run go on, others wait."""
     before = server.ask(commands.Drain(machine=machine, reason=reason), NOTE)
@@ -98,7 +98,7 @@ def drain(server: RunningServer, machine: str, reason: str) -> None:
 
 @click.command()
 @click.argument("machine")
-@of_a_server
+@of_a_running_server
 def undrain(server: RunningServer, machine: str) -> None:
     """Start jobs on MACHINE again."""
     before = server.ask(commands.Undrain(machine=machine), NOTE)
@@ -108,7 +108,7 @@ def undrain(server: RunningServer, machine: str) -> None:
 @click.command("emergency-stop")
 @click.option("--yes", is_flag=True, help="Without it, nothing happens.")
 @reason_option(required=False, default="emergency", show_default=True, help="Why; users are told.")
-@of_a_server
+@of_a_running_server
 def emergency_stop(server: RunningServer, yes: bool, reason: str) -> None:
     """Switch every board off and start nothing until `resume`. Jobs that use boards end."""
     if not yes:
@@ -120,7 +120,7 @@ def emergency_stop(server: RunningServer, yes: bool, reason: str) -> None:
 
 
 @click.command()
-@of_a_server
+@of_a_running_server
 def resume(server: RunningServer) -> None:
     """End an emergency stop: jobs that wait may start."""
     before = server.ask(commands.Resume(), NOTE)

@@ -51,7 +51,7 @@ _until = click.option("--until", callback=when, help="Up to then; of a day, its 
 @of_a_state
 def report(state: StateFile, by: str, since: float | None, until: float | None, as_csv: bool) -> None:
     """Who has used the boards, how much, and how long jobs waited."""
-    now = time.time() if state.live else stored.last_seen(state.path)
+    now = state.told_until()
     until = now if until is None else until
     since = parse_time("30d", until) if since is None else since
     if since >= until:
@@ -166,7 +166,7 @@ def _safe(name: str) -> str:
 @of_a_state
 def history(state: StateFile, owner: str | None, since: float | None, until: float | None) -> None:
     """Jobs that have ended, in the order in which they did."""
-    now = time.time() if state.live else stored.last_seen(state.path)
+    now = state.told_until()
     since = parse_time("7d", now) if since is None else since
     end = float("inf") if until is None else until
     jobs = [
@@ -178,7 +178,13 @@ def history(state: StateFile, owner: str | None, since: float | None, until: flo
         state.print(jobs)
         return
     columns = ("job", "owner", "boards", "machine", "ended", "waited", "ran", "why it ended")
-    show(columns, map(_line, jobs), wrap=("why it ended",), right=("boards", "waited", "ran"))
+    show(
+        columns,
+        map(_line, jobs),
+        wrap=("why it ended",),
+        drop=("waited", "machine", "ran", "boards"),
+        right=("boards", "waited", "ran"),
+    )
     say(f"{count(len(jobs), 'job')} ended since {clock(since)}")
 
 
@@ -218,7 +224,7 @@ def events(state: StateFile, follow: bool, since: float | None, job: int | None,
     """What happened to jobs and boards, to whom, and why."""
     if follow and not state.live:
         raise OperatorError(f"no server runs with the state {state.path}: nothing happens there")
-    now = time.time() if state.live else stored.last_seen(state.path)
+    now = state.told_until()
     since = since if since is not None else 0.0 if job is not None else parse_time("today", now)
     told: set[Event] = set()
     looks = changes(socket_path(state.path)) if follow else iter((None,))

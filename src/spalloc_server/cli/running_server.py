@@ -97,6 +97,8 @@ class RunningServer:
 
     path: Path
     as_json: bool
+    at: float | None = None
+    """When its answers were true (seconds since the Unix epoch); None where it runs, and they are of now."""
 
     def ask(self, request: Command, kind: type[T], *, good: Callable[[T], bool] = lambda _: True) -> T:
         """The reply to `request`; with `--json`, print it and end instead: with status 1 where it is not `good`."""

@@ -20,7 +20,7 @@ from spalloc_server.cli.demo_view import EVENTS, Events, Floor, draw
 from spalloc_server.cli.jobs import WAIT, by_place, starts
 from spalloc_server.cli.running_server import OperatorError, RunningServer
 from spalloc_server.cli.selectors import state_of
-from spalloc_server.cli.which_server import of_a_server
+from spalloc_server.cli.which_server import of_a_running_server
 from spalloc_server.core.model import JobDescription, JobState, JobView, MachineView
 
 __all__ = ["top"]
@@ -31,7 +31,7 @@ LOOK_SECONDS: Final = 1.0
 
 @click.command()
 @click.option("--machine", help="Draw this machine only.")
-@of_a_server
+@of_a_running_server
 def top(server: RunningServer, machine: str | None) -> None:
     """Machines, jobs and what happens to them, as it happens. Until ctrl+c."""
     if server.as_json:

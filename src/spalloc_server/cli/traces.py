@@ -15,12 +15,14 @@ from io import StringIO
 from pathlib import Path
 from typing import Final
 
+from spalloc_server.cli.running_server import reaches
 from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.core.model import MAX_TEXT, Request
 from spalloc_server.core.model.arguments import parse_request, read_request
 from spalloc_server.core.simulation import TraceJob
 from spalloc_server.errors import RequestError, SpallocServerError
+from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.storage.history import read_history
 
 __all__ = ["TraceError", "from_history", "from_trace"]
@@ -72,7 +74,7 @@ def _standard_input() -> bytes:
 def from_history(path: Path) -> list[TraceJob]:
     """The jobs in a server's state file that have ended, as they were asked for and for as long as they had boards."""
     jobs = []
-    for row in read_history(path):
+    for row in read_history(path, live=reaches(socket_path(path))):
         if row.allocation is None or row.allocated_at is None or row.ended_at is None:
             continue  # it never had boards, or lost them and waited for others
         try:

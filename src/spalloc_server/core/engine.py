@@ -190,6 +190,12 @@ class Engine:
         self.state.in_words = in_words
         self.state.scheduler.predict_starts(partial(views.why_closed, self.state))
 
+    def predict_at_once(self) -> None:
+        """Predict when jobs that wait would start, whatever time it takes: of a core that stands still."""
+        scheduler = self.state.scheduler
+        scheduler.predict_starts(partial(views.why_closed, self.state))
+        scheduler.forecast_at_once(self.state.clock())
+
     def _predict(self, now: float) -> None:
         """Go on with predicting, for a step, where it is time and nothing else is left to do."""
         state, due = self.state, self.state.scheduler.forecast_at()

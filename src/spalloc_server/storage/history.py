@@ -3,7 +3,7 @@
 Theory of operation. The state is opened for reading only. History is read page by page along the index of ends. No
 transaction outlives a page, because a long one would keep the writer's log from being cut back. What was read without
 a lock, since no server had the state, is read anew where one has begun to write meanwhile. Where it is known that no
-server has it, it is read as `settled`.
+server has it, it is read as `settled`, and history as a whole: no writer waits for that.
 """
 
 from __future__ import annotations
@@ -64,10 +64,15 @@ def read_history(path: Path, *, since: float = 0.0, until: float = float("inf"),
         DamagedStateError: what is stored cannot be what was written.
         StorageError: it cannot be read, or has another schema than this version's.
     """
+    if not live:
+        rest = "WHERE ended_at >= ? AND ended_at < ? ORDER BY ended_at, job_id"
+        with explained(path), settled(path) as connection:
+            yield from read_jobs(connection, "history", rest, (since, until))
+        return
     after = (since, -1)
     rest = "WHERE (ended_at, job_id) > (?, ?) AND ended_at < ? ORDER BY ended_at, job_id LIMIT ?"
     while True:
-        page = read(path, partial(_page, rest=rest, parameters=(*after, until, PAGE)), live=live)
+        page = read(path, partial(_page, rest=rest, parameters=(*after, until, PAGE)))
         yield from page
         if len(page) < PAGE:
             return

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from spalloc_server.cli.findings.finding import Finding, bad, good, note, some, warning
+from spalloc_server.cli.running_server import reaches
 from spalloc_server.cli.tables import clock, span
 from spalloc_server.config.settings import Configuration
 from spalloc_server.core.model.arguments import read_request
@@ -26,7 +27,6 @@ from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.process.stored_times import DOUBTED_SECONDS, FACT
 from spalloc_server.storage.files import PARTS, beside
 from spalloc_server.storage.history import read_state
-from spalloc_server.storage.state_file import at_rest
 
 __all__ = ["files_needed", "holder_of", "look_at_clock", "look_at_files", "look_at_folder", "look_at_port"]
 
@@ -180,9 +180,9 @@ def look_at_clock(state: Path, now: float | None = None) -> Iterator[Finding]:
     if now < _EARLIEST:
         yield bad("clock", f"it is {clock(now)} by this computer's clock", do)
     with suppress(OSError):
-        if at_rest(state) is not None or beside(state, "-shm").exists():  # else reading would make a file
+        if state.is_file():
             try:
-                last = read_state(state, read_request).facts.get(FACT)
+                last = read_state(state, read_request, live=reaches(socket_path(state))).facts.get(FACT)
             except SpallocServerError as exc:
                 yield bad("state", str(exc), "put a backup in its place, or see docs/state.md")
                 last = None

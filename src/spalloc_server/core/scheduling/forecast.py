@@ -79,6 +79,11 @@ class Forecaster:
         """By machine, board-seconds that come before the next job there, and its working boards."""
         self._working: dict[str, int] = {}
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a forecast has begun that is to go on."""
+        return bool(self._merge or self._rehearsal)
+
     def changed(self) -> None:
         """What was predicted is out of date."""
         self._stale = True
@@ -87,7 +92,7 @@ class Forecaster:
         """When `step` is due; None while nobody waits."""
         if not self._queue.waiting or not self._queue.judged:
             return None
-        if self._merge or self._rehearsal:
+        if self.under_way:
             return self._resume_at
         return self._began + (LEAST_SECONDS if self._stale else RENEWED_SECONDS)
 

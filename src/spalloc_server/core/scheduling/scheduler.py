@@ -364,6 +364,13 @@ class Scheduler:
             self._failures.append(("the prediction of starts", error, NO_JOB))
             return []
 
+    def forecast_at_once(self, now: float) -> None:
+        """Predict all starts, whatever time it takes: where nothing else is to be done."""
+        assert self._forecaster is not None
+        self.forecast(now)
+        while self._forecaster.under_way:
+            self.forecast(now)
+
     def predicted(self, job_id: int) -> Forecast | None:
         """What is predicted of a job that waits; None where nothing is yet."""
         return None if self._forecaster is None else self._forecaster.known.get(job_id)
