@@ -166,9 +166,8 @@ class _Examination:
         except NoServerError:
             with suppress(SpallocServerError):  # of a state that is damaged the clock tells
                 if self._state.is_file():
-                    yield note(
-                        "server", f"none runs with this state; one was last seen {clock(last_seen(self._state))}"
-                    )
+                    seen = clock(last_seen(self._state))
+                    yield note("server", f"none runs with this state; one was last seen at {seen}")
             return
         except (SpallocServerError, msgspec.MsgspecError) as exc:
             self._running = True

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spalloc_server.application.authentication import Authentication
     from spalloc_server.controller import Controller
 
-__all__ = ["StateFile", "of_a_state", "server_of"]
+__all__ = ["StateFile", "find_state", "of_a_state", "server_of"]
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class StoppedServer(RunningServer):
 
 def server_of(state: Path | None, config: Path | None, *, as_json: bool, must_run: bool = False) -> RunningServer:
     """The server that is meant; where it does not run, what its state tells of it, unless it `must_run`."""
-    socket, path, live = _found(state, config)
+    socket, path, live = find_state(state, config)
     if live:
         return RunningServer(socket, as_json)
     if not path.is_file():
@@ -159,7 +159,7 @@ def of_a_state(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
     def command(*args: Any, state: Path | None, config: Path | None, as_json: bool, **kwargs: Any) -> None:
         with one_line_errors("spalloc-admin"), telling_which(state, config):
-            _, path, live = _found(state, config)
+            _, path, live = find_state(state, config)
             if not path.is_file():
                 raise NoServerError(f"there is no state {path}")
             function(StateFile(path, live, as_json), *args, **kwargs)
@@ -167,7 +167,7 @@ def of_a_state(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _found(state: Path | None, config: Path | None) -> tuple[Path, Path, bool]:
+def find_state(state: Path | None, config: Path | None) -> tuple[Path, Path, bool]:
     """The socket and the state of the server that is meant, and whether it runs."""
     try:
         socket = find_server(state, config)

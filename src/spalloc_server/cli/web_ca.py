@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from spalloc_server.cli.process import PATH, one_line_errors, say
-from spalloc_server.cli.running_server import OperatorError, find_server
+from spalloc_server.cli.running_server import OperatorError
 from spalloc_server.cli.servers import telling_which
+from spalloc_server.cli.stopped_server import find_state
 from spalloc_server.frontends.front_lock import CA_FILE, front_folder, trusting
 
 __all__ = ["web_ca"]
@@ -27,8 +28,8 @@ def web_ca(state: Path | None, config: Path | None, *, as_json: bool) -> None:
     trust it by these environment variables.
     """
     with one_line_errors("spalloc-admin"), telling_which(state, config):
-        found = find_server(state, config)
-        folder = front_folder(found.with_name(found.name.removesuffix(".sock")))
+        _, path, _ = find_state(state, config)
+        folder = front_folder(path)
         if not (folder / CA_FILE).is_file():
             raise OperatorError(
                 f"there is no {folder / CA_FILE}: it is made when the server first serves HTTP, unless [web] names a"
