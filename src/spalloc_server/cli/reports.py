@@ -223,7 +223,9 @@ def _board(_context: click.Context, _option: click.Parameter, text: str | None) 
 def events(state: StateFile, follow: bool, since: float | None, job: int | None, board: Board | None) -> None:
     """What happened to jobs and boards, to whom, and why."""
     if follow and not state.live:
-        raise OperatorError(f"no server runs with the state {state.path}: nothing happens there")
+        raise OperatorError(
+            f"start the server first: no server runs with the state {state.path}, so nothing happens there"
+        )
     now = state.told_until()
     since = since if since is not None else 0.0 if job is not None else parse_time("today", now)
     told: set[Event] = set()

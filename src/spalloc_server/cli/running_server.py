@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final, TypeVar
 
 import click
@@ -30,7 +31,7 @@ from spalloc_server.errors import SpallocServerError
 from spalloc_server.frontends.local_api import PROTOCOL, Hello, Subscribe, socket_path
 
 __all__ = ["NUMBER", "VARIABLE", "NoServerError", "NotReachedError", "OperatorError", "RunningServer", "find_server"]
-__all__ += ["changes", "named_state", "reaches"]
+__all__ += ["changes", "is_there", "named_state", "reaches"]
 
 VARIABLE: Final = "SPALLOC_STATE"
 """Names the state of the server that is meant, where no option does."""
@@ -181,7 +182,7 @@ def find_server(state: Path | None, config: Path | None) -> Path:
     if config is not None:
         from spalloc_server.storage.state_file import state_path
 
-        if not config.is_file():
+        if not is_there(config):
             raise OperatorError(f"there is no config file {config}; of a server whose file has gone, give the --state")
         return socket_path(state_path(config))
     if (named := named_state()) is not None:
@@ -208,6 +209,16 @@ def find_server(state: Path | None, config: Path | None) -> Path:
 def named_state() -> Path | None:
     """The state that the environment names; None where it names none."""
     return Path(named) if (named := os.environ.get(VARIABLE)) else None
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; `OperatorError` where this user may not know."""
+    try:
+        return S_ISREG(path.stat().st_mode)
+    except PermissionError as exc:
+        raise OperatorError(f"this user may not look for {path}: ask as the server's user, or as root") from exc
+    except OSError:
+        return False
 
 
 def reaches(path: Path) -> bool:

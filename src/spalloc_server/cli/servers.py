@@ -23,7 +23,15 @@ import msgspec
 from spalloc_server.application import commands
 from spalloc_server.application.views import ServerView
 from spalloc_server.cli.process import PATH, one_line_errors, say
-from spalloc_server.cli.running_server import VARIABLE, NoServerError, NotReachedError, RunningServer, named_state
+from spalloc_server.cli.running_server import (
+    VARIABLE,
+    NoServerError,
+    NotReachedError,
+    OperatorError,
+    RunningServer,
+    is_there,
+    named_state,
+)
 from spalloc_server.cli.tables import ago, show
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.frontends.local_api import socket_path
@@ -216,10 +224,11 @@ def _stopped(running: set[str | None]) -> Iterator[Found]:
     named = named_state()
     for state in (*sorted(Path().glob(_STATES_HERE)), *(() if named is None else (named,))):
         path = str(state.resolve())
-        if path not in running and state.is_file():
-            running.add(path)
-            by = f", named by {VARIABLE}" if state == named else ""
-            yield Found(state=path, remark=f"no server runs with it{by}")
+        with suppress(OperatorError):  # of a folder that this user may not enter
+            if path not in running and is_there(state):
+                running.add(path)
+                by = f", named by {VARIABLE}" if state == named else ""
+                yield Found(state=path, remark=f"no server runs with it{by}")
 
 
 def which_options(function: Callable[..., None]) -> Callable[..., None]:

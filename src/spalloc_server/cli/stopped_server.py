@@ -22,7 +22,7 @@ import msgspec
 from spalloc_server.application import commands
 from spalloc_server.application.commands import Command
 from spalloc_server.cli.process import one_line_errors, say
-from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server, reaches
+from spalloc_server.cli.running_server import NoServerError, RunningServer, find_server, is_there, reaches
 from spalloc_server.cli.servers import telling_which, which_options
 from spalloc_server.cli.tables import clock
 
@@ -118,7 +118,7 @@ def server_of(state: Path | None, config: Path | None, *, as_json: bool, must_ru
     socket, path, live = find_state(state, config)
     if live:
         return RunningServer(socket, as_json)
-    if not path.is_file():
+    if not is_there(path):
         raise NoServerError(f"there is no such file, and no server runs with the state {path}")
     if must_run:
         raise NoServerError(f"start the server first: no server runs with the state {path}")
@@ -160,7 +160,7 @@ def of_a_state(function: Callable[..., None]) -> Callable[..., None]:
     def command(*args: Any, state: Path | None, config: Path | None, as_json: bool, **kwargs: Any) -> None:
         with one_line_errors("spalloc-admin"), telling_which(state, config):
             _, path, live = find_state(state, config)
-            if not path.is_file():
+            if not is_there(path):
                 raise NoServerError(f"there is no state {path}")
             function(StateFile(path, live, as_json), *args, **kwargs)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from spalloc_server.cli.process import PATH, one_line_errors, say
-from spalloc_server.cli.running_server import OperatorError
+from spalloc_server.cli.running_server import OperatorError, is_there
 from spalloc_server.cli.servers import telling_which
 from spalloc_server.cli.stopped_server import find_state
 from spalloc_server.frontends.front_lock import CA_FILE, front_folder, trusting
@@ -30,7 +30,7 @@ def web_ca(state: Path | None, config: Path | None, *, as_json: bool) -> None:
     with one_line_errors("spalloc-admin"), telling_which(state, config):
         _, path, _ = find_state(state, config)
         folder = front_folder(path)
-        if not (folder / CA_FILE).is_file():
+        if not is_there(folder / CA_FILE):
             raise OperatorError(
                 f"there is no {folder / CA_FILE}: it is made when the server first serves HTTP, unless [web] names a"
                 " certificate, which clients trust or not as any other"

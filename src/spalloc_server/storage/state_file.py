@@ -158,9 +158,9 @@ def connect_to_read(path: Path, *, any_version: bool = False, resting: bool | No
 
 def at_rest(path: Path) -> tuple[int, ...] | None:
     """What a state looks like that no server has open; None where one has, or has been killed, or there is none."""
-    if any(beside(path, ending).exists() for ending in PARTS[1:]):
-        return None
     try:
+        if any(beside(path, ending).exists() for ending in PARTS[1:]):
+            return None
         found = path.stat()
     except OSError:
         return None
