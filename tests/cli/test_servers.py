@@ -17,6 +17,8 @@ from spalloc_server import __version__
 from spalloc_server.cli import servers
 from spalloc_server.cli.admin import main
 from spalloc_server.cli.servers import Found
+from spalloc_server.storage.state_file import at_rest
+from tests.cli.commands import one_line_of
 from tests.house import PATIENCE, Place
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -80,6 +82,24 @@ async def test_an_error_tells_how_the_server_was_looked_for(
     line = await complaint(*command)
     assert line.endswith("no server runs with the state /nowhere/hall.db, which SPALLOC_STATE names")
     assert "SPALLOC_STATE" not in await complaint(*command, "--state", place.state)
+
+
+@pytest.mark.parametrize("command", [["status"], ["map", "m"], ["report"], ["kill", "1", "--reason", "x"], ["web-ca"]])
+def test_a_state_in_a_folder_that_this_user_may_not_enter_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    closed, found = tmp_path / "closed", Path.stat
+
+    def stat(path: Path, **how: bool) -> os.stat_result:
+        if closed in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return found(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setenv("SPALLOC_STATE", str(closed / "hall.db"))
+    assert "this user may not look for" in one_line_of(main, *command)
+    assert at_rest(closed / "hall.db") is None
+    assert CliRunner().invoke(main, ["servers"]).exit_code == 0
 
 
 # -------------------------------------------------------------------- which others there are

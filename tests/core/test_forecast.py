@@ -101,6 +101,22 @@ def test_boards_rest_in_a_rehearsal_too() -> None:
     assert [hall.start(job_id) for job_id in waiting] == pytest.approx([began + 630, began + 1260])
 
 
+def test_a_core_that_stands_still_predicts_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecasts, "REHEARSED", 3)
+    now = [1000.0]
+    core = Controller(clock=lambda: now[0])
+    core.configure(Configuration([a_machine("m", 4, 4)]))
+    job_ids = [core.create_job(48, owner="me") for _ in range(6)]
+    core.tick()
+    (began,) = {view.created_at for view in core.job_views()}
+    assert {view.position for view in core.job_views()} == {None}
+    core.predict_at_once()
+    waiting = [view for view in core.job_views() if view.job_id != job_ids[0]]
+    assert [view.position for view in waiting] == [1, 2, 3, 4, 5]
+    assert all(view.predicted_start is not None and view.predicted_start > began for view in waiting)
+    assert all(view.state == "queued" for view in waiting), "nothing else has happened"
+
+
 def test_a_forecast_changes_nothing_of_the_queue() -> None:
     with_it, without = Seer(), Hall()
     for hall in (with_it, without):

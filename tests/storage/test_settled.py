@@ -13,7 +13,7 @@ import pytest
 from spalloc_server.core.model import Changes
 from spalloc_server.core.model.arguments import read_request
 from spalloc_server.errors import DamagedStateError, NewerStateError, StorageError
-from spalloc_server.storage import settled
+from spalloc_server.storage import history, settled
 from spalloc_server.storage.history import last_seen, read_history, read_state
 from spalloc_server.storage.rows import encode
 from spalloc_server.storage.sqlite import SqliteJournal
@@ -55,6 +55,18 @@ async def test_what_only_the_log_has_is_read_and_nothing_is_written_beside_it(tm
     assert [job.job_id for job in read_state(path, read_request, live=False, max_retired=2).jobs] == [2, 3, 100]
     assert last_seen(path) == 1234.5
     assert look(path.parent) == before
+
+
+async def test_history_is_read_from_one_copy_however_long_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, copies = await left_by_a_kill(tmp_path), []
+    copy = settled._copy
+    monkeypatch.setattr(history, "PAGE", 1)
+    monkeypatch.setattr(settled, "_copy", lambda *paths: copies.append(copy(*paths)))
+    assert [job.job_id for job in read_history(path, since=2.0, until=3.0, live=False)] == [2]
+    assert [job.job_id for job in read_history(path, live=False)] == [1, 2, 3]
+    assert len(copies) == 2
 
 
 @pytest.mark.parametrize("log", [True, False])

@@ -68,7 +68,8 @@ class StoppedServer(RunningServer):
         from spalloc_server.application.caller import Caller
         from spalloc_server.application.performing import PERFORM
 
-        assert not request.changes, "which only a running server does"
+        if request.changes:
+            raise NoServerError(f"no server runs with the state {self.path}")
         answer: Any
         if isinstance(request, commands.Status):
             answer = self._status()
