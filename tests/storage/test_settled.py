@@ -60,7 +60,8 @@ async def test_what_only_the_log_has_is_read_and_nothing_is_written_beside_it(tm
 async def test_history_is_read_from_one_copy_however_long_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, copies = await left_by_a_kill(tmp_path), []
+    path = await left_by_a_kill(tmp_path)
+    copies: list[None] = []
     copy = settled._copy
     monkeypatch.setattr(history, "PAGE", 1)
     monkeypatch.setattr(settled, "_copy", lambda *paths: copies.append(copy(*paths)))
