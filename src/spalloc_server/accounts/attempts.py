@@ -13,7 +13,7 @@ An attempt counts from its beginning, so that a hundred at the same time are no 
 its count back. Names count alike whether there is such an account or not. Counts are kept for a bounded number of names
 and networks, the least recent of which are forgotten; that of an account is stored with it.
 
-A network is what `hosts.network_of` makes of an address.
+A network is what `config.hosts.network_of` makes of an address.
 """
 
 from __future__ import annotations
