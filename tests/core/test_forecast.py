@@ -12,13 +12,15 @@ from spalloc_server.config.options import Scheduling
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, Outcome
 from spalloc_server.core.model.forecast import Forecast
+from spalloc_server.core.model.job_state import JobState
+from spalloc_server.core.model.power import BoardFailure
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.placement.effort import STEP
 from spalloc_server.core.scheduling import forecast as forecasts
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from spalloc_server.core.scheduling.spread import SAMPLES, USUAL, Spreads
 from tests.core.machines import a_machine
-from tests.core.test_scheduler import HOUR, Hall
+from tests.core.test_scheduler import DEFAULT_TAGS, HOUR, Hall
 
 POLICIES = ("backfill", "fifo")
 
@@ -46,6 +48,13 @@ class Seer(Hall):
         found = self.scheduler.predicted(job_id)
         assert found is not None
         return found
+
+    def vagueness(self, job_id: int) -> float:
+        """Seconds between the earliest and the latest start."""
+        told = self.forecast(job_id)
+        assert told.earliest is not None
+        assert told.latest is not None
+        return told.latest - told.earliest
 
     def start(self, job_id: int) -> float:
         start = self.forecast(job_id).start
@@ -295,6 +304,36 @@ def test_jobs_that_left_without_a_start_are_forgotten() -> None:
     assert spreads._said.keys() == {2}
 
 
+@pytest.mark.parametrize("how", ["hold", "drain"])
+def test_the_time_for_which_jobs_were_kept_from_starting_makes_no_predictions_vaguer(how: str) -> None:
+    hall = Seer(policy="fifo")
+    hall.teach("me", 48, 600.0)
+    running = hall.submit(48)
+    waiting = [hall.submit(48) for _ in range(20)]
+    hall.steps()
+    vague = [hall.vagueness(job_id) for job_id in waiting]
+    left = [hall.scheduler.waiting(job_id) for job_id in waiting]
+    if how == "hold":
+        for job_id in waiting:
+            hall.scheduler.withdraw(job_id)
+    else:
+        hall.scheduler.close(["m"])
+    hall.run()
+    hall.steps()
+    hall.now += 100 * HOUR
+    hall.scheduler.end(running, hall.now, learn=False)
+    boards = hall.running[running]
+    hall.scheduler.free("m", boards.boards, rest_until=None, now=hall.now)
+    hall.scheduler.adopt(running, Request(owner="me", boards=48, tags=DEFAULT_TAGS), boards, hall.now)
+    for job in left if how == "hold" else ():
+        assert job is not None
+        hall.scheduler.submit(job.job_id, job.request, job.since)
+    hall.scheduler.close([])
+    hall.run()
+    hall.steps()
+    assert [hall.vagueness(job_id) for job_id in waiting] == pytest.approx(vague, rel=0.1)
+
+
 # ---------------------------------------------------------------- what users and operators see
 
 
@@ -362,6 +401,38 @@ def test_users_are_told_why_nothing_starts(core: Controller) -> None:
     assert core.get_job_state(second).reason == (
         "number 2: nothing starts before the emergency stop by eve is over: smoke"
     )
+
+
+def test_what_was_predicted_before_a_hold_is_not_told_after_it(core: Controller) -> None:
+    first = core.create_job(12, owner="ann")
+    second = core.create_job(12, owner="bob")
+    pass_time(core)
+    told = f"number 1: it waits for boards of job {first}"
+    assert core.get_job_state(second).reason == told
+    core.hold_jobs([second], reason="night", by="eve")
+    core.state.clock.now += 36_000.0  # type: ignore[attr-defined]
+    core.release_jobs([second], by="eve")
+    assert core.get_job_state(second).reason is None
+    view = core.job_views()[-1]
+    assert (view.position, view.earliest_start, view.latest_start) == (None, None, None)
+    pass_time(core)
+    assert core.get_job_state(second).reason == told
+
+
+def test_what_was_predicted_before_boards_failed_is_not_told_after_it(core: Controller) -> None:
+    first = core.create_job(12, owner="ann")
+    second = core.create_job(12, owner="bob")
+    pass_time(core)
+    assert core.get_job_state(second).reason == f"number 1: it waits for boards of job {first}"
+    core.destroy_job(first)
+    for switch in core.take_switches():
+        core.switched(Outcome(switch.operation))
+    core.tick()
+    on = next(switch for switch in core.take_switches() if switch.job_id == second)
+    failure = BoardFailure(on.frames[0].bmp, on.frames[0].boards[0], "no FPGA")
+    core.switched(Outcome(on.operation, (failure,)))
+    assert core.state.jobs[second].state == JobState.queued
+    assert core.get_job_state(second).reason is None
 
 
 def test_operators_see_place_and_spread_of_all_who_wait(core: Controller) -> None:

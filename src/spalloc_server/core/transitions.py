@@ -110,6 +110,7 @@ def submit(state: State, job: Job) -> None:
         if name in state.machines:
             avoid.setdefault(name, []).extend(state.machines[name].frames.get(frame, ()))
     state.scheduler.submit(job.job_id, job.request, job.created_at, avoid=avoid)
+    job.waits = None  # until its start is predicted anew
 
 
 def boards_released(state: State, operation: int, failures: Mapping[tuple[str, int], BoardFailure], now: float) -> None:

@@ -111,6 +111,11 @@ class Forecaster:
         self._resume_at = now + PACE * spent
         return changed
 
+    def forget(self, job_id: int) -> None:
+        """A job joins the queue, perhaps again: what was predicted of it before means nothing any more."""
+        self.known.pop(job_id, None)
+        self.spreads.forget(job_id)
+
     def drop(self) -> None:
         """Give up the forecast that is under way."""
         self._merge = self._rehearsal = None
@@ -188,6 +193,7 @@ class Forecaster:
             return
         queued = len(self._queue.waiting)
         if start is None:
+            self.spreads.forget(job.job_id)
             forecast = Forecast(position=position, queued=queued, why=self._why_never(job))
         else:
             working = sum(self._working.get(name, 0) for name in job.machines)

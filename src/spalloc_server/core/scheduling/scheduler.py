@@ -154,6 +154,8 @@ class Scheduler:
         except BaseException:
             self._queue.discard(job_id)  # all of it, or nothing
             raise
+        if self._forecaster is not None:
+            self._forecaster.forget(job_id)
         self._changed = True
 
     def withdraw(self, job_id: int) -> None:

@@ -2,7 +2,8 @@
 
 Theory of operation. A forecast says how long a job will wait if all predictions of run times come true and nobody else
 comes. Neither is so. How much longer or shorter jobs then wait depends on how busy the machines are, and with what. So
-each forecast is remembered, and compared with when its job starts. Of the last forecasts of a *kind* (as far ahead, for
+each forecast is remembered, and compared with when its job starts; the time for which an operator keeps a job from
+starting says nothing about forecasts, so what was said before that is forgotten. Of the last forecasts of a *kind* (as far ahead, for
 jobs as large, found in the same way) the middle one corrects the next forecast, and most are its spread: all but the
 earliest twentieth and the latest tenth. A job that waits longer than its spread said is learnt from at once, with the
 wait that is predicted of it by then: else those that wait for long would be heard of too late.
@@ -91,6 +92,10 @@ class Spreads:
         self._unsorted[kind] = self._unsorted.get(kind, 0) + 1
         if AGAIN * self._unsorted[kind] >= len(seen):  # sorting takes time, and thousands may be learnt from at once
             self._unsorted[kind], self._quantiles[kind] = 0, _quantiles(tuple(seen))
+
+    def forget(self, job_id: int) -> None:
+        """Forget what was said of a job: no forecast could have foreseen for how long it is kept from starting."""
+        self._said.pop(job_id, None)
 
     def forget_all_but(self, waiting: Container[int]) -> None:
         """Forget what was said of jobs that wait no more, and never started."""
