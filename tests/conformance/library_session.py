@@ -127,6 +127,22 @@ def watched(spalloc: Any, server: dict[str, Any], *sizes: str) -> None:
         tell(error=str(error))
 
 
+def held(spalloc: Any, server: dict[str, Any], keepalive: str, end: str) -> None:
+    """A job that is waited for while it is on hold, with what is told of it; at last it is ended, for this reason."""
+    job = spalloc.Job(1, 1, owner="held", keepalive=float(keepalive), **server)
+    tell(id=job.id)
+    sys.stdin.readline()
+    tell(state=int(job.state), power=job.power, reason=job.reason, boards=job.boards)
+    try:
+        if not end:
+            job.wait_until_ready(timeout=60)
+            tell(state=int(job.state), reason=job.reason, hostname=job.hostname)
+        job.destroy(end or "done")
+        tell(done=True)
+    except spalloc.JobDestroyedError as error:
+        tell(error=str(error))
+
+
 def wait_in_queue(spalloc: Any, server: dict[str, Any], *sizes: str) -> None:
     """A job that has to wait; a timeout first, then for good."""
     job = spalloc.Job(*map(int, sizes), owner="patient", **server)
@@ -143,7 +159,7 @@ def wait_in_queue(spalloc: Any, server: dict[str, Any], *sizes: str) -> None:
 
 SCENARIOS = {
     scenario.__name__: scenario
-    for scenario in (life, wait_and_destroy, resume, hold, impossible, refused, watched, wait_in_queue)
+    for scenario in (life, wait_and_destroy, resume, hold, impossible, refused, watched, held, wait_in_queue)
 }
 
 if __name__ == "__main__":

@@ -18,12 +18,13 @@ SHOWS_NO_HOST = "0.2.6"
 """It does not know the address of a job's user, behind which the place in the queue stands."""
 
 
-def admin(server: Server, *arguments: object) -> None:
-    """What an operator does."""
+def admin(server: Server, *arguments: object) -> str:
+    """What an operator does, and is told."""
     config = server.log.with_name("machines.py")
     command = [str(COMMANDS / "spalloc-admin"), *map(str, arguments), "--config", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def waiting_job(server: Server) -> tuple[int, int, str]:

@@ -3,10 +3,10 @@
 Theory of operation. A forecast says how long a job will wait if all predictions of run times come true and nobody else
 comes. Neither is so. How much longer or shorter jobs then wait depends on how busy the machines are, and with what. So
 each forecast is remembered, and compared with when its job starts; the time for which an operator keeps a job from
-starting says nothing about forecasts, so what was said before that is forgotten. Of the last forecasts of a *kind* (as far ahead, for
-jobs as large, found in the same way) the middle one corrects the next forecast, and most are its spread: all but the
-earliest twentieth and the latest tenth. A job that waits longer than its spread said is learnt from at once, with the
-wait that is predicted of it by then: else those that wait for long would be heard of too late.
+starting says nothing about forecasts, so what was said before that is forgotten. Of the last forecasts of a *kind* (as
+far ahead, for jobs as large, found in the same way) the middle one corrects the next forecast, and most are its spread:
+all but the earliest twentieth and the latest tenth. A job that waits longer than its spread said is learnt from at
+once, with the wait that is predicted of it by then: else those that wait for long would be heard of too late.
 
 Nothing of this is stored: after a restart it begins with what is usual.
 """
