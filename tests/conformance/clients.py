@@ -17,7 +17,7 @@ from typing import Any
 from tests.conformance.environments import environment
 from tests.conformance.servers import HOST, Server
 
-__all__ = ["VERSIONS", "Client", "Session"]
+__all__ = ["VERSIONS", "Client", "Session", "session_of"]
 
 VERSIONS = ("0.2.6", "6.0.0", "7.0.0", "7.3.0", "7.4.1")
 RUN_SECONDS = 60.0
@@ -58,33 +58,15 @@ class Client:
     @contextlib.contextmanager
     def start(self, server: Server, tool: str, *arguments: object) -> Iterator[Session]:
         """Start one of its programs; what it prints comes line by line."""
-        with self._session(self._command(server, tool, *arguments)) as session:
+        with session_of(self._command(server, tool, *arguments), self.home, self._environment()) as session:
             yield session
 
     @contextlib.contextmanager
     def library(self, server: Server, scenario: str, *arguments: object) -> Iterator[Session]:
         """Run a scenario of `library_session.py` with its library."""
         command = [str(self.python), str(LIBRARY), scenario, HOST, str(server.port), *map(str, arguments)]
-        with self._session(command) as session:
+        with session_of(command, self.home, self._environment()) as session:
             yield session
-
-    @contextlib.contextmanager
-    def _session(self, command: list[str]) -> Iterator[Session]:
-        process = subprocess.Popen(
-            command,
-            cwd=self.home,
-            env=self._environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        session = Session(process)
-        try:
-            yield session
-        finally:
-            process.kill()
-            session.close()
 
     def _command(self, server: Server, tool: str, *arguments: object) -> list[str]:
         address = ["--hostname", HOST, "--port", str(server.port)]
@@ -105,8 +87,10 @@ class Client:
 class Session:
     """A program that runs: its lines, waited for with a deadline."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], seconds: float = LINE_SECONDS) -> None:
         self.process = process
+        self.seconds = seconds
+        """For a line."""
         self.seen: list[str] = []
         self._lines: Queue[str | None] = Queue()
         self._reader = Thread(target=self._read, daemon=True)
@@ -163,12 +147,36 @@ class Session:
 
     def _next(self) -> str | None:
         try:
-            return self._lines.get(timeout=LINE_SECONDS)
+            return self._lines.get(timeout=self.seconds)
         except Empty:
-            raise AssertionError(f"nothing came for {LINE_SECONDS} s after {self.seen}") from None
+            raise AssertionError(f"nothing came for {self.seconds} s after {self.seen}") from None
 
     def _read(self) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
             self._lines.put(line.rstrip("\n"))
         self._lines.put(None)
+
+
+@contextlib.contextmanager
+def session_of(
+    command: list[str], home: Path, environment: dict[str, str], seconds: float = LINE_SECONDS
+) -> Iterator[Session]:
+    """Run a program, and all that it starts, until the end of the block."""
+    process = subprocess.Popen(
+        command,
+        cwd=home,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    session = Session(process, seconds)
+    try:
+        yield session
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        session.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spalloc_server.frontends.front_lock import front_folder, trusting
+from tests.conformance.clients import Session, session_of
 from tests.conformance.servers import COMMANDS, STOP_SECONDS, until
 
 __all__ = ["PASSWORD", "USER", "WebHall", "web_hall"]
@@ -63,7 +64,7 @@ class WebHall:
         done = subprocess.run(
             [python, HERE / script, self.url, *arguments],
             cwd=folder,
-            env={"HOME": str(folder), "PATH": "/usr/bin:/bin", **self.trust, **environment},
+            env=self._environment(folder) | environment,
             capture_output=True,
             text=True,
             timeout=300,
@@ -72,6 +73,16 @@ class WebHall:
         assert done.returncode == 0, done.stderr[-6000:]
         (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
         return json.loads(line.removeprefix("RESULT "))
+
+    @contextlib.contextmanager
+    def session(self, python: Path, script: str, folder: Path, *arguments: str) -> Iterator[Session]:
+        """Have a published client's Python run a script, whose lines are waited for."""
+        command = [str(python), str(HERE / script), self.url, *arguments]
+        with session_of(command, folder, self._environment(folder), START_SECONDS) as session:
+            yield session
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        return {"HOME": str(folder), "PATH": "/usr/bin:/bin", **self.trust}
 
 
 @contextlib.contextmanager
