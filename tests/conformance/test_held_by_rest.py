@@ -97,7 +97,8 @@ def state(user: RestClient, job_id: int) -> dict[str, Any]:
 def is_held(user: RestClient, job_id: int) -> bool:
     told = state(user, job_id)
     assert "proxy-ref" not in told
-    return told["state"] == "QUEUED" and told["reason"].startswith("On hold, by ") and told["reason"].endswith(WHY)
+    reason = str(told["reason"])
+    return told["state"] == "QUEUED" and reason.startswith("On hold, by ") and reason.endswith(WHY)
 
 
 def test_jobs_are_held_for_longer_than_their_keepalive_and_a_poll_and_ready_once_they_are_released(

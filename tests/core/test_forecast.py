@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from spalloc_server.config.machine import DEFAULT_TAGS
 from spalloc_server.config.options import Scheduling
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, Outcome
@@ -20,7 +21,7 @@ from spalloc_server.core.scheduling import forecast as forecasts
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from spalloc_server.core.scheduling.spread import SAMPLES, USUAL, Spreads
 from tests.core.machines import a_machine
-from tests.core.test_scheduler import DEFAULT_TAGS, HOUR, Hall
+from tests.core.test_scheduler import HOUR, Hall
 
 POLICIES = ("backfill", "fifo")
 

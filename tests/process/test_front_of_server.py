@@ -314,3 +314,39 @@ async def test_a_unit_of_both_that_ends_closes_what_is_open_and_ends_no_job_sess
         async with running(it.place):
             await until(lambda: len(it.told("serving HTTP")) == 2)
             await held.still_works()
+
+
+async def test_a_job_on_hold_is_held_over_kill_9_and_who_waits_for_it_waits_on(tmp_path: Path) -> None:
+    async with hall(tmp_path) as (it, client, server):
+        bearer = await it.bearer()
+        async with Operator.of(it.place) as operator:
+            await operator.ask("drain", machine="m", reason="until it is held")
+            status, answer = await posted(client, {**BODY, "num-boards": 1}, bearer)
+            assert status == 201
+            job_id, job = answer["job-id"], f"{JOBS}/{answer['job-id']}"
+            await operator.ask("hold jobs", job_ids=[job_id], reason="night")
+            await operator.ask("undrain", machine="m")
+        proxy = await it.client_at(it.address)
+        proxy.send(
+            f"GET /spalloc/proxy/{job_id} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+            f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{bearer}\r\n\r\n".encode()
+        )
+        assert await proxy.answer() == (409, f"job {job_id} has no boards at present".encode())
+        poll = await it.client_at(it.address)
+        waiting = asyncio.create_task(poll.get(f"{job}?wait=true", bearer))
+        async with Operator.of(it.place) as operator:  # until all has come to the server, this poll included
+            await operator.ask("status")
+        await server.kill()
+        async with running(it.place):
+            told = json.loads((await client.get(job, bearer))[1])
+            assert (told["state"], told["reason"].startswith("On hold, by ")) == ("QUEUED", True)
+            head = f"PUT {job}/keepalive HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\nContent-Length: 0"
+            client.send(f"{head}\r\n{bearer}\r\n\r\n".encode())
+            assert await client.answer() == (200, b"ok")
+            async with Operator.of(it.place) as operator:
+                assert await operator.ask("release jobs", job_ids=[job_id]) == [job_id]
+            async with asyncio.timeout(PATIENCE):
+                state = json.loads((await waiting)[1])["state"]
+                while state == "QUEUED":
+                    state = json.loads((await client.get(f"{job}?wait=true", bearer))[1])["state"]
+            assert state == "POWER", "no hardware answers here"

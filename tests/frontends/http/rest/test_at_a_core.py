@@ -3,13 +3,15 @@ that the Java server's core is tested with."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
 
 from spalloc_server.application.account_commands import CreateAccount
-from spalloc_server.application.command_kinds import Command
+from spalloc_server.application.command_kinds import Command, Key, Kind
+from spalloc_server.application.job_commands import HoldJobs, KillJobs, ReleaseJobs
 from spalloc_server.application.own_job_commands import OwnJobMachine, SubMachine
 from spalloc_server.config.machine import Machine
 from spalloc_server.config.options import Web
@@ -18,7 +20,8 @@ from spalloc_server.errors import SpallocServerError
 from spalloc_server.frontends.http.asking import RefusedError, WebCaller
 from spalloc_server.frontends.local_api import Behalf
 from tests.application.house import OPERATOR, WEB, House
-from tests.frontends.http.rest.client import ROOT, Boards, Client, StandIn
+from tests.frontends.http.rest.client import ROOT, Answer, Boards, Client, StandIn
+from tests.house import PATIENCE
 
 T = TypeVar("T")
 
@@ -56,6 +59,12 @@ class Server(StandIn):
         finally:
             await self.house.rest()
         return msgspec.json.decode(msgspec.json.encode(answer.value), type=kind)
+
+    async def changed(self, key: str, since: int, seconds: float) -> int:
+        kind, _, name = key.partition("/")
+        assert kind == "job"
+        self.waits.put_nowait((key, since))
+        return await self.house.subscriptions.wait(Key(Kind.JOB, int(name)), since, seconds)
 
 
 class Guarded(Boards):
@@ -320,3 +329,81 @@ async def test_a_job_that_waits_has_no_boards_yet(foo: Client) -> None:
     assert (await foo.get(f"jobs/{job_id}/machine")).status == 204
     assert (await foo.send("DELETE", f"jobs/{job_id}")).status == 204
     assert (await foo.get(f"jobs/{job_id}")).json["reason"] == ""
+
+
+# -------------------------------------------------------------------- jobs on hold
+
+
+ON_HOLD = "On hold, by eve: night"
+
+
+async def operated(client: Client, command: Command) -> None:
+    """Have an operator do something."""
+    house = client.server.house  # type: ignore[attr-defined]
+    house.application.perform(OPERATOR, command)
+    await house.rest()
+
+
+async def polled(client: Client, job_id: int) -> asyncio.Task[Answer]:
+    """A poll of a job's state that has begun to wait."""
+    polling = asyncio.ensure_future(client.get(f"jobs/{job_id}", wait="true"))
+    async with asyncio.timeout(PATIENCE):
+        await client.server.waits.get()
+    return polling
+
+
+async def told_by(polling: asyncio.Task[Answer]) -> tuple[str, str | None]:
+    """(State, reason) that a poll ends with."""
+    async with asyncio.timeout(PATIENCE):
+        answer = (await polling).json
+    return answer["state"], answer.get("reason")
+
+
+async def waiting_for_foo(foo: Client) -> tuple[int, int]:
+    """(A job that has the board, one that waits for it.)"""
+    foo.caller = account("user_bar", "user")
+    return await created(foo, **{"machine-name": "foo_machine"}), await created(foo, **{"machine-name": "foo_machine"})
+
+
+async def test_a_job_on_hold_is_told_as_one_that_waits_with_the_reason(foo: Client) -> None:
+    _, job_id = await waiting_for_foo(foo)
+    before = (await foo.get(f"jobs/{job_id}")).json
+    await operated(foo, HoldJobs(job_ids=[job_id], reason="night"))
+    told = (await foo.get(f"jobs/{job_id}")).json
+    assert told == {**before, "reason": ON_HOLD, "keep-alive-time": told["keep-alive-time"]}
+    assert told["state"] == "QUEUED"
+    for path in ("machine", "machine/power", "chip"):
+        assert (await foo.get(f"jobs/{job_id}/{path}")).status == 204
+    assert f"{ROOT}/jobs/{job_id}" in (await foo.get("jobs")).json["jobs"]
+    assert (await foo.send("PUT", f"jobs/{job_id}/keepalive", b"", "text/plain")).summary == (200, "ok")
+    assert (await foo.get(f"jobs/{job_id}")).json["keep-alive-time"] >= told["keep-alive-time"]
+    await operated(foo, ReleaseJobs(job_ids=[job_id]))
+    assert "reason" not in (await foo.get(f"jobs/{job_id}")).json
+
+
+async def test_a_poll_is_answered_by_hold_and_release_and_by_nothing_that_changes_nothing(foo: Client) -> None:
+    first, job_id = await waiting_for_foo(foo)
+    other = await created(foo, **{"machine-name": "foo_machine"})
+    polling = await polled(foo, job_id)
+    await operated(foo, HoldJobs(job_ids=[other], reason="day"))
+    assert not polling.done(), "that was another job"
+    await operated(foo, HoldJobs(job_ids=[job_id], reason="night"))
+    assert await told_by(polling) == ("QUEUED", ON_HOLD)
+    polling = await polled(foo, job_id)
+    await foo.send("PUT", f"jobs/{job_id}/keepalive", b"", "text/plain")
+    assert (await foo.send("DELETE", f"jobs/{first}")).status == 204
+    assert not polling.done(), "it has no boards for that"
+    await operated(foo, ReleaseJobs(job_ids=[job_id]))
+    assert (await told_by(polling))[1] is None
+    assert (await foo.get(f"jobs/{job_id}")).json["state"] == "READY"
+    polling = await polled(foo, other)
+    await operated(foo, KillJobs(job_ids=[other], reason="night"))
+    assert await told_by(polling) == ("DESTROYED", "Ended by eve: night")
+
+
+async def test_a_job_on_hold_ends_by_its_owner(foo: Client) -> None:
+    _, job_id = await waiting_for_foo(foo)
+    await operated(foo, HoldJobs(job_ids=[job_id], reason="night"))
+    polling = await polled(foo, job_id)
+    assert (await foo.send("DELETE", f"jobs/{job_id}?reason=enough")).status == 204
+    assert await told_by(polling) == ("DESTROYED", "enough")
