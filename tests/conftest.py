@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 SLOW_KINDS = ("conformance", "distribution", "torture")
 """Markers whose tests are left out unless `--run-<marker>` is given."""
@@ -25,7 +25,11 @@ QUICK_SECONDS = 2.0
 FIRST_ESTIMATE = 360.0
 """Seconds that `make test` takes on two idle cores, for who has not run it yet."""
 
-settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None, derandomize=True)
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # which a busy machine cannot make fail
+settings.register_profile(
+    "mutants", settings(), phases=[Phase.explicit, Phase.generate], database=None, derandomize=True
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -24,7 +24,6 @@ def attack(folder: Path, commands: int, restart_every: int) -> Attack:
 
         @settings(
             max_examples=commands // 20,
-            deadline=None,
             database=None,
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),

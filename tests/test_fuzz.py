@@ -105,7 +105,7 @@ def damaged(draw: st.DrawFn, good: list[bytes]) -> bytes:
 def fuzz(inputs: st.SearchStrategy[T], check: Callable[[T], None]) -> None:
     """Try `check` with rounds of inputs, for `SECONDS`."""
     deadline = time.monotonic() + SECONDS
-    once = settings(max_examples=ROUND, deadline=None, suppress_health_check=list(HealthCheck))(given(inputs)(check))
+    once = settings(max_examples=ROUND, suppress_health_check=list(HealthCheck))(given(inputs)(check))
     once()
     while time.monotonic() < deadline:
         once()

@@ -131,7 +131,7 @@ def pieces(draw: st.DrawFn) -> tuple[int, int, Board, Ends]:
     return width, height, draw(st.sampled_from(inside)), working_links(width, height, inside, dead, ())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pieces())
 def test_the_shortcut_over_boards_finds_what_the_chips_find(piece: tuple[int, int, Board, Ends]) -> None:
     _, _, root, ends = piece
@@ -142,7 +142,7 @@ def test_the_shortcut_over_boards_finds_what_the_chips_find(piece: tuple[int, in
     assert chips == {(board, (x, y)): (x0 + x, y0 + y) for board, (x0, y0) in boards.items() for x, y in LOCAL_CHIPS}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(pieces(), st.integers(0, 1000))
 def test_the_order_of_messages_changes_nothing_for_what_passes(piece: tuple[int, int, Board, Ends], seed: int) -> None:
     _, _, root, ends = piece

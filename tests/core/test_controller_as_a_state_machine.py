@@ -263,5 +263,5 @@ class ControllerMachine(RuleBasedStateMachine):
             assert self.said_of_states.setdefault(key, state) == state
 
 
-ControllerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+ControllerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestController = pytest.mark.slow(ControllerMachine.TestCase)

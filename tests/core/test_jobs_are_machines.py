@@ -86,7 +86,7 @@ def min_fill(world: World) -> Fraction:
 # ---------------------------------------------------------------- what a job gets
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(worlds(), st.integers(1, 60), RATIOS, st.sampled_from([None, 0, 3]))
 def test_a_job_for_some_boards_is_a_machine(
     world: World, boards: int, ratio: float, max_dead_links: int | None
@@ -108,7 +108,7 @@ def test_no_number_of_boards_that_is_none_gets_a_torus(boards: int) -> None:
     assert world.controller.get_job_state(job_id).state == JobState.destroyed
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(worlds(), st.integers(2, 60), RATIOS)
 def test_a_job_for_some_boards_gets_all_of_them_or_as_many_as_work(world: World, boards: int, ratio: float) -> None:
     job = world.job(world.create(boards, min_ratio=ratio))
@@ -124,7 +124,7 @@ def test_a_job_for_some_boards_gets_all_of_them_or_as_many_as_work(world: World,
         assert world.machine.dead_boards or world.machine.dead_links
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(worlds(), st.integers(2, 40), RATIOS, st.sampled_from([None, 0]))
 def test_a_torus_is_a_machine_that_goes_around(world: World, boards: int, ratio: float, dead: int | None) -> None:
     job = world.job(world.create(boards, require_torus=True, min_ratio=ratio, max_dead_boards=dead))
@@ -157,7 +157,7 @@ def test_a_rectangle_waits_for_a_machine_where_another_job_has_the_only_one() ->
     assert verdict(job) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(worlds(), SIZES, SIZES, st.sampled_from([0, 1, 5, 100]), st.booleans())
 def test_a_rectangle_is_a_machine_if_any_is(world: World, width: int, height: int, dead: int, torus: bool) -> None:
     request = a_request(triads=(width, height), max_dead_boards=dead)
@@ -178,7 +178,7 @@ def test_a_rectangle_is_a_machine_if_any_is(world: World, width: int, height: in
         assert verdict(job) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(worlds(), st.integers(2, 60), RATIOS)
 def test_a_job_fills_its_rectangle_or_has_a_tightest_one(world: World, boards: int, ratio: float) -> None:
     job = world.job(world.create(boards, min_ratio=ratio, max_dead_boards=0))
@@ -191,7 +191,7 @@ def test_a_job_fills_its_rectangle_or_has_a_tightest_one(world: World, boards: i
 # ---------------------------------------------------------------- what there is, is found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(worlds(SMALL | SIZES), st.integers(2, 40), RATIOS)
 def test_what_waits_brute_force_finds_no_place_for(world: World, boards: int, ratio: float) -> None:
     machine, request = world.machine, a_request(boards, min_ratio=ratio)
@@ -204,7 +204,7 @@ def test_what_waits_brute_force_finds_no_place_for(world: World, boards: int, ra
         assert cancelled != oracle.could_be_placed(machine, request, machine.live_boards, min_fill(world))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(machines(SMALL), st.integers(2, 27), RATIOS, FILLS)
 def test_no_job_is_impossible_or_waits_because_it_would_not_be_compact(
     machine: Machine, boards: int, ratio: float, share: float
@@ -215,7 +215,7 @@ def test_no_job_is_impossible_or_waits_because_it_would_not_be_compact(
     assert (world.job(world.create(boards, min_ratio=ratio, max_dead_boards=0)) is not None) == possible
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(machines(st.integers(1, 2)), st.data())
 def test_the_oracle_finds_what_trying_all_sets_finds(machine: Machine, data: st.DataObject) -> None:
     assume(machine.live_boards)

@@ -63,7 +63,7 @@ def busy_worlds(draw: st.DrawFn) -> tuple[World, list[int]]:
     return world, [job_id for job_id in jobs if world.boards(job_id)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(busy_worlds(), st.sets(boards, max_size=3), st.sets(links, min_size=1, max_size=20))
 def test_a_reload_and_a_restart_leave_the_answers_about_live_jobs_alone(
     situation: tuple[World, list[int]], dead_boards: set[Board], dead_links: set[BoardLink]
@@ -80,7 +80,7 @@ def test_a_reload_and_a_restart_leave_the_answers_about_live_jobs_alone(
     assert answers(again, job_ids) == before
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(busy_worlds(), st.sets(links, min_size=1, max_size=20))
 def test_the_links_that_are_stopped_are_the_same_after_a_reload_and_a_reset(
     situation: tuple[World, list[int]], dead_links: set[BoardLink]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from spalloc_server.coordinates import WrapAround, board_down_link, board_to_chip
 from spalloc_server.core.model.allocation import Allocation
@@ -63,7 +63,6 @@ def test_a_single_board_has_a_size_of_its_own_and_no_live_links() -> None:
     assert machine_chip(machine, allocation, (1, 2)) == (24 + 4 + 1, 12 + 8 + 2)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_block_looks_the_same_to_its_job_wherever_it_lies(data: st.DataObject) -> None:
     machine_width, machine_height = data.draw(st.tuples(st.integers(2, 6), st.integers(2, 6)))
@@ -80,7 +79,6 @@ def test_a_block_looks_the_same_to_its_job_wherever_it_lies(data: st.DataObject)
     assert machine_chip(machine, there, (0, 0)) == board_to_chip(x, y, 0)
 
 
-@settings(deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 2)), min_size=1))
 def test_a_link_is_stopped_exactly_where_it_leaves_the_job(boards: set[tuple[int, int, int]]) -> None:
     machine = a_machine("m", 4, 3)

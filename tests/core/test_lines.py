@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from spalloc_server.core.model.power import NO_JOB
 from spalloc_server.core.model.request import Request
@@ -82,7 +82,6 @@ def merged(lines: Lines, order: AnOrder) -> Merge:
     return merge
 
 
-@settings(deadline=None)
 @given(JOBS, ORDERS)
 def test_a_merge_comes_to_the_same_as_sorting(
     jobs: list[tuple[Request, float, tuple[str, ...]]], order: AnOrder
@@ -99,7 +98,6 @@ def test_a_merge_comes_to_the_same_as_sorting(
     assert len(set(keys)) == len(keys), "the order is total"
 
 
-@settings(deadline=None)
 @given(JOBS, ORDERS, st.data())
 def test_nobody_is_forgotten_or_taken_twice_whoever_joins_and_leaves_meanwhile(
     jobs: list[tuple[Request, float, tuple[str, ...]]], order: AnOrder, data: st.DataObject

@@ -157,7 +157,7 @@ def test_a_pass_that_is_cut_starts_whom_one_that_is_not_starts(policy: Policy, m
     assert often > 5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     policy=st.sampled_from(POLICIES),
     step=st.integers(1, 60),

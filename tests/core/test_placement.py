@@ -76,7 +76,7 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(situations(), requests)
 def test_a_placement_keeps_every_promise(situation: tuple[Machine, frozenset[Board]], request: Request) -> None:
     machine, busy = situation
@@ -103,7 +103,7 @@ def test_a_placement_keeps_every_promise(situation: tuple[Machine, frozenset[Boa
         assert machine_oracle.rings(machine, block, boards)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(situations(), requests)
 def test_what_is_refused_brute_force_refuses_too(situation: tuple[Machine, frozenset[Board]], request: Request) -> None:
     machine, busy = situation
@@ -124,7 +124,7 @@ def test_what_is_refused_brute_force_refuses_too(situation: tuple[Machine, froze
             assert not machine_oracle.whole(machine, request, free, spanned=False)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(situations(), st.tuples(st.integers(1, 4), st.integers(1, 4)), st.sampled_from([None, 0, 2]))
 def test_where_a_rectangle_may_begin_anywhere_one_of_those_that_begin_at_a_certain_triad_is_given(
     situation: tuple[Machine, frozenset[Board]], triads: tuple[int, int], dead: int | None

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller
@@ -58,7 +58,6 @@ def test_use_is_half_forgotten_after_each_half_life_and_so_are_the_sums() -> Non
     assert past.sums(1510.0) == pytest.approx((75.0 + 300.0 / 8, 75.0**2 + (300.0 / 8) ** 2))
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from("abcdef"), st.integers(1, 1200), st.floats(0, 1e6), st.floats(-1e3, 1e5)),

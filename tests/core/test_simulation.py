@@ -157,7 +157,7 @@ def test_backfill_makes_a_busy_machine_wait_less_than_first_come_first_served() 
     assert means["backfill"] < means["fifo"] / 2
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 1000), boards=st.sampled_from([24, 36, 48]))
 @pytest.mark.slow
 def test_a_large_job_among_endless_small_ones_starts_within_the_bound_that_is_promised(seed: int, boards: int) -> None:

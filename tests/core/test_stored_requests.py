@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from spalloc_server.config.options import MAX_NUMBER, MAX_SECONDS
 from spalloc_server.config.settings import Configuration
@@ -157,7 +157,6 @@ _arguments: st.SearchStrategy[tuple[list[Any], dict[str, Any]]] = st.tuples(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_arguments)
 def test_what_was_asked_for_comes_back_from_json_as_it_was(arguments: tuple[list[Any], dict[str, Any]]) -> None:
     args, kwargs = arguments
@@ -170,7 +169,6 @@ def test_what_was_asked_for_comes_back_from_json_as_it_was(arguments: tuple[list
     assert repr(again.min_ratio) == repr(request.min_ratio), "not even the sign of a zero"
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_arguments, max_size=4))
 def test_every_job_that_lives_is_restored_with_an_equal_request(some: list[tuple[list[Any], dict[str, Any]]]) -> None:
     house = House(MACHINE, seconds_before_free=0)

@@ -196,4 +196,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(deadline=None, max_examples=25, stateful_step_count=40)
+TestMachine.settings = settings(max_examples=25, stateful_step_count=40)

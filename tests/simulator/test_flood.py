@@ -177,7 +177,7 @@ def cases(draw: st.DrawFn) -> tuple[int, int, set[Board], Board, bool, set[Chip]
     return width, height, boards, root, draw(st.booleans()), dead, links
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(cases())
 def test_it_agrees_with_a_model_of_chips_alone(
     case: tuple[int, int, set[Board], Board, bool, set[Chip], set[tuple[Chip, Links]]],

@@ -198,7 +198,7 @@ async def test_close_writes_what_is_pending_and_takes_nothing_more(bench: Bench)
     await bench.journal.close()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sequence=batches())
 def test_any_sequence_of_batches_gives_what_the_model_gives_in_both(sequence: list[Changes]) -> None:
     model = Model()

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from spalloc_server.core.model import BoardTimeRow, Changes, Holding
 from spalloc_server.storage.accounting import SIZES, midnights, pieces, prune, rounded, size_class
@@ -50,7 +50,6 @@ def agree(month: Month, report: Report, since: float, until: float) -> None:
     )
 
 
-@settings(deadline=None)
 @given(st.lists(STEPS, max_size=25))
 def test_sums_equal_the_books_of_a_month_whatever_happens(steps: list[tuple[object, ...]]) -> None:
     with TemporaryDirectory() as folder:

@@ -332,7 +332,7 @@ places = st.sampled_from([("machine", "x", "y", "z"), ("machine", "chip_x", "chi
 likely = st.sampled_from([0, 1, 2, 1.5, "1", "m", "me", None, True, 10**30]) | json_values
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     command=st.sampled_from([name for name in COMMANDS if name != "where_is"]),
     args=st.lists(likely, max_size=4),

@@ -350,7 +350,7 @@ async def test_a_job_that_waits_to_be_created_goes_along_at_an_upgrade() -> None
         assert exported[1].unread == request("create_job", owner="me") + b"\n"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_replies_do_not_depend_on_how_the_bytes_arrive(data: st.DataObject) -> None:
     requests = [request("create_job", owner="me"), request("get_job_state", 1), request("version"), b"", b" "]
@@ -372,7 +372,7 @@ def test_replies_do_not_depend_on_how_the_bytes_arrive(data: st.DataObject) -> N
     assert asyncio.run(replies([sent[a:b] for a, b in zip([0, *cuts], [*cuts, len(sent)], strict=True)])) == whole
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(chunks=st.lists(st.binary(max_size=40) | st.sampled_from([request("version") + b"\n", b"{", b"\n"])))
 def test_garbage_never_raises(chunks: list[bytes]) -> None:
     async def feed() -> Wire:

@@ -53,7 +53,6 @@ def test_pieces_are_the_bytes_in_order_in_units_that_scamp_takes(address: int, s
     assert len(found) <= size // 256 + 3
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=600), st.lists(st.integers(0, 600), max_size=6), st.integers(4, 64))
 async def test_blocks_are_the_data_however_it_comes(data: bytes, ends: list[int], length: int) -> None:
     ends = sorted(min(end, len(data)) for end in ends)
@@ -121,7 +120,7 @@ async def test_jobs_of_others_and_jobs_without_boards_are_refused() -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.integers(0, 3000), st.binary(min_size=1, max_size=2000)), min_size=1, max_size=4),
     st.integers(0, 2**32),
