@@ -60,6 +60,11 @@ def numbers(*names: str, dead: bool = False) -> list[int | None]:
         (["10.0.0.0"], [0, 1]),
         (["10.0.1.0"], [2, 3]),
         (["0/0/1", "10.0.0.0", "0,0,1", "10.0.0.2"], [1, 0]),
+        (["0/0/0-1"], [0, 1]),
+        (["0/1/3,2", "0/0/1"], [3, 2, 1]),
+        (["0/1/2-2,", "3"], [2, 3]),
+        (["0/0/0,", "1", "0/1/2-3"], [0, 1, 2, 3]),
+        (["0/1/2, 3"], [2, 3]),
     ],
 )
 def test_boards_are_named_by_coordinates_place_and_address_each_once(names: list[str], meant: list[int]) -> None:
@@ -67,7 +72,11 @@ def test_boards_are_named_by_coordinates_place_and_address_each_once(names: list
 
 
 @pytest.mark.parametrize(
-    "name", ["0,0,2", "0/0/7", "10.9.9.9", "0,0", "0/0", "", "0,0,x", "0,0,-1", "0,0/1", "1,0,2", "None/None/None"]
+    "name",
+    [
+        *("0,0,2", "0/0/7", "10.9.9.9", "0,0", "0/0", "", " ", "0,0,x", "0,0,-1", "0,0/1", "1,0,2", "None/None/None"),
+        *("0/0/1-0", "0/0/0-1,", "0/0/-1", "0/0/0-", "0/0/0-999", "0/0/0-1000", "0/0/0,x", "0/0/0,7"),
+    ],
 )
 def test_a_name_that_is_no_boards_is_told_with_the_ways_to_name_one(name: str) -> None:
     with pytest.raises(

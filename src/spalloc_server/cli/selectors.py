@@ -1,9 +1,9 @@
 """Which boards and which jobs a command is about, as people name them.
 
 Theory of operation. A board is `3,1,2` (x, y and z), `0/0/7` (cabinet, frame and its number there), or the address of
-the board; the address of a BMP stands for all boards of its frame. Jobs are named by their numbers, or chosen by owner,
-state and machine. Whatever is named is looked up in one answer of the server before anything is done: so a name that
-is wrong changes nothing.
+the board; the address of a BMP stands for all boards of its frame, and `0/0/0-5,7`, as tables have it, for several.
+Jobs are named by their numbers, or chosen by owner, state and machine. Whatever is named is looked up in one answer
+of the server before anything is done: so a name that is wrong changes nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ STATES: Final = ("queued", "held", "power", "ready")
 """Of live jobs, as `state_of` tells them."""
 
 _Key: TypeAlias = tuple[str, ...] | str
+
+_SEVERAL: Final = re.compile(r"(\d+/\d+/)(\d{1,3}(?:-\d{1,3})?(?:,\d{1,3}(?:-\d{1,3})?)*)")
+"""Boards of one frame, which has fewer than 1,000."""
 
 
 def _not_empty(_context: click.Context, _option: click.Parameter, reason: str) -> str:
@@ -76,14 +79,29 @@ def boards_named(server: RunningServer, machine: str, names: Sequence[str], *, d
             meant.setdefault(key, []).append(view)
         if view.bmp is not None and alive:
             meant.setdefault(canonical(view.bmp), []).append(view)
-    wrong = [name for name in names if _key(name) not in meant]
+    whole = re.sub(r",\s+", ",", "\n".join(names)).split("\n")  # where a blank comes behind a comma, as in tables
+    boards = {name: [_key(board) for board in _spelled_out(name)] for name in whole}
+    wrong = [name for name, keys in boards.items() if not meant.keys() >= set(keys)]
     if wrong:
         living = "" if dead else ", or none that is not dead in the configuration"
-        forms = "X,Y,Z or CABINET/FRAME/BOARD, or by the address of a board or of a frame's BMP"
+        forms = "X,Y,Z or CABINET/FRAME/BOARD (of several, 0/0/0-5,7), or by the address of a board or of a frame's BMP"
         told = f"{machine} has no board {' '.join(wrong)}{living}: nothing is done. Name boards by {forms}"
         raise OperatorError(told)
-    found = [view for name in names for view in meant[_key(name)]]
+    found = [view for keys in boards.values() for key in keys for view in meant[key]]
     return list({(view.x, view.y, view.z): view for view in found}.values())
+
+
+def _spelled_out(name: str) -> list[str]:
+    """Return `0/3/0`, `0/3/1` and `0/3/7` for `0/3/0-1,7`, and another name as it is."""
+    several = _SEVERAL.fullmatch(name)
+    if several is None:
+        return [name]
+    boards: list[str] = []
+    for part in several[2].split(","):
+        first, _, last = part.partition("-")
+        numbers = range(int(first), int(last or first) + 1)
+        boards += [f"{several[1]}{number}" for number in numbers] or [name]
+    return boards
 
 
 def _names_of(view: BoardView) -> list[_Key]:
