@@ -17,7 +17,7 @@ from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.power import BoardFailure
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.placement.effort import STEP
-from spalloc_server.core.scheduling import forecast as forecasts
+from spalloc_server.core.scheduling import forecast as forecasts, spread
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from spalloc_server.core.scheduling.spread import SAMPLES, USUAL, Spreads
 from tests.core.machines import a_machine
@@ -279,6 +279,25 @@ def test_a_spread_begins_with_what_is_usual_and_follows_what_was_seen() -> None:
         spreads.started(job_id, 1500.0)
     assert spread_of(spreads, 1, 1000.0) == (1500.0, 1500.0, 1500.0)
     assert spread_of(spreads, 1, 100.0) == (usual[0] * 100, 100.0, usual[9] * 100), "that is another kind"
+
+
+def test_quantiles_are_found_again_for_one_in_twenty_of_those_that_are_learnt_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spreads, found = Spreads(), list[int]()
+    quantiles = spread._quantiles
+
+    def counted(values: tuple[float, ...]) -> tuple[float, float, float]:
+        found.append(len(values))
+        return quantiles(values)
+
+    for job_id in range(5 * SAMPLES):
+        spread_of(spreads, job_id, 1000.0)
+    for job_id in range(5 * SAMPLES):
+        if job_id == 2 * SAMPLES:
+            monkeypatch.setattr(spread, "_quantiles", counted)
+        spreads.started(job_id, 1500.0)
+    assert found == [SAMPLES] * (3 * SAMPLES // (SAMPLES // spread.AGAIN))
 
 
 def test_jobs_that_still_wait_are_learnt_from_once_they_are_late() -> None:

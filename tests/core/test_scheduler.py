@@ -120,6 +120,17 @@ def test_what_running_jobs_have_used_so_far_counts() -> None:
     assert order(hall).excess("two") == pytest.approx(2.0)
 
 
+def test_the_backlog_is_all_work_that_waits_and_runs_by_the_boards_that_work() -> None:
+    hall = Hall()
+    hall.teach("me", 48, 600.0)
+    assert order(hall).backlog(("m",)) == 0
+    hall.submit(48)
+    assert order(hall).backlog(("m",)) == pytest.approx(600.0)
+    hall.submit(48)
+    hall.now += 60.0
+    assert order(hall).backlog(("m",)) == pytest.approx(540.0 + 600.0)
+
+
 def test_names_that_are_invented_do_not_make_anybody_use_less() -> None:
     hall = Hall()
     hall.teach("one", 12, 1000.0)

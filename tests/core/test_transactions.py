@@ -20,9 +20,11 @@ import spalloc_server
 from spalloc_server.config.options import Limits, Scheduling
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Controller, Outcome
+from spalloc_server.core import transitions
 from spalloc_server.core.deadlines import Deadlines
 from spalloc_server.core.engine import Engine
 from spalloc_server.core.job import Job
+from spalloc_server.core.model.job_state import JobState
 from spalloc_server.core.model.rows import Changes
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.scheduling.waiting import Waiting
@@ -267,3 +269,16 @@ def test_a_request_that_is_refused_has_changed_nothing() -> None:
         with pytest.raises(RequestError):
             operation("a", (9, 9, 9))
     assert seen(core) == before
+
+
+def test_a_power_command_that_raises_leaves_the_earlier_one_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = Controller(clock=Clock())
+    core.configure(Configuration([a_machine("a", 1, 1)]))
+    job_id = core.create_job(3, owner="me")
+    (switch,) = core.take_switches()
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(transitions, "changed", lambda *_: 1 / 0)
+        core.power_off_job_boards(job_id)
+    assert core.take_switches() == []
+    core.switched(Outcome(switch.operation))
+    assert core.get_job_state(job_id).state == JobState.ready

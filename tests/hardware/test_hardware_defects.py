@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
 import structlog
 
-from spalloc_server.core.model.power import FrameWork, Outcome, Switch
+from spalloc_server.core.model.power import BoardFailure, FrameWork, Outcome, Switch
 from spalloc_server.hardware.frame import Frame
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
@@ -64,3 +65,21 @@ def test_an_outcome_that_cannot_be_told_is_counted_and_others_are_told() -> None
     assert (told, defects.count) == ([1, 2], 2)
     run(on_outcome, None)
     assert told == [1, 2, 1, 2]
+
+
+def test_a_defect_in_what_switches_boards_is_counted_and_told_as_the_servers_own_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    defects, told = DefectLog(), list[Outcome]()
+    loop = VirtualLoop({"a": SimulatedFrame()}, Network(), 1)
+    monkeypatch.setattr(Frame, "_switch_on", boom)
+
+    async def main() -> None:
+        async with Hardware(told.append, lambda *_: None, defects=defects, find_address=name_as_address) as hardware:
+            hardware.switch(Switch(1, 1, True, (FrameWork("a", (1,)),)))
+            assert await hardware.drain(60.0)
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner, structlog.testing.capture_logs() as log:
+        runner.run(main())
+    assert told == [Outcome(1, (BoardFailure("a", 1, "internal error of the server", frame_fault=True),))]
+    assert (defects.count, log[0]["bmp"], log[0]["boards"]) == (1, "a", [1])

@@ -54,7 +54,6 @@ class Scheduler:
         self._queue = Queue()
         self._forecaster: Forecaster | None = None
         self._closed: frozenset[str] | None = frozenset()
-        self._changed = False
         self._now = 0.0
         """When `run` was last called."""
         self._failures: list[tuple[str, Exception, int]] = []
