@@ -367,3 +367,11 @@ async def test_only_what_waits_for_a_password_is_prepared(house: House) -> None:
 def test_what_waits_for_a_password_says_so() -> None:
     assert all(kind.waits for kind in module.HASHING)
     assert not any(kind.waits for kind in module.ACCOUNTS)
+
+
+async def test_a_session_that_began_with_a_token_is_not_kept_as_the_answer_to_a_command(house: House) -> None:
+    log_in_once = commands.LogInWithToken(secret=SECRET)
+    first, second = (house.application.perform(WEB, log_in_once, "0123456789abcdef").value for _ in range(2))
+    assert first.session != second.session
+    await house.rest()
+    assert not house.journal.load(max_retired=0).results

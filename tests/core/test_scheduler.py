@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -525,3 +526,19 @@ def test_boldness_ends_when_the_reserved_job_has_been_held_up_for_long(held_up: 
     assert left.predicted_start is not None
     seconds = 1.5 * (left.predicted_start - hall.now)
     assert (hall.submit(3, "short", max_runtime=seconds) in hall.running) == starts
+
+
+@pytest.mark.parametrize(("late", "starts"), [(0.0, True), (0.5, False)])
+def test_a_bold_job_may_end_at_the_last_moment_that_is_left_for_it_and_not_later(late: float, starts: bool) -> None:
+    hall = Hall()
+    hall.teach("me", 24, 1000.0)
+    hall.submit(24)
+    large = hall.submit(48, "large")
+    policy = hall.scheduler._policy
+    assert isinstance(policy, policy_backfill.Backfill)
+    (left,) = policy._reserved["m"]
+    assert (left.job_id, left.start, left.bold_until) == (large, 2000.0, 9000.0)
+    request = Request(owner="short", boards=3, tags=DEFAULT_TAGS, max_runtime=1000.0)
+    end = hall.now + hall.scheduler._queue.past.predict(request)
+    policy._reserved["m"] = [replace(left, start=end - 1.0, bold_until=end - late)]
+    assert (hall.submit(3, "short", max_runtime=1000.0) in hall.running) == starts

@@ -40,7 +40,11 @@ TIMES = [(TOO_LATE, False), (-TOO_LATE, False), (math.nan, False), (math.inf, Fa
 ROWS: list[tuple[Any, str | None]] = [
     # jobs
     (job(), None),
-    *((make(job_id=number), "is not a number from 1 to") for make in (job, ended) for number in (0, -1, MAX_NUMBER + 1)),
+    *(
+        (make(job_id=number), "is not a number from 1 to")
+        for make in (job, ended)
+        for number in (0, -1, MAX_NUMBER + 1)
+    ),
     (job(job_id=1), None),
     (job(job_id=MAX_NUMBER), None),
     *(
