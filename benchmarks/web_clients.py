@@ -12,6 +12,7 @@ import heapq
 import json
 import re
 import select
+import signal
 import socket
 import ssl
 import sys
@@ -206,7 +207,8 @@ def ready(port: int, tls: bool, create: str, look: str, destroy: str, count: int
 def polls(port: int, tls: bool, looks: Sequence[str], each: int) -> dict[str, Any]:
     """Wait for each of these jobs with so many clients, which ask again until it is destroyed.
 
-    `begun` when all wait. Returns, for each job, when the last client heard, on the monotonic clock.
+    `begun` when all wait. Returns, for each job, when the last client heard, on the monotonic clock. The clients stay
+    connected, as programs do that go on with their work.
     """
     all_clients = Clients(port, tls=tls)
     heard = [0.0] * len(looks)
@@ -223,10 +225,16 @@ def polls(port: int, tls: bool, looks: Sequence[str], each: int) -> dict[str, An
             all_clients.run(lambda turns=turns: next(turns), wait=0.0)  # type: ignore[misc]
     print("begun", flush=True)
     all_clients.run(wait=1.0)
+    CONNECTED.append(all_clients)
     return {"heard": heard, "errors": all_clients.errors}
 
+
+CONNECTED: list[Clients] = []
+"""Those that stay so when they have nothing more to ask."""
 
 KINDS: dict[str, Callable[..., dict[str, Any]]] = {"get": get, "jobs": jobs, "ready": ready, "polls": polls}
 
 if __name__ == "__main__":
     print(json.dumps(KINDS[sys.argv[1]](**json.loads(sys.stdin.readline()))), flush=True)
+    if CONNECTED:
+        signal.pause()  # until it is killed

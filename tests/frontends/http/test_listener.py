@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from spalloc_server.frontends.http import listener
+from spalloc_server.frontends.http.in_place import READ_BYTES
 from tests.frontends.http.fake_socket import until
 from tests.frontends.http.serving import Client, door
 
@@ -35,6 +36,16 @@ async def test_http_and_tls_are_served_at_one_port(tls: tuple[ssl.SSLContext, ss
         plain, encrypted = await Client.connect(it), await Client.connect(it, ssl=theirs)
         assert await plain.get("/a") == (200, b"http GET /a ")
         assert await encrypted.get("/a") == (200, b"https GET /a ")
+
+
+async def test_of_tls_no_more_is_read_at_a_time_than_one_buffer_has(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    ours, theirs = tls
+    async with door(tls=ours) as it:
+        (client, other) = [await Client.connect(it, ssl=theirs) for _ in range(2)]
+        body = b"x" * (3 * READ_BYTES + 17)
+        client.send(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert await other.get("/b") == (200, b"https GET /b ")
+        assert await client.answer() == (200, b"https POST /a " + body)
 
 
 async def test_plain_http_is_for_this_computer_only(

@@ -23,6 +23,7 @@ from typing import Any
 from spalloc_server.config.hosts import network_of
 from spalloc_server.frontends.http.answers import ASGIApp
 from spalloc_server.frontends.http.home import Home
+from spalloc_server.frontends.http.in_place import InPlace
 from spalloc_server.frontends.http.protocols import HttpProtocol
 from spalloc_server.frontends.listener import Listener, is_loopback, set_options
 from spalloc_server.log.logger import Complaints, get_logger
@@ -144,7 +145,10 @@ class Acceptor:
             options = {"ssl_handshake_timeout": home.web.header_seconds, "ssl_shutdown_timeout": SHUTDOWN_SECONDS}
         try:
             await home.loop.connect_accepted_socket(
-                lambda: protocol, sock, ssl=self.tls if encrypted else None, **options
+                lambda: InPlace(protocol) if encrypted else protocol,
+                sock,
+                ssl=self.tls if encrypted else None,
+                **options,
             )
         except BaseException as exc:
             sock.close()

@@ -29,6 +29,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from spalloc_server.frontends.http.answers import ASGIApp, Message
+from spalloc_server.frontends.http.in_place import InPlace
 from spalloc_server.frontends.http.turns import Turns
 from spalloc_server.log.defects import DefectLog
 
@@ -123,7 +124,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def begin(self, transport: asyncio.Transport, early: bytes) -> asyncio.Task[None] | None:
         """Take over a transport with what has come since the request; the task of the app, if it is asked at all."""
         self._transport, self._early, self.heard = transport, early, self._loop.time()
-        transport.set_protocol(self)
+        transport.set_protocol(InPlace(self))
         transport.set_write_buffer_limits(high=self._queued_bytes)
         response = self._rules.accept(self._request)
         if response.status_code != 101:
