@@ -302,7 +302,7 @@ class Pipe:
 
     def __init__(self) -> None:
         self.written, self.closed = b"", False
-        self.protocol: asyncio.Protocol | None = None
+        self.protocol: asyncio.BaseProtocol | None = None
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -315,8 +315,21 @@ class Pipe:
     def is_closing(self) -> bool:
         return self.closed
 
-    def set_protocol(self, protocol: asyncio.Protocol) -> None:
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = protocol
+
+    def feed(self, data: bytes) -> None:
+        """Give the protocol what has come, as an event loop does."""
+        if isinstance(self.protocol, asyncio.Protocol):
+            self.protocol.data_received(data)
+            return
+        assert isinstance(self.protocol, asyncio.BufferedProtocol)
+        while data:
+            buffer = memoryview(self.protocol.get_buffer(-1))
+            count = min(len(buffer), len(data))
+            buffer[:count] = data[:count]
+            self.protocol.buffer_updated(count)
+            data = data[count:]
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -360,7 +373,7 @@ async def _served(pieces: list[bytes], app: ASGIApp = _echo) -> tuple[bytes, int
     protocol.connection_made(pipe)  # type: ignore[arg-type]
     for piece in pieces:
         if not pipe.closed:
-            pipe.protocol.data_received(piece)
+            pipe.feed(piece)
         for _ in range(5):
             await asyncio.sleep(0)
     for _ in range(50 if home.websockets else 0):
