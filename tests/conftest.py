@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+if TYPE_CHECKING:
+    from tests.house import Place
 
 SLOW_KINDS = ("conformance", "distribution", "torture")
 """Markers whose tests are left out unless `--run-<marker>` is given."""
@@ -105,6 +108,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 BEGUN = pytest.StashKey[float]()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A state and a config file, for servers in this process."""
+    from tests.house import Place  # only where it is needed: what is tested is not to be imported by all
+
+    place = Place(tmp_path)
+    place.configure()
+    return place
 
 
 @pytest.fixture

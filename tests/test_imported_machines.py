@@ -41,13 +41,6 @@ async def a_job(server: Server | ServerProcess, machine: str = "annex") -> int:
     return job_id
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
-
-
 def in_toml(place: Place, *names: str) -> None:
     """Let the config file have the machine m, and besides it the imported one under these names."""
     text = place.config.read_text()

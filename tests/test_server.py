@@ -52,13 +52,6 @@ async def clients() -> AsyncIterator[Clients]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
-
-
-@pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """A disk on which commits go on only while this is set."""
     going = threading.Event()

@@ -11,7 +11,6 @@ import structlog
 from spalloc_server.cli import servers
 from spalloc_server.cli.running_server import VARIABLE
 from tests.hardware.addresses import loopback_hosts
-from tests.house import Place
 
 SPINNER_24 = Path(__file__).parents[2] / "examples" / "spinner-24.csv"
 
@@ -53,14 +52,6 @@ def config(tmp_path: Path, host: str) -> Path:
         f'board_locations = "{SPINNER_24}"\nbase_ip = "{host}"\n'
     )
     return path
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    """A state and a config file, for servers in this process."""
-    place = Place(tmp_path)
-    place.configure()
-    return place
 
 
 @pytest.fixture

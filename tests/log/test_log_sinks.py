@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -20,13 +19,6 @@ from tests.test_server import Clients, clients, until
 __all__ = ["clients"]
 
 READY = 3
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
 
 
 @pytest.mark.parametrize("kind", KINDS)

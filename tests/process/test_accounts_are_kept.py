@@ -38,13 +38,6 @@ DAY = 86400.0
 LIST = {"command": "list machines"}
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
-
-
 class Front:
     """Sessions and tokens of the account ann, as a front process uses them."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.frontends.operators.speaking import Operator
@@ -15,13 +13,6 @@ from tests.test_server import DESTROYED, QUEUED, READY, Clients, clients
 __all__ = ["clients"]
 
 MACHINE = 12
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
 
 
 async def held(client: Client, job_id: int) -> bool:

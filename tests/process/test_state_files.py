@@ -23,13 +23,6 @@ from tests.test_server import READY, Clients, clients, until
 __all__ = ["clients"]
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
-
-
 def told(place: Place, event: str) -> list[dict[str, str]]:
     return [entry for entry in events(place) if entry["event"].startswith(event)]
 

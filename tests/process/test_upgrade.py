@@ -36,13 +36,6 @@ from tests.torture.halls import Hall
 __all__ = ["clients"]
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
-
-
 async def upgraded(server: ServerProcess) -> None:
     before = server.pid
     server.signal(signal.SIGUSR2)

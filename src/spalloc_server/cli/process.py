@@ -18,8 +18,17 @@ from spalloc_server.cli import signals
 from spalloc_server.errors import SpallocServerError
 from spalloc_server.log.text import printable
 
-__all__ = ["PATH", "allow_many_files", "count", "give_memory_back", "on_stop_signals", "one_line_errors", "run", "say"]
-__all__ += ["write"]
+__all__ = [
+    "PATH",
+    "allow_many_files",
+    "count",
+    "give_memory_back",
+    "on_stop_signals",
+    "one_line_errors",
+    "run",
+    "say",
+    "write",
+]
 
 
 PATH = click.Path(path_type=Path)

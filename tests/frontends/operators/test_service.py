@@ -34,13 +34,6 @@ async def a_client(server: Server, source: str = "127.0.0.1") -> AsyncIterator[C
         await client.close()
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
-    place.configure()
-    return place
-
-
 async def test_nobody_but_the_servers_own_user_may_connect_and_the_socket_goes_with_the_server(place: Place) -> None:
     path = socket_path(place.state)
     path.parent.mkdir(exist_ok=True)

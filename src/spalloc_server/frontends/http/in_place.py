@@ -1,9 +1,10 @@
 """Reading in place: what TLS has decrypted goes into one buffer that all connections share.
 
-Theory of operation. The event loop gives a protocol either bytes, or asks it for a buffer to read into. Of a connection
-with TLS it makes the bytes by way of 256 KiB that it takes and gives back at each read, for requests of a few hundred.
-Where such large blocks go back to the system at once (`cli.process.give_memory_back`), that takes a quarter of the
-time of a request. All connections are read in one thread, one after the other, so one buffer does for all.
+Theory of operation. An event loop gives a protocol bytes, or reads into a buffer that the protocol has. To give bytes
+of a connection with TLS, uvloop takes a block of 256 KiB at each read, and gives back what was not needed of it. That
+is slow where large blocks go back to the system at once (`cli.process.give_memory_back`). So what comes is read into
+a buffer here, and copied: one does for all, as all connections are read in one thread, one after the other. uvicorn's
+protocols take bytes only, and so stay as they are, with `InPlace` before them.
 """
 
 from __future__ import annotations
