@@ -87,5 +87,5 @@ async def running(place: Place, *options: str, **environment: str) -> AsyncItera
 
 def events(place: Place) -> list[dict[str, str]]:
     """What the log of a place's server processes tells so far."""
-    lines = (place.folder / "log").read_text().splitlines()
+    *lines, _being_written = (place.folder / "log").read_text().split("\n")
     return [json.loads(line) for line in lines if line.startswith("{")]

@@ -42,7 +42,8 @@ class Fronts:
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """The lines of the log that tell of an event."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        *whole, _being_written = self.log.read_text().split("\n")
+        lines = [json.loads(line) for line in whole if line.startswith("{")]
         return [line for line in lines if line["event"] == event]
 
     async def serving(self, times: int = 1) -> tuple[str, int]:
