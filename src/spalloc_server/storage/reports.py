@@ -234,9 +234,10 @@ class _Reporting:
         low, high = self._connection.execute("SELECT min(ended_at), max(ended_at) FROM history").fetchone()
         many = low is not None and high - self._period["since"] > SCANNED * (high - low)
         key = "ended_at" if self._names else _KEYS[self._by]
+        began = ", allocated_at" if self._names else ""
         query = f"""
-            SELECT CASE WHEN {_SIMPLE} THEN {key} END, allocated_at, allocated_at - created_at, board_seconds,
-            {_ODD}, job_id FROM history
+            SELECT CASE WHEN {_SIMPLE} THEN {key} ELSE -job_id END, allocated_at - created_at, board_seconds,
+            {_ODD}{began} FROM history
             WHERE {"+" if many else ""}ended_at >= :since AND +coalesce(allocated_at, ended_at) < :until
         """  # noqa: S608 - and the `+` keeps SQLite from using the index
         lines = self._connection.execute(query, self._period)
@@ -246,22 +247,21 @@ class _Reporting:
             self._count(Ended(*line.fetchone()))
 
     def _jobs_by_key(self, lines: Iterable[tuple[Any, ...]]) -> list[int]:
-        """Count those that are simple; the numbers of the others."""
+        """Count those that are simple; the numbers of the others, whose keys they are, below zero."""
         found: dict[Any, tuple[list[float | None], list[float]]] = {}
         others, odd_ones = [], []
-        for key, _, wait, seconds, odd, job_id in lines:
+        for key, wait, seconds, odd in lines:
             try:
                 waits, used = found[key]
             except KeyError:
+                if isinstance(key, int) and key < 0:
+                    others.append(-key)
+                    continue
                 waits, used = found[key] = [], []
-            if key is None:
-                others.append(job_id)
-                continue
             if odd:
                 odd_ones.append((key, odd))
             waits.append(wait)
             used.append(seconds)
-        found.pop(None, None)
         names = {key: SIZE_NAMES[size_class(key)] if self._by == "size" else key for key in found}
         for key, (waits, used) in found.items():
             group = self._group(names[key])
@@ -277,22 +277,24 @@ class _Reporting:
         bounds, others = self._bounds, []
         groups = [_Group() for _ in self._names]
         waits: list[list[float | None]] = [[] for _ in self._names]
-        for ended, began, wait, seconds, odd, job_id in lines:
-            if ended is None:
-                others.append(job_id)
+        used: list[list[float]] = [[] for _ in self._names]
+        for ended, wait, seconds, odd, began in lines:
+            if ended < 0:
+                others.append(-ended)
                 continue
             span = bisect_right(bounds, ended) - 1
-            group = groups[span]
-            group.jobs += 1
             waits[span].append(wait)
-            group.failed += odd & 1
-            group.again += odd >> 1
+            if odd:
+                groups[span].failed += odd & 1
+                groups[span].again += odd >> 1
             if began is None or began >= bounds[span]:
-                group.seconds += seconds
+                used[span].append(seconds)
             else:
                 for each, part in pieces(began, ended, seconds, bounds):
                     groups[each].seconds += part
-        for name, group, waited in zip(self._names, groups, waits, strict=True):
+        for name, group, waited, held in zip(self._names, groups, waits, used, strict=True):
+            group.jobs = len(waited)
+            group.seconds += fsum(held)
             if group.jobs or group.seconds:
                 group.waited_for(waited)
                 self._group(name).add(group)
