@@ -13,7 +13,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -281,8 +281,20 @@ def test_another_demo_has_addresses_of_its_own(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first:
         with suppress(OSError):  # it may be that there is a demo on this computer
             first.bind(("127.1.0.0", SCP_PORT))
-        other = _beside_other_demos(MILLION_CORE, tmp_path)
+        with ExitStack() as stack:
+            other = _beside_other_demos(MILLION_CORE, tmp_path, stack)
         (machine,), (own,) = load(other).machines, load(MILLION_CORE).machines
     assert not set(machine.bmp_ips.values()) & set(own.bmp_ips.values())
     assert all(re.match(r"127\.\d+\.", host) for host in machine.bmp_ips.values())
     assert machine.board_locations == own.board_locations
+
+
+def test_two_demos_that_start_at_once_have_addresses_of_their_own(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        taken = [set[str](), set[str]()]
+        for number, hosts in enumerate(taken):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            (machine,) = load(_beside_other_demos(MILLION_CORE, folder, stack)).machines
+            hosts.update(machine.bmp_ips.values())
+    assert not taken[0] & taken[1]

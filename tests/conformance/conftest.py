@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
 
+from spalloc_server.cli.demo import RESERVED_PORT
 from tests.conformance.clients import VERSIONS, Client
 from tests.conformance.machines import TestMachine, bmp_hosts, write_config
 from tests.conformance.servers import Server, free_port, ours, published, simulated_hardware, until
@@ -36,6 +38,15 @@ Starter = Callable[[Path, Path, int], AbstractContextManager[Server]]
 SERVERS: dict[str, Starter] = {"ours": ours, "published": published}
 AGAINST = os.environ.get("CONFORMANCE_AGAINST", "ours")
 """Which server the clients are driven against: `published` tells whether a fault is the client's own."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def demos_elsewhere() -> Iterator[None]:
+    """The Java server's scenario has the addresses of the demo's own machine: so demos have others here."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reserved:
+        with suppress(OSError):  # another process of these tests has it
+            reserved.bind(("127.1.0.0", RESERVED_PORT))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine, Iterable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -56,8 +56,10 @@ ONCE_SECONDS = 60.0
 """The longest that `demo --once` may take."""
 POLL_SECONDS = 0.05
 """`demo --once`: between looks whether boards are off."""
-MOST_DEMOS: Final = 99
-"""On one computer at a time."""
+NETWORKS: Final = (1, *range(101, 200))
+"""127.N.0.0 that demos on one computer have, each one of its own. Config files of others may name those between."""
+RESERVED_PORT: Final = SCP_PORT + 1
+"""A demo has it at its network before its hardware listens there, so that of two at once only one takes the network."""
 FIRST_NETWORK: Final = '"127.1.0.0"'
 """The `base_ip` of the demo's own machine, as its config file has it."""
 ACCOUNT: Final = "you"
@@ -117,7 +119,7 @@ async def _demo(
     process.on_stop_signals(stopping.set)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="spalloc-demo-")))
-        config = _serving_http(_beside_other_demos(config, folder), folder, once=once)
+        config = _serving_http(_beside_other_demos(config, folder, stack), folder, once=once)
         configuration = load(config)
         if not configuration.machines:
             raise ConfigurationError(f"{config}: has no machines to simulate")
@@ -147,12 +149,12 @@ async def _demo(
     process.say("stopped")
 
 
-def _beside_other_demos(config: Path, folder: Path) -> Path:
+def _beside_other_demos(config: Path, folder: Path, stack: AsyncExitStack | ExitStack) -> Path:
     """The config file of the demo's own machine, or a copy with other addresses, where another demo has these."""
     if config != MILLION_CORE:
         return config
     text = config.read_text(encoding="utf-8")
-    network = next((number for number in range(1, MOST_DEMOS + 1) if _is_free(f"127.{number}.0.0")), 1)
+    network = next((number for number in NETWORKS if _reserve(f"127.{number}.0.0", stack)), 1)
     if network == 1 or FIRST_NETWORK not in text:
         return config
     copy = folder / config.name
@@ -190,13 +192,17 @@ def _free_port(wanted: int) -> int:
         return int(one.getsockname()[1])
 
 
-def _is_free(host: str) -> bool:
-    """Whether no simulated frame has this address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+def _reserve(host: str, stack: AsyncExitStack | ExitStack) -> bool:
+    """Reserve an address for the time of `stack`; False where another demo, or a simulated frame, has it."""
+    with ExitStack() as tried:
         try:
-            one.bind((host, SCP_PORT))
+            for port in (RESERVED_PORT, SCP_PORT):
+                one = tried.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                one.bind((host, port))
         except OSError:
             return False
+        one.close()  # for the hardware
+        stack.enter_context(tried.pop_all())
     return True
 
 
