@@ -1,4 +1,4 @@
-"""What a server imports: nothing of what only HTTP needs, since it may not be installed, and takes memory."""
+"""What a server imports: nothing of what only HTTP needs, which may not be installed, nor of what only tables need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cli.commands import BIN, STOP_SECONDS, running
 FOR_HTTP = {"argon2", "cryptography", "httptools", "litestar", "prometheus_client", "uvicorn", "websockets"}
 
 
-def test_a_server_without_http_imports_nothing_of_it(config: Path) -> None:
+def test_a_server_without_http_imports_nothing_of_it_and_nothing_that_draws(config: Path) -> None:
     with running(
         Path(sys.executable).name, "-X", "importtime", "-m", "spalloc_server", config, "-p", 0, folder=BIN
     ) as process:
@@ -27,3 +27,4 @@ def test_a_server_without_http_imports_nothing_of_it(config: Path) -> None:
     assert "spalloc_server.server" in imported
     assert {name for name in imported if name.partition(".")[0] in FOR_HTTP} == set()
     assert {name for name in imported if name.startswith("spalloc_server.frontends.http")} == set()
+    assert {name for name in imported if name.startswith(("pygments", "rich."))} == set()

@@ -55,7 +55,6 @@ from spalloc_server.application.front_commands import Figures
 from spalloc_server.application.job_commands import JobsCommand
 from spalloc_server.application.own_job_commands import OwnJobCommand
 from spalloc_server.application.web_settings import TellWebSettings
-from spalloc_server.config.definitions import names_in
 from spalloc_server.core.model import Request
 from spalloc_server.core.model.arguments import DEFAULT_KEEPALIVE
 
@@ -251,6 +250,8 @@ class ImportMachines(Command, frozen=True, tag="import machines"):
 
     def told(self) -> dict[str, Any]:
         """Return the names of the machines; the whole definitions are in the state."""
+        from spalloc_server.config.definitions import names_in  # hardly a server needs it: not while it starts
+
         return {"command": "import machines", "machines": names_in(self.definitions)}
 
 

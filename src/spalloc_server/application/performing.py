@@ -24,7 +24,6 @@ from spalloc_server.application.caller import Caller
 from spalloc_server.application.commands import Key, Kind
 from spalloc_server.application.subscriptions import Subscriptions
 from spalloc_server.application.views import TemperaturesView
-from spalloc_server.config.definitions import read_definitions
 from spalloc_server.config.machine import Machine
 from spalloc_server.controller import Controller
 from spalloc_server.coordinates import Board
@@ -97,6 +96,8 @@ def _is_bad(view: BoardView) -> bool:
 
 
 def _import_machines(core: Controller, _caller: Caller, command: commands.ImportMachines) -> list[MachineView]:
+    from spalloc_server.config.definitions import read_definitions  # hardly a server needs it: not while it starts
+
     try:
         return core.import_machines(read_definitions(command.definitions).machines)
     except ConfigurationError as error:

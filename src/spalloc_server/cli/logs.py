@@ -14,14 +14,28 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal
-
-import structlog
 
 from spalloc_server.cli.output import Stream
 from spalloc_server.log.text import printable
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Have a module that cannot be imported meanwhile."""
+    had = {module: sys.modules[module]} if module in sys.modules else {}
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+        sys.modules.update(had)
+
+
+with _hidden("rich"):  # which structlog imports for tracebacks that this log does not have: a tenth of the start
+    import structlog
 
 __all__ = ["LogFormat", "configure"]
 

@@ -17,6 +17,7 @@ import socket
 import stat
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -52,12 +53,17 @@ DOOR = "socket"
 UNCLEAR = RequestError.code
 
 _request_in = msgspec.json.Decoder(Request).decode
-_command_in = msgspec.json.Decoder(AnyRequest).decode
 
 Inherited: TypeAlias = tuple[socket.socket, list[tuple[socket.socket, bytes]]]
 """A listening socket, and connections with what each of them had sent."""
 
 log = get_logger(__name__)
+
+
+@cache
+def _command_in() -> Callable[[bytes], AnyRequest]:
+    """Made for the first request: that takes as long as the import of twenty modules."""
+    return msgspec.json.Decoder(AnyRequest).decode
 
 
 class Operators:
@@ -141,7 +147,7 @@ class Operators:
             connection.dismiss(last_word(f"request {number} is under way: a new one must have another number"))
             return None
         try:
-            command = _command_in(request.command)
+            command = _command_in()(request.command)
             if isinstance(command, Wait) or (isinstance(command, Command) and (command.waits or command.takes_long)):
                 connection.under_way[number] = line
                 return self._answer_later(connection, request, command)
@@ -261,7 +267,7 @@ def _is_repeatable(line: bytes) -> bool:
     """Whether the request in this line may be sent twice: it may be done twice, or is done once all the same."""
     try:
         request = _request_in(line)
-        command = _command_in(request.command)
+        command = _command_in()(request.command)
     except (msgspec.MsgspecError, RecursionError):
         return True  # it does nothing
     if not isinstance(command, Command) or command.repeatable:
