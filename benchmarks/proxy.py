@@ -2,7 +2,8 @@
 
 The proxy is served as by the front process, in a process of its own without a server behind it; boards that echo are
 another, and the clients are this one. Rates are of both directions together. Beside them stands a WebSocket that echoes
-by itself, served in the same way, but by the events of ASGI.
+by itself, served in the same way, but by the events of ASGI. What others notice of such traffic is in `web`, which has
+these boards and clients as processes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,12 +28,16 @@ import uvloop
 
 HOST = "127.0.0.1"
 BOARDS = [f"127.94.0.{number}" for number in range(2, 10)]
+CHIPS = [(0, 0), (8, 4), (4, 8), (12, 0), (20, 4), (16, 8), (24, 0), (32, 4)]
+"""Where `BOARDS` are in the job."""
 BOARD_PORT = 17893
 PAYLOAD = 290
 """Bytes of a datagram: a command with 256 bytes of memory, about."""
 
 TICK = os.sysconf("SC_CLK_TCK")
 ROUNDS = 3
+IN_FLIGHT = 8
+"""Datagrams of each of the clients that are a process of their own."""
 
 
 def main(*, quick: bool) -> None:
@@ -42,7 +47,7 @@ def main(*, quick: bool) -> None:
 
 async def measure(seconds: float) -> None:
     """Print two tables."""
-    with tempfile.TemporaryDirectory() as folder, _process("boards"):
+    with tempfile.TemporaryDirectory() as folder, process("boards", *BOARDS):
         certificate = Path(folder) / "certificate.pem"
         certificate.write_bytes(_certificate())
         print("| served by | sockets x in flight | datagrams/s | microseconds of the proxy's CPU each |")
@@ -51,7 +56,8 @@ async def measure(seconds: float) -> None:
         for tls in (True, False):
             port = _free_port()
             given = [str(certificate)] if tls else []
-            with _process("serve", str(port), *given) as pid:
+            with process("serve", str(port), *given) as served:
+                pid = served.pid
                 name = "TLS" if tls else "plain"
                 for path in ("spalloc/proxy/1", "echo"):
                     for in_flight in (8, 1):
@@ -73,7 +79,7 @@ async def _rate(port: int, tls: bool, path: str, in_flight: int, seconds: float,
     """(datagrams a second of both directions, microseconds of CPU each) with 8 sockets; the best of a few rounds."""
     found = []
     async with contextlib.AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(_client(port, tls, path, number)) for number in range(8)]
+        clients = [await stack.enter_async_context(_client(port, tls, path, chip)) for chip in CHIPS]
         for client in clients:
             client.begin(in_flight)
         for _ in range(ROUNDS):
@@ -88,7 +94,7 @@ async def _rate(port: int, tls: bool, path: str, in_flight: int, seconds: float,
 
 
 async def _round_trips(port: int, tls: bool, seconds: float) -> list[float]:
-    async with _client(port, tls, "spalloc/proxy/1", 0) as client:
+    async with _client(port, tls, "spalloc/proxy/1", CHIPS[0]) as client:
         client.waits = asyncio.Event()
         times = []
         for _ in range(int(seconds * 1000)):
@@ -122,8 +128,9 @@ async def _direct_round_trips(seconds: float) -> list[float]:
 class Client(asyncio.Protocol):
     """A WebSocket whose every message that comes is answered with one more; all have the same length."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, header: str = "") -> None:
         self.path = path
+        self._header = header
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.heard = 0
         self.frame = b""
@@ -135,7 +142,8 @@ class Client(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.transport.write(
             f"GET /{self.path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+            f"{self._header}\r\n".encode()
         )
 
     def data_received(self, data: bytes) -> None:
@@ -183,24 +191,33 @@ def _frame(message: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def _client(port: int, tls: bool, path: str, number: int) -> AsyncIterator[Client]:
+async def _client(port: int, tls: bool, path: str, chip: tuple[int, int], header: str = "") -> AsyncIterator[Client]:
     context = None
     if tls:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     loop = asyncio.get_running_loop()
-    transport, client = await loop.create_connection(lambda: Client(path), HOST, port, ssl=context)
+    transport, client = await loop.create_connection(lambda: Client(path, header), HOST, port, ssl=context)
     try:
-        await client.prepare(*_chip(number))
+        await client.prepare(*chip)
         yield client
     finally:
         transport.abort()
 
 
-def _chip(number: int) -> tuple[int, int]:
-    triad, z = divmod(number, 3)
-    x, y = ((0, 0), (8, 4), (4, 8))[z]
-    return 12 * triad + x, y
+async def load(port: int, path: str, cookie: str, chips: Sequence[tuple[int, int]]) -> None:
+    """Be clients of a job whose boards echo, each with `IN_FLIGHT`, until standard input ends; then tell the rate."""
+    async with contextlib.AsyncExitStack() as stack:
+        header = f"{cookie}\r\n"
+        clients = [await stack.enter_async_context(_client(port, True, path, chip, header)) for chip in chips]
+        for client in clients:
+            client.begin(IN_FLIGHT)
+        before, began = sum(client.heard for client in clients), time.monotonic()
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        if any(client.transport.is_closing() for client in clients):
+            raise ConnectionError("a WebSocket was closed")
+        print(2 * (sum(client.heard for client in clients) - before) / (time.monotonic() - began))
 
 
 # -------------------------------------------------------------------- the other processes
@@ -212,7 +229,7 @@ async def serve(port: int, certificate: str | None) -> None:
     from spalloc_server.frontends.http.boards.proxy import make_proxy
     from tests.frontends.http.boards.stand_in import StandIn, sub_machine, who
 
-    proxy = make_proxy(StandIn({1: sub_machine({_chip(number): host for number, host in enumerate(BOARDS)}, width=3)}))
+    proxy = make_proxy(StandIn({1: sub_machine(dict(zip(CHIPS, BOARDS, strict=True)), width=3)}))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -229,7 +246,7 @@ async def serve(port: int, certificate: str | None) -> None:
     await door.serve(app, HOST, port, certificate)
 
 
-async def echo() -> None:
+async def echo(hosts: Sequence[str]) -> None:
     """Be the boards: send back whatever comes."""
 
     def readable(board: socket.socket) -> None:
@@ -238,7 +255,7 @@ async def echo() -> None:
                 board.sendto(*board.recvfrom(2048))
 
     loop = asyncio.get_running_loop()
-    for host in BOARDS:
+    for host in hosts:
         board = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         board.setblocking(False)
         board.bind((host, BOARD_PORT))
@@ -248,15 +265,16 @@ async def echo() -> None:
 
 
 @contextlib.contextmanager
-def _process(*arguments: str) -> Iterator[int]:
+def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """One of the other processes, once it is ready."""
     command = [sys.executable, "-m", "benchmarks.proxy", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
         try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            yield process.pid
+            assert started.stdout is not None
+            assert started.stdout.readline() == "ready\n"
+            yield started
         finally:
-            process.kill()
+            started.kill()
 
 
 def _certificate() -> bytes:
@@ -293,8 +311,12 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     match options.process:
-        case ["boards"]:
-            uvloop.run(echo())
+        case ["boards", *hosts]:
+            uvloop.run(echo(hosts))
+        case ["load", port, path, cookie, *chips]:
+            uvloop.run(
+                load(int(port), path, cookie, [(int(x), int(y)) for x, _, y in (chip.partition(",") for chip in chips)])
+            )
         case ["serve", port, *certificate]:
             uvloop.run(serve(int(port), *(certificate or [None])))
         case _:

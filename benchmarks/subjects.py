@@ -39,7 +39,7 @@ LIVE = "live"
 
 MACHINES = (
     TestMachine(name="free", cabinet=0, width=20, height=20),
-    TestMachine(name=LIVE, cabinet=1, width=8, height=5, tags=frozenset({LIVE})),
+    TestMachine(name=LIVE, cabinet=94, network=127, width=8, height=5, tags=frozenset({LIVE})),
 )
 LAUNCHER = Path(__file__).parent.parent / "tests" / "conformance" / "published_server.py"
 COMMANDS = Path(sys.executable).parent

@@ -22,9 +22,10 @@ from typing import Any
 import msgspec
 import uvloop
 
-from benchmarks import door
+from benchmarks import door, proxy
 from benchmarks.awake import cores_awake
-from benchmarks.subjects import COMMANDS, HOST, LIVE, Subject, hardware, ours, running, until
+from benchmarks.generator import Generator
+from benchmarks.subjects import COMMANDS, HOST, LIVE, Subject, hardware, ours, request as line, running, until
 from benchmarks.web_clients import Answer, Clients, Script, request
 from spalloc_server.frontends.http.answers import Answer as Text, text
 from spalloc_server.frontends.http.certificates import CERTIFICATE_FILE
@@ -37,6 +38,9 @@ OWN = re.compile(rb'name="_csrf" value="([^"]*)"')
 GIVEN = re.compile(r"(?i)\r\nset-cookie: *(JSESSIONID=[^;\r]+)")
 LOOKS_A_SECOND = 200
 """Of others, while something is measured that may disturb them."""
+
+BOARDS = 8
+"""Of the job whose boards are spoken to through the proxy meanwhile, with a WebSocket each."""
 
 PER_JOB = 100
 """Clients that wait for one job."""
@@ -325,6 +329,34 @@ def doors(directory: Path) -> Iterator[Door]:
             assert process.poll() is None, front.log.read_text()[-4000:]
 
 
+def beside_the_proxy(it: Door, seconds: float, generator: Generator) -> None:
+    """What clients of REST and of v1 notice of WebSockets that send datagrams as fast as they come back."""
+    path = it.make_job(BOARDS)
+    deadline = time.monotonic() + 10
+    while b'"READY"' not in (state := it.ask(it.get(path))[0][2]):
+        assert time.monotonic() < deadline, state
+    (machine,) = it.ask(it.get(f"{path}/machine"))
+    boards = json.loads(machine[2])["connections"]
+    chips = [f"{x},{y}" for (x, y), _ in boards]
+    arguments = "load", str(it.port), path.removeprefix("/").replace("srv/spalloc/jobs", "proxy"), it.cookie, *chips
+    with proxy.process("boards", *(host for _, host in boards)), proxy.process(*arguments) as load:
+        by_v1 = generator.begin(
+            it.server.port, line("get_job_state", 1), clients=4, rate=LOOKS_A_SECOND, seconds=seconds
+        )
+        by_rest = _others(it, seconds)
+        told_v1 = generator.end(by_v1)
+        assert load.stdin is not None
+        assert load.stdout is not None
+        load.stdin.close()
+        rate = float(load.stdout.readline())
+    assert not by_rest.errors
+    assert not told_v1.errors
+    print(f"\n{len(boards)} WebSockets x {proxy.IN_FLIGHT} in flight meanwhile: {rate:,.0f} datagrams/s\n")
+    it.row("beside the proxy: p99 of GET by TLS", 1e3 * by_rest.p99, 20, "ms")
+    it.row("beside the proxy: p99 of v1", 1e3 * told_v1.lines[0].p99, 20, "ms")
+    it.ask(it.destroy(path))
+
+
 def _succeeds(command: list[str]) -> bool:
     done = subprocess.run(command, input=PASSWORD, capture_output=True, text=True, check=False)
     return done.returncode == 0
@@ -336,6 +368,7 @@ def main(*, quick: bool, number: int = 2000) -> str | None:
     with tempfile.TemporaryDirectory() as folder, cores_awake(), doors(Path(folder)) as it:
         looks(it, seconds, Path(f"{state_path(Path(folder) / 'unlimited.py')}.web") / CERTIFICATE_FILE)
         life_cycles(it, seconds)
+        beside_the_proxy(it, seconds, Generator(Path(folder)))
         polls(it, number, seconds)
         log = it.front.log.read_text()
         if "level=error" in log or "Traceback" in log:

@@ -31,6 +31,8 @@ class TestMachine:
     tags: frozenset[str] = frozenset({"default"})
     dead_boards: frozenset[tuple[int, int, int]] = frozenset()
     dead_links: frozenset[tuple[int, int, int, int]] = frozenset()
+    network: int = 10
+    """First number of its boards' addresses."""
 
     def boards(self) -> Iterator[tuple[int, int, int]]:
         """All boards, dead ones too."""
@@ -47,7 +49,7 @@ class TestMachine:
     def addresses(self) -> dict[tuple[int, int, int], str]:
         """The host of each live board."""
         return {
-            board: f"10.{self.cabinet}.{frame}.{8 * number + 1}"
+            board: f"{self.network}.{self.cabinet}.{frame}.{8 * number + 1}"
             for board, (_, frame, number) in self.locations().items()
         }
 
