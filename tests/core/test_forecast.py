@@ -179,6 +179,31 @@ def test_nothing_is_due_while_nobody_waits_or_all_is_known() -> None:
     assert due == pytest.approx(hall.now + forecasts.LEAST_SECONDS), "something has changed"
 
 
+def many_wait(hall: Seer) -> None:
+    """Have jobs 1 to 10,000 wait for one that runs."""
+    hall.scheduler.submit(0, Request(owner="first", boards=48), 0.0)
+    hall.run()
+    for number in range(1, 10_001):
+        hall.scheduler.submit(number, Request(owner=f"o{number % 500}", boards=1 + number % 48), 0.0)
+    while hall.scheduler.pending:
+        hall.scheduler.run(0.0)
+
+
+def test_after_a_forecast_that_took_long_there_is_a_rest_in_proportion() -> None:
+    hall = Seer()
+    many_wait(hall)
+    began = hall.now = hall.now + forecasts.LEAST_SECONDS
+    while (due := hall.scheduler.forecast_at()) is not None and due < began + 0.5 * forecasts.RENEWED_SECONDS:
+        hall.now = max(hall.now, due)
+        hall.scheduler.forecast(hall.now)
+    took = hall.now - began
+    assert 0.2 < took < 10.0
+    hall.scheduler.submit(10_001, Request(owner="late", boards=48), hall.now)
+    hall.scheduler.run(hall.now)
+    due = hall.scheduler.forecast_at()
+    assert due == pytest.approx(hall.now + forecasts.RESTS * took)
+
+
 def test_those_far_back_are_estimated_by_the_work_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecasts, "REHEARSED", 2)
     hall = Seer()
@@ -205,12 +230,7 @@ def test_whom_a_rehearsal_does_not_reach_in_its_allowance_keeps_an_estimate(monk
 
 def test_a_forecast_of_ten_thousand_jobs_is_cut_into_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     hall = Seer()
-    hall.scheduler.submit(0, Request(owner="first", boards=48), 0.0)
-    hall.run()
-    for number in range(1, 10_001):
-        hall.scheduler.submit(number, Request(owner=f"o{number % 500}", boards=1 + number % 48), 0.0)
-    while hall.scheduler.pending:
-        hall.scheduler.run(0.0)
+    many_wait(hall)
     left: list[int] = []
     step = forecasts.Forecaster.step
 
@@ -237,6 +257,7 @@ def test_who_joins_and_leaves_while_a_forecast_is_made_does_no_harm() -> None:
     hall.scheduler.withdraw(waiting[-1])
     late = hall.submit(48)
     hall.steps()
+    hall.now += forecasts.RESTS * forecasts.LEAST_SECONDS
     hall.steps()
     assert hall.forecast(waiting[1]).position == 1
     assert abs(hall.forecast(late).position - 999) <= 50, "one in twenty is no news"

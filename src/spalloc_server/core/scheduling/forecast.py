@@ -7,9 +7,10 @@ not reach in that keeps an estimate.
 
 No prediction of a run time is right, so none of a start is: what is told has a spread (`spread`).
 
-A forecast is cut into steps, and paced: it takes a small part of the time, and begins at most once a `LEAST_SECONDS`,
-when something has changed since the last one, or after `RENEWED_SECONDS`. What is known of a job is replaced only where
-the difference matters to people, so that whoever keeps a text about it need not make it anew each time.
+A forecast is cut into steps, and paced: it takes a small part of the time. When something has changed, the next one
+begins `LEAST_SECONDS` after the beginning of the last, and after a rest of `RESTS` times as long as that took; or else
+after `RENEWED_SECONDS`. What is known of a job is replaced only where the difference matters to people, so that whoever
+keeps a text about it need not make it anew each time.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ PACE = 0.03 / STEP
 LEAST_SECONDS = 1.0
 """From the beginning of one forecast to that of the next, at least."""
 
+RESTS = 4.0
+"""The rest after a forecast, by the time that it took: forecasts of 10,000 jobs take a second or two each."""
+
 RENEWED_SECONDS = 60.0
 """After so long a forecast is made anew though nothing has changed, because jobs run longer than was predicted."""
 
@@ -69,6 +73,7 @@ class Forecaster:
         self._stale = True
         self._began = 0.0
         self._resume_at = 0.0
+        self._rested_at = 0.0
         self._merge: Merge | None = None
         self._rehearsal: Rehearsal | None = None
         self._allowance = 0
@@ -94,7 +99,7 @@ class Forecaster:
             return None
         if self.under_way:
             return self._resume_at
-        return self._began + (LEAST_SECONDS if self._stale else RENEWED_SECONDS)
+        return max(self._began + LEAST_SECONDS, self._rested_at) if self._stale else self._began + RENEWED_SECONDS
 
     def step(self, policy: Policy, now: float) -> list[int]:
         """Go on with a forecast, or begin one; return the jobs of whom something else is predicted now."""
@@ -109,6 +114,8 @@ class Forecaster:
             self._estimate(policy, now, changed)
             spent = STEP - work.left
         self._resume_at = now + PACE * spent
+        if not self.under_way:
+            self._rested_at = now + RESTS * (now - self._began)
         return changed
 
     def forget(self, job_id: int) -> None:
