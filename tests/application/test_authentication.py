@@ -181,15 +181,26 @@ async def test_two_are_hashed_at_a_time_and_few_wait_with_places_for_who_is_know
     await asyncio.sleep(0)
     with pytest.raises(BusyError, match="too many passwords"):
         await hashing.compare(stored, "secret", known=False)
-    new = asyncio.create_task(hashing.hash("another"))
+    new = [asyncio.create_task(hashing.hash("another")) for _ in range(MAX_QUEUED - 1)]
     known = asyncio.create_task(hashing.compare(stored, "secret", known=True))
     await asyncio.sleep(0)
-    assert hashing.waiting == MAX_QUEUED + HASHING + 2
+    assert hashing.waiting == 2 * MAX_QUEUED + HASHING
+    for late in (hashing.hash("another"), hashing.compare(stored, "secret", known=True)):
+        with pytest.raises(BusyError, match="too many passwords"):
+            await late
     assert sum(thread.name.startswith("passwords") for thread in threading.enumerate()) >= HASHING
     hasher.going.set()
     assert await asyncio.gather(*asked, known) == [(True, None)] * (len(asked) + 1)
-    assert await new == hasher.hash("another")
+    assert await asyncio.gather(*new) == [hasher.hash("another")] * len(new)
     assert hashing.waiting == 0
+
+
+async def test_a_password_of_nobody_is_compared_with_a_hash_too() -> None:
+    hasher = Plain()
+    hashing = Passwords(lambda: hasher)
+    given = ["", "secret"]
+    assert [await hashing.compare(None, each, known=False) for each in given] == [(False, None)] * 2
+    assert hasher.compared == [(hasher.hash(""), each) for each in given]
 
 
 async def test_an_attempt_that_finds_no_place_is_not_counted(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
