@@ -24,3 +24,14 @@ def test_what_was_counted_before_the_clock_was_set_stays_and_nothing_of_it_is_co
     present = changes.facts["board_time/m"]
     assert present["began"] == present["until"] == 7300.0 + ahead
     assert (present["boards"], present["in_use"], present["boards_s"]) == (12, 3, 0.0)
+
+
+def test_hours_in_which_nothing_changed_are_one_row_that_ends_with_the_last_whole_hour() -> None:
+    now = [7200.0 + 600.0]
+    core = Controller(clock=lambda: now[0])
+    core.configure(Configuration([a_machine("m", 2, 2)]))
+    core.take_changes()
+    now[0] = 5 * 3600.0 + 60.0
+    core.create_job(3, owner="ann")
+    rows = sorted((row.began, row.until, row.boards_s) for row in core.take_changes().board_time.values())
+    assert rows == [(7800.0, 10800.0, 12 * 3000.0), (10800.0, 18000.0, 12 * 7200.0)]

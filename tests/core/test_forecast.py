@@ -179,6 +179,20 @@ def test_nothing_is_due_while_nobody_waits_or_all_is_known() -> None:
     assert due == pytest.approx(hall.now + forecasts.LEAST_SECONDS), "something has changed"
 
 
+def test_nobody_is_told_anew_where_nothing_is_different() -> None:
+    hall = Seer()
+    hall.teach("me", 48, 10_000.0)
+    hall.submit(48)
+    waiting = [hall.submit(48) for _ in range(3)]
+    hall.steps()
+    assert [hall.forecast(job_id).estimated for job_id in waiting] == [False] * 3
+    changed = []
+    hall.now += forecasts.RENEWED_SECONDS
+    while (due := hall.scheduler.forecast_at()) is not None and due <= hall.now + forecasts.LEAST_SECONDS:
+        changed += hall.scheduler.forecast(hall.now)
+    assert changed == []
+
+
 def many_wait(hall: Seer) -> None:
     """Have jobs 1 to 10,000 wait for one that runs."""
     hall.scheduler.submit(0, Request(owner="first", boards=48), 0.0)

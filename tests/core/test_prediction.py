@@ -44,6 +44,16 @@ def test_of_twice_as_many_owners_those_are_kept_whose_jobs_ended_last_and_a_star
     assert restarted.predict(Request(owner="always", boards=1)) == 77.0
 
 
+def test_after_the_clock_went_back_the_sums_are_those_of_use_as_it_counts_then() -> None:
+    past = Past(half_life=1000.0)
+    past.learn(Request(owner="a", boards=1), 1, 100.0, 0.0)
+    past.learn(Request(owner="b", boards=1), 1, 40.0, 1000.0)
+    past.learn(Request(owner="c", boards=1), 1, 10.0, 500.0)
+    used = [past.used(owner, 500.0) for owner in "abc"]
+    assert used == pytest.approx([100.0 * 0.5**0.5, 40.0, 10.0])
+    assert past.sums(500.0) == pytest.approx((sum(used), sum(each**2 for each in used)))
+
+
 def test_use_is_half_forgotten_after_each_half_life_and_so_are_the_sums() -> None:
     past = Past(half_life=1000.0)
     assert (past.used("a", 5.0), past.sums(5.0)) == (0.0, (0.0, 0.0))

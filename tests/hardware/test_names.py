@@ -73,3 +73,13 @@ def test_an_event_loop_ends_although_a_name_is_being_looked_up() -> None:
         asyncio.run(give_up())
         lookups = [thread for thread in threading.enumerate() if thread.name == "name service: bmp.hangs"]
         assert [(thread.is_alive(), thread.daemon) for thread in lookups] == [(True, True)]
+
+
+async def test_any_other_error_of_the_name_service_is_told_to_who_asks() -> None:
+    finder = Names()
+    for error in (PermissionError("not permitted"), UnicodeError("label too long")):
+        with (
+            mock.patch("socket.getaddrinfo", side_effect=error),
+            pytest.raises(OSError, match=str(error)),
+        ):
+            await finder.address("bmp.lab", PATIENCE)
