@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from spalloc_server.application import commands
 from spalloc_server.application.own_job_commands import BoardOfJob, JobNumbers, OwnJobDetails, OwnJobMachine
 from spalloc_server.frontends.http.asking import RefusedError
+from spalloc_server.frontends.http.watching import Watching
+from tests.frontends.http.fake_socket import until
 from tests.frontends.http.rest.client import BOARDS, FOUND, JOB, MACHINE, ROOT, Client
 from tests.house import PATIENCE
 
@@ -335,6 +338,37 @@ async def test_the_list_can_wait_for_a_change() -> None:
     client.server.change.set()
     async with asyncio.timeout(PATIENCE):
         assert (await polling).json == {"jobs": [f"{ROOT}/jobs/9"]}
+
+
+async def test_a_list_that_waits_is_not_answered_because_of_what_changed_before() -> None:
+    revision, sinces, tasks = 3, list[int](), set[asyncio.Future[None]]()
+
+    async def ask(_command: Any) -> msgspec.Raw:
+        await asyncio.sleep(0)  # the answer comes later
+        return msgspec.Raw(b'{"jobs":%d}' % revision)
+
+    async def changed(key: str, since: int, seconds: float) -> int:
+        sinces.append(since)
+        return await watching.changed(key, since, seconds)
+
+    watching = Watching(ask, lambda work: tasks.add(asyncio.ensure_future(work)), lambda: 0)
+    client = Client.of("reader").answering(JobNumbers=[9])
+    client.server.changed = changed  # type: ignore[method-assign]
+
+    async def poll() -> None:
+        nonlocal revision
+        polling = asyncio.ensure_future(client.get("jobs?wait=true"))
+        await until(lambda: polling.done() or sinces[-1:] == [revision])
+        assert not polling.done()
+        revision += 1
+        watching.hear(["jobs"])
+        async with asyncio.timeout(PATIENCE):
+            assert (await polling).status == 200
+
+    await poll()  # nothing is known before it
+    revision += 1
+    watching.hear(["jobs"])
+    await poll()  # something has changed before it
 
 
 async def test_the_server_is_told_for_whom_each_time(client: Client) -> None:

@@ -71,8 +71,7 @@ async def list_jobs(
     """List jobs; with `wait`, after any has changed; with `deleted`, also those that ended a while ago."""
     _check_page(limit, start)
     if wait:
-        now = await request.asking.changed("jobs", -1, 0)
-        await request.app.state.polls.wait(request.receive, "jobs", now)
+        await request.app.state.polls.wait(request.receive, "jobs")
     numbers = await request.ask(JobNumbers(ended=deleted, start=start, limit=limit), list[int])
     prev = _page(request, max(0, start - limit)) if start else None
     following = _page(request, start + limit) if len(numbers) == limit else None

@@ -17,7 +17,6 @@ __all__ = ["Polls", "left"]
 POLL_SECONDS = 30.0
 """The longest that a request with `wait=true` waits; then it is answered although nothing has changed."""
 
-
 class Polls:
     """Waits for changes, within `[web] long_polls`.
 
@@ -29,27 +28,32 @@ class Polls:
         self.waiting = 0
         self._asking = asking
 
-    async def wait(self, receive: Receive, key: str, since: int) -> None:
+    async def wait(self, receive: Receive, key: str, since: int | None = None) -> None:
         """Wait until the revision of `key` is not `since`.
 
         Args:
             receive: of the request, whose body has been read.
             key: as for `Asking.changed`.
-            since: the revision that the request's sender would be told now.
+            since: the revision that the request's sender would be told now; None for the one that there is now.
         """
         if self.waiting >= self._asking.settings.web.long_polls:
             return
         self.waiting += 1
-        changed = asyncio.ensure_future(self._asking.changed(key, since, POLL_SECONDS))
+        changed = asyncio.ensure_future(self._change(key, since))
         leaving = asyncio.ensure_future(left(receive))
         try:
-            await asyncio.wait((changed, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((changed, leaving), timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.waiting -= 1
             leaving.cancel()
             changed.cancel()
         if changed.done() and not changed.cancelled():
             changed.result()
+
+    async def _change(self, key: str, since: int | None) -> None:
+        if since is None:  # it is another than -1, but the server may have to be asked which one
+            since = await self._asking.changed(key, -1, POLL_SECONDS)
+        await self._asking.changed(key, since, POLL_SECONDS)
 
 
 async def left(receive: Receive) -> None:
