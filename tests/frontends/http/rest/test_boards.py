@@ -175,7 +175,7 @@ OPERATIONS = [
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
-        (RefusedError("no-such", "job 7 has no boards"), 404, "job 7 has no boards"),
+        (RefusedError("no-such", "there is no job 7, or none of alice"), 404, "no such job"),
         (RefusedError("bad-request", "the job has no chip (9, 9)"), 400, "the job has no chip (9, 9)"),
         (RefusedError("hardware", "board 10.1.1.1 does not answer"), 500, "board 10.1.1.1 does not answer"),
     ],

@@ -24,7 +24,7 @@ from spalloc_server.frontends.http.boards.pieces import Pieces
 from spalloc_server.frontends.http.rest.jobs import JobId, number_of
 from spalloc_server.frontends.http.rest.openapi import ABSENT, AT_BOARDS, BODY, REFUSED, BytesBody
 from spalloc_server.frontends.http.rest.polls import left
-from spalloc_server.frontends.http.rest.requests import Plain, Refusal, RestRequest, empty
+from spalloc_server.frontends.http.rest.requests import NO_SUCH_JOB, Plain, Refusal, RestRequest, empty
 from spalloc_server.log.logger import Complaints
 
 __all__ = ["BOARDS"]
@@ -173,7 +173,7 @@ def _whole(text: str) -> int:
 BOARDS = Router(
     "/jobs/{job_id:str}",
     route_handlers=[read, write, read_fast, write_fast, reset_router],
-    opt={"permission": Permission.USE},
+    opt={"permission": Permission.USE, "absent": NO_SUCH_JOB},
     tags=["boards"],
 )
 """The boards of one job."""
