@@ -120,12 +120,20 @@ async def test_a_name_that_is_taken_is_refused(client: Client) -> None:
         ({"trust-level": "READER"}, {"role": "reader"}),
         ({"enabled": False}, {"enabled": False}),
         ({"user-name": "robert", "password": "new"}, {"new_name": "robert", "password": "new"}),
-        ({"locked": False}, {}),
+        ({"user-name": " robert "}, {"new_name": "robert"}),
+        ({"user-name": " bob "}, {}),
+        ({"locked": False}, {"unlock": True}),
     ],
 )
 async def test_a_user_is_changed(client: Client, body: Any, wanted: dict[str, Any]) -> None:
     assert (await client.send("PUT", "admin/users/4", body)).json == TOLD
     assert changes(client) == [ChangeAccount(name="bob", **wanted)]
+
+
+@pytest.mark.parametrize("name", ["", " "])
+async def test_a_user_keeps_a_name(client: Client, name: str) -> None:
+    assert (await client.send("PUT", "admin/users/4", {"user-name": name})).summary == (400, "must not be blank")
+    assert changes(client) == []
 
 
 async def test_who_is_locked_is_unlocked(client: Client) -> None:

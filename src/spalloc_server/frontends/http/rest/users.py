@@ -36,6 +36,7 @@ _TRUST: dict[str, Trust] = {
     "operator": "ADMIN",
     "admin": "ADMIN",
 }
+BLANK = "must not be blank"
 _ROLES = {trust: role for role, trust in _TRUST.items()}
 
 
@@ -50,8 +51,8 @@ async def list_users(request: RestRequest) -> dict[str, str]:
 async def create_user(request: RestRequest, data: JSONBody[UserBody]) -> Response[UserAnswer]:
     """Create a user. One without a password can only use tokens."""
     _check(data)
-    if not (name := (data.user_name or "").strip()):
-        raise Refusal(400, "must not be blank")
+    if (name := _name(data)) is None:
+        raise Refusal(400, BLANK)
     if data.trust_level is None:
         raise Refusal(400, "a trust level must be given")
     role, enabled = _ROLES[data.trust_level], data.enabled is not False
@@ -75,14 +76,14 @@ async def change_user(request: RestRequest, user_id: UserId, data: JSONBody[User
     role = None if trust == _TRUST[view.role] else _ROLES[trust]
     if view.name == request.caller.name and (role is not None or data.enabled is False):
         raise Refusal(400, "nobody can disable the own account, or change its trust level")
-    name = data.user_name if data.user_name not in {None, view.name} else None
+    name = _name(data)
     command = ChangeAccount(
         name=view.name,
-        new_name=name,
+        new_name=None if name == view.name else name,
         role=role,
         password=data.password,
         enabled=data.enabled,
-        unlock=data.locked is False and view.locked,
+        unlock=data.locked is False,
     )
     return _answer(await request.ask(command, AccountView))
 
@@ -103,6 +104,14 @@ async def _user(request: RestRequest, user_id: str) -> AccountView:
         if view.number == int(user_id):
             return view
     raise Refusal(404, "no such user")
+
+
+def _name(body: UserBody) -> str | None:
+    """Return the name that a body gives a user, if any."""
+    name = None if body.user_name is None else body.user_name.strip()
+    if name == "":
+        raise Refusal(400, BLANK)
+    return name
 
 
 def _check(body: UserBody) -> None:
