@@ -154,12 +154,19 @@ async def test_the_board_of_a_gatherer_is_the_first_where_it_is_not_named(client
     assert client.boards.told == [("read fast", 7, Gatherer(Core(1, 2, 0), (0, 0), 3), Core(0, 0, 0), 8, 9)]
 
 
-@pytest.mark.parametrize("kind", ["application/json", "text/plain", None, "application/x-www-form-urlencoded"])
-async def test_only_bytes_are_written(client: Client, kind: str | None) -> None:
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "*/*", "application/x-www-form-urlencoded"])
+async def test_only_bytes_are_written(client: Client, kind: str) -> None:
     assert (await client.send("POST", "jobs/7/memory?address=0", b"1", kind)).status == 415
     path = f"jobs/7/fast-data-write?{GATHERER}&gather_p=1&address=0"
     assert (await client.send("POST", path, b"1", kind)).status == 415
     assert client.boards.told == []
+
+
+async def test_what_is_of_no_named_type_is_bytes(client: Client) -> None:
+    assert (await client.send("POST", "jobs/7/memory?address=0", b"1")).status == 202
+    path = f"jobs/7/fast-data-write?{GATHERER}&gather_p=1&address=0"
+    assert (await client.send("POST", path, b"1")).status == 202
+    assert [told[-1] for told in client.boards.told] == [b"1", b"1"]
 
 
 OPERATIONS = [

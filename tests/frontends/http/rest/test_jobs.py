@@ -224,6 +224,17 @@ async def test_a_chip_of_a_job(client: Client, query: str, chip: list[int]) -> N
     }
 
 
+@pytest.mark.parametrize("kind", [None, "text/plain", "text/plain;charset=UTF-8", "Text/Plain"])
+async def test_a_lease_is_renewed_by_text_or_by_what_is_of_no_named_type(client: Client, kind: str | None) -> None:
+    assert (await client.send("PUT", "jobs/7/keepalive", b"alive", kind)).summary == (200, "ok")
+    assert client.server.asked == [commands.KeepAlive(job_id=7)]
+
+
+async def test_a_lease_is_not_renewed_by_anything_else(client: Client) -> None:
+    assert (await client.send("PUT", "jobs/7/keepalive", b"{}", "application/json")).status == 415
+    assert client.server.asked == []
+
+
 PATHS = [
     ("GET", "jobs/7", b""),
     ("GET", "jobs/7?wait=1", b""),

@@ -106,9 +106,12 @@ class RestRequest(Request[Any, Any, Any]):
         return decoded(await self.body(), field.annotation)
 
     def check_type(self, kind: str) -> None:
-        """Raise `Refusal` where the body's content type is another than this."""
+        """Raise `Refusal` where the body's content type is another than this.
+
+        For text and bytes it may be left out (RFC 9110, 8.3), as plain HTTP clients do that are given just these.
+        """
         given = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if given != kind:
+        if given != kind and (given or kind == "application/json"):
             raise Refusal(415, f"the content type must be {kind}, not {given[:80] or 'left out'}")
 
 
