@@ -395,6 +395,11 @@ def test_name_and_password_come_out_of_the_header_as_they_went_in(name: str, pas
         assert basic(header) != (name, password)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_name_and_password_may_have_letters_that_are_not_english(encoding: str) -> None:
+    assert basic(base64.b64encode("jürgen:pässwört".encode(encoding))) == ("jürgen", "pässwört")
+
+
 @given(st.binary(max_size=300))
 def test_whatever_bytes_are_credentials_or_none(credentials: bytes) -> None:
     for pair in (basic(credentials), basic(base64.b64encode(credentials))):

@@ -68,11 +68,18 @@ _TOKEN = re.compile(r"[-A-Za-z0-9._~+/]{1,256}=*")
 
 
 def basic(credentials: bytes) -> tuple[str, str] | None:
-    """Return name and password of what stands behind `Basic`; None where that is not good, or of nobody for sure."""
+    """Return name and password of what stands behind `Basic`; None where that is not good, or of nobody for sure.
+
+    Browsers encode them as UTF-8; older clients, `requests` among them, as Latin-1, which is hardly ever UTF-8, too.
+    """
     try:
-        pair = base64.b64decode(credentials, validate=True).decode()
+        sent = base64.b64decode(credentials, validate=True)
     except ValueError:
         return None
+    try:
+        pair = sent.decode()
+    except UnicodeDecodeError:
+        pair = sent.decode("latin-1")
     name, _, password = pair.partition(":")
     return (name, password) if 0 < len(name) <= MAX_NAME and 0 < len(password) <= MAX_PASSWORD else None
 
