@@ -230,6 +230,8 @@ def test_a_reverse_proxy_says_how_links_begin_and_nobody_else(monkeypatch: pytes
     said = {"x_forwarded_host": "spin.example.org", "x_forwarded_proto": "http", "host": "here"}
     behind = settings(proxies=["192.0.2.1/32"])
     assert base_url(scope_of(**said), behind) == "http://spin.example.org/spalloc"
+    by_tls = {**scope_of(**{**said, "x_forwarded_proto": " HTTPS"}), "scheme": "http"}
+    assert base_url(by_tls, behind) == "https://spin.example.org/spalloc"
     assert base_url(scope_of(client="192.0.2.7", **said), behind) == "https://here/spalloc"
     assert base_url(scope_of(**{**said, "x_forwarded_host": "a b"}), behind) == "http://here/spalloc"
 

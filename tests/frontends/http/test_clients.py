@@ -52,6 +52,8 @@ def test_where_no_proxy_is_known_nothing_is_believed() -> None:
         ("http", "192.0.2.1", ["https"], False),
         ("http", "10.0.0.1", ["https"], True),
         ("http", "10.0.0.1", [" HTTPS "], True),
+        ("https", "10.0.0.1", ["http"], False),
+        ("https", "10.0.0.1", ["gopher"], True),
         ("http", "10.0.0.1", ["http"], False),
         ("http", "10.0.0.1", ["https", "http"], False),
         ("http", "10.0.0.1", [], False),

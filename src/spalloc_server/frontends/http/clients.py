@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 
 from spalloc_server.frontends.http.answers import Scope
 
-__all__ = ["address_of", "is_secure"]
+__all__ = ["address_of", "is_proxy", "is_secure"]
 
 MAX_KNOWN = 4096
 """Addresses that are not parsed again."""
@@ -36,12 +36,15 @@ def address_of(scope: Scope, proxies: tuple[str, ...]) -> str | None:
     return address
 
 
+def is_proxy(scope: Scope, proxies: tuple[str, ...]) -> bool:
+    """Return whether one of the proxies has passed the request on."""
+    return _known((scope.get("client") or ("",))[0], proxies)[1]
+
+
 def is_secure(scope: Scope, proxies: tuple[str, ...]) -> bool:
     """Return whether the client came by TLS."""
-    if scope["scheme"] in {"https", "wss"}:
-        return True
-    _, is_proxy = _known((scope.get("client") or ("",))[0], proxies)
-    return is_proxy and _said(scope, b"x-forwarded-proto").strip().lower() == "https"
+    said = _said(scope, b"x-forwarded-proto").strip().lower() if is_proxy(scope, proxies) else ""
+    return (said if said in {"http", "https"} else scope["scheme"]) in {"https", "wss"}
 
 
 def _said(scope: Scope, name: bytes) -> str:

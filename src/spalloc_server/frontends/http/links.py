@@ -12,6 +12,7 @@ import re
 
 from spalloc_server.frontends.http.answers import Scope
 from spalloc_server.frontends.http.asking import WebSettings
+from spalloc_server.frontends.http.clients import is_proxy, is_secure
 from spalloc_server.frontends.http.names import full_name, own_names
 
 __all__ = ["base_url", "websocket_url"]
@@ -26,10 +27,8 @@ def base_url(scope: Scope, settings: WebSettings) -> str:
     web = settings.web
     if web.base_url:
         return web.base_url.rstrip("/")
-    scheme, host = scope["scheme"].replace("ws", "http"), _said(scope, b"host")
-    if web.proxies and (client := scope["client"]) is not None and web.is_proxy(client[0]):
-        forwarded = _said(scope, b"x-forwarded-proto")
-        scheme = forwarded if forwarded in {"http", "https"} else scheme
+    scheme, host = "https" if is_secure(scope, web.proxies) else "http", _said(scope, b"host")
+    if is_proxy(scope, web.proxies):
         return _begin(scheme, _said(scope, b"x-forwarded-host") or host, "")
     server = scope["server"]
     return _begin(scheme, host, f"{full_name()}:{server[1] if server else web.port}")
