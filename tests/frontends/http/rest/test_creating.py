@@ -259,3 +259,10 @@ async def test_a_text_may_have_a_nul_and_comes_back_as_it_is(client: Client) -> 
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/json;x=y"])
 async def test_the_content_type_may_have_parameters(client: Client, kind: str) -> None:
     assert (await client.send("POST", "jobs", json.dumps(TAGS).encode(), kind)).status == 201
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256])
+async def test_a_key_of_another_length_is_refused_by_its_name(client: Client, key: str) -> None:
+    answer = await client.send("POST", "jobs", TAGS, key=key)
+    assert (answer.status, answer.text[:28]) == (400, "Idempotency-Key: Expected `s")
+    assert client.server.asked == []

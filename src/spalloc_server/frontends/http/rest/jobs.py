@@ -40,7 +40,15 @@ from spalloc_server.frontends.http.rest.messages import (
     WhereIsAnswer,
 )
 from spalloc_server.frontends.http.rest.openapi import ABSENT, BODY, NOTHING, REFUSED, TextBody
-from spalloc_server.frontends.http.rest.requests import BASE, NO_SUCH_JOB, Plain, Refusal, RestRequest, empty
+from spalloc_server.frontends.http.rest.requests import (
+    BASE,
+    IDEMPOTENCY_KEY,
+    NO_SUCH_JOB,
+    Plain,
+    Refusal,
+    RestRequest,
+    empty,
+)
 from spalloc_server.frontends.http.rest.states import reason_of
 
 __all__ = ["JOB", "JOBS", "JobId", "number_of"]
@@ -51,7 +59,7 @@ PAGE = 200
 JobId: TypeAlias = Annotated[str, PathParameter(pattern=r"^[0-9]{1,15}$", description="Number of the job")]
 Number: TypeAlias = Annotated[int, QueryParameter(ge=0, le=MAX_NUMBER)]
 IdempotencyKey: TypeAlias = Annotated[
-    str | None, HeaderParameter(name="Idempotency-Key", min_length=1, max_length=255, description="Chosen at random")
+    str | None, HeaderParameter(name=IDEMPOTENCY_KEY, min_length=1, max_length=255, description="Chosen at random")
 ]
 
 

@@ -17,6 +17,7 @@ __all__ = ["Polls", "left"]
 POLL_SECONDS = 30.0
 """The longest that a request with `wait=true` waits; then it is answered although nothing has changed."""
 
+
 class Polls:
     """Waits for changes, within `[web] long_polls`.
 

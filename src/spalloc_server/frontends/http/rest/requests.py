@@ -36,13 +36,16 @@ from spalloc_server.application.command_kinds import Command
 from spalloc_server.frontends.http.answers import UNAUTHORIZED, Answer, ASGIApp, Receive, Scope, Send, refusal, text
 from spalloc_server.frontends.http.asking import Asking, RefusedError, ServerAwayError, WebCaller, WebSettings
 
-__all__ = ["BASE", "FORBIDDEN", "NO_SUCH_JOB", "Plain", "Refusal", "RestRequest"]
+__all__ = ["BASE", "FORBIDDEN", "IDEMPOTENCY_KEY", "NO_SUCH_JOB", "Plain", "Refusal", "RestRequest"]
 __all__ += ["decoded", "empty", "instant", "link", "may", "permit", "told", "told_by_framework"]
 
 T = TypeVar("T")
 
 BASE = "spalloc base"
 """Where a scope's state has what links begin with, such as `https://host/spalloc`."""
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+"""The only header that handlers take as a parameter."""
 
 FORBIDDEN = "computer says no"
 NO_SUCH_JOB = "no such job"
@@ -80,7 +83,7 @@ class RestRequest(Request[Any, Any, Any]):
 
     def _once(self, command: Command) -> str | None:
         """Return the id that a command of a request with `Idempotency-Key` has, and has again if that is sent again."""
-        key = self.headers.get("idempotency-key")
+        key = self.headers.get(IDEMPOTENCY_KEY)
         if key is None or not command.changes:
             return None
         return blake2b(f"{command.__struct_config__.tag} {key}".encode(), digest_size=24).hexdigest()
@@ -200,7 +203,7 @@ def _of_framework(error: HTTPException, absent: str) -> Answer:
     if isinstance(error.extra, list):
         if any(each.get("source") == ParamType.PATH for each in error.extra):
             return text(404, absent)
-        said = "; ".join(f"{each.get('key', '?')}: {each['message']}" for each in error.extra)
+        said = "; ".join(f"{_name_of(each)}: {each['message']}" for each in error.extra)
         if any(each.get("source") == "body" for each in error.extra):
             said = "the body is empty; it must be JSON"
     if status == 404 and said == "Not Found":
@@ -211,6 +214,11 @@ def _of_framework(error: HTTPException, absent: str) -> Answer:
         allowed |= {"HEAD"} if "GET" in allowed else set()
         return text(405, "this path has other methods", (b"allow", ", ".join(sorted(allowed)).encode()))
     return text(status, said)
+
+
+def _name_of(part: Any) -> str:
+    """Return how a client calls a part of its request."""
+    return IDEMPOTENCY_KEY if part.get("source") == ParamType.HEADER else str(part.get("key", "?"))
 
 
 class Plain(Response[Any]):
