@@ -43,7 +43,7 @@ async def root(request: RestRequest) -> RootAnswer:
     summary="Switch everything off",
 )
 async def stop(request: RestRequest, reason: Annotated[str, QueryParameter(max_length=1000)] = "by HTTP") -> None:
-    """End all jobs, switch all boards off, and start nothing until an operator resumes."""
+    """End jobs that have been ready, switch all boards off, and start nothing until an operator resumes."""
     await request.ask(commands.EmergencyStop(reason=reason if reason.strip() else "by HTTP"), Any)
 
 
