@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from spalloc_server.config.machine import Machine
-from spalloc_server.config.options import Hardware, Health, Limits, Scheduling
+from spalloc_server.config.options import Hardware, Health, Limits, Scheduling, Web
 from spalloc_server.config.settings import Configuration, board_locations_from_spinner
 from spalloc_server.coordinates import Chip, Location, board_to_chip
 from spalloc_server.errors import ConfigurationError
@@ -125,6 +125,47 @@ def test_whole_numbers_may_be_written_as_floats() -> None:
     assert Configuration(max_retired_jobs=1e3) == Configuration(max_retired_jobs=1000)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"max_retired_jobs=0\.5"):
         Configuration(max_retired_jobs=0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hall.example/spalloc",
+        "http://hall.example:8080/sites/a-b/spalloc/",
+        "https://hall.example",
+        "https://192.0.2.1:443",
+        "https://[2001:db8::1]:8443/spalloc",
+        "",
+    ],
+)
+def test_links_may_begin_with_the_address_of_a_service(url: str) -> None:
+    assert Web(base_url=url).base_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hall.example/spalloc",
+        "//hall.example/spalloc",
+        "ftp://hall.example/spalloc",
+        "https:///spalloc",
+        "https://:8443/spalloc",
+        "https://hall.example:0/spalloc",
+        "https://hall.example:99999/spalloc",
+        "https://hall.example:port/spalloc",
+        "https://[2001:db8::1/spalloc",
+        "https://alice:secret@hall.example/spalloc",
+        "https://hall.example/spalloc?",
+        "https://hall.example/spalloc#top",
+        "https://hall.example/spal loc",
+        "https://hall.example/spalloc\n",
+        "https://h\xe4ll.example/spalloc",
+        " https://hall.example/spalloc",
+    ],
+)
+def test_links_cannot_begin_with_anything_else(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"Web: base_url=.* such as 'https://"):
+        Web(base_url=url)
 
 
 def test_configurations_are_values() -> None:

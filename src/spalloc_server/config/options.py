@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -212,8 +213,8 @@ class Web(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ip: str = ""
     """Address to listen on; `""` for every interface, IPv4 and IPv6."""
     base_url: str = ""
-    """How clients reach it, such as `"https://spinnaker.example.org/spalloc"`; links in answers begin so. `""` for
-    `https://HOST:PORT/spalloc` with this computer's full name."""
+    """How clients reach it, such as `"https://spinnaker.example.org/spalloc"`; links in answers begin so. The path is
+    `/spalloc` where none is given. `""` for `https://HOST:PORT/spalloc` with this computer's full name."""
     start: bool = True
     """Whether the server starts a front process where none runs. `false` where it has a unit or container of its
     own."""
@@ -272,6 +273,9 @@ class Web(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
         super().__post_init__()
         if self.tls_key and not self.tls_certificate:
             raise ConfigurationValueError("Web: tls_key is given without tls_certificate; TLS needs both")
+        if self.base_url and not _is_url(self.base_url):
+            wanted = "an address such as 'https://spinnaker.example.org/spalloc'"
+            raise ConfigurationValueError(f"Web: base_url={self.base_url!r}: this is not {wanted}")
         msgspec.structs.force_setattr(self, "proxies", tuple(self.proxies))
         try:
             _networks(self.proxies)
@@ -281,6 +285,17 @@ class Web(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def is_proxy(self, host: str) -> bool:
         """Whether what a client at this address says of others is believed."""
         return bool(self.proxies) and _is_in(host, self.proxies)
+
+
+def _is_url(text: str) -> bool:
+    """Return whether this is the address of a service by HTTP: a host, perhaps a port and a path, and nothing else."""
+    try:
+        parts = urlsplit(text)
+        return re.fullmatch(r"https?://[^@?# ]+", text) is not None and (
+            text.isascii() and text.isprintable() and parts.hostname is not None and parts.port != 0
+        )
+    except ValueError:  # neither a port nor an address of IPv6
+        return False
 
 
 @cache

@@ -214,6 +214,11 @@ def test_links_begin_as_the_settings_say() -> None:
     assert base_url(scope_of(host="evil", x_forwarded_host="evil"), with_base) == "https://spin.example.org/spalloc"
 
 
+def test_links_have_the_path_of_the_service_where_the_settings_give_none() -> None:
+    for given in ("https://spin.example.org:8443", "https://spin.example.org:8443/"):
+        assert base_url(scope_of(), settings(base_url=given)) == "https://spin.example.org:8443/spalloc"
+
+
 def test_links_name_a_host_only_if_it_is_this_computer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "own_names", lambda: {"here", "127.0.0.1", "::1"})
     monkeypatch.setattr(links, "full_name", lambda: "here.example.org")

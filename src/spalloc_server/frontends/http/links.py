@@ -9,6 +9,7 @@ one of the `proxies`.
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from spalloc_server.frontends.http.answers import Scope
 from spalloc_server.frontends.http.asking import WebSettings
@@ -26,7 +27,8 @@ def base_url(scope: Scope, settings: WebSettings) -> str:
     """Return how links begin, without a slash at the end: `https://host:8080/spalloc`."""
     web = settings.web
     if web.base_url:
-        return web.base_url.rstrip("/")
+        base = web.base_url.rstrip("/")
+        return base if urlsplit(base).path else f"{base}{PATH}"
     scheme, host = "https" if is_secure(scope, web.proxies) else "http", _said(scope, b"host")
     if is_proxy(scope, web.proxies):
         return _begin(scheme, _said(scope, b"x-forwarded-host") or host, "")
