@@ -82,16 +82,22 @@ async def test_a_rectangle_can_be_rooted_at_a_board(client: Client, board: dict[
     assert (request.triads, request.root, request.board, request.machine) == ((2, 1), (5, 7), None, "m")
 
 
-async def test_of_the_machines_with_the_tags_the_first_that_has_the_board_is_taken(client: Client) -> None:
+@pytest.mark.parametrize(
+    ("having", "asked", "taken"), [("bd", ["c", "d"], "d"), ("b", ["c", "d", "b"], "b"), ("bcd", ["c"], "c")]
+)
+async def test_of_the_machines_with_the_tags_the_first_that_has_the_board_is_taken_one_in_service_rather(
+    client: Client, having: str, asked: list[str], taken: str
+) -> None:
     names = {"a": [], "b": ["default"], "c": ["default", "x"], "d": ["default"]}
-    machines = [replace(MACHINE, name=name, tags=tags) for name, tags in names.items()]
     client.answering(
-        MachineDetailsOf=[*machines[:1], replace(machines[1], in_service=False), *machines[2:]],
-        FindBoard=lambda command: replace(FOUND, machine="d") if command.machine == "d" else None,
+        MachineDetailsOf=[
+            replace(MACHINE, name=name, tags=tags, in_service=name != "b") for name, tags in names.items()
+        ],
+        FindBoard=lambda command: replace(FOUND, machine=command.machine) if command.machine in having else None,
     )
     assert (await client.send("POST", "jobs", {**TAGS, "board": {"address": "10.1.1.2"}})).status == 201
-    assert [each.machine for each in client.server.asked if isinstance(each, FindBoard)] == ["c", "d"]
-    assert created(client).request.machine == "d"
+    assert [each.machine for each in client.server.asked if isinstance(each, FindBoard)] == asked
+    assert created(client).request.machine == taken
 
 
 NO_MACHINE = "no machine available which matches allocation request"
