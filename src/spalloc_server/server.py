@@ -230,9 +230,9 @@ class Server(InThread):
             return
         before, ended = self._configuration, self._configure(configuration)
         self._hold()
-        log.info("configuration reloaded", changes=compare(before, configuration).lines() or "none", jobs_ended=ended)
         if sockets:
             self._chores.append(self.defects.begin(self._tasks, "listening elsewhere", self._listen(sockets, address)))
+        log.info("configuration reloaded", changes=compare(before, configuration).lines() or "none", jobs_ended=ended)
 
     def _connect_parts(self, reports: Reports) -> None:
         """Make what stands around core and hardware, once there are both."""

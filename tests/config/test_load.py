@@ -14,7 +14,7 @@ from spalloc_server import coordinates
 from spalloc_server.config.compare import compare
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import Machine
-from spalloc_server.config.options import Health, Limits
+from spalloc_server.config.options import Health, Limits, Web
 from spalloc_server.config.settings import Configuration
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.links import Links
@@ -290,6 +290,13 @@ def test_a_comparison_tells_machine_by_machine_what_a_reload_does() -> None:
         "health.strikes: 3 -> 9",
         "limits.connections: 16384 -> 7",
     ]
+
+
+def test_a_comparison_tells_that_http_comes_and_goes() -> None:
+    without, with_http = Configuration([]), Configuration([], web=Web(port=7))
+    assert compare(without, with_http).lines() == ["web: None -> 'there'"]
+    assert compare(with_http, without).lines() == ["web: 'there' -> None"]
+    assert compare(with_http, Configuration([], web=Web(port=8))).lines() == ["web.port: 7 -> 8"]
 
 
 def test_a_machine_of_another_size_is_replaced() -> None:

@@ -80,7 +80,7 @@ def compare(old: Configuration, new: Configuration) -> Comparison:
         },
         changed={name: what for name, what in changes.items() if what},
         order=tuple(both) if both != [name for name in before if name in after] else None,
-        settings={name: (earlier[name], value) for name, value in now.items() if value != earlier[name]},
+        settings={name: (earlier[name], now[name]) for name in now if name in earlier and now[name] != earlier[name]},
     )
 
 
@@ -90,10 +90,11 @@ def vanishing(old: Mapping[str, Machine], new: Mapping[str, Machine]) -> list[st
 
 
 def _settings(configuration: Configuration) -> Iterator[tuple[str, object]]:
-    """Every setting by name; those of a group as `limits.connections`."""
+    """Every setting by name; those of a group as `limits.connections`, and whether there is the group, for web."""
     for field in fields(configuration):
         value = getattr(configuration, field.name)
         if isinstance(value, msgspec.Struct):
+            yield field.name, "there"
             yield from ((f"{field.name}.{name}", part) for name, part in msgspec.structs.asdict(value).items())
         elif field.name != "machines":
             yield field.name, value
