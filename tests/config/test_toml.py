@@ -174,6 +174,8 @@ def test_machines_keep_the_order_of_the_file(folder: Path) -> None:
             "[scheduling]\npolicy = 'best'\n",
             ", line 2: scheduling.policy: Invalid enum value 'best'; it is one of .*fifo",
         ),
+        ("[web]\nmax_role = 'root'\n", ", line 2: web.max_role: .*; it is one of reader, user, operator, admin$"),
+        ('[web]\nproxies = "10.0.0.0/8"\n', """, line 2: web.proxies: .*; write ["10.0.0.0/8"]$"""),
         ("limits = { connections = 0 }", ", line 1: limits.connections: Expected"),
         (SINGLE.replace("bmp_ip", "bmp"), ", line 5: machine 'one': machine[0].bmp: there is no such key"),
         (SINGLE.replace('bmp_ip = "bmp"', ""), ", line 2: machine 'one': machine[0]: the key `bmp_ip` is missing"),

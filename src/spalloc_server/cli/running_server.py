@@ -202,8 +202,17 @@ def find_server(state: Path | None, config: Path | None) -> Path:
             else "no server runs in this folder"
         )
         kind = OperatorError if running else NoServerError
-        raise kind(f"{which}: say which is meant with --state or --config")
+        raise kind(f"{which}: say which is meant with {_options()}")
     return running[0]
+
+
+def _options() -> str:
+    """The options that say which server is meant, as far as the command that runs has them."""
+    context = click.get_current_context(silent=True)
+    has = (
+        {"--state", "--config"} if context is None else {name for each in context.command.params for name in each.opts}
+    )
+    return " or ".join(name for name in ("--state", "--config") if name in has)
 
 
 def named_state() -> Path | None:

@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from spalloc_server.config.machine import DEFAULT_TAGS, Frame, Machine
 from spalloc_server.config.machine_parts import shortened
-from spalloc_server.config.options import Scheduling, in_words
+from spalloc_server.config.options import Options, in_words
 from spalloc_server.config.settings import Configuration, board_locations_from_spinner
 from spalloc_server.config.sources import opened, text_of
 from spalloc_server.coordinates import Board, Location
@@ -174,7 +174,12 @@ _WORDS = {"object": "table", "str": "string", "int": "integer", "bool": "boolean
 _CHOICES: dict[str, Iterable[str]] = {
     "form": sorted(_FORMS),
     "dead_links": get_args(LinkName),
-    "policy": get_args(get_type_hints(Scheduling)["policy"]),
+    **{
+        name: get_args(kind)
+        for group in Options.__subclasses__()
+        for name, kind in get_type_hints(group).items()
+        if get_origin(kind) is Literal
+    },
 }
 """What a key may be, where that is one of a few words."""
 
@@ -275,7 +280,7 @@ def _hint(text: str, key: str) -> str:
     value = msgspec.toml.decode(text)
     for part in re.findall(r"\w+", key):
         value = value[int(part) if isinstance(value, list) else part]
-    if name in {"tags", "clients", "managers"} and isinstance(value, str):
+    if name in {"tags", "clients", "managers", "proxies"} and isinstance(value, str):
         return f'; write ["{value}"]'
     return ""
 
