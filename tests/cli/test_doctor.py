@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import itertools
 import json
 import os
@@ -28,6 +29,7 @@ from spalloc_server.cli.servers import Found
 from spalloc_server.config.load import load
 from spalloc_server.config.options import Limits, Web
 from spalloc_server.config.settings import Configuration
+from spalloc_server.frontends.http.certificates import own_certificate
 from spalloc_server.hardware import names
 from spalloc_server.simulator.faults import BmpFault, Faults, Network
 from spalloc_server.simulator.simulator import Simulator
@@ -330,7 +332,7 @@ def test_without_a_config_file_and_a_server_it_says_what_it_needs(
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 1
-    assert result.stderr.endswith("; or say which CONFIG to look at\n")
+    assert result.stderr.endswith(" with --state; or say which CONFIG to look at\n"), "it has no --config"
 
 
 async def test_a_bad_config_file_is_told_and_the_rest_is_looked_at(tmp_path: Path) -> None:
@@ -374,6 +376,15 @@ def test_ports_are_found_in_the_kernels_tables(
     other = line.replace(" 0A ", " 01 ")  # a connection, and no listener
     (tmp_path / "net" / "tcp6").write_text(f"head\n{other}\n")
     assert computer.holder_of(port) is None
+
+
+@pytest.mark.parametrize(("days", "level"), [(200, "bad"), (85, "warning")])
+async def test_a_certificate_that_nobody_has_renewed_is_told(tmp_path: Path, days: int, level: str) -> None:
+    made = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
+    file = own_certificate(tmp_path / "tls", frozenset({"localhost"}), made)
+    config = tmp_path / "hall.toml"
+    config.write_text(f'machine = []\n[web]\nstart = false\ntls_certificate = "tls/{file.name}"\n')
+    assert str(file) in told((await examine(config))[1]["certificate"], level)
 
 
 def test_a_port_below_1024_is_for_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ from spalloc_server.cli.process import PATH, count, one_line_errors, say
 from spalloc_server.cli.running_server import NoServerError, OperatorError, RunningServer, find_server, named_state
 from spalloc_server.cli.servers import telling_which
 from spalloc_server.cli.tables import clock
-from spalloc_server.config.extras import require_web
+from spalloc_server.config.extras import has_web, require_web
 from spalloc_server.config.load import load
 from spalloc_server.config.options import MAX_PORT
 from spalloc_server.config.settings import Configuration
@@ -127,6 +127,7 @@ class _Examination:
                 ("BMPs", lambda: self._hardware(configuration)),
                 ("ports", lambda: self._ports(configuration)),
                 ("files", lambda: look_at_files(configuration)),
+                ("certificate", lambda: self._certificates(configuration)),
             ]
         needed = files_needed(configuration or Configuration())
         looks += [
@@ -222,6 +223,18 @@ class _Examination:
             front = holder(front_folder(self._state))
             own = set() if front is None else {front.pid, None}
             yield from look_at_port("HTTP", configuration.web.port, own=own, option="[web] port")
+
+    def _certificates(self, configuration: Configuration) -> Iterator[Finding]:
+        """Look at the time of those that somebody else renews."""
+        if not has_web():
+            return
+        from spalloc_server.frontends.http.certificates import wrong_time  # takes the extra
+
+        for settings in (configuration.access, configuration.web):
+            named = settings.tls_certificate if settings is not None else ""
+            if named and (wrong := wrong_time(self._config.parent / named)) is not None:
+                is_bad, told = wrong
+                yield (bad if is_bad else warning)("certificate", told, "then send the server SIGHUP")
 
 
 def _by_server(view: ServerView) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from structlog.testing import capture_logs
 
 from spalloc_server.config.options import Web
 from spalloc_server.errors import ConfigurationError, SpallocServerError
@@ -25,6 +26,7 @@ from spalloc_server.frontends.http.certificates import (
     context,
     names_in,
     own_certificate,
+    wrong_time,
 )
 from tests.frontends.http.serving import Client, door
 
@@ -277,3 +279,25 @@ async def test_names_of_a_file_that_is_no_certificate_are_none(tmp_path: Path) -
     (tmp_path / "x.pem").write_text("nonsense")
     assert names_in(tmp_path / "x.pem") == names_in(tmp_path / "absent") == frozenset()
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [(-200, ["clients refuse"]), (-85, ["ends soon"]), (-10, [])],
+)
+def test_of_a_certificate_from_a_file_it_is_told_when_nobody_has_renewed_it(
+    tmp_path: Path, made: float, told: list[str]
+) -> None:
+    file = own_certificate(tmp_path / "files", NAMES, days(made))
+    with capture_logs() as lines:
+        context(Web(tls_certificate=str(file)), tmp_path / "web")
+    assert [text in line["reason"] for text, line in zip(told, lines, strict=True)] == [True] * len(told)
+
+
+def test_a_certificate_that_is_not_good_yet_is_refused_by_clients_too(tmp_path: Path) -> None:
+    file = own_certificate(tmp_path, NAMES, NOW)
+    assert wrong_time(file, days(-5)) == (
+        True,
+        f"clients refuse {file}, which is good from {days(-1).date()} to {days(90).date()}: renew it",
+    )
+    assert wrong_time(tmp_path / "none") is None

@@ -41,7 +41,7 @@ from spalloc_server.frontends.front_lock import CA_FILE, trusting
 from spalloc_server.frontends.http.names import own_names
 from spalloc_server.log.logger import get_logger
 
-__all__ = ["CERTIFICATE_FILE", "context", "names_in", "own_certificate"]
+__all__ = ["CERTIFICATE_FILE", "context", "names_in", "own_certificate", "wrong_time"]
 
 CA_KEY_FILE: Final = "ca.key"
 CERTIFICATE_FILE: Final = "certificate.pem"
@@ -52,6 +52,9 @@ CA_DAYS: Final = 3652
 DAYS: Final = 90
 RENEWAL_DAYS: Final = 30
 """Before its end, a certificate is made anew."""
+
+SOON_DAYS: Final = 7
+"""Before the end of a certificate from a file, the log tells of that: whoever renews it has not."""
 
 EARLIER_DAYS: Final = 300
 """A certificate that takes the place of another one begins at most so long before it is made."""
@@ -81,6 +84,8 @@ def context(web: Web, folder: Path) -> ssl.SSLContext:
     """
     if web.tls_certificate:
         made = tls_context(web, Path("/"))
+        if (wrong := wrong_time(Path(web.tls_certificate))) is not None:
+            log.warning("a certificate is to be renewed", reason=wrong[1])
     else:
         try:
             made = tls_context(Web(tls_certificate=str(own_certificate(folder, _wanted(web)))), Path("/"))
@@ -92,6 +97,23 @@ def context(web: Web, folder: Path) -> ssl.SSLContext:
         raise ConfigurationError("there is no certificate")
     made.num_tickets = 1  # with none, requests of clients without TCP_NODELAY take 40 ms longer
     return made
+
+
+def wrong_time(certificate: Path, now: dt.datetime | None = None) -> tuple[bool, str] | None:
+    """Return what is wrong with the time of a certificate that somebody else renews; None where nothing is.
+
+    Returns:
+        (whether clients refuse it, what is wrong).
+    """
+    now, found = now or dt.datetime.now(dt.UTC), _loaded(certificate)
+    if found is None:
+        return None
+    begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
+    if not begins <= now <= ends:
+        return True, f"clients refuse {certificate}, which is good from {begins.date()} to {ends.date()}: renew it"
+    if ends - now < dt.timedelta(days=SOON_DAYS):
+        return False, f"{certificate} ends soon, on {ends.date()}: renew it"
+    return None
 
 
 def names_in(certificate: Path) -> frozenset[str]:
