@@ -5,6 +5,10 @@ the process has no file descriptors left but a reserve for its own work, or the 
 pauses until a client's socket is closed (`resume`); every `RETRY_SECONDS` the listener looks for itself, in case
 `resume` is not called. Meanwhile clients wait in the system's backlog: none is turned away. (Left to themselves,
 asyncio fills the log and uvloop disconnects clients.)
+
+A TLS handshake takes a third of a millisecond of the event loop at once, and 60 KiB. Thousands that come at the same
+time would hold up everybody else for a second. Where `Handshakes` gives turns, a few of each address are under way, and
+the others wait, unread.
 """
 
 from __future__ import annotations
@@ -14,17 +18,19 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from ipaddress import IPv6Address, ip_address
 from threading import Thread
 from typing import Any
 
+from spalloc_server.config.hosts import network_of
 from spalloc_server.errors import ListenError
 from spalloc_server.log.logger import get_logger
 
-__all__ = ["Listener", "is_loopback", "listening_sockets", "set_options"]
+__all__ = ["Handshakes", "Listener", "is_loopback", "listening_sockets", "set_options"]
 
 BACKLOG = 4096
 """Clients that may wait to be accepted (the system may allow fewer): all reconnect at once after a restart."""
@@ -40,6 +46,9 @@ LOOKUP_SECONDS = 2.0
 
 RETRY_SECONDS = 1.0
 """Between looks whether there are file descriptors again."""
+
+HANDSHAKES = 64
+"""TLS handshakes of one address, reverse proxies apart, that are under way at the same time; more wait for these."""
 
 RECEIVE_BYTES = 32768
 """Bytes of a client's requests that the system is asked to keep until they are read; Linux keeps twice as many."""
@@ -140,6 +149,46 @@ class Listener:
                 self._loop.remove_reader(sock)
 
 
+class Handshakes:
+    """Has clients begin TLS a few at a time."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, asyncio.Semaphore] = {}
+        """By network."""
+        self._wanting: Counter[str] = Counter()
+        """How many want or have a turn, likewise."""
+
+    @asynccontextmanager
+    async def turn(self, host: str, seconds: float, most: int | None = None) -> AsyncIterator[None]:
+        """Wait for the turn of a client at this address, and have it.
+
+        Args:
+            host: the address.
+            seconds: the longest wait.
+            most: of this address; by default `HANDSHAKES`.
+
+        Raises:
+            TimeoutError: its turn has not come.
+        """
+        network = network_of(host)
+        turns = self._turns.setdefault(network, asyncio.Semaphore(HANDSHAKES if most is None else most))
+        self._wanting[network] += 1
+        try:
+            try:
+                async with asyncio.timeout(seconds):
+                    await turns.acquire()
+            except TimeoutError as exc:
+                raise TimeoutError("too many TLS handshakes of its address are under way") from exc
+            try:
+                yield
+            finally:
+                turns.release()
+        finally:
+            self._wanting[network] -= 1
+            if not self._wanting[network]:
+                del self._wanting[network], self._turns[network]
+
+
 def _is_in_reserve(number: int) -> bool:
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return number >= allowed - min(RESERVED_FILES, allowed // 4)
@@ -150,7 +199,9 @@ def is_loopback(host: str) -> bool:
     return ip_address(host).is_loopback
 
 
-def listening_sockets(ip: str, port: int, *, receive_bytes: int | None = RECEIVE_BYTES) -> list[socket.socket]:
+def listening_sockets(
+    ip: str, port: int, *, receive_bytes: int | None = RECEIVE_BYTES, setting: str = "--port"
+) -> list[socket.socket]:
     """Sockets that listen at `port` of `ip`: one, or one each for IPv4 and IPv6.
 
     Args:
@@ -158,6 +209,7 @@ def listening_sockets(ip: str, port: int, *, receive_bytes: int | None = RECEIVE
             clients know IPv4 only, so it is that which must work.
         port: TCP port; 0 for any free one, the same in both families.
         receive_bytes: what the system is to keep of each client until it is read; None to leave that to the system.
+        setting: by which the port is chosen, for the error.
 
     Raises:
         ListenError: the port is in use, or the address is not this computer's.
@@ -175,9 +227,9 @@ def listening_sockets(ip: str, port: int, *, receive_bytes: int | None = RECEIVE
             port = sockets[0].getsockname()[1]
     except OSError as exc:
         remedy = {
-            errno.EADDRINUSE: "it is in use: stop the program that has it, or choose another with --port; after an"
-            " upgrade (SIGUSR2) that is this server's new process, if its supervisor did not follow it: end that one",
-            errno.EACCES: "only root may: choose one above 1023 with --port",
+            errno.EADDRINUSE: f"it is in use: stop the program that has it, or choose another with {setting}; after an"
+            " upgrade (SIGUSR2) that may be the new process, if a supervisor did not follow it: end that one",
+            errno.EACCES: f"only root may: choose one above 1023 with {setting}",
         }.get(exc.errno or 0, f'{exc.strerror}: `ip` must be an address of this computer, or "" for all of them')
         raise ListenError(f"cannot listen on {where}: {remedy}") from exc
     if all(sock.family != socket.AF_INET for sock in sockets):

@@ -8,12 +8,15 @@ import ssl
 import subprocess
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from spalloc_server.frontends import listener as shared
 from spalloc_server.frontends.http import listener
 from spalloc_server.frontends.http.in_place import READ_BYTES
+from spalloc_server.frontends.http.protocols import HttpProtocol
 from tests.frontends.http.fake_socket import until
 from tests.frontends.http.serving import Client, door
 
@@ -89,6 +92,45 @@ async def test_a_handshake_that_does_not_end_or_is_none_is_closed(tls: tuple[ssl
         await until(lambda: it.acceptor.counted == 0)
 
 
+async def test_of_one_address_a_few_handshakes_are_under_way_and_others_wait_for_them(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "HANDSHAKES", 2)
+    ours, theirs = tls
+    begun = 0
+
+    def begin(*args: Any, **options: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        return ssl.SSLContext.wrap_bio(ours, *args, **options)
+
+    monkeypatch.setattr(ours, "wrap_bio", begin)
+    async with door(tls=ours) as it:
+        slow = [await Client.connect(it) for _ in range(5)]
+        for client in slow:
+            client.send(b"\x16\x03\x01")
+        waits = asyncio.ensure_future(Client.connect(it, ssl=theirs))
+        await until(lambda: it.acceptor.counted == 6)
+        assert (await (await Client.connect(it)).get())[0] == 200  # whoever does without TLS need not wait
+        assert begun == 2
+        for client in slow:
+            client.close()
+        assert (await (await waits).get())[0] == 200
+
+
+async def test_who_waits_for_others_handshakes_for_too_long_is_let_go_and_the_log_tells(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "HANDSHAKES", 0)
+    with capture_logs() as lines:
+        async with door(tls=tls[0], header_seconds=0.1) as it:
+            client = await Client.connect(it)
+            client.send(b"\x16\x03\x01")
+            assert await client.ended()
+            await until(lambda: it.acceptor.counted == 0)
+    assert [line["reason"] for line in lines] == ["too many TLS handshakes of its address are under way"]
+
+
 async def test_a_certificate_can_be_swapped_while_clients_are_connected(
     tls: tuple[ssl.SSLContext, ssl.SSLContext], tmp_path: Path
 ) -> None:
@@ -98,6 +140,33 @@ async def test_a_certificate_can_be_swapped_while_clients_are_connected(
         await client.get()
         it.acceptor.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         assert (await client.get())[0] == 200
+
+
+def test_a_handshake_that_fails_leaves_nothing_to_the_garbage_collector(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uvloop = pytest.importorskip("uvloop")  # asyncio's own event loop leaves something itself
+    made: list[weakref.ref[HttpProtocol]] = []
+
+    class Noted(HttpProtocol):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(weakref.ref(self))
+
+    async def fail() -> None:
+        async with door(tls=tls[0]) as it:
+            client = await Client.connect(it)
+            client.send(b"\x16" + b"nonsense" * 20)
+            assert await client.ended()
+            await until(lambda: made[0]() is None)
+
+    monkeypatch.setattr(listener, "HttpProtocol", Noted)
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(fail())
+    finally:
+        gc.enable()
 
 
 async def test_silent_clients_go_when_the_door_is_closed() -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from spalloc_server.frontends.http import app, main
+from spalloc_server.config.options import Web
+from spalloc_server.frontends.http import app, listener, main
 from spalloc_server.frontends.http.answers import ASGIApp, Receive, Scope, Send, text
 from spalloc_server.frontends.http.asking import Asking
 from spalloc_server.frontends.http.main import Front
@@ -68,6 +70,20 @@ async def test_long_polls_are_answered_when_it_is_told_to_stop(tmp_path: Path, m
         assert await asked == (200, b"100")
         assert b"connection: close" in client.head
         assert asyncio.get_running_loop().time() - begun < main.STOP_SECONDS
+
+
+async def test_the_log_tells_that_a_reload_lets_others_overhear_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "is_loopback", lambda _: False)
+    with capture_logs() as lines:
+        async with serving(tmp_path, monkeypatch, plain_http=False) as (server, front, client):
+            assert (await client.get("/healthz"))[0] == 403
+            for seconds in (60.0, 70.0):
+                server.web = Web(ip="127.0.0.1", port=0, plain_http=True, idle_seconds=seconds)
+                server.change("server")
+                await until(lambda seconds=seconds: front._home.web.idle_seconds == seconds)  # type: ignore[misc]
+    assert len([line for line in lines if "without TLS is served to other computers" in line["event"]]) == 1
 
 
 @pytest.mark.parametrize("first", ["the server", "the front"])

@@ -357,6 +357,12 @@ def test_a_port_in_use_is_one_clear_error() -> None:
         listening_sockets("127.0.0.1", port)
 
 
+def test_a_port_in_use_is_told_with_what_chooses_it() -> None:
+    [taken] = listening_sockets("127.0.0.1", 0)
+    with taken, pytest.raises(ListenError, match=r"choose another with \[web\] port;"):
+        listening_sockets("127.0.0.1", taken.getsockname()[1], setting="[web] port")
+
+
 @pytest.mark.parametrize("ip", ["192.0.2.1", "no such address"])
 def test_an_address_of_another_computer_is_one_clear_error(ip: str) -> None:
     with pytest.raises(ListenError, match="must be an address of this computer"):

@@ -332,7 +332,8 @@ class Connection:
             await self._ask_itself(Subscribe(keys=["server"]))
             settings = msgspec.json.decode(await self._ask_itself(self._settings_command), type=WebSettings)
         except (ServerAwayError, RefusedError, msgspec.MsgspecError) as exc:
-            log.warning("the server does not tell its settings", reason=str(exc))
+            if not self._watching.closed:  # else this process ends, and needs them no more
+                log.warning("the server does not tell its settings", reason=str(exc))
             if isinstance(exc, RefusedError) and exc.kind == "no-such":
                 self._on_settings(None)
             if isinstance(exc, ServerAwayError) and self.there:  # else they are fetched when it is back

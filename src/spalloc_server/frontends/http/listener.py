@@ -25,7 +25,7 @@ from spalloc_server.frontends.http.answers import ASGIApp
 from spalloc_server.frontends.http.home import Home
 from spalloc_server.frontends.http.in_place import InPlace
 from spalloc_server.frontends.http.protocols import HttpProtocol
-from spalloc_server.frontends.listener import Listener, is_loopback, set_options
+from spalloc_server.frontends.listener import Handshakes, Listener, is_loopback, set_options
 from spalloc_server.log.logger import Complaints, get_logger
 
 __all__ = ["Acceptor"]
@@ -56,6 +56,7 @@ class Acceptor:
         self.empty.set()
         self._home, self._plain = home, plain
         self._of_network: Counter[str] = Counter()
+        self._handshakes = Handshakes()
         self._listener: Listener | None = None
         self._connections: set[HttpProtocol] = set()
         self._silent: dict[socket.socket, tuple[asyncio.TimerHandle, str]] = {}
@@ -81,8 +82,12 @@ class Acceptor:
         """Accept clients on `sockets` (`listening_sockets`), and no longer on earlier ones."""
         self.stop_listening()
         self._listener = Listener(sockets, self._accept)
-        host, port = self._listener.address
-        if self._home.web.plain_http and not is_loopback(host):
+        self.warn()
+
+    def warn(self) -> None:
+        """Tell the log where others can overhear what is served."""
+        host, port = self.address
+        if host and self._home.web.plain_http and not is_loopback(host):
             log.warning(
                 "HTTP without TLS is served to other computers: passwords and what jobs send can be overheard",
                 address=f"{host}:{port}",
@@ -137,24 +142,39 @@ class Acceptor:
         task.add_done_callback(self._arriving.discard)
 
     async def _connect(self, sock: socket.socket, host: str, *, encrypted: bool) -> None:
-        home, options = self._home, {}
+        home = self._home
         app = home.app if encrypted or home.web.plain_http or is_loopback(host) else self._plain
         protocol = HttpProtocol(home, app, lambda: self._lost(protocol, host))
         self._connections.add(protocol)
-        if encrypted:
-            options = {"ssl_handshake_timeout": home.web.header_seconds, "ssl_shutdown_timeout": SHUTDOWN_SECONDS}
         try:
-            await home.loop.connect_accepted_socket(
-                lambda: InPlace(protocol) if encrypted else protocol,
-                sock,
-                ssl=self.tls if encrypted else None,
-                **options,
-            )
+            if encrypted:
+                await self._shake_hands(sock, host, protocol)
+            else:
+                await home.loop.connect_accepted_socket(lambda: protocol, sock)
         except BaseException as exc:
             sock.close()
             self._lost(protocol, host)
+            protocol.let_go()
             if not isinstance(exc, OSError):
                 raise
+
+    async def _shake_hands(self, sock: socket.socket, host: str, protocol: HttpProtocol) -> None:
+        """Begin TLS, when it is this client's turn."""
+        web, loop = self._home.web, self._home.loop
+        most = web.connections if web.is_proxy(host) else None
+        try:
+            async with self._handshakes.turn(host, web.header_seconds, most):
+                await loop.connect_accepted_socket(
+                    lambda: InPlace(protocol),
+                    sock,
+                    ssl=self.tls,
+                    ssl_handshake_timeout=web.header_seconds,
+                    ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+                )
+        except TimeoutError as exc:
+            if str(exc):
+                self._complaints.complain("a client was not let in", peer=host, reason=str(exc))
+            raise
 
     def _lost(self, protocol: HttpProtocol, host: str) -> None:
         """A connection has ended, or was never one; of some it is told twice."""

@@ -167,7 +167,7 @@ class Front:
         self._lock.say(Holder(pid=os.getpid(), of_server=self._of_server))
 
     def _listen(self, ip: str, port: int) -> None:
-        self._acceptor.listen(listening_sockets(ip, port, receive_bytes=None))
+        self._acceptor.listen(listening_sockets(ip, port, receive_bytes=None, setting="[web] port"))
         self._listening, self.address = (ip, port), self._acceptor.address
         told: dict[str, Any] = {} if self._connection.settings.web.tls_certificate else trusting(self._folder)
         log.info("serving HTTP", address="{}:{}".format(*self.address), trust=told or None)
@@ -223,7 +223,10 @@ class Front:
             self._acceptor.stop_listening()
             self._listening = ("", 0)
             return
-        web = self._home.web = self._settings.web
+        before, web = self._home.web, self._settings.web
+        self._home.web = web
+        if web.plain_http and not before.plain_http:
+            self._acceptor.warn()
         try:
             self._acceptor.tls = await asyncio.to_thread(context, web, self._folder)
             if not self._replaced.is_set() and (web.ip, web.port) != self._listening:

@@ -152,12 +152,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._break_off()
         super().connection_lost(exc)
         self._told_lost()
-        # Each of these refers to this: without them it goes at once, and the garbage collector, which takes tenths of
-        # a second where thousands wait, need hardly ever run
+        self.let_go()
+        cast("Joining", self.transport).leave()
+
+    def let_go(self) -> None:
+        """Refer to nothing that refers to this, so that it goes at once: the garbage collector hardly ever runs."""
         kept = self.__dict__
         kept["parser"] = kept["cycle"] = kept["flow"] = kept["_active"] = kept["_task"] = None
         self._told_lost = _nothing
-        cast("Joining", self.transport).leave()
 
     def pause_writing(self) -> None:
         """The client does not read."""
