@@ -294,9 +294,14 @@ def test_a_comparison_tells_machine_by_machine_what_a_reload_does() -> None:
 
 def test_a_comparison_tells_that_http_comes_and_goes() -> None:
     without, with_http = Configuration([]), Configuration([], web=Web(port=7))
-    assert compare(without, with_http).lines() == ["web: None -> 'there'"]
-    assert compare(with_http, without).lines() == ["web: 'there' -> None"]
+    assert compare(without, with_http).lines() == ["web: added"]
+    assert compare(with_http, without).lines() == ["web: removed"]
     assert compare(with_http, Configuration([], web=Web(port=8))).lines() == ["web.port: 7 -> 8"]
+
+
+def test_a_comparison_tells_no_secret() -> None:
+    first, second = (Configuration([], web=Web(emergency_code=code)) for code in ("tapir", "okapi"))
+    assert compare(first, second).lines() == ["web.emergency_code: changed"]
 
 
 def test_a_machine_of_another_size_is_replaced() -> None:

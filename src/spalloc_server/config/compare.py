@@ -17,6 +17,12 @@ from spalloc_server.config.settings import Configuration
 
 __all__ = ["Comparison", "compare", "vanishing"]
 
+SECRET = frozenset({"web.emergency_code"})
+"""Settings whose values no log tells."""
+
+GROUP = object()
+"""Stands for a group of settings, where there is one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -49,8 +55,14 @@ class Comparison:
             *(f"machine {name}: {what}" for name, what in self.changed.items()),
             *(f"machine {name}: added" for name in self.added),
             *([f"machines reordered: {', '.join(self.order)}"] if self.order else ()),
-            *(f"{name}: {old!r} -> {new!r}" for name, (old, new) in self.settings.items()),
+            *(f"{name}: {_difference(name, old, new)}" for name, (old, new) in self.settings.items()),
         ]
+
+
+def _difference(name: str, old: object, new: object) -> str:
+    if old is GROUP or new is GROUP:
+        return "added" if new is GROUP else "removed"
+    return "changed" if name in SECRET else f"{old!r} -> {new!r}"
 
 
 def compare(old: Configuration, new: Configuration) -> Comparison:
@@ -94,7 +106,7 @@ def _settings(configuration: Configuration) -> Iterator[tuple[str, object]]:
     for field in fields(configuration):
         value = getattr(configuration, field.name)
         if isinstance(value, msgspec.Struct):
-            yield field.name, "there"
+            yield field.name, GROUP
             yield from ((f"{field.name}.{name}", part) for name, part in msgspec.structs.asdict(value).items())
         elif field.name != "machines":
             yield field.name, value
