@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server.cli import demo_parts
+from spalloc_server.cli import demo_config, demo_parts
 from spalloc_server.cli.client import Client, ClientError
-from spalloc_server.cli.demo import MILLION_CORE, _beside_other_demos, _introduce, demo
+from spalloc_server.cli.demo import _introduce, demo
+from spalloc_server.cli.demo_config import HOST, MILLION_CORE, beside_other_demos, serving_http
 from spalloc_server.config.load import load
 from spalloc_server.config.settings import DEFAULT_PORT
 from spalloc_server.controller import JobState
@@ -111,6 +112,16 @@ def test_a_port_in_use_is_reported_in_one_line(config: Path) -> None:
         port = other.getsockname()[1]
         line = one_line_of(demo, "--config", config, "--port", port)
     assert line.startswith(f"spalloc-admin demo: cannot listen on port {port} of 127.0.0.1: it is in use")
+
+
+def test_a_port_for_http_that_is_in_use_is_reported_in_one_line(config: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        config.write_text(config.read_text() + f'[web]\nip = "127.0.0.1"\nport = {port}\nstart = false\n')
+        with running("spalloc-admin", "demo", "--port", 0, "--config", config) as process:
+            _, errors = process.communicate(timeout=STOP_SECONDS)
+    assert process.returncode == 1
+    assert re.fullmatch(rf"spalloc-admin demo: cannot listen on port {port} of 127.0.0.1: it is in use.*\n", errors)
 
 
 def test_an_address_that_is_taken_is_reported_in_one_line(config: Path, host: str) -> None:
@@ -282,7 +293,7 @@ def test_another_demo_has_addresses_of_its_own(tmp_path: Path) -> None:
         with suppress(OSError):  # it may be that there is a demo on this computer
             first.bind(("127.1.0.0", SCP_PORT))
         with ExitStack() as stack:
-            other = _beside_other_demos(MILLION_CORE, tmp_path, stack)
+            other = beside_other_demos(MILLION_CORE, tmp_path, stack)
         (machine,), (own,) = load(other).machines, load(MILLION_CORE).machines
     assert not set(machine.bmp_ips.values()) & set(own.bmp_ips.values())
     assert all(re.match(r"127\.\d+\.", host) for host in machine.bmp_ips.values())
@@ -295,6 +306,27 @@ def test_two_demos_that_start_at_once_have_addresses_of_their_own(tmp_path: Path
         for number, hosts in enumerate(taken):
             folder = tmp_path / str(number)
             folder.mkdir()
-            (machine,) = load(_beside_other_demos(MILLION_CORE, folder, stack)).machines
+            (machine,) = load(beside_other_demos(MILLION_CORE, folder, stack)).machines
             hosts.update(machine.bmp_ips.values())
     assert not taken[0] & taken[1]
+
+
+def test_two_demos_that_start_at_once_serve_http_at_ports_of_their_own(tmp_path: Path) -> None:
+    copies = [tmp_path / name for name in "ab"]
+    with ExitStack() as stack:
+        ports = set()
+        for folder in copies:
+            folder.mkdir()
+            web = load(serving_http(MILLION_CORE, folder, stack, once=False)).web
+            assert web is not None
+            ports.add(web.port)
+    assert len(ports) == 2
+
+
+def test_a_demo_serves_http_elsewhere_where_the_port_is_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server((HOST, 0)) as other, ExitStack() as stack:
+        taken = other.getsockname()[1]
+        monkeypatch.setattr(demo_config, "HTTP_PORT", taken)
+        web = load(serving_http(MILLION_CORE, tmp_path, stack, once=False)).web
+    assert web is not None
+    assert web.port != taken

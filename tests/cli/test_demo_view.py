@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from spalloc_server.cli import demo, demo_view
+from spalloc_server.cli import demo_config, demo_view
 from spalloc_server.cli.demo_view import Events, Floor, picture, show
 from spalloc_server.config.load import load
 from spalloc_server.config.machine import Machine
@@ -84,7 +84,7 @@ def test_the_picture_has_the_map_the_jobs_and_the_events() -> None:
 
 def test_a_long_name_and_a_long_event_take_no_room_from_the_rest_of_80_columns() -> None:
     core = Controller()
-    core.configure(load(demo.MILLION_CORE))
+    core.configure(load(demo_config.MILLION_CORE))
     core.create_job(600, owner="somebody-with-a-long-name@far.example.org")
     _, _, *rows = (row[41:].rstrip() for row in drawn(core, ["job 1 of somebody-with-a-long-name@far.example.org"]))
     assert rows[0].split() == ["job", "owner", "boards", "state"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from spalloc_server.cli.demo import RESERVED_PORT
+from spalloc_server.cli.demo_config import RESERVED_PORT
 from tests.conformance.clients import VERSIONS, Client
 from tests.conformance.machines import TestMachine, bmp_hosts, write_config
 from tests.conformance.servers import Server, free_port, ours, published, simulated_hardware, until

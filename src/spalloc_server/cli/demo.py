@@ -12,16 +12,14 @@ installed: by a front process, a third part.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import re
 import secrets
 import shlex
-import socket
 import sys
 import time
 from collections.abc import Coroutine, Iterable
-from contextlib import AsyncExitStack, ExitStack, suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -31,24 +29,22 @@ import click
 from spalloc_server.application.account_commands import AccountView, ChangeAccount, CreateAccount
 from spalloc_server.cli import output, process
 from spalloc_server.cli.client import Client, ClientError
+from spalloc_server.cli.demo_config import HOST, MILLION_CORE, beside_other_demos, serving_http
 from spalloc_server.cli.demo_parts import Part, start_again
 from spalloc_server.cli.demo_view import show
 from spalloc_server.cli.running_server import OperatorError, RunningServer
-from spalloc_server.config.extras import require_web
 from spalloc_server.config.load import load
 from spalloc_server.config.settings import DEFAULT_PORT, Configuration
 from spalloc_server.controller import JobState
 from spalloc_server.errors import ConfigurationError
 from spalloc_server.frontends.local_api import socket_path
 from spalloc_server.hardware.bmp import Bmp
-from spalloc_server.hardware.scp import FLAG_REGISTER, SCP_PORT, Command, stop_register
+from spalloc_server.hardware.scp import FLAG_REGISTER, Command, stop_register
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.links import Links
 
 __all__ = ["USERS", "demo", "look_at_hardware", "use"]
 
-HOST = "127.0.0.1"
-MILLION_CORE = Path(__file__).parents[1] / "examples" / "simulated-1200.toml"
 BRISK_FAULTS = """# Not a fault: boards a few times quicker than real ones, so that there is more to see
 timings = { command = 0.0005, power_on = 0.5, power_on_others = 1.0 }
 """
@@ -56,18 +52,9 @@ ONCE_SECONDS = 60.0
 """The longest that `demo --once` may take."""
 POLL_SECONDS = 0.05
 """`demo --once`: between looks whether boards are off."""
-NETWORKS: Final = (1, *range(101, 200))
-"""127.N.0.0 that demos on one computer have, each one of its own. Config files of others may name those between."""
-RESERVED_PORT: Final = SCP_PORT + 1
-"""A demo has it at its network before its hardware listens there, so that of two at once only one takes the network."""
-FIRST_NETWORK: Final = '"127.1.0.0"'
-"""The `base_ip` of the demo's own machine, as its config file has it."""
 ACCOUNT: Final = "you"
-HTTP_PORT: Final = 8080
-"""Where it serves HTTP, if nobody else does."""
 COLUMNS: Final = 80
 """Of the terminal that it speaks to."""
-
 
 FPGA_OFF: Final = 0xFFFFFFFF
 """What a register of a board that is off reads as."""
@@ -119,7 +106,7 @@ async def _demo(
     process.on_stop_signals(stopping.set)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="spalloc-demo-")))
-        config = _serving_http(_beside_other_demos(config, folder, stack), folder, once=once)
+        config = serving_http(beside_other_demos(config, folder, stack), folder, stack, once=once)
         configuration = load(config)
         if not configuration.machines:
             raise ConfigurationError(f"{config}: has no machines to simulate")
@@ -131,12 +118,13 @@ async def _demo(
             await part.begin()
         await hardware.ready()
         port = int(await server.ready())
-        life = [_keep_serving(parts, config, state, port), _watch(hardware, "the simulated hardware", stopping)]
-        url = None
+        web = url = None
         if configuration.web is not None and not configuration.web.start:
             parts.insert(0, web := _front(state))
             await web.begin()
             url = await asyncio.to_thread(_with_account, await web.ready(), state)
+        life = [_keep_serving(parts, config, state, port), _watch(hardware, "the simulated hardware", stopping)]
+        if web is not None:
             life.append(_watch(web, "what serves HTTP", stopping))
         _introduce(configuration, port, state, time.monotonic() - started, url)
         if once:
@@ -147,63 +135,6 @@ async def _demo(
         life += [use(HOST, port, user) for user in users]
         await _until(stopping, life)
     process.say("stopped")
-
-
-def _beside_other_demos(config: Path, folder: Path, stack: AsyncExitStack | ExitStack) -> Path:
-    """The config file of the demo's own machine, or a copy with other addresses, where another demo has these."""
-    if config != MILLION_CORE:
-        return config
-    text = config.read_text(encoding="utf-8")
-    network = next((number for number in NETWORKS if _reserve(f"127.{number}.0.0", stack)), 1)
-    if network == 1 or FIRST_NETWORK not in text:
-        return config
-    copy = folder / config.name
-    copy.write_text(text.replace(FIRST_NETWORK, f'"127.{network}.0.0"').replace('"spinner-1200.csv"', _wiring()))
-    return copy
-
-
-def _serving_http(config: Path, folder: Path, *, once: bool) -> Path:
-    """A copy of the config file of the demo's own machine that has HTTP, too; else the file as it is."""
-    if config.name != MILLION_CORE.name or config.parent not in {MILLION_CORE.parent, folder} or once:
-        return config
-    try:
-        require_web()
-    except ConfigurationError:
-        return config
-    text = config.read_text(encoding="utf-8").replace('"spinner-1200.csv"', _wiring())
-    copy = folder / config.name
-    copy.write_text(f'{text}\n[web]\nip = "{HOST}"\nport = {_free_port(HTTP_PORT)}\nstart = false\n')
-    return copy
-
-
-def _wiring() -> str:
-    """The table of where the boards of the demo's own machine are, as TOML names it from anywhere."""
-    return json.dumps(str(MILLION_CORE.with_name("spinner-1200.csv")))
-
-
-def _free_port(wanted: int) -> int:
-    """Return a TCP port that nobody listens at, `wanted` if it is one."""
-    with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            one.bind((HOST, wanted))
-        except OSError:
-            one.bind((HOST, 0))
-        return int(one.getsockname()[1])
-
-
-def _reserve(host: str, stack: AsyncExitStack | ExitStack) -> bool:
-    """Reserve an address for the time of `stack`; False where another demo, or a simulated frame, has it."""
-    with ExitStack() as tried:
-        try:
-            for port in (RESERVED_PORT, SCP_PORT):
-                one = tried.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-                one.bind((host, port))
-        except OSError:
-            return False
-        one.close()  # for the hardware
-        stack.enter_context(tried.pop_all())
-    return True
 
 
 def _hardware(config: Path, folder: Path, *, real_timings: bool) -> Part:
