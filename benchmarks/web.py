@@ -279,6 +279,7 @@ def polls(it: Door, number: int, seconds: float) -> None:
                 time.sleep(0.3)
                 it.ask(*(it.destroy(path) for path in paths[1:]))
                 woken = told(others)
+            assert not woken.errors
             delayed = it.delayed() - delayed
             assert waiting.stdout is not None
             heard = json.loads(waiting.stdout.readline())
@@ -290,16 +291,19 @@ def polls(it: Door, number: int, seconds: float) -> None:
 
 @contextlib.contextmanager
 def _looking(it: Door, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """Somebody else who looks at a job meanwhile."""
-    what = it.get(f"{ROOT}/jobs/1")
-    options: dict[str, Any] = {"what": what, "clients": 4, "seconds": seconds, "rate": LOOKS_A_SECOND}
+    """Somebody else who looks at a job of their own meanwhile."""
+    path = it.make_job()
+    options: dict[str, Any] = {"what": it.get(path), "clients": 4, "seconds": seconds, "rate": LOOKS_A_SECOND}
     with clients("get", port=it.port, tls=True, **options) as load:
         yield load
+    it.ask(it.destroy(path))
 
 
 def _others(it: Door, seconds: float) -> Load:
     with _looking(it, seconds) as load:
-        return told(load)
+        found = told(load)
+    assert not found.errors
+    return found
 
 
 # -------------------------------------------------------------------- what it is measured on
@@ -340,16 +344,14 @@ def beside_the_proxy(it: Door, seconds: float, generator: Generator) -> None:
     chips = [f"{x},{y}" for (x, y), _ in boards]
     arguments = "load", str(it.port), path.removeprefix("/").replace("srv/spalloc/jobs", "proxy"), it.cookie, *chips
     with proxy.process("boards", *(host for _, host in boards)), proxy.process(*arguments) as load:
-        by_v1 = generator.begin(
-            it.server.port, line("get_job_state", 1), clients=4, rate=LOOKS_A_SECOND, seconds=seconds
-        )
+        look = line("get_job_state", int(path.rpartition("/")[2]))
+        by_v1 = generator.begin(it.server.port, look, clients=4, rate=LOOKS_A_SECOND, seconds=seconds)
         by_rest = _others(it, seconds)
         told_v1 = generator.end(by_v1)
         assert load.stdin is not None
         assert load.stdout is not None
         load.stdin.close()
         rate = float(load.stdout.readline())
-    assert not by_rest.errors
     assert not told_v1.errors
     print(f"\n{len(boards)} WebSockets x {proxy.IN_FLIGHT} in flight meanwhile: {rate:,.0f} datagrams/s\n")
     it.row("beside the proxy: p99 of GET by TLS", 1e3 * by_rest.p99, 20, "ms")
