@@ -188,6 +188,19 @@ def test_a_clock_that_was_set_makes_no_negative_waits(tmp_path: Path) -> None:
     assert (waits.mean, waits.longest) == (10.0, 20.0)
 
 
+@pytest.mark.parametrize("by", ["owner", "machine", "size", "day"])
+def test_jobs_of_a_clock_before_1970_are_counted_as_any(tmp_path: Path, by: str) -> None:
+    jobs_that_waited(tmp_path / "state.db", [5.0, 7.0])
+    with closing(connect(tmp_path / "state.db")) as connection:
+        connection.execute("UPDATE history SET created_at = -70, allocated_at = -60, ended_at = -50 WHERE job_id = 1")
+        bounds = [-1000.0, 0.0, BEGIN + 1e6]
+        names = ["before", "since"] if by == "day" else []
+        found = report(connection, by, bounds if names else [bounds[0], bounds[-1]], names, BEGIN + 100)
+    assert (found.total.jobs, found.total.board_seconds) == pytest.approx((2, 48.0))
+    assert found.total.waits is not None
+    assert found.total.waits.longest == pytest.approx(10.0)
+
+
 def test_rows_that_make_no_sense_are_pruned_and_count_nothing(tmp_path: Path) -> None:
     jobs_that_waited(tmp_path / "state.db", [1.0] * 5)
     with closing(connect(tmp_path / "state.db")) as connection:

@@ -50,10 +50,11 @@ _ODD = (
 )
 """1 for a job that has failed, and 2 for each time that it was given other boards."""
 _SIMPLE = """
-    ended_at < :until AND earlier IS NULL AND (allocated_at >= :since OR allocated_at IS NULL)
+    ended_at >= 0 AND ended_at < :until AND earlier IS NULL AND (allocated_at >= :since OR allocated_at IS NULL)
     AND (machine IS NOT NULL OR board_seconds = 0)
 """
-"""That a job had boards in one place, and all the time in the period."""
+"""That a job had boards in one place, and all the time in the period. Nor is its time below 0: the others are told by
+their numbers below 0 in the same column."""
 
 
 class Waits(msgspec.Struct):
