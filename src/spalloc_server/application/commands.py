@@ -250,7 +250,7 @@ class ImportMachines(Command, frozen=True, tag="import machines"):
 
     def told(self) -> dict[str, Any]:
         """Return the names of the machines; the whole definitions are in the state."""
-        from spalloc_server.config.definitions import names_in  # hardly a server needs it: not while it starts
+        from spalloc_server.config.definitions import names_in  # few servers need it
 
         return {"command": "import machines", "machines": names_in(self.definitions)}
 

@@ -96,7 +96,7 @@ def _is_bad(view: BoardView) -> bool:
 
 
 def _import_machines(core: Controller, _caller: Caller, command: commands.ImportMachines) -> list[MachineView]:
-    from spalloc_server.config.definitions import read_definitions  # hardly a server needs it: not while it starts
+    from spalloc_server.config.definitions import read_definitions  # few servers need it
 
     try:
         return core.import_machines(read_definitions(command.definitions).machines)

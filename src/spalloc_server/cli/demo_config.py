@@ -32,7 +32,7 @@ HTTP_PORT: Final = 8080
 
 
 def beside_other_demos(config: Path, folder: Path, stack: AsyncExitStack | ExitStack) -> Path:
-    """The config file of the demo's own machine, or a copy with other addresses, where another demo has these."""
+    """Return the config file of the demo's own machine, or a copy with other addresses if another demo has these."""
     if config != MILLION_CORE:
         return config
     text = config.read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def beside_other_demos(config: Path, folder: Path, stack: AsyncExitStack | ExitS
 
 
 def serving_http(config: Path, folder: Path, stack: AsyncExitStack | ExitStack, *, once: bool) -> Path:
-    """A copy of the config file of the demo's own machine that has HTTP, too; else the file as it is."""
+    """Return a copy of the config file of the demo's own machine that has HTTP, too; else the file as it is."""
     if config.name != MILLION_CORE.name or config.parent not in {MILLION_CORE.parent, folder} or once:
         return config
     try:
@@ -59,7 +59,7 @@ def serving_http(config: Path, folder: Path, stack: AsyncExitStack | ExitStack, 
 
 
 def _wiring() -> str:
-    """The table of where the boards of the demo's own machine are, as TOML names it from anywhere."""
+    """Return the table of where the boards of the demo's own machine are, as TOML names it from anywhere."""
     return json.dumps(str(MILLION_CORE.with_name("spinner-1200.csv")))
 
 

@@ -24,7 +24,7 @@ from spalloc_server.log.text import printable
 
 @contextmanager
 def _hidden(module: str) -> Iterator[None]:
-    """Have a module that cannot be imported meanwhile."""
+    """Let nobody import a module meanwhile."""
     had = {module: sys.modules[module]} if module in sys.modules else {}
     sys.modules[module] = None  # type: ignore[assignment]
     try:

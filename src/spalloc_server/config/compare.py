@@ -102,7 +102,7 @@ def vanishing(old: Mapping[str, Machine], new: Mapping[str, Machine]) -> list[st
 
 
 def _settings(configuration: Configuration) -> Iterator[tuple[str, object]]:
-    """Every setting by name; those of a group as `limits.connections`, and whether there is the group, for web."""
+    """Yield each setting with its name, those of a group as `limits.connections`; and each group that there is."""
     for field in fields(configuration):
         value = getattr(configuration, field.name)
         if isinstance(value, msgspec.Struct):

@@ -70,7 +70,7 @@ _TOKEN = re.compile(r"[-A-Za-z0-9._~+/]{1,256}=*")
 def basic(credentials: bytes) -> tuple[str, str] | None:
     """Return name and password of what stands behind `Basic`; None where that is not good, or of nobody for sure.
 
-    Browsers encode them as UTF-8; older clients, `requests` among them, as Latin-1, which is hardly ever UTF-8, too.
+    Browsers encode them as UTF-8; older clients, `requests` among them, as Latin-1. Latin-1 is hardly ever good UTF-8.
     """
     try:
         sent = base64.b64decode(credentials, validate=True)

@@ -2,8 +2,8 @@
 
 Theory of operation. The core asks for a number of boards, a rectangle of triads, or a board (x, y, z) of a machine;
 so other ways to name a board are looked up first. Where tags and no machine are given along with a board, it is the
-first machine that has the tags and the board; one for which the job has to wait, as it is out of service, only after
-the others. Group and NMPI fields decide nothing. The job keeps the request as it would be shown (`original-request`).
+first machine that has the tags and the board. Machines out of service, for which the job has to wait, come after the
+others. Group and NMPI fields decide nothing. The job keeps the request as it would be shown (`original-request`).
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Polls:
             changed.result()
 
     async def _change(self, key: str, since: int | None) -> None:
-        if since is None:  # it is another than -1, but the server may have to be asked which one
+        if since is None:  # no revision is -1, so this returns the present one
             since = await self._asking.changed(key, -1, POLL_SECONDS)
         await self._asking.changed(key, since, POLL_SECONDS)
 
