@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from structlog.testing import capture_logs
 
 from spalloc_server.frontends import listener as shared
@@ -145,7 +146,6 @@ async def test_a_certificate_can_be_swapped_while_clients_are_connected(
 def test_a_handshake_that_fails_leaves_nothing_to_the_garbage_collector(
     tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uvloop = pytest.importorskip("uvloop")  # asyncio's own event loop leaves something itself
     made: list[weakref.ref[HttpProtocol]] = []
 
     class Noted(HttpProtocol):
@@ -163,6 +163,7 @@ def test_a_handshake_that_fails_leaves_nothing_to_the_garbage_collector(
     monkeypatch.setattr(listener, "HttpProtocol", Noted)
     gc.disable()
     try:
+        # asyncio's own event loop leaves something itself
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(fail())
     finally:
