@@ -165,17 +165,25 @@ class Controller:
         """Start the job's lease anew, as every command that names the job does."""
         transitions.touch(self.state, job_id, keepalivehost)
 
-    def renew(self, job_id: int, host: str | None, *, look: bool = False) -> int:
+    def renew(self, job_id: int, host: str | None, *, look: bool = False, verified: bool = True) -> int:
         """Start the job's lease anew, unless this is only a `look`.
+
+        Args:
+            job_id: the job.
+            host: who renews it; None for nobody in particular.
+            look: whether this is none.
+            verified: whether the caller's name has been checked. Other callers only look at the job of an account.
 
         Returns:
             A number that is another where `get_job_state` has another answer: `Job.revision` of a live job; `ENDED` or
             `UNKNOWN`, which are negative, where the job is not live.
         """
-        job = self.state.jobs.get(job_id) if look else transitions.touch(self.state, job_id, host)
-        if job is not None:
-            return job.revision
-        return ENDED if job_id in self.state.retired else UNKNOWN
+        job = self.state.jobs.get(job_id)
+        if job is None:
+            return ENDED if job_id in self.state.retired else UNKNOWN
+        if not look and (verified or not job.of_account):
+            transitions.renew_lease(self.state, job, host)
+        return job.revision
 
     def get_job_state(self, job_id: int, keepalivehost: str | None = None, *, look: bool = False) -> JobStatus:
         """State, power, lease and start of a job; unknown ones and ended ones are told apart."""

@@ -15,6 +15,7 @@ from spalloc_server.core.model.allocation import Allocation
 from spalloc_server.core.model.request import Request
 from spalloc_server.core.scheduling import backfill as policy_backfill, order as policy_order
 from spalloc_server.core.scheduling.order import ByMerit
+from spalloc_server.core.scheduling.queue import Queue
 from spalloc_server.core.scheduling.scheduler import Scheduler
 from tests.core.machines import a_machine
 
@@ -109,6 +110,31 @@ def test_an_owners_excess_is_the_use_by_that_of_a_typical_other_owner() -> None:
     at_half_life = order(hall).excess("one"), order(hall).excess("two"), order(hall).excess("three")
     typical = (6**2 + 12**2) / 18, (3**2 + 12**2) / 15, (3**2 + 6**2) / 9
     assert at_half_life == pytest.approx((3 / typical[0], 6 / typical[1], 12 / typical[2]), rel=0.01)
+
+
+def test_an_order_is_worked_out_before_a_pass_over_anybody_and_otherwise_only_if_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+
+    class Use(policy_order.Use):
+        def __init__(self, queue: Queue, now: float) -> None:
+            super().__init__(queue, now)
+            seen.append(len(queue.running))
+
+    monkeypatch.setattr(policy_order, "Use", Use)
+    hall = Hall()
+    hall.run()
+    first, second = hall.submit(24, "one"), hall.submit(24, "two")
+    assert seen == [], "it would go through all running jobs"
+    assert order(hall).excess("nobody") == 0
+    assert seen == [2]
+    third = hall.submit(24, "three")
+    hall.end(first)
+    assert third in hall.running
+    assert seen == [2, 1], "as it was before anybody started"
+    hall.end(second)
+    assert seen == [2, 1]
 
 
 def test_what_running_jobs_have_used_so_far_counts() -> None:

@@ -183,14 +183,18 @@ def give_back(state: State, job: Job, now: float, *, learn: bool, gone: Mapping[
 def touch(state: State, job_id: int, host: str | None) -> Job | None:
     """Return the live job of this number, its lease begun anew; None where there is none."""
     job = state.jobs.get(job_id)
-    if job is None:
-        return None
+    if job is not None:
+        renew_lease(state, job, host)
+    return job
+
+
+def renew_lease(state: State, job: Job, host: str | None) -> None:
+    """Begin a job's lease anew, as somebody at this address has asked for; None for nobody in particular."""
     if (keepalive := job.keepalive) is not None and keepalive > 0:
         job.deadline = state.clock() + keepalive
     if host != job.keepalivehost and host is not None:
         job.keepalivehost = host
         job.revision += 1
-    return job
 
 
 def begin_lease(state: State, job: Job, now: float) -> None:

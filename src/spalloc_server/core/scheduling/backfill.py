@@ -155,7 +155,10 @@ class Backfill:
             self._reserved[name], self._failed[name] = [], {}
         self._old_ones = {job_id: whose for job_id, whose in self._old_ones.items() if job_id in queue.running}
         self._order = self.order(queue, now)
-        merge = Merge(queue.lines(everybody), self._order)
+        lines = list(queue.lines(everybody))
+        if lines:
+            self._order.work_out()
+        merge = Merge(lines, self._order)
         self._pass = Pass({name: queue.machines[name].free for name in everybody}, set(everybody), merge)
         self._begin_relays(queue, self._pass, now)
         return self._pass

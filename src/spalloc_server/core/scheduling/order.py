@@ -16,14 +16,16 @@ take them. Of each owner, the one that was submitted first is, unless enough job
 ones. So everybody's turn comes some time, and yet thousands of one owner's jobs that have all waited for long do not
 go before everybody else's.
 
-All this is worked out when a pass begins and does not change while it lasts: so within a line (`lines`) earlier jobs
-go first, and a pass that is cut comes to the same as one that is not.
+All this is worked out when a pass over anybody begins and does not change while it lasts: so within a line (`lines`)
+earlier jobs go first, and a pass that is cut comes to the same as one that is not. Where nobody waits there is nothing
+to put in order, and it is worked out only if it is asked for after all: it costs as much as there are running jobs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Set as AbstractSet
+from functools import cached_property
 
 from spalloc_server.core.model import NO_JOB
 from spalloc_server.core.scheduling.lines import Line, Terms
@@ -48,6 +50,32 @@ LEAST_SECONDS = 10.0
 """Jobs that are predicted to run less count as running so long: they are all short."""
 
 
+class Use:
+    """What owners have used, and what their running jobs will probably still use.
+
+    Args:
+        queue: who runs, and has used how much.
+        now: the time.
+    """
+
+    def __init__(self, queue: Queue, now: float) -> None:
+        self.by_owner: dict[str, float] = {}
+        """By owner who has running jobs, all use in board-seconds."""
+        self.left: dict[str, float] = {}
+        """By machine, board-seconds that running jobs will probably still take."""
+        for job in queue.running.values():
+            boards, owner, name = len(job.allocation.boards), job.request.owner, job.allocation.machine
+            self.by_owner[owner] = self.by_owner.get(owner, 0.0) + boards * max(0.0, now - job.started_at)
+            self.left[name] = self.left.get(name, 0.0) + boards * max(0.0, job.predicted_end(now) - now)
+        self.total, self.squares = queue.past.sums(now)
+        """Of all owners' use, and of its squares."""
+        for owner, running in self.by_owner.items():
+            before = queue.past.used(owner, now)
+            self.by_owner[owner] = before + running
+            self.total += running
+            self.squares += (before + running) ** 2 - before**2
+
+
 class ByMerit:
     """The order as it is now.
 
@@ -60,24 +88,19 @@ class ByMerit:
     def __init__(self, queue: Queue, now: float, served: AbstractSet[tuple[str, int]] = frozenset()) -> None:
         self.now = now
         self._queue = queue
-        self._use: dict[str, float] = {}
-        """By owner who has running jobs, all use."""
-        self._left: dict[str, float] = {}
-        """By machine, board-seconds that running jobs will probably still take."""
-        for job in queue.running.values():
-            boards, owner, name = len(job.allocation.boards), job.request.owner, job.allocation.machine
-            self._use[owner] = self._use.get(owner, 0.0) + boards * max(0.0, now - job.started_at)
-            self._left[name] = self._left.get(name, 0.0) + boards * max(0.0, job.predicted_end(now) - now)
-        self._sum, self._squares = queue.past.sums(now)
-        for owner, running in self._use.items():
-            before = queue.past.used(owner, now)
-            self._use[owner] = before + running
-            self._sum += running
-            self._squares += (before + running) ** 2 - before**2
+        self._served = served
         self._factors: dict[str, float] = {}
-        self._old = self._oldest(served)
 
-    def _oldest(self, served: AbstractSet[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    def work_out(self) -> None:
+        """Work it out now, before jobs start or end: from now on it does not change."""
+        _ = self._old, self._use
+
+    @cached_property
+    def _use(self) -> Use:
+        return Use(self._queue, self.now)
+
+    @cached_property
+    def _old(self) -> dict[tuple[str, int], int]:
         """By owner and priority, the job that is old."""
         oldest: dict[tuple[str, int], tuple[float, int]] = {}
         for group in self._queue.groups():
@@ -87,10 +110,12 @@ class ByMerit:
                 if first.since < old_before:
                     whose = line.request.owner, line.request.priority
                     oldest[whose] = min(oldest.get(whose, NOBODY), (first.since, first.job_id))
-        return {whose: job_id for whose, (_, job_id) in oldest.items() if whose not in served}
+        return {whose: job_id for whose, (_, job_id) in oldest.items() if whose not in self._served}
 
     def is_old(self, job: Waiting) -> bool:
         """Whether a job is old."""
+        if job.since >= self.now - OLD_AFTER:
+            return False  # whatever waits and runs
         return self._old.get((job.request.owner, job.request.priority)) == job.job_id
 
     def terms(self, line: Line) -> Terms:
@@ -105,17 +130,17 @@ class ByMerit:
 
     def excess(self, owner: str) -> float:
         """An owner's use by that of a typical other owner; infinite where no other has used anything."""
-        use = self._use.get(owner)
+        use = self._use.by_owner.get(owner)
         if use is None:
             use = self._queue.past.used(owner, self.now)
         if use <= 0:
             return 0.0
-        others, squares = self._sum - use, self._squares - use**2
+        others, squares = self._use.total - use, self._use.squares - use**2
         return use * others / squares if others > 0 and squares > 0 else math.inf
 
     def backlog(self, machines: tuple[str, ...]) -> float:
         """Seconds that these machines would take for all who wait for one of them, and for what runs there."""
         there = [self._queue.machines[name] for name in machines if name in self._queue.machines]
         working = sum(machine.working() for machine in there)
-        work = self._queue.queued_work(machines) + sum(self._left.get(name, 0.0) for name in machines)
+        work = self._queue.queued_work(machines) + sum(self._use.left.get(name, 0.0) for name in machines)
         return min(MAX_BACKLOG, work / working) if working else MAX_BACKLOG

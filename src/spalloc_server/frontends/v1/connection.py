@@ -225,18 +225,19 @@ class Connection(asyncio.Protocol):
         outgoing, all_answered = self.outgoing, False
         try:
             blocked = outgoing.closed or self._context.frozen or (outgoing.held and outgoing.full)
-            goes_on = outgoing.writable and not blocked
-            commands = 0
-            while goes_on:
-                line = self._lines.next_line()
-                if line is None:
-                    all_answered = True
-                    break
-                commands += 1
-                goes_on = self._answer(line)
-                if commands == TURN_COMMANDS and goes_on and self._lines:
-                    self.take_turn(again=True)
-                    break
+            if outgoing.writable and not blocked:
+                next_line = self._lines.next_line
+                for _ in range(TURN_COMMANDS):
+                    line = next_line()
+                    if line is None:
+                        all_answered = True
+                        break
+                    if not self._answer(line):
+                        break
+                else:
+                    all_answered = not self._lines
+                    if not all_answered:
+                        self.take_turn(again=True)
         except GarbageError as exc:
             self._reject(exc)
             all_answered = True
@@ -267,13 +268,12 @@ class Connection(asyncio.Protocol):
         else:
             outgoing.hold(commit, reply)
             context.waiting.append((commit, self))
-        changes = request.asks is not None and request.asks.changes
-        if changes:
+        if request.changes:
             self._asked = None
         if context.limits.commands_per_second and (delay := context.door.charge(self, request)):
             self._delay = context.loop.call_later(delay, self._answer_lines)
             return False
-        took_long = (changes or len(reply) > CHEAP_BYTES) and context.turns.ended()
+        took_long = (request.changes or len(reply) > CHEAP_BYTES) and context.turns.ended()
         if outgoing.size > TURN_BYTES or (took_long and not (self._encrypted and self._ended)):
             self.take_turn(again=True)
             return False

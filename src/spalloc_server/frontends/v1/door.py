@@ -36,6 +36,8 @@ class Request(msgspec.Struct):
     call: Call
     asks: Asked | None = None
     """What it asks for, once that is understood."""
+    changes: bool = False
+    """Whether that changes something."""
     creates: bool = False
     """Whether it asks for a job."""
 
@@ -81,6 +83,7 @@ class Door:
         try:
             if asks is None:
                 asks = request.asks = read(call)
+                request.changes = asks.changes
             if isinstance(asks, GetJobState):  # most are
                 return self._cached.job_state(client.caller, asks), None
             return self._answer(client, asks)

@@ -57,7 +57,8 @@ class LineReader:
         if lines and self._begun:
             lines[0] = bytes(self._begun) + lines[0]
             self._begun.clear()
-        self._begun += rest
+        if rest:
+            self._begun += rest
         self._lines.extend(lines)
 
     def put_back(self, line: bytes) -> None:
