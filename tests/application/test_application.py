@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import msgspec
 import pytest
 import structlog
 
@@ -270,3 +272,15 @@ async def test_only_the_code_of_the_configuration_stops_everything(web: Web | No
         house.application.perform(WEB, commands.StopByCode(code=code, reason="smoke"))
     assert house.core.stopped is None
     assert not any(code and code in str(line) for line in log)
+
+
+@pytest.mark.parametrize("what", [{"failures": 1}, {"reports": 1}, {"strikes": 1}, {"out_of_service": "dead"}])
+async def test_a_board_is_bad_by_any_one_thing_that_speaks_against_it(
+    what: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await House.built()
+    good = house.core.board_views("m")[0]
+    bad = msgspec.structs.replace(good, **what)
+    views = [good, bad, msgspec.structs.replace(bad, state="dead")]
+    monkeypatch.setattr(house.core, "board_views", lambda _: views)
+    assert house.application.perform(OPERATOR, commands.Boards(machine="m", bad=True)).value == [bad]

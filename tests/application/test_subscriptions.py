@@ -65,6 +65,9 @@ def test_who_listens_to_everything_hears_it_at_once_and_hears_single_names_no_mo
     subscriptions.publish(Kind.JOB, [1, 2, 3])
     assert recorder.heard == [("job", {1, 2, 3})]
     assert subscriptions.subscribed(recorder, Kind.JOB) is None
+    assert subscriptions.count(recorder) == 1
+    subscriptions.subscribe(recorder, Key(Kind.MACHINE, "m"))
+    assert subscriptions.count(recorder) == 2
     subscriptions.unsubscribe(recorder, job(1))
     assert subscriptions.subscribed(recorder, Kind.JOB) is None
     subscriptions.unsubscribe(recorder, JOBS)

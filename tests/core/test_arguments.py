@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from spalloc_server.controller import Controller
+from spalloc_server.core.model import Request
 from spalloc_server.core.model.arguments import parse_keepalive, parse_request, read_request, told_of
 from spalloc_server.errors import RequestError
 
@@ -149,3 +150,9 @@ def test_whatever_comes_is_parsed_or_refused(args: list[Any], kwargs: dict[str, 
         return
     assert sum(value is not None for value in (request.boards, request.triads, request.board)) == 1
     assert 0 <= request.min_ratio <= 1
+
+
+@pytest.mark.parametrize("size", [{"boards": -(2**60)}, {"triads": (1, 2**60)}, {"board": (0, 2**60, 0)}], ids=str)
+def test_a_size_is_no_number_that_a_client_could_not_read_again(size: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=f"size must be a whole number from .*, not -?{2**60}"):
+        Request(owner="me", **size).check()

@@ -13,12 +13,13 @@ def test_what_was_counted_before_the_clock_was_set_stays_and_nothing_of_it_is_co
     before.configure(Configuration([a_machine("m", 2, 2)]))
     before.take_changes()
     now[0] += 100.0
-    before.create_job(3, owner="ann")
+    job = before.create_job(3, owner="ann")
     before.take_changes()
     now[0] += ahead
     after = Controller(clock=lambda: now[0])
     after.restore(before.snapshot(), moved_by=ahead)
     changes = after.take_changes()
+    assert changes.jobs.keys() == {job}, "with the times as they are now"
     (row,) = changes.board_time.values()
     assert (row.began, row.until, row.boards_s) == (7200.0, 7300.0, 12 * 100.0)
     present = changes.facts["board_time/m"]

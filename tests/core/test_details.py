@@ -113,6 +113,7 @@ def test_what_there_is_not_is_none_and_what_makes_no_sense_is_refused() -> None:
     core = a_core(dead_boards=[(1, 1, 1)])
     assert core.find_board("m", board=(4, 0, 0)) is None
     assert core.find_board("m", board=(0, 0, 3)) is None
+    assert core.find_board("m", board=(0, 0, 4)) is None
     assert core.find_board("m", board=(0, 0, -1)) is None
     assert core.find_board("m", place=(9, 9, 9)) is None
     assert core.find_board("m", address="elsewhere.example.org") is None

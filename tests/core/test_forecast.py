@@ -349,6 +349,7 @@ def test_a_short_wait_is_told_as_it_is_and_the_spread_is_at_least_a_minutes() ->
     earliest, start, latest = spread_of(Spreads(), 1, 5.0)
     assert earliest <= start == 5.0
     assert latest >= 60.0
+    assert spread_of(Spreads(), 1, 0.0)[1] == 0.0
 
 
 def test_jobs_that_left_without_a_start_are_forgotten() -> None:
@@ -528,3 +529,20 @@ def test_without_being_told_a_controller_predicts_nothing() -> None:
     assert core.get_job_state(second).reason is None
     assert core.wake_at() is None
     assert Scheduler(Scheduling()).forecast_at() is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "now", "told"),
+    [
+        (2e9, 2e9 + 31.0, 2e9, True),
+        (2e9, 2e9 + 30.0, 2e9, False),
+        (2e9 + 31.0, 2e9, 2e9, True),
+        (2e9 + 2000.0, 2e9 + 2200.0, 2e9, False),
+        (2e9 + 2000.0, 2e9 + 2300.0, 2e9, True),
+    ],
+)
+def test_another_start_is_told_where_it_differs_by_half_a_minute_and_by_a_tenth_of_the_wait(
+    before: float, after: float, now: float, *, told: bool
+) -> None:
+    old, new = (Forecast(position=1, queued=1, start=start, why="") for start in (before, after))
+    assert forecasts._differs(new, old, now) == told

@@ -466,6 +466,17 @@ def test_a_switch_that_fails_is_on_record_with_its_time() -> None:
     assert board(house).failures == [(1005.0, "no FPGA")]
 
 
+def test_a_switch_off_that_fails_is_on_record_too() -> None:
+    house = a_house()
+    job_id = house.create(0, 0, 0)
+    house.hardware()
+    house.controller.destroy_job(job_id)
+    (off,) = house.asked()
+    house.after(5)
+    house.controller.switched(Outcome(off.operation, (BoardFailure(BMP, 0, "no answer"),)))
+    assert [reason for _, reason in board(house).failures] == ["no answer"]
+
+
 @pytest.mark.parametrize("reserved", [True, False])
 def test_a_job_that_waits_is_told_what_is_closed_and_promised_nothing(reserved: bool) -> None:
     closures: list[tuple[Callable[[Controller], object], str]] = [

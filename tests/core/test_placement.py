@@ -17,8 +17,10 @@ from hypothesis import assume, given, settings, strategies as st
 from spalloc_server.config.machine import Machine
 from spalloc_server.coordinates import Board, BoardLink, board_down_link
 from spalloc_server.core.model import Request
+from spalloc_server.core.placement.free_boards import FreeBoards
 from spalloc_server.core.placement.occupancy import Occupancy
 from spalloc_server.core.placement.search import place
+from spalloc_server.core.placement.shapes import looser_shapes
 from spalloc_server.core.placement.torus import Block
 from spalloc_server.links import Links
 from tests.core import machine_oracle, oracle
@@ -181,3 +183,25 @@ def test_no_board_is_given_to_two_jobs_where_asserts_are_turned_off_either(optim
         command, env={**os.environ, "PYTHONOPTIMIZE": optimize}, cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert "is held already" in done.stderr
+
+
+def test_rectangles_that_are_not_tight_are_tried_from_the_smallest_on() -> None:
+    areas = [width * height for width, height in looser_shapes(40, 12, 10, 0.0, Fraction(1, 1))]
+    assert areas == sorted(areas)
+    assert len({*areas}) > 10
+
+
+@pytest.mark.parametrize("board", [(-1, 1, 0), (0, -1, 0), (0, 0, -1), (4, 0, 0), (0, 3, 0), (0, 0, 3)], ids=str)
+def test_a_board_outside_the_machine_is_none_of_its_boards(board: Board) -> None:
+    assert placed(a_machine("m", 4, 3), a_request(board=board)) is None
+
+
+def test_what_a_search_costs_is_counted_whatever_is_searched_for() -> None:
+    hall = Occupancy(a_machine("m", 4, 4))
+    for search in (
+        lambda: hall.place(a_request(boards=9), FreeBoards(hall.topology, hall.free)),
+        lambda: hall.nearest_size(a_request(boards=1000)),
+    ):
+        before = hall.work.left
+        assert search() is not None
+        assert hall.work.left < before

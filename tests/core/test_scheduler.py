@@ -137,6 +137,28 @@ def test_an_order_is_worked_out_before_a_pass_over_anybody_and_otherwise_only_if
     assert seen == [2, 1]
 
 
+def test_an_order_is_worked_out_before_newcomers_start_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Hall()
+    hall.scheduler.set_machines({"m": a_machine("m", 4, 4), "n": a_machine("n", 1, 1)})
+    hall.run()
+    first = hall.submit(48, "one")
+    hall.submit(48, "one")
+    seen: list[list[int]] = []
+    work_out = ByMerit.work_out
+
+    def worked_out(self: ByMerit) -> None:
+        seen.append([*self._queue.running])
+        work_out(self)
+        assert self._use.by_owner == {}
+
+    monkeypatch.setattr(ByMerit, "work_out", worked_out)
+    on_n = Request(owner="two", boards=3, machine="n")
+    hall.scheduler.submit(99, on_n, hall.now)
+    hall.end(first)
+    assert seen == [[]]
+    assert set(hall.running) == {2, 99}
+
+
 def test_what_running_jobs_have_used_so_far_counts() -> None:
     hall = Hall()
     hall.submit(6, "one")
@@ -153,6 +175,10 @@ def test_the_backlog_is_all_work_that_waits_and_runs_by_the_boards_that_work() -
     assert order(hall).backlog(("m",)) == 0
     hall.submit(48)
     assert order(hall).backlog(("m",)) == pytest.approx(600.0)
+    bounded = Hall()
+    bounded.submit(48, max_runtime=60.0)
+    bounded.now += 100.0
+    assert order(bounded).backlog(("m",)) == 0, "what should have ended takes no more time"
     hall.submit(48)
     hall.now += 60.0
     assert order(hall).backlog(("m",)) == pytest.approx(540.0 + 600.0)
@@ -478,6 +504,18 @@ def test_old_jobs_go_first_in_order_of_submission_and_of_each_owner_one() -> Non
     assert ordered(hall)[0] == small
     hall.now += 200.0
     assert ordered(hall)[:3] == [large[0], other, small]
+
+
+def test_a_job_is_old_by_how_long_it_has_waited_whatever_the_date() -> None:
+    hall = Hall()
+    hall.now = 40.5 * policy_order.OLD_AFTER
+    hall.submit(48, "first", max_runtime=60.0)
+    waits = hall.submit(48, "me", max_runtime=60.0)
+    job = hall.scheduler._queue.waiting[waits]
+    hall.now += policy_order.OLD_AFTER - 1.0
+    assert not order(hall).is_old(job)
+    hall.now += 200.0
+    assert order(hall).is_old(job)
 
 
 def test_an_owner_of_whom_enough_old_jobs_run_has_no_other_that_is_old() -> None:

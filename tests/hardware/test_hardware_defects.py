@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from spalloc_server.core.model.power import BoardFailure, FrameWork, Outcome, Switch
-from spalloc_server.hardware.frame import Frame
+from spalloc_server.hardware.frame import Frame, Work
 from spalloc_server.hardware.switchboard import Hardware
 from spalloc_server.hardware.timings import Timings
 from spalloc_server.log.defects import DefectLog
@@ -83,3 +83,28 @@ def test_a_defect_in_what_switches_boards_is_counted_and_told_as_the_servers_own
         runner.run(main())
     assert told == [Outcome(1, (BoardFailure("a", 1, "internal error of the server", frame_fault=True),))]
     assert (defects.count, log[0]["bmp"], log[0]["boards"]) == (1, "a", [1])
+
+
+def test_a_power_off_that_a_defect_has_ended_is_tried_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    defects, told, tried = DefectLog(), list[Outcome](), list[float]()
+    loop = VirtualLoop({"a": SimulatedFrame()}, Network(), 1)
+    switch_off = Frame._switch_off
+
+    async def at_the_third_time(self: Frame, work: Work) -> dict[int, str]:
+        tried.append(loop.time())
+        if len(tried) < 3:
+            raise Boom
+        return await switch_off(self, work)
+
+    monkeypatch.setattr(Frame, "_switch_off", at_the_third_time)
+
+    async def main() -> None:
+        async with Hardware(told.append, lambda *_: None, defects=defects, find_address=name_as_address) as hardware:
+            hardware.switch(Switch(1, 1, False, (FrameWork("a", (1,)),)))
+            assert await hardware.drain(600.0)
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner, structlog.testing.capture_logs():
+        runner.run(main())
+    assert (told, defects.count) == ([Outcome(1)], 2)
+    first, second, third = tried
+    assert min(second - first, third - second) >= Timings().probe_longest_s

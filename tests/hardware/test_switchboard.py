@@ -57,6 +57,17 @@ async def test_nothing_is_opened_before_it_is_needed(bench: Bench) -> None:
     assert bench.loop.opened == ["f3"]
 
 
+@on_bench(frames=fifty_frames)
+async def test_what_waits_at_a_bmp_that_pauses_goes_on_once_that_is_over(bench: Bench) -> None:
+    bench.hardware.pause(["f3"])
+    paused, other = bench.switch([1], host="f3"), bench.switch([1], host="f4")
+    assert await bench.outcome(other) == Outcome(other)
+    await asyncio.sleep(60)
+    assert bench.commands("f3") == []
+    bench.hardware.resume(["f3"])
+    assert await bench.outcome(paused) == Outcome(paused)
+
+
 @on_bench(frames=dict)
 async def test_a_host_that_cannot_be_found_is_a_failure_with_a_reason(bench: Bench) -> None:
     operation = bench.switch([1], host="nowhere.invalid")
