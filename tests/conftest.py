@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -33,6 +34,10 @@ settings.load_profile("patient")  # which a busy machine cannot make fail
 settings.register_profile(
     "mutants", settings(), phases=[Phase.explicit, Phase.generate], database=None, derandomize=True
 )
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script: clients would ignore it, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -126,14 +126,10 @@ class Session:
         self.process.stdin.write(text + "\n")
         self.process.stdin.flush()
 
-    def interrupt(self) -> int:
-        """Press ctrl+c; the exit status."""
+    def interrupt(self, status: int) -> None:
+        """Press ctrl+c on a program, which then ends with this status, or by the signal where it was just printing."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(LINE_SECONDS)
-
-    def stop_watching(self) -> None:
-        """Press ctrl+c on a program that watches, which then ends well, or by the signal where it was just printing."""
-        assert self.interrupt() in (0, -signal.SIGINT)
+        assert self.process.wait(LINE_SECONDS) in (status, -signal.SIGINT)
 
     def close(self) -> None:
         """Wait for the end of a program that was told to end."""
