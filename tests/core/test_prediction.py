@@ -54,6 +54,14 @@ def test_after_the_clock_went_back_the_sums_are_those_of_use_as_it_counts_then()
     assert past.sums(500.0) == pytest.approx((sum(used), sum(each**2 for each in used)))
 
 
+def test_what_owners_who_are_forgotten_have_used_is_in_the_sums_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "MAX_OWNERS", 2)
+    past = Past(half_life=1000.0)
+    for owner, seconds in (("a", 100.0), ("b", 40.0), ("c", 10.0)):
+        past.learn(Request(owner=owner, boards=1), 1, seconds, 0.0)
+    assert past.sums(0.0) == (40.0 + 10.0, 40.0**2 + 10.0**2)
+
+
 def test_use_is_half_forgotten_after_each_half_life_and_so_are_the_sums() -> None:
     past = Past(half_life=1000.0)
     assert (past.used("a", 5.0), past.sums(5.0)) == (0.0, (0.0, 0.0))
