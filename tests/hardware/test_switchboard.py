@@ -198,6 +198,7 @@ async def test_an_operator_who_stops_waiting_does_not_cut_short_what_is_in_fligh
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await bench.hardware.ask("a", 0, Command.VERSION)
+    assert bench.hardware.busy()
     await bench.hardware.ask("a", 1, Command.VERSION)
     assert [request.board for request in bench.commands()] == [0, 0, 1]
 
