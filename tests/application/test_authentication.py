@@ -161,6 +161,27 @@ async def test_only_so_many_are_delayed_at_the_same_time(house: House, monkeypat
     assert house.application.authentication._delayed == 0
 
 
+@pytest.mark.parametrize("kind", [commands.LogIn, commands.CheckPassword])
+async def test_scripts_that_one_user_starts_at_once_all_log_in_by_one_check(house: House, kind: Any) -> None:
+    scripts = 4 * FREE_OF_PAIR
+    asked = [
+        house.application.ask(WEB, kind(name="bob", password="secret", address="10.0.0.1")) for _ in range(scripts)
+    ]
+    assert {answer.value.account for answer in await asyncio.gather(*asked)} == {"bob"}
+    assert len(house.hasher.compared) == 1
+    assert house.accounts.attempts.of_account("bob") == 0
+
+
+async def test_one_wrong_password_many_times_at_once_is_one_attempt_and_many_wrong_ones_are_many(house: House) -> None:
+    same = [log_in(house, password="wrong") for _ in range(4 * FREE_OF_PAIR)]
+    assert {type(each) for each in await asyncio.gather(*same, return_exceptions=True)} == {CredentialsError}
+    assert len(house.hasher.compared) == round(house.accounts.attempts.of_account("bob")) == 1
+    others = [log_in(house, password=f"wrong {number}") for number in range(4 * FREE_OF_PAIR)]
+    told = [type(each) for each in await asyncio.gather(*others, return_exceptions=True)]
+    assert told.count(CredentialsError) == FREE_OF_PAIR - 1
+    assert told.count(BusyError) == 3 * FREE_OF_PAIR + 1
+
+
 class Held(Plain):
     """Hashes once it is told to."""
 
@@ -386,3 +407,23 @@ async def test_a_session_that_began_with_a_token_is_not_kept_as_the_answer_to_a_
     assert first.session != second.session
     await house.rest()
     assert not house.journal.load(max_retired=0).results
+
+
+async def test_who_shares_a_check_and_goes_away_leaves_it_to_the_others_and_the_last_ends_it() -> None:
+    held, house = Held(), await House.built()
+    house.application.authentication.passwords = Passwords(lambda: held)
+    first, second, third = (asyncio.create_task(log_in(house)) for _ in range(3))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    held.going.set()
+    assert [(await each).account for each in (second, third)] == ["bob", "bob"]
+    assert first.cancelled()
+    held.going.clear()
+    alone = asyncio.create_task(log_in(house))
+    await asyncio.sleep(0)
+    alone.cancel()
+    again = asyncio.create_task(log_in(house))
+    held.going.set()
+    assert (await again).account == "bob"
+    assert house.application.authentication._checks == {}

@@ -5,6 +5,8 @@ few dicts and no further. What the caller may is what the account's role permits
 `max_role` permits. `ACCOUNTS` has a function for each command that is done at once.
 
 A command that hashes a password is *prepared* first, which waits; then what is left is done at once, as any command is.
+Who brings the same name and password from the same network while they are being checked shares that check: twenty
+scripts that one user starts at once are one attempt, and neither the sixth of them nor the hall's processor suffers.
 Whoever fails to log in is told the same, after the same work, whatever was wrong (`passwords`, `accounts.attempts`).
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -23,6 +25,7 @@ from spalloc_server.application import account_commands as commands
 from spalloc_server.application.caller import ROLES, Caller, least
 from spalloc_server.application.command_kinds import Command
 from spalloc_server.application.passwords import Passwords
+from spalloc_server.config.hosts import network_of
 from spalloc_server.controller import Controller
 from spalloc_server.core.model import TokenRow, UserRow
 from spalloc_server.core.transitions import set_fact
@@ -53,6 +56,16 @@ def accounts_of(core: Controller) -> Accounts:
     return Accounts(core.state.outbox, store, clock=core.state.clock, random=secrets.token_bytes)
 
 
+class _Check:
+    """A check of a name and a password, and how many wait for it; it ends with the last of them."""
+
+    def __init__(self, checking: Coroutine[Any, Any, UserRow]) -> None:
+        self.task = asyncio.create_task(checking)
+        self.askers = 0
+        # Where nobody waits any more, nobody asks how it ended, and asyncio would complain
+        self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+
 class Authentication:
     """Knows who is who.
 
@@ -67,6 +80,8 @@ class Authentication:
         self.max_role = "user"
         """The most that any account may, by whatever door; may be assigned anew."""
         self._delayed = 0
+        self._checks: dict[tuple[str, str, str], _Check] = {}
+        """By name, network and password, the checks that are under way."""
         self._complaints = Complaints()
 
     def caller(
@@ -173,7 +188,22 @@ class Authentication:
         return None if password is None else await self.passwords.hash(password)
 
     async def _checked(self, command: commands.LogIn | commands.CheckPassword) -> UserRow:
-        """Return the account whose name and password these are."""
+        """Return the account whose name and password these are, by a check that others may have begun."""
+        key = command.name, network_of(command.address), command.password
+        check = self._checks.get(key)
+        if check is None or check.task.done():
+            check = self._checks[key] = _Check(self._check(command))
+        check.askers += 1
+        try:
+            return await asyncio.shield(check.task)
+        finally:
+            check.askers -= 1
+            if not check.askers:
+                check.task.cancel()
+                if self._checks.get(key) is check:
+                    del self._checks[key]
+
+    async def _check(self, command: commands.LogIn | commands.CheckPassword) -> UserRow:
         name, password = command.name, command.password
         if len(name) > LONGEST_NAME or len(password) > LONGEST_PASSWORD:
             name, password = "", ""
