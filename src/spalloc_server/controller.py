@@ -166,13 +166,7 @@ class Controller:
         transitions.touch(self.state, job_id, keepalivehost)
 
     def renew(self, job_id: int, host: str | None, *, look: bool = False, verified: bool = True) -> int:
-        """Start the job's lease anew, unless this is only a `look`.
-
-        Args:
-            job_id: the job.
-            host: who renews it; None for nobody in particular.
-            look: whether this is none.
-            verified: whether the caller's name has been checked. Other callers only look at the job of an account.
+        """Start a job's lease anew, unless this is a `look`, or the job is an account's and its caller not `verified`.
 
         Returns:
             A number that is another where `get_job_state` has another answer: `Job.revision` of a live job; `ENDED` or
