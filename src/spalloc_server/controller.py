@@ -165,8 +165,8 @@ class Controller:
         """Start the job's lease anew, as every command that names the job does."""
         transitions.touch(self.state, job_id, keepalivehost)
 
-    def renew(self, job_id: int, host: str | None, *, look: bool = False, verified: bool = True) -> int:
-        """Start a job's lease anew, unless this is a `look`, or the job is an account's and its caller not `verified`.
+    def renew(self, job_id: int, host: str | None, *, look: bool = False, of_accounts: bool = True) -> int:
+        """Start a job's lease anew, unless this is a `look`; an account's job only if `of_accounts`.
 
         Returns:
             A number that is another where `get_job_state` has another answer: `Job.revision` of a live job; `ENDED` or
@@ -175,7 +175,7 @@ class Controller:
         job = self.state.jobs.get(job_id)
         if job is None:
             return ENDED if job_id in self.state.retired else UNKNOWN
-        if not look and (verified or not job.of_account):
+        if not look and (of_accounts or not job.of_account):
             transitions.renew_lease(self.state, job, host)
         return job.revision
 

@@ -17,6 +17,7 @@ from spalloc_server.config.options import Web
 from spalloc_server.config.settings import Configuration
 from spalloc_server.controller import Outcome
 from spalloc_server.core.model.request import Request
+from spalloc_server.core.model.rows import BoardReport
 from spalloc_server.errors import BusyError, ForbiddenError, HardwareError, RequestError, StorageError
 from spalloc_server.log.logger import COMPLAINTS
 from tests.application.house import OPERATOR, PATIENCE, USER, WEB, House
@@ -274,7 +275,15 @@ async def test_only_the_code_of_the_configuration_stops_everything(web: Web | No
     assert not any(code and code in str(line) for line in log)
 
 
-@pytest.mark.parametrize("what", [{"failures": 1}, {"reports": 1}, {"strikes": 1}, {"out_of_service": "dead"}])
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"failures": [(0.0, "no FPGA")]},
+        {"strikes": 1},
+        {"out_of_service": "dead"},
+        {"reports": [BoardReport(0.0, "ann", "10.0.0.1", "dead")]},
+    ],
+)
 async def test_a_board_is_bad_by_any_one_thing_that_speaks_against_it(
     what: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from threading import Thread
 from typing import Any
 
 from tests.conformance.environments import environment
-from tests.conformance.servers import HOST, Server
+from tests.conformance.servers import HOST, Server, until
 
 __all__ = ["VERSIONS", "Client", "Session", "session_of"]
 
@@ -126,10 +126,19 @@ class Session:
         self.process.stdin.write(text + "\n")
         self.process.stdin.flush()
 
-    def interrupt(self, status: int) -> None:
-        """Press ctrl+c on a program, which then ends with this status, or by the signal where it was just printing."""
+    def interrupt(self) -> int:
+        """Press ctrl+c on a program once it waits, and not while it prints; the exit status."""
+        until("the program to wait", self._sleeps)
         self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(LINE_SECONDS) in (status, -signal.SIGINT)
+        return self.process.wait(LINE_SECONDS)
+
+    def _sleeps(self) -> bool:
+        """Whether its main thread waits for anything, as the system tells."""
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+    def stop_watching(self) -> None:
+        """Press ctrl+c on a program that watches, which then ends well, or by the signal where it was just printing."""
+        assert self.interrupt() in (0, -signal.SIGINT)
 
     def close(self) -> None:
         """Wait for the end of a program that was told to end."""

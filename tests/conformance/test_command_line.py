@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.conformance, pytest.mark.timeout(600)]  # the first ru
 OWNER = ("--owner", "someone@example.org")
 SUBSTITUTIONS = "echo {} {hostname} {w} {width} {h} {height} {id}; cat {ethernet_ips}"
 READY, DESTROYED = 3, 4
-WATCHED, INTERRUPTED = 0, 4
-"""Exit status, after ctrl+c, of a program that watches, and of `spalloc`."""
+INTERRUPTED = 4
+"""Exit status of `spalloc` after ctrl+c."""
 
 
 def ready_job(server: Server, *sizes: int, **kwargs: Any) -> int:
@@ -122,7 +122,7 @@ def test_spalloc_destroys_its_job_when_it_is_interrupted(client: Client, server:
     first = ready_job(server, 4, 2, machine="main")
     with client.start(server, "spalloc", *OWNER, 4, 2, "--machine", "main") as session:
         session.line("Waiting in queue...")
-        session.interrupt(INTERRUPTED)
+        assert session.interrupt() == INTERRUPTED
     assert [job["job_id"] for job in call(server, "list_jobs")] == [first]
 
 
@@ -223,7 +223,7 @@ def test_spalloc_ps_watches(client: Client, server: Server) -> None:
         session.line(str(job_id), "newcomer", "ready")
         call(server, "destroy_job", job_id)
         session.line("Owner")
-        session.interrupt(WATCHED)
+        session.stop_watching()
 
 
 def test_spalloc_job_describes_a_job(client: Client, server: Server) -> None:
@@ -290,7 +290,7 @@ def test_spalloc_job_watches(client: Client, server: Server) -> None:
         session.line("off")
         call(server, "destroy_job", job_id, "seen enough")
         session.line("seen enough")
-        session.interrupt(WATCHED)
+        session.stop_watching()
 
 
 def test_spalloc_machine_lists_machines(client: Client, server: Server) -> None:
@@ -326,7 +326,7 @@ def test_spalloc_machine_watches(client: Client, server: Server, machine: tuple[
         session.line("In-use: 0 of 24" if machine else "main")
         ready_job(server, 2, 1, machine="main")
         session.line("In-use: 6 of 24" if machine else "6     1")
-        session.interrupt(WATCHED)
+        session.stop_watching()
 
 
 def where_is(client: Client, server: Server, *form: object) -> dict[str, str] | None:

@@ -118,7 +118,7 @@ def test_a_held_job_is_gone_once_its_user_ends_it(client: Client, server: Server
         session.line("Waiting in queue...")
         (by_spalloc,) = {job["job_id"] for job in call(server, "list_jobs")} - {blocker, by_library}
         hold(server, by_spalloc, by_library)
-        session.interrupt(INTERRUPTED)
+        assert session.interrupt() == INTERRUPTED
         library.say()
         assert library.value()["state"] == QUEUED
         assert library.value() == {"done": True}

@@ -78,25 +78,27 @@ def test_use_is_half_forgotten_after_each_half_life_and_so_are_the_sums() -> Non
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("abcdef"), st.integers(1, 1200), st.floats(0, 1e6), st.floats(0, 1e5)),
+        st.tuples(st.sampled_from("abcdef"), st.integers(1, 1200), st.floats(0, 1e6), st.floats(-1e3, 1e5)),
         max_size=40,
     )
 )
 def test_sums_that_are_kept_up_are_those_that_a_start_works_out(jobs: list[tuple[str, int, float, float]]) -> None:
-    """With owners that are forgotten."""
+    """With owners that are forgotten, and a clock that goes back at times, which counts use as older by as much."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "MAX_OWNERS", 4)
-        past, facts, now = Past(half_life=1e6), dict[str, Any](), 0.0
+        past, facts, now, back = Past(half_life=1e6), dict[str, Any](), 0.0, 0.0
         for owner, boards, seconds, passed in jobs:
             now += passed
+            back += max(0.0, -passed)
             past.learn(Request(owner=owner, boards=boards), boards, seconds, now)
             facts = stored(past, facts)
             again = Past(half_life=1e6)
             again.restore(facts)
             most = max(1.0, *(boards * seconds for _, boards, seconds, _ in jobs)) * len(jobs)
             later = 1e7  # by which not all is forgotten
-            assert past.sums(later)[0] == pytest.approx(again.sums(later)[0], abs=1e-9 * most)
-            assert past.sums(later)[1] == pytest.approx(again.sums(later)[1], abs=1e-9 * most**2)
+            older = 1 - 0.5 ** (back / 1e6)
+            assert past.sums(later)[0] == pytest.approx(again.sums(later)[0], abs=(older + 1e-9) * most)
+            assert past.sums(later)[1] == pytest.approx(again.sums(later)[1], abs=(2 * older + 1e-9) * most**2)
 
 
 def test_predictions_are_means_of_the_last_of_a_size_of_an_owner_and_of_everybody() -> None:

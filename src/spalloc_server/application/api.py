@@ -198,7 +198,7 @@ class Application:
         """
         if _USE not in caller.permissions:
             self.perform(caller, commands.KeepAlive(job_id=job_id))  # which is refused, and audited
-        return self._core.renew(job_id, caller.address, verified=caller.verified)
+        return self._core.renew(job_id, caller.address, of_accounts=caller.verified)
 
     def keep_alive(self, caller: Caller, job_id: int) -> None:
         """Renew a job's lease, in less time than `perform` takes for `KeepAlive`.

@@ -5,8 +5,8 @@ few dicts and no further. What the caller may is what the account's role permits
 `max_role` permits. `ACCOUNTS` has a function for each command that is done at once.
 
 A command that hashes a password is *prepared* first, which waits; then what is left is done at once, as any command is.
-Who brings the same name and password from the same network while they are being checked shares that check: twenty
-scripts that one user starts at once are one attempt, and neither the sixth of them nor the hall's processor suffers.
+While a name and a password are being checked, whoever comes with the same ones from the same network waits for that
+check, too. So twenty scripts that a user starts at once count as one attempt, and cost one hash.
 Whoever fails to log in is told the same, after the same work, whatever was wrong (`passwords`, `accounts.attempts`).
 """
 

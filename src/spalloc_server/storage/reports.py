@@ -53,8 +53,8 @@ _SIMPLE = """
     ended_at >= 0 AND ended_at < :until AND earlier IS NULL AND (allocated_at >= :since OR allocated_at IS NULL)
     AND (machine IS NOT NULL OR board_seconds = 0)
 """
-"""That a job had boards in one place, and all the time in the period. Nor is its time below 0: the others are told by
-their numbers below 0 in the same column."""
+"""That a job had boards in one place, and all the time in the period. Its end must not be before 1970, since all other
+jobs stand in the column of these ends by their numbers, below 0."""
 
 
 class Waits(msgspec.Struct):

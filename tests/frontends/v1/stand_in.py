@@ -67,9 +67,9 @@ class StandIn:
         known = 1 <= job_id <= len(self.jobs)
         return JobStatus(JobState.queued if known else JobState.unknown)
 
-    def renew(self, job_id: int, host: str | None, *, look: bool = False, verified: bool = True) -> int:
+    def renew(self, job_id: int, host: str | None, *, look: bool = False, of_accounts: bool = True) -> int:
         assert not look
-        assert not verified, "the protocol knows no log-in"
+        assert not of_accounts, "the protocol knows no log-in"
         self.calls.append(("renew", (job_id, host), {}))
         return len(self.jobs)
 

@@ -16,9 +16,9 @@ take them. Of each owner, the one that was submitted first is, unless enough job
 ones. So everybody's turn comes some time, and yet thousands of one owner's jobs that have all waited for long do not
 go before everybody else's.
 
-All this is worked out when a pass over anybody begins and does not change while it lasts: so within a line (`lines`)
-earlier jobs go first, and a pass that is cut comes to the same as one that is not. Where nobody waits there is nothing
-to put in order, and it is worked out only if it is asked for after all: it costs as much as there are running jobs.
+All this is worked out when a pass begins and does not change while it lasts: so within a line (`lines`) earlier jobs
+go first, and a pass that is cut comes to the same as one that is not. To work it out costs as much as there are running
+jobs. So where nobody waits when the pass begins, it is worked out only when it is first asked for.
 """
 
 from __future__ import annotations
