@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,3 +54,10 @@ def asserts(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("path", sorted(SOURCES.rglob("*.py")), ids=module_name)
 def test_what_protects_users_is_no_assert_which_could_be_turned_off(path: Path) -> None:
     assert list(asserts(path)) == []
+
+
+def test_mutants_that_no_test_could_tell_are_of_lines_that_there_are() -> None:
+    listed = tomllib.loads((ROOT / "tools" / "equivalent_mutants.toml").read_text(encoding="utf-8"))["mutant"]
+    lines = {each["module"]: (SOURCES / each["module"]).read_text(encoding="utf-8").splitlines() for each in listed}
+    gone = [each for each in listed if each["before"] not in map(str.strip, lines[each["module"]])]
+    assert gone == []
